@@ -1,0 +1,93 @@
+"""The catalog seam: a directory of databases and branches. Manifests in the bucket stay the truth for data."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database (for a profile, `name` is `{namespace}--{profile}`).
+
+    `uuid` and `main_branch_id` are 32 and 16 random lowercase hex digits; `created_at` is unix ms.
+    `written` is false until `database.json` exists in the object store.
+    """
+
+    name: str
+    uuid: str
+    main_branch_id: str
+    created_at: int
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BranchRow:
+    """A branch other than main. Times are unix ms; `expires_at` is None unless the branch is a burner."""
+
+    db_uuid: str
+    branch_id: str
+    name: str
+    parent: str
+    fork_txid: int
+    created_at: int
+    expires_at: int | None
+
+
+class Catalog(Protocol):
+    """What every catalog does. Lookups that fail raise; they never guess."""
+
+    async def create_database(self, database: Database) -> None:
+        """Insert one database. Raises AlreadyExistsError when the name is taken."""
+        ...
+
+    async def get_database(self, name: str) -> Database:
+        """Return the database. Raises DatabaseNotFoundError."""
+        ...
+
+    async def list_databases(self, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
+        """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
+        ...
+
+    async def mark_written(self, uuid: str) -> None:
+        """Record that the database has its `database.json`."""
+        ...
+
+    async def delete_database(self, uuid: str) -> None:
+        """Remove the database and its branch rows; no error when it is already gone."""
+        ...
+
+    async def put_branch(self, row: BranchRow) -> None:
+        """Insert a branch. Raises AlreadyExistsError when the database has a branch of that name."""
+        ...
+
+    async def get_branch(self, db_uuid: str, name: str) -> BranchRow:
+        """Return the branch. Raises BranchNotFoundError."""
+        ...
+
+    async def list_branches(self, db_uuid: str) -> list[BranchRow]:
+        """Return the branches of a database other than main, ordered by name."""
+        ...
+
+    async def delete_branch(self, db_uuid: str, name: str) -> None:
+        """Remove a branch row; no error when it is already gone."""
+        ...
+
+    async def due_branches(self, now_ms: int, *, limit: int = 100) -> list[BranchRow]:
+        """Return burners whose `expires_at` is at or before `now_ms`, oldest first, by index."""
+        ...
+
+    async def unwritten_changes(self, since: int, *, limit: int = 1000) -> list[tuple[int, str, Database]]:
+        """Return (change number, `created` or `deleted`, database) after change `since`, in order.
+
+        The export of never-written databases to the object store feeds on it.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Raise RetryableError when the catalog does not answer."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

@@ -1,0 +1,46 @@
+"""The executor seam: where SQLite work that must not stall the event loop runs."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """Runs blocking functions."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` to its end and return its value; cancelling the caller does not stop `work`."""
+        ...
+
+    def close(self) -> None:
+        """Wait for running work, then stop."""
+        ...
+
+
+class PoolExecutor:
+    """A bounded pool of named threads."""
+
+    def __init__(self, threads: int, name: str = "sqlite") -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Wait for running work, then stop."""
+        self._pool.shutdown(wait=True)
+
+
+class InlineExecutor:
+    """Runs work on the caller, so that a simulation is deterministic."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` at once."""
+        return work()
+
+    def close(self) -> None:
+        """Nothing to stop."""
