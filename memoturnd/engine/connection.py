@@ -1,0 +1,7 @@
+"""placeholder, replaced below."""
+
+import apsw
+
+
+class ProfileConnection(apsw.Connection):
+    """A connection opened by Memoturn's policy."""
