@@ -1,0 +1,358 @@
+"""The branch manifest and every transition of it, as pure functions (docs/formats.md).
+
+One JSON object per branch names what the branch is made of. It changes only by compare-and-swap. Each
+transition takes the manifest as read and returns the next one, raises FencedError when a later epoch stands
+in it, and is idempotent: applied to a manifest that already holds its effect it returns that manifest
+unchanged, so that a swap whose outcome is unknown can simply be tried again.
+"""
+
+from itertools import pairwise
+
+import msgspec
+
+from memoturnd.errors import (
+    BranchNotFoundError,
+    ConflictError,
+    CorruptionError,
+    FencedError,
+)
+
+FORMAT_VERSION = 1
+CEILING_STEP = 1 << 16
+"""Txids that an owner reserves ahead of its head, and so the size of the gap that a lost tail leaves."""
+REWINDS_KEPT = 100
+
+
+class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One immutable object. `branch` is the id of the branch whose folder holds it (forks share objects).
+
+    Holds every txid from `min` to `max`; `prev` is the txid of the state that it applies to, 0 for none.
+    `after` is the database checksum at `max` (16 hex digits), `hash` the name hash (32 hex digits), times
+    are unix ms. A ref is a base, from which a restore can start, when it is a snapshot or `prev` is 0.
+    """
+
+    kind: str
+    branch: str
+    prev: int
+    min: int
+    max: int
+    epoch: int
+    hash: str
+    size_bytes: int
+    first_at: int
+    last_at: int
+    after: str
+    upto: int = 0
+    """In a fork: the last txid of the object that belongs to it, where that is not `max`."""
+
+    @property
+    def end(self) -> int:
+        """Return the last txid of the object that belongs to the branch."""
+        return self.upto or self.max
+
+    @property
+    def key_name(self) -> str:
+        """Return the object's file name: txid range, epoch, content hash."""
+        return f"{self.min:016d}-{self.max:016d}-{self.epoch:08d}-{self.hash}"
+
+    @property
+    def is_base(self) -> bool:
+        """Return whether a restore can start from this object alone."""
+        return self.kind == "snapshot" or self.prev == 0
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """Where a branch was forked from."""
+
+    branch_id: str
+    branch: str
+    txid: int
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """A fork that needs this branch's objects up to `txid`; keyed by the fork's branch id."""
+
+    branch: str
+    txid: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A named restore point; `created_at` is unix ms."""
+
+    txid: int
+    created_at: int
+
+
+class Rewind(msgspec.Struct, frozen=True):
+    """A commit (`txid`) that made the state equal to that of `to_txid`; `from_txid` is the head before it."""
+
+    txid: int
+    to_txid: int
+    from_txid: int
+    at: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a branch is. See the field's docs in docs/formats.md; `commit_id` is new on every write."""
+
+    format: int = FORMAT_VERSION
+    db: str
+    branch_id: str
+    branch: str
+    commit_id: str = ""
+    created_at: int
+    expires_at: int | None = None
+    parent: Parent | None = None
+    epoch: int = 0
+    head_txid: int = 0
+    head_at: int = 0
+    head_checksum: str = "0" * 16
+    txid_ceiling: int = 0
+    page_size: int = 4096
+    snapshots: tuple[ObjectRef, ...] = ()
+    segments: tuple[ObjectRef, ...] = ()
+    checkpoints: dict[str, Checkpoint] = {}
+    pins: dict[str, Pin] = {}
+    rewinds: tuple[Rewind, ...] = ()
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Manifest)
+replace = msgspec.structs.replace
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the manifest's JSON."""
+    return _encoder.encode(manifest)
+
+
+def decode(data: bytes) -> Manifest:
+    """Return the manifest in `data`. Raises CorruptionError when it is cut off, newer, or contradicts itself."""
+    try:
+        manifest = _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptionError(f"the branch manifest cannot be read: {error}") from error
+    if manifest.format > FORMAT_VERSION:
+        raise CorruptionError(
+            f"the branch manifest has format {manifest.format}; this version of Memoturn reads up to "
+            f"{FORMAT_VERSION}: use a newer one"
+        )
+    starts = {ref.max for ref in manifest.snapshots}
+    broken = any(a.end != b.prev and b.prev not in starts for a, b in pairwise(manifest.segments))
+    ends = [ref.end for ref in (*manifest.segments[-1:], *manifest.snapshots[-1:])]
+    if broken or max(ends, default=0) != manifest.head_txid or manifest.head_txid > manifest.txid_ceiling:
+        raise CorruptionError(f"the manifest of branch {manifest.branch_id} contradicts itself")
+    return manifest
+
+
+# ---- queries
+
+
+def contains(manifest: Manifest, txid: int) -> bool:
+    """Return whether the state at `txid` can be restored from the objects named."""
+    return any(ref.min <= txid <= ref.end for ref in manifest.segments) or any(
+        ref.max == txid for ref in manifest.snapshots
+    )
+
+
+def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
+    """Return the objects that make up the state at `txid`: the newest base at or below it, then segments.
+
+    Raises ConflictError when no such state can be restored.
+    """
+    if not contains(manifest, txid):
+        raise ConflictError(
+            f"txid {txid} of branch {manifest.branch} cannot be restored: it was never committed, was lost "
+            f"with its node, or is past retention; the head is {manifest.head_txid}"
+        )
+    bases = [ref for ref in manifest.snapshots if ref.max <= txid]
+    bases += [ref for ref in manifest.segments if ref.is_base and ref.min <= txid]
+    if not bases:
+        raise CorruptionError(f"branch {manifest.branch_id} has no base at or below txid {txid}")
+    base = max(bases, key=lambda ref: min(ref.end, txid))
+    after = [ref for ref in manifest.segments if ref.end > base.end and ref.min <= txid]
+    at = base.end
+    for ref in after:
+        if ref.prev > at:
+            raise CorruptionError(f"the chain of branch {manifest.branch_id} has a gap above txid {at}")
+        at = ref.end
+    plan = (base, *after)
+    return plan
+
+
+def resolve(manifest: Manifest, revision: str) -> int:
+    """Return the txid that a revision names: a decimal txid, or a checkpoint.
+
+    Raises BranchNotFoundError for an unknown checkpoint, ConflictError for a txid that cannot be restored.
+    """
+    if revision.isdecimal():
+        txid = int(revision)
+    elif revision in manifest.checkpoints:
+        txid = manifest.checkpoints[revision].txid
+    else:
+        raise BranchNotFoundError(
+            f"branch {manifest.branch} has no checkpoint {revision!r}; list them with GET .../checkpoints"
+        )
+    restore_plan(manifest, txid)
+    return txid
+
+
+def bytes_since_base(manifest: Manifest) -> tuple[int, int, int]:
+    """Return (segments after the newest base, their bytes, the base's bytes): what a restore of the head reads."""
+    if manifest.head_txid == 0:
+        return 0, 0, 0
+    base, *after = restore_plan(manifest, manifest.head_txid)
+    return len(after), sum(ref.size_bytes for ref in after), base.size_bytes
+
+
+# ---- transitions
+
+
+def _owned(manifest: Manifest, epoch: int) -> Manifest:
+    if manifest.epoch != epoch:
+        raise FencedError(
+            f"branch {manifest.branch} is owned under epoch {manifest.epoch} now, not {epoch}; "
+            "send the request again"
+        )
+    return manifest
+
+
+def own(manifest: Manifest, *, epoch: int, start_txid: int) -> Manifest:
+    """Return the manifest under a new owner, who commits only above `start_txid`. Raises FencedError."""
+    if manifest.epoch >= epoch:
+        raise FencedError(f"branch {manifest.branch} already has epoch {manifest.epoch}, not below {epoch}")
+    ceiling = max(manifest.txid_ceiling, start_txid + CEILING_STEP)
+    return replace(manifest, epoch=epoch, txid_ceiling=ceiling)
+
+
+def raise_ceiling(manifest: Manifest, *, epoch: int, txid: int) -> Manifest:
+    """Return the manifest with room to commit above `txid`. Raises FencedError."""
+    _owned(manifest, epoch)
+    return replace(manifest, txid_ceiling=max(manifest.txid_ceiling, txid + CEILING_STEP))
+
+
+def release(manifest: Manifest, *, epoch: int) -> Manifest:
+    """Return the manifest as a clean owner leaves it: no txid above the head was used. Raises FencedError."""
+    _owned(manifest, epoch)
+    return replace(manifest, txid_ceiling=manifest.head_txid)
+
+
+def append_segments(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int) -> Manifest:
+    """Return the manifest with the next segments of the chain. Raises FencedError, ConflictError on a gap."""
+    _owned(manifest, epoch)
+    if manifest.segments and manifest.segments[-1].hash == refs[-1].hash:
+        return manifest
+    if refs[0].prev != manifest.head_txid:
+        raise ConflictError(
+            f"segment {refs[0].min}..{refs[0].max} of branch {manifest.branch} follows txid {refs[0].prev}, "
+            f"but the head is {manifest.head_txid}"
+        )
+    return replace(
+        manifest,
+        segments=manifest.segments + refs,
+        head_txid=refs[-1].max,
+        head_at=refs[-1].last_at,
+        head_checksum=refs[-1].after,
+        txid_ceiling=max(manifest.txid_ceiling, refs[-1].max + CEILING_STEP),
+    )
+
+
+def add_snapshot(manifest: Manifest, ref: ObjectRef, *, epoch: int) -> Manifest:
+    """Return the manifest with a snapshot of a state in its chain, or of a state above its head.
+
+    A snapshot above the head starts a new run of segments: what lies between was committed but could not be
+    captured round by round. Raises FencedError.
+    """
+    _owned(manifest, epoch)
+    if any(known.hash == ref.hash for known in manifest.snapshots):
+        return manifest
+    grown = replace(manifest, snapshots=tuple(sorted((*manifest.snapshots, ref), key=lambda r: r.max)))
+    if ref.max <= manifest.head_txid:
+        return grown
+    return replace(
+        grown,
+        head_txid=ref.max,
+        head_at=ref.last_at,
+        head_checksum=ref.after,
+        txid_ceiling=max(manifest.txid_ceiling, ref.max + CEILING_STEP),
+    )
+
+
+def record_rewind(manifest: Manifest, rewind: Rewind, *, epoch: int) -> Manifest:
+    """Return the manifest with a rewind noted, so that it can be undone. Raises FencedError."""
+    _owned(manifest, epoch)
+    if manifest.rewinds and manifest.rewinds[-1] == rewind:
+        return manifest
+    return replace(manifest, rewinds=(*manifest.rewinds, rewind)[-REWINDS_KEPT:])
+
+
+def set_checkpoint(manifest: Manifest, name: str, checkpoint: Checkpoint) -> Manifest:
+    """Return the manifest with a named restore point; a name that exists moves."""
+    restore_plan(manifest, checkpoint.txid)
+    return replace(manifest, checkpoints={**manifest.checkpoints, name: checkpoint})
+
+
+def delete_checkpoint(manifest: Manifest, name: str) -> Manifest:
+    """Return the manifest without the restore point. Raises BranchNotFoundError."""
+    if name not in manifest.checkpoints:
+        raise BranchNotFoundError(f"branch {manifest.branch} has no checkpoint {name!r}")
+    return replace(manifest, checkpoints={n: c for n, c in manifest.checkpoints.items() if n != name})
+
+
+def pin(manifest: Manifest, fork_id: str, pin_: Pin) -> Manifest:
+    """Return the parent's manifest with the pin that a fork places before it exists."""
+    if pin_.txid:
+        restore_plan(manifest, pin_.txid)
+    return replace(manifest, pins={**manifest.pins, fork_id: pin_})
+
+
+def unpin(manifest: Manifest, fork_id: str) -> Manifest:
+    """Return the parent's manifest without a fork's pin."""
+    return replace(manifest, pins={k: v for k, v in manifest.pins.items() if k != fork_id})
+
+
+def fork(
+    parent: Manifest,
+    *,
+    branch_id: str,
+    branch: str,
+    txid: int,
+    head_at: int,
+    head_checksum: str,
+    created_at: int,
+    expires_at: int | None,
+) -> Manifest:
+    """Return the manifest of a new branch whose state is the parent's at `txid` (0: an empty one).
+
+    It names the parent's objects up to `txid`; no data moves. `head_at` and `head_checksum` (16 hex digits)
+    are those of the round `txid`.
+    """
+    if txid:
+        restore_plan(parent, txid)
+    return Manifest(
+        db=parent.db,
+        branch_id=branch_id,
+        branch=branch,
+        created_at=created_at,
+        expires_at=expires_at,
+        parent=Parent(parent.branch_id, parent.branch, txid),
+        head_txid=txid,
+        head_at=head_at,
+        head_checksum=head_checksum,
+        txid_ceiling=txid,
+        page_size=parent.page_size,
+        snapshots=tuple(ref for ref in parent.snapshots if ref.max <= txid),
+        segments=tuple(
+            ref if ref.end <= txid else replace(ref, upto=txid)
+            for ref in parent.segments
+            if ref.min <= txid
+        ),
+    )
+
+
+def round_ref(manifest: Manifest, txid: int) -> ObjectRef | None:
+    """Return the object to read for the wall time and checksum of `txid`; None where the manifest has them."""
+    for ref in (*manifest.segments, *manifest.snapshots):
+        if ref.min <= txid <= ref.end:
+            return None if ref.max == txid else ref
+    return None
