@@ -1,0 +1,174 @@
+"""The node's metrics: one registry of its own, recorded through attributes that are bound once.
+
+Every bound of the node that can be reached has its current value and its limit here. No label takes a
+name that users choose: the series count is fixed by the program.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from memoturnd.seams.clock import Clock
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+SHED_REASONS: Final = ("concurrency", "control_rate", "write_queue", "unshipped_window", "request_timeout")
+SHIP_OUTCOMES: Final = ("committed", "lost", "unknown", "failed")
+TIERS: Final = ("hot", "warm", "cold")
+
+_REQUEST_BUCKETS_S: Final = (
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    1.0,
+    5.0,
+    30.0,
+)
+_COMMIT_BUCKETS_S: Final = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0)
+_SHIP_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+_LAG_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+_SEGMENT_BUCKETS_BYTES: Final = tuple(float(4**power) for power in range(5, 14))
+_GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """Every metric of one node. Attributes are prometheus_client children, ready to `inc`, `set` or `observe`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._before_scrape: list[Callable[[], None]] = []
+        self._http()
+        self._commits()
+        self._shipping()
+        self._tiers()
+
+    def before_scrape(self, refresh: Callable[[], None]) -> None:
+        """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
+        self._before_scrape.append(refresh)
+
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus' text format, of the media type `CONTENT_TYPE`."""
+        for refresh in self._before_scrape:
+            refresh()
+        return generate_latest(self.registry)
+
+    def request_timer(self, route: str, method: str, status_class: str) -> Callable[[float], None]:
+        """Return the function that records one request's seconds; `route` is a template, never a path."""
+        return self.request_seconds.labels(route, method, status_class).observe
+
+    def _http(self) -> None:
+        self.request_seconds = Histogram(
+            "memoturn_http_request_seconds",
+            "Time from a request's headers to its answer, by route template, method and status class.",
+            ("route", "method", "status"),
+            registry=self.registry,
+            buckets=_REQUEST_BUCKETS_S,
+        )
+        self.in_flight = self._gauge("http_in_flight_requests", "Requests being served now.")
+        self.in_flight_limit = self._gauge("http_in_flight_limit_requests", "Most requests served at once.")
+        self.waiting = self._gauge("http_waiting_requests", "Requests waiting for a free slot.")
+        self.waiting_limit = self._gauge(
+            "http_waiting_limit_requests", "Most requests that may wait for a slot."
+        )
+        sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
+        self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}
+        self.loop_lag_seconds = self._histogram(
+            "event_loop_lag_seconds", "How late a timer on the event loop fired.", _LAG_BUCKETS_S
+        )
+
+    def _commits(self) -> None:
+        self.commit_rounds = self._counter(
+            "commit_rounds_total", "Commit rounds, each one txid of one branch."
+        )
+        self.commit_group_requests = self._histogram(
+            "commit_group_requests", "Requests that shared one commit round.", _GROUP_BUCKETS
+        )
+        self.commit_seconds = self._histogram(
+            "commit_seconds", "Time of one commit round, from BEGIN to the end of COMMIT.", _COMMIT_BUCKETS_S
+        )
+        self.write_queue_depth = self._gauge(
+            "write_queue_depth", "Writes waiting in the deepest branch queue."
+        )
+        self.write_queue_capacity = self._gauge("write_queue_capacity", "Most writes that one branch queues.")
+        self.txid_ceiling_waits = self._counter(
+            "txid_ceiling_waits_total", "Commit rounds that waited for the manifest's txid ceiling to rise."
+        )
+
+    def _shipping(self) -> None:
+        self.unshipped_bytes = self._gauge("unshipped_bytes", "Committed bytes not yet in object storage.")
+        self.unshipped_branch_bytes = self._gauge(
+            "unshipped_branch_bytes", "Unshipped bytes of the branch that has most of them."
+        )
+        self.unshipped_branch_limit_bytes = self._gauge(
+            "unshipped_branch_limit_bytes", "Unshipped bytes of one branch beyond which its writes wait."
+        )
+        self.unshipped_age_seconds = self._gauge(
+            "unshipped_age_seconds", "Age of the oldest unshipped commit."
+        )
+        self.unshipped_age_limit_seconds = self._gauge(
+            "unshipped_age_limit_seconds", "Age of an unshipped commit beyond which its branch's writes wait."
+        )
+        ships = self._counter(
+            "ships_total",
+            "Attempts to ship a branch, by outcome: committed, lost (fenced), unknown (no reply), failed.",
+            "outcome",
+        )
+        self.ship_committed, self.ship_lost, self.ship_unknown, self.ship_failed = (
+            ships.labels(outcome) for outcome in SHIP_OUTCOMES
+        )
+        self.ship_seconds = self._histogram(
+            "ship_seconds",
+            "Time of one ship, from reading the WAL to the manifest's compare-and-swap.",
+            _SHIP_BUCKETS_S,
+        )
+        self.segment_bytes = self._histogram(
+            "segment_bytes", "Stored size of shipped segments.", _SEGMENT_BUCKETS_BYTES
+        )
+        self.manifest_largest_bytes = self._gauge(
+            "manifest_largest_bytes", "Size of the largest manifest seen."
+        )
+        self.recovered_branches = self._counter(
+            "recovered_branches_total",
+            "Local tails kept as a branch of their own because the manifest had moved on.",
+        )
+
+    def _tiers(self) -> None:
+        wakes = self._counter("wakes_total", "Branches opened, by the tier that they were in.", "tier")
+        self.wakes = {tier: wakes.labels(tier) for tier in TIERS if tier != "hot"}
+        self.wake_seconds = self._histogram(
+            "wake_seconds", "Time to open a branch that was not hot.", _SHIP_BUCKETS_S
+        )
+        tiers = Gauge(
+            "memoturn_branches", "Branches that this node knows, by tier.", ("tier",), registry=self.registry
+        )
+        self.branches = {tier: tiers.labels(tier) for tier in TIERS}
+        self.hot_handles = self._gauge("hot_handles", "Branches with open connections.")
+        self.hot_handles_limit = self._gauge("hot_handles_limit", "Most branches with open connections.")
+        self.disk_bytes = self._gauge("disk_bytes", "Local disk that branch files take.")
+        self.disk_budget_bytes = self._gauge("disk_budget_bytes", "Local disk that branch files may take.")
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"memoturn_{name}", text, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"memoturn_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"memoturn_{name}", text, registry=self.registry, buckets=buckets)
+
+
+async def watch_loop_lag(metrics: Metrics, clock: Clock, *, interval_s: float = 0.1) -> None:
+    """Record for ever how late the event loop wakes a timer; run it as a task of the node and cancel it."""
+    while True:
+        due = clock.monotonic_s() + interval_s
+        await clock.sleep(interval_s)
+        metrics.loop_lag_seconds.observe(max(0.0, clock.monotonic_s() - due))
