@@ -7,6 +7,7 @@ applied by subtracting the old hashes and adding the new ones, without touching 
 
 import struct
 from array import array
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import xxhash
@@ -67,9 +68,26 @@ class PageHashes:
         self.checksum = checksum & _MASK
         return self.checksum
 
-    def copy(self) -> "PageHashes":
-        """Return an independent copy."""
-        return PageHashes(self._hashes.tobytes())
+    def preview(self, rounds: Iterable[tuple[dict[int, int], int]]) -> list[int]:
+        """Return the checksum after each (changes, file size) in turn, without applying any."""
+        changed: dict[int, int] = {}
+        size, checksum, checksums = len(self._hashes), self.checksum, []
+        for changes, db_size_pages in rounds:
+            for pgno in range(db_size_pages + 1, size + 1):  # a smaller file loses its last pages
+                before = changed.get(pgno)
+                checksum -= self._at(pgno) if before is None else before
+                changed[pgno] = 0
+            for pgno, value in changes.items():
+                if pgno <= db_size_pages:
+                    before = changed.get(pgno)
+                    checksum += value - (self._at(pgno) if before is None else before)
+                    changed[pgno] = value
+            size = db_size_pages
+            checksums.append(checksum & _MASK)
+        return checksums
+
+    def _at(self, pgno: int) -> int:
+        return self._hashes[pgno - 1] if pgno <= len(self._hashes) else 0
 
     def to_bytes(self) -> bytes:
         """Return the hashes as little-endian 64-bit words, page 1 first."""

@@ -1,0 +1,56 @@
+"""What to do with the file that a node finds on its disk when it takes a branch over. Pure decisions.
+
+A txid is never used twice, so a local txid that the manifest's chain holds names the same state. A local
+txid outside the chain is an unshipped tail. The tail belongs to the chain exactly when this node's own
+ownership (its owner marker) is still the last one in the manifest: nobody else can have committed since.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+from memoturnd.core.manifest import Manifest, contains
+
+
+class Local(NamedTuple):
+    """A file found locally: its last txid, and the epoch under which this node owned it (0: never)."""
+
+    txid: int
+    owned_epoch: int
+
+
+class Verdict(Enum):
+    """What the local file is."""
+
+    ABSENT = "absent"
+    CURRENT = "current"
+    """Exactly the head: keep it."""
+    STALE = "stale"
+    """An older state of the chain: drop it and restore."""
+    TAIL = "tail"
+    """The head and unshipped commits behind it: keep it and ship them."""
+    DIVERGED = "diverged"
+    """Commits that the chain went on without: keep them as another branch, then restore."""
+
+
+class Decision(NamedTuple):
+    """The verdict, and the txid above which the new owner starts to commit."""
+
+    verdict: Verdict
+    start_txid: int
+
+
+def decide(manifest: Manifest, local: Local | None) -> Decision:
+    """Return what to do with `local` when taking the branch over from the owner that `manifest` names."""
+    head = manifest.head_txid
+    # Whoever takes over without the last owner's tail must not reuse the txids that tail may have used.
+    above_any_tail = manifest.txid_ceiling
+    if local is None:
+        return Decision(Verdict.ABSENT, above_any_tail)
+    last_owner_is_us = local.owned_epoch != 0 and local.owned_epoch == manifest.epoch
+    if local.txid == head:
+        return Decision(Verdict.CURRENT, head if last_owner_is_us else above_any_tail)
+    if contains(manifest, local.txid):
+        return Decision(Verdict.STALE, above_any_tail)
+    if last_owner_is_us and local.txid > head:
+        return Decision(Verdict.TAIL, local.txid)
+    return Decision(Verdict.DIVERGED, above_any_tail)

@@ -1,0 +1,131 @@
+"""The files of one branch on the node's disk, and what they say about how the node left them.
+
+    main.db, main.db-wal, main.db-shm   SQLite's own
+    owner       who this file belongs to, and the epoch under which this node owns (or owned) it
+    clean       written when the file is closed with everything shipped: cursor and page hashes
+
+A folder with `owner` and without `clean` was open for writing when the process ended: its commits may not
+be shipped. A folder with neither was only read, and holds nothing that object storage does not have.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from memoturnd.core.pages import PageHashes
+from memoturnd.core.wal import WalPosition
+from memoturnd.errors import DiskFullError
+from memoturnd.replication.capture import Cursor
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The content of `owner`."""
+
+    db_uuid: str
+    db_name: str
+    branch_id: str
+    branch: str
+    epoch: int
+
+
+class Clean(msgspec.Struct, frozen=True):
+    """The head of `clean`; the page hashes follow it as 64-bit words behind a newline."""
+
+    boot_id: str
+    txid: int
+    checksum: str
+    position: WalPosition | None
+
+
+class BranchFiles:
+    """Paths of one branch's files, derived from ids alone, and the few operations on them."""
+
+    def __init__(self, root: Path, db_uuid: str, branch_id: str) -> None:
+        self.folder = root / db_uuid[:2] / db_uuid / branch_id
+        self.main = self.folder / "main.db"
+        self.wal = self.folder / "main.db-wal"
+        self._owner = self.folder / "owner"
+        self._clean = self.folder / "clean"
+
+    def make_folder(self) -> None:
+        """Create the folder. Raises DiskFullError when the disk refuses."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+
+    def exists(self) -> bool:
+        """Return whether there is a database file."""
+        return self.main.exists()
+
+    def owner(self) -> Owner | None:
+        """Return the owner marker, None without one."""
+        return _read_owner(self._owner)
+
+    def write_owner(self, owner: Owner) -> None:
+        """Mark the file as open for writing under an epoch, and no longer clean."""
+        try:
+            _replace(self._owner, msgspec.json.encode(owner))
+            self._clean.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(self._owner, error) from error
+
+    def clean(self, boot_id: str) -> tuple[Clean, PageHashes] | None:
+        """Return what `clean` says, None where it is missing, from another boot, or unreadable."""
+        try:
+            head, _, hashes = self._clean.read_bytes().partition(b"\n")
+            clean = msgspec.json.decode(head, type=Clean)
+            known = PageHashes(hashes)
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return None
+        if clean.boot_id != boot_id or f"{known.checksum:016x}" != clean.checksum:
+            return None
+        return clean, known
+
+    def write_clean(self, boot_id: str, cursor: Cursor, hashes: PageHashes) -> None:
+        """Mark the closed file as holding exactly what is shipped."""
+        clean = Clean(boot_id, cursor.txid, f"{hashes.checksum:016x}", cursor.position)
+        try:
+            _replace(self._clean, msgspec.json.encode(clean) + b"\n" + hashes.to_bytes())
+        except OSError as error:
+            raise _refused(self._clean, error) from error
+
+    def remove(self) -> None:
+        """Delete the folder with all in it; the database must be closed."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def size_bytes(self) -> int:
+        """Return the bytes that the folder takes."""
+        try:
+            return sum(entry.stat().st_size for entry in os.scandir(self.folder))
+        except OSError:
+            return 0
+
+
+def found(root: Path) -> list[tuple[str, str, Owner | None, bool]]:
+    """Return (database uuid, branch id, owner marker, clean) of every branch folder below `root`."""
+    rows = []
+    for folder in sorted(root.glob("*/*/*")):
+        if folder.is_dir():
+            owner = _read_owner(folder / "owner")
+            rows.append((folder.parent.name, folder.name, owner, (folder / "clean").exists()))
+    return rows
+
+
+def _read_owner(path: Path) -> Owner | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Owner)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _refused(path: Path, error: OSError) -> DiskFullError:
+    return DiskFullError(f"the data directory refused {path}: {error.strerror}; make room or mend it, then try again")
