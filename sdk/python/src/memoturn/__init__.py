@@ -1,0 +1,105 @@
+"""Memoturn: the client of a database for the memory of AI agents.
+
+from memoturn import Memoturn
+
+with Memoturn("http://127.0.0.1:8080") as memoturn:
+    alice = memoturn.memory("assistant", "alice")
+    alice.ingest([{"type": "fact", "topic_key": "user.diet", "summary": "Alice is vegan"}])
+    alice.recall("what does Alice eat")["memories"]
+
+Errors are drawn as a tree in `memoturn.errors`; the command line is `memoturn[cli]`.
+"""
+
+from memoturn.branches import Branches
+from memoturn.client import DEFAULT_URL, Memoturn
+from memoturn.database import Db, KeyValues, Statement
+from memoturn.errors import (
+    AlreadyExistsError,
+    BranchNotFoundError,
+    ConflictError,
+    DatabaseNotFoundError,
+    ForbiddenError,
+    InvalidRequestError,
+    MemoturnError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionFailedError,
+    RequestTimeoutError,
+    RetryableError,
+    ServerError,
+    UnauthorizedError,
+    UnconfiguredError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from memoturn.memory import MemoryProfile
+from memoturn.types import (
+    BranchInfo,
+    Checkpoint,
+    CheckpointInfo,
+    DatabaseInfo,
+    Durability,
+    Fork,
+    IngestItem,
+    IngestOutcome,
+    IngestResult,
+    Memory,
+    MemoryType,
+    ProfileInfo,
+    RecallHit,
+    RecallResult,
+    Rewind,
+    Session,
+    SqlBatchResult,
+    SqlResult,
+    SqlValue,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_URL",
+    "AlreadyExistsError",
+    "BranchInfo",
+    "BranchNotFoundError",
+    "Branches",
+    "Checkpoint",
+    "CheckpointInfo",
+    "ConflictError",
+    "DatabaseInfo",
+    "DatabaseNotFoundError",
+    "Db",
+    "Durability",
+    "ForbiddenError",
+    "Fork",
+    "IngestItem",
+    "IngestOutcome",
+    "IngestResult",
+    "InvalidRequestError",
+    "KeyValues",
+    "Memory",
+    "MemoryProfile",
+    "MemoryType",
+    "Memoturn",
+    "MemoturnError",
+    "NotFoundError",
+    "OverloadedError",
+    "PreconditionFailedError",
+    "ProfileInfo",
+    "RecallHit",
+    "RecallResult",
+    "RequestTimeoutError",
+    "RetryableError",
+    "Rewind",
+    "ServerError",
+    "Session",
+    "SqlBatchResult",
+    "SqlResult",
+    "SqlValue",
+    "Statement",
+    "UnauthorizedError",
+    "UnconfiguredError",
+    "UnknownOutcomeError",
+    "UnreachableError",
+    "__version__",
+]

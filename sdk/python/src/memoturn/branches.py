@@ -1,0 +1,75 @@
+"""The branches of one database: forks, checkpoints, rewinds. All of it is durable when it returns."""
+
+from typing import Any, cast
+
+from memoturn._http import Answer, Http, Position, path
+from memoturn.types import BranchInfo, Checkpoint, CheckpointInfo, Fork, Rewind
+
+MAIN = "main"
+
+
+class Branches:
+    """The branches of one database."""
+
+    def __init__(self, http: Http, database: str, position: Position, position_branch: str = MAIN) -> None:
+        self._http = http
+        self._database = database
+        self._position = position
+        self._position_branch = position_branch
+
+    def create(
+        self, name: str, *, from_branch: str = MAIN, at: str | int | None = None, ttl: int | None = None
+    ) -> Fork:
+        """Fork `from_branch` at a checkpoint or txid `at`, its head when None; no data is copied.
+
+        With `ttl` in seconds the branch deletes itself. Raises AlreadyExistsError, BranchNotFoundError
+        (also for an unknown checkpoint), ConflictError when `at` is no longer retained.
+        """
+        body: dict[str, Any] = {"name": name, "from": from_branch}
+        if at is not None:
+            body["at"] = str(at)
+        if ttl is not None:
+            body["ttl"] = ttl
+        return cast("Fork", self._http.request("POST", self._path(), body=body).json())
+
+    def delete(self, name: str) -> None:
+        """Delete a branch for good; no error when it is already gone. Raises InvalidRequestError for main."""
+        self._http.request("DELETE", self._path(name))
+
+    def checkpoint(self, branch: str, name: str) -> Checkpoint:
+        """Name the head of `branch`; an existing checkpoint of that name moves there."""
+        answer = self._http.request("POST", self._path(branch, "checkpoint"), body={"name": name})
+        return cast("Checkpoint", self._see(branch, answer).stamped())
+
+    def checkpoints(self, branch: str = MAIN) -> list[CheckpointInfo]:
+        """Return the checkpoints of `branch`."""
+        answer = self._http.request("GET", self._path(branch, "checkpoints"))
+        return cast("list[CheckpointInfo]", answer.json()["checkpoints"])
+
+    def delete_checkpoint(self, branch: str, name: str) -> None:
+        """Drop a checkpoint; the state it names stays as long as retention says. Raises BranchNotFoundError."""
+        self._http.request("DELETE", self._path(branch, "checkpoints", name))
+
+    def rewind(self, branch: str, to: str | int) -> Rewind:
+        """Bring back the state of a checkpoint or txid as a new commit, which `undo` takes back.
+
+        Raises BranchNotFoundError for an unknown checkpoint, ConflictError when `to` is no longer retained.
+        """
+        answer = self._http.request("POST", self._path(branch, "rewind"), body={"to": str(to)})
+        return cast("Rewind", self._see(branch, answer).stamped())
+
+    def undo(self, branch: str = MAIN) -> Rewind:
+        """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
+        answer = self._http.request("POST", self._path(branch, "rewind", "undo"))
+        return cast("Rewind", self._see(branch, answer).stamped())
+
+    def list(self) -> list[BranchInfo]:
+        """Return the branches other than main, by name."""
+        return cast("list[BranchInfo]", self._http.request("GET", self._path()).json()["branches"])
+
+    def _path(self, *rest: str) -> str:
+        return path("v1", "db", self._database, "branches", *rest)
+
+    def _see(self, branch: str, answer: Answer) -> Answer:
+        # A txid says something about its own branch only.
+        return self._position.see(answer) if branch == self._position_branch else answer

@@ -1,0 +1,105 @@
+"""The client: one connection pool to a node, and the objects that speak through it."""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, cast
+
+import httpx
+
+from memoturn._http import Http, path
+from memoturn.database import Db
+from memoturn.memory import MemoryProfile
+from memoturn.types import DatabaseInfo, ProfileInfo
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+_PAGE_LIMIT: Final = 1000
+
+
+class Memoturn:
+    """A synchronous client, safe to share between threads. Nothing is retried; see `errors` for what may be.
+
+    `token` and `platform_key` are credentials: control calls use the platform key first, data calls the
+    token first. `source` is the provenance of ingested memories that name none. `timeout_s` bounds each
+    phase of a request (default 30, or what a given `http_client` has); a given `http_client` stays open
+    when this client is closed.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        platform_key: str | None = None,
+        source: str | None = None,
+        http_client: httpx.Client | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self._http = Http(
+            url, token=token, platform_key=platform_key, client=http_client, timeout_s=timeout_s
+        )
+        self._source = source
+
+    def __enter__(self) -> "Memoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where requests go, without a trailing slash."""
+        return self._http.url
+
+    def memory(self, ns: str, profile: str) -> MemoryProfile:
+        """Return a profile on its main branch; nothing is sent and nothing is created."""
+        return MemoryProfile(self._http, ns, profile, source=self._source)
+
+    def db(self, spec: str) -> Db:
+        """Return a database, `name` or `name@branch`; nothing is sent."""
+        return Db(self._http, spec)
+
+    def profiles(self, ns: str) -> list[ProfileInfo]:
+        """Return the profiles of a namespace by name."""
+        rows: list[ProfileInfo] = []
+        for page in self._pages(path("v1", "memory", ns), "profiles"):
+            rows.extend(cast("list[ProfileInfo]", page))
+        return rows
+
+    def create_database(self, name: str) -> DatabaseInfo:
+        """Create a database; only its name is written. Raises AlreadyExistsError, InvalidRequestError."""
+        answer = self._http.request("POST", path("v1", "databases"), body={"name": name}, control=True)
+        return cast("DatabaseInfo", answer.json())
+
+    def list_databases(self) -> list[DatabaseInfo]:
+        """Return all databases by name, profiles included; see `iter_databases` where they are many."""
+        return list(self.iter_databases())
+
+    def iter_databases(self) -> Iterator[DatabaseInfo]:
+        """Yield all databases by name, fetching page by page."""
+        for page in self._pages(path("v1", "databases"), "databases", control=True):
+            yield from cast("list[DatabaseInfo]", page)
+
+    def delete_database(self, name: str) -> None:
+        """Delete a database with all its branches, for good. Raises DatabaseNotFoundError."""
+        self._http.request("DELETE", path("v1", "databases", name), control=True)
+
+    def ready(self) -> bool:
+        """Return True once store, leases and catalog of the node answer. Raises RetryableError, UnreachableError."""
+        self._http.request("GET", path("ready"))
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _pages(self, url_path: str, key: str, *, control: bool = False) -> Iterator[list[object]]:
+        cursor: str | None = None
+        while True:
+            query = {"limit": _PAGE_LIMIT, "cursor": cursor}
+            answer = self._http.request("GET", url_path, query=query, control=control).json()
+            yield answer[key]
+            cursor = answer.get("next_cursor")
+            if not cursor:
+                return

@@ -1,0 +1,139 @@
+"""A database below the memory model: SQL, key-values, branches. For a profile its name is `{namespace}--{profile}`."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any, cast
+
+from memoturn._http import Http, Position, path
+from memoturn.branches import MAIN, Branches
+from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, InvalidRequestError, NotFoundError
+from memoturn.types import Durability, SqlBatchResult, SqlResult, SqlValue
+
+Statement = tuple[str, Sequence[SqlValue]]
+"""SQL text and its parameters."""
+
+
+class Db:
+    """One branch of a database; `spec` is `name` or `name@branch`."""
+
+    def __init__(self, http: Http, spec: str) -> None:
+        name, at, branch = spec.partition("@")
+        self.spec = spec
+        self.name = name if branch else spec
+        self.branch_name = branch if at and branch else MAIN
+        self._http = http
+        self._position = Position()
+        self.kv = KeyValues(http, spec, self._position)
+        """The key-values of this branch."""
+        self.branch = Branches(http, self.name, self._position, self.branch_name)
+        """The branches of the database, whichever one `spec` names."""
+
+    @property
+    def last_txid(self) -> int:
+        """Newest txid of this branch in the answers so far; as `min_txid` it makes a read see them all."""
+        return self._position.txid
+
+    @property
+    def last_durable_txid(self) -> int:
+        """Newest txid of this branch that an answer so far reported to be in object storage."""
+        return self._position.durable_txid
+
+    def sql(
+        self,
+        query: str,
+        params: Sequence[SqlValue] = (),
+        *,
+        durability: Durability | None = None,
+        min_txid: int | None = None,
+    ) -> SqlResult:
+        """Run one statement in a transaction of its own; see `batch`."""
+        return self.batch([(query, params)], durability=durability, min_txid=min_txid)["results"][0]
+
+    def batch(
+        self,
+        statements: Sequence[Statement],
+        *,
+        durability: Durability | None = None,
+        min_txid: int | None = None,
+    ) -> SqlBatchResult:
+        """Run statements as one transaction: all of them, or none.
+
+        Raises InvalidRequestError on a SQL error or transaction control, ForbiddenError for reserved tables.
+        """
+        stmts = [
+            {"q": query, "params": [_to_wire(value) for value in params]} for query, params in statements
+        ]
+        answer = self._http.request(
+            "POST",
+            path("v1", "db", self.spec, "sql"),
+            body={"stmts": stmts},
+            durability=durability,
+            min_txid=min_txid,
+        )
+        stamped = self._position.see(answer).stamped()
+        for result in stamped["results"]:
+            result["rows"] = [[_from_wire(value) for value in row] for row in result["rows"]]
+        return cast("SqlBatchResult", stamped)
+
+    def sync(self, txid: int | None = None) -> int:
+        """Ship until `txid`, the head when None, is in object storage; return the durable txid."""
+        answer = self._http.request(
+            "POST", path("v1", "db", self.spec, "sync"), body=None if txid is None else {"txid": txid}
+        )
+        return int(self._position.see(answer).json()["txid"])
+
+
+class KeyValues:
+    """Values by key within a key-value namespace. Keys are any non-empty text, values are bytes."""
+
+    def __init__(self, http: Http, spec: str, position: Position) -> None:
+        self._http = http
+        self._spec = spec
+        self._position = position
+
+    def put(
+        self, ns: str, key: str, value: bytes, *, ttl: int | None = None, durability: Durability | None = None
+    ) -> int:
+        """Set a key, and with `ttl` in seconds its end; return the txid."""
+        answer = self._http.request(
+            "PUT", self._path(ns, key), data=value, query={"ttl": ttl}, durability=durability
+        )
+        return self._position.see(answer).txid
+
+    def get(self, ns: str, key: str, *, min_txid: int | None = None) -> bytes | None:
+        """Return a key's value, None when it has none or it has expired."""
+        try:
+            answer = self._http.request("GET", self._path(ns, key), min_txid=min_txid)
+        except (DatabaseNotFoundError, BranchNotFoundError):
+            raise
+        except NotFoundError:
+            return None
+        return self._position.see(answer).body
+
+    def delete(self, ns: str, key: str, *, durability: Durability | None = None) -> int:
+        """Remove a key; no error when it is absent. Return the txid."""
+        answer = self._http.request("DELETE", self._path(ns, key), durability=durability)
+        return self._position.see(answer).txid
+
+    def list(self, ns: str, *, prefix: str = "", limit: int = 100, min_txid: int | None = None) -> list[str]:
+        """Return up to `limit` (at most 1000) live keys that start with `prefix`, ascending."""
+        answer = self._http.request(
+            "GET", self._path(ns), query={"prefix": prefix or None, "limit": limit}, min_txid=min_txid
+        )
+        return cast("list[str]", self._position.see(answer).json()["keys"])
+
+    def _path(self, *rest: str) -> str:
+        return path("v1", "db", self._spec, "kv", *rest)
+
+
+def _to_wire(value: SqlValue) -> Any:
+    return {"$base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
+
+
+def _from_wire(value: Any) -> SqlValue:
+    if isinstance(value, dict):
+        try:
+            return base64.b64decode(value["$base64"], validate=True)
+        except (KeyError, ValueError) as error:
+            raise InvalidRequestError(f"unreadable SQL value in the answer: {error}") from error
+    return cast("SqlValue", value)

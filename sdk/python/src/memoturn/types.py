@@ -1,0 +1,183 @@
+"""The shapes of requests and answers. Field names are those of the wire; times are unix milliseconds.
+
+Answers that concern a branch carry `txid`, the txid of the state that they show or made, and
+`durable_txid`, the newest txid that object storage has. A later release of the server may add fields.
+"""
+
+from typing import Any, Literal, TypedDict
+
+MemoryType = Literal["fact", "event", "instruction", "task"]
+"""Facts and instructions with a topic key replace each other; events never do; tasks expire."""
+
+Durability = Literal["local", "durable"]
+"""What a write waits for: the node's own log, or object storage."""
+
+SqlValue = None | int | float | str | bool | bytes
+"""A value in a SQL parameter or row."""
+
+
+class _ItemRequired(TypedDict):
+    type: MemoryType
+    summary: str
+
+
+class IngestItem(_ItemRequired, total=False):
+    """One memory to ingest. `ttl` is seconds and only for tasks; `content` is any JSON value."""
+
+    topic_key: str | None
+    content: Any
+    keywords: str | None
+    embedding: list[float] | None
+    session_id: str | None
+    source: str | None
+    ttl: int
+
+
+class IngestOutcome(TypedDict):
+    """What became of one item; `superseded` holds the ids that it replaced."""
+
+    id: str
+    status: Literal["created", "revived", "duplicate"]
+    superseded: list[str]
+
+
+class IngestResult(TypedDict):
+    """Outcomes in the order of the items."""
+
+    results: list[IngestOutcome]
+    txid: int
+    durable_txid: int
+
+
+class Memory(TypedDict):
+    """A stored memory with its neighbours in the chain of its topic."""
+
+    id: str
+    type: MemoryType
+    topic_key: str | None
+    summary: str
+    content: Any
+    keywords: str
+    session_id: str | None
+    source: str | None
+    created_at: int
+    expires_at: int | None
+    superseded_by: str | None
+    superseded_at: int | None
+    supersedes: list[str]
+
+
+class _HitRequired(TypedDict):
+    id: str
+    type: MemoryType
+    topic_key: str | None
+    summary: str
+    content: Any
+    keywords: str
+    session_id: str | None
+    source: str | None
+    created_at: int
+    superseded_by: str | None
+    score: float
+    channels: list[str]
+
+
+class RecallHit(_HitRequired, total=False):
+    """A recalled memory, best first. `explain` is there when it was asked for."""
+
+    explain: Any
+
+
+class _RecallRequired(TypedDict):
+    memories: list[RecallHit]
+    txid: int
+    durable_txid: int
+
+
+class RecallResult(_RecallRequired, total=False):
+    """The hits, and turns of transcripts when they were asked for."""
+
+    turns: list[dict[str, Any]]
+
+
+class Session(TypedDict):
+    """A session that memories were ingested under."""
+
+    id: str
+    created_at: int
+    last_active_at: int
+
+
+class ProfileInfo(TypedDict):
+    """A profile of a namespace."""
+
+    profile: str
+    created_at: int
+
+
+class DatabaseInfo(TypedDict):
+    """A database as the catalog lists it."""
+
+    name: str
+    uuid: str
+    created_at: int
+
+
+class BranchInfo(TypedDict):
+    """A branch other than main; `ttl_at` is when it is deleted, None for one that stays."""
+
+    db_name: str
+    branch: str
+    ttl_at: int | None
+    created_at: int
+
+
+class Fork(TypedDict):
+    """A new branch; `spec` addresses it as `name@branch`."""
+
+    branch: str
+    parent: str
+    fork_txid: int
+    ttl_at: int | None
+    spec: str
+
+
+class CheckpointInfo(TypedDict):
+    """A named txid."""
+
+    name: str
+    txid: int
+    created_at: int
+
+
+class Checkpoint(TypedDict):
+    """A checkpoint as it was made."""
+
+    checkpoint: str
+    txid: int
+    durable_txid: int
+
+
+class Rewind(TypedDict):
+    """A rewind, which is the new commit `txid` whose state equals that of `rewound_to`."""
+
+    rewound_to: int
+    epoch: int
+    txid: int
+    durable_txid: int
+
+
+class SqlResult(TypedDict):
+    """The rows of one statement; blobs are bytes."""
+
+    columns: list[str]
+    rows: list[list[SqlValue]]
+    rows_affected: int
+
+
+class SqlBatchResult(TypedDict):
+    """The results of a batch that was applied as one."""
+
+    results: list[SqlResult]
+    txid: int
+    durable_txid: int
