@@ -1,0 +1,1 @@
+"""Catalogs: which databases and branches exist."""

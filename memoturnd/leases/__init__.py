@@ -1,0 +1,1 @@
+"""Lease services: who may write a branch."""

@@ -1,0 +1,1 @@
+"""Object stores: local directory, memory, and a wrapper that injects faults."""
