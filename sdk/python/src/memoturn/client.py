@@ -72,13 +72,13 @@ class Memoturn:
         answer = self._http.request("POST", path("v1", "databases"), body={"name": name}, control=True)
         return cast("DatabaseInfo", answer.json())
 
-    def list_databases(self) -> list[DatabaseInfo]:
-        """Return all databases by name, profiles included; see `iter_databases` where they are many."""
-        return list(self.iter_databases())
+    def list_databases(self, *, prefix: str = "") -> list[DatabaseInfo]:
+        """Return the databases whose name starts with `prefix`, by name, profiles included."""
+        return list(self.iter_databases(prefix=prefix))
 
-    def iter_databases(self) -> Iterator[DatabaseInfo]:
-        """Yield all databases by name, fetching page by page."""
-        for page in self._pages(path("v1", "databases"), "databases", control=True):
+    def iter_databases(self, *, prefix: str = "") -> Iterator[DatabaseInfo]:
+        """Yield the databases of `list_databases`, fetching page by page."""
+        for page in self._pages(path("v1", "databases"), "databases", prefix=prefix, control=True):
             yield from cast("list[DatabaseInfo]", page)
 
     def delete_database(self, name: str) -> None:
@@ -94,10 +94,12 @@ class Memoturn:
         """Close the connections."""
         self._http.close()
 
-    def _pages(self, url_path: str, key: str, *, control: bool = False) -> Iterator[list[object]]:
+    def _pages(
+        self, url_path: str, key: str, *, prefix: str = "", control: bool = False
+    ) -> Iterator[list[object]]:
         cursor: str | None = None
         while True:
-            query = {"limit": _PAGE_LIMIT, "cursor": cursor}
+            query = {"limit": _PAGE_LIMIT, "cursor": cursor, "prefix": prefix or None}
             answer = self._http.request("GET", url_path, query=query, control=control).json()
             yield answer[key]
             cursor = answer.get("next_cursor")

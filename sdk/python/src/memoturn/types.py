@@ -130,6 +130,8 @@ class BranchInfo(TypedDict):
     branch: str
     ttl_at: int | None
     created_at: int
+    parent: str
+    fork_txid: int
 
 
 class Fork(TypedDict):
@@ -145,7 +147,7 @@ class Fork(TypedDict):
 class CheckpointInfo(TypedDict):
     """A named txid."""
 
-    name: str
+    checkpoint: str
     txid: int
     created_at: int
 
@@ -154,14 +156,19 @@ class Checkpoint(TypedDict):
     """A checkpoint as it was made."""
 
     checkpoint: str
+    created_at: int
     txid: int
     durable_txid: int
 
 
 class Rewind(TypedDict):
-    """A rewind, which is the new commit `txid` whose state equals that of `rewound_to`."""
+    """A rewind, which is the new commit `txid` whose state equals that of `rewound_to`.
+
+    `undo_txid` is the txid whose state an undo brings back.
+    """
 
     rewound_to: int
+    undo_txid: int
     epoch: int
     txid: int
     durable_txid: int

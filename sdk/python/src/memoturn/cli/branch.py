@@ -1,0 +1,126 @@
+"""`memoturn branch`: forks, checkpoints and rewinds."""
+
+from typing import Annotated
+
+import typer
+
+from memoturn.branches import MAIN
+from memoturn.cli.output import Cell, when
+from memoturn.cli.run import NOTE, Database, Run, Yes, confirm, current
+from memoturn.types import Rewind
+
+app = typer.Typer(no_args_is_help=True, help="Fork, checkpoint and rewind a database.", epilog=NOTE)
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the new branch.", show_default=False)]
+_Branch = Annotated[str, typer.Argument(metavar="BRANCH", help="Branch, as in `main`.", show_default=False)]
+_Checkpoint = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the checkpoint.", show_default=False)
+]
+_To = Annotated[str, typer.Argument(metavar="TO", help="Checkpoint or txid.", show_default=False)]
+
+
+@app.command(epilog=NOTE)
+def create(
+    ctx: typer.Context,
+    db: Database,
+    name: _Name,
+    *,
+    from_branch: Annotated[str, typer.Option("--from", metavar="BRANCH", help="Branch to fork.")] = MAIN,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TXID|CHECKPOINT", help="State to fork, the head by default."),
+    ] = None,
+    ttl: Annotated[
+        int | None, typer.Option(min=0, metavar="SECONDS", help="Delete the branch after this time.")
+    ] = None,
+) -> None:
+    """Fork a branch; no data is copied."""
+    run = current(ctx)
+    fork = run.client.db(db).branch.create(name, from_branch=from_branch, at=at, ttl=ttl)
+    shown: dict[str, Cell] = {
+        "branch": fork["branch"],
+        "spec": fork["spec"],
+        "parent": fork["parent"],
+        "fork txid": fork["fork_txid"],
+        "deleted at": when(fork["ttl_at"]),
+    }
+    run.out.record(fork, shown)
+
+
+@app.command("list", epilog=NOTE)
+def list_all(ctx: typer.Context, db: Database) -> None:
+    """List the branches other than main."""
+    run = current(ctx)
+    branches = run.client.db(db).branch.list()
+    run.out.rows(
+        {"branches": branches},
+        ["branch", "parent", "fork txid", "created", "deleted at"],
+        [
+            (row["branch"], row["parent"], row["fork_txid"], when(row["created_at"]), when(row["ttl_at"]))
+            for row in branches
+        ],
+        empty=f"{db} has no branch but main",
+    )
+
+
+@app.command(epilog=NOTE)
+def delete(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
+    """Delete a branch for good."""
+    run = current(ctx)
+    confirm(f"Delete branch {branch} of {db} for good?", yes=yes)
+    run.client.db(db).branch.delete(branch)
+    run.out.done({"deleted": f"{db}@{branch}"}, f"deleted branch {db}@{branch}")
+
+
+@app.command(epilog=NOTE)
+def checkpoint(ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpoint) -> None:
+    """Name the head of a branch, to fork or rewind to it later."""
+    run = current(ctx)
+    made = run.client.db(db).branch.checkpoint(branch, name)
+    run.out.done(made, f"checkpoint {made['checkpoint']} names txid {made['txid']} of {db}@{branch}")
+    run.out.txid(made["txid"], made["durable_txid"])
+
+
+@app.command(epilog=NOTE)
+def checkpoints(ctx: typer.Context, db: Database, branch: _Branch) -> None:
+    """List the checkpoints of a branch."""
+    run = current(ctx)
+    rows = run.client.db(db).branch.checkpoints(branch)
+    run.out.rows(
+        {"checkpoints": rows},
+        ["name", "txid", "created"],
+        [(row["checkpoint"], row["txid"], when(row["created_at"])) for row in rows],
+        empty=f"{db}@{branch} has no checkpoints",
+    )
+
+
+@app.command("delete-checkpoint", epilog=NOTE)
+def delete_checkpoint(
+    ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpoint, *, yes: Yes = False
+) -> None:
+    """Drop a checkpoint; the state that it names is then kept only as long as retention says."""
+    run = current(ctx)
+    confirm(f"Drop checkpoint {name} of {db}@{branch}?", yes=yes)
+    run.client.db(db).branch.delete_checkpoint(branch, name)
+    run.out.done({"deleted": name}, f"dropped checkpoint {name} of {db}@{branch}")
+
+
+@app.command(epilog=NOTE)
+def rewind(ctx: typer.Context, db: Database, branch: _Branch, to: _To, *, yes: Yes = False) -> None:
+    """Bring back an earlier state as a new commit; `branch undo` takes it back."""
+    run = current(ctx)
+    confirm(f"Rewind {db}@{branch} to {to}?", yes=yes)
+    _say(run, f"{db}@{branch}", run.client.db(db).branch.rewind(branch, to))
+
+
+@app.command(epilog=NOTE)
+def undo(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
+    """Take the last rewind of a branch back, as a new commit."""
+    run = current(ctx)
+    confirm(f"Undo the last rewind of {db}@{branch}?", yes=yes)
+    _say(run, f"{db}@{branch}", run.client.db(db).branch.undo(branch))
+
+
+def _say(run: Run, spec: str, rewound: Rewind) -> None:
+    run.out.done(rewound, f"{spec} is as it was at txid {rewound['rewound_to']}")
+    run.out.txid(rewound["txid"], rewound["durable_txid"])

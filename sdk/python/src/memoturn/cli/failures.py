@@ -1,0 +1,93 @@
+"""What an error means on the command line: its exit code, and a hint for the next step."""
+
+from enum import IntEnum
+
+from memoturn.errors import (
+    AlreadyExistsError,
+    BranchNotFoundError,
+    ConflictError,
+    DatabaseNotFoundError,
+    ForbiddenError,
+    MemoturnError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionFailedError,
+    RetryableError,
+    ServerError,
+    UnauthorizedError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command."""
+
+    OK = 0
+    REFUSED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    UNAVAILABLE = 5
+    UNREACHABLE = 6
+
+
+HELP = (
+    "Exit codes: 0 done; 1 refused by the server, or called off at the question; 2 wrong usage; 3 not found; "
+    "4 conflict or unmet precondition; 5 the server cannot do it now, or the outcome is not known; "
+    "6 no connection to a node."
+)
+
+_CODES: tuple[tuple[type[MemoturnError], ExitCode], ...] = (
+    (UnreachableError, ExitCode.UNREACHABLE),
+    (NotFoundError, ExitCode.NOT_FOUND),
+    (ConflictError, ExitCode.CONFLICT),
+    (PreconditionFailedError, ExitCode.CONFLICT),
+    (RetryableError, ExitCode.UNAVAILABLE),
+    (UnknownOutcomeError, ExitCode.UNAVAILABLE),
+    (ServerError, ExitCode.UNAVAILABLE),
+    (MemoturnError, ExitCode.REFUSED),
+)
+
+_HINTS: tuple[tuple[type[MemoturnError], str], ...] = (
+    (
+        UnreachableError,
+        (
+            "Is a node running there? Start one with `memoturnd` (in a checkout: `make run`), "
+            "or say where it is with --url or MEMOTURN_URL."
+        ),
+    ),
+    (
+        DatabaseNotFoundError,
+        "`memoturn db list` shows what exists; a profile begins with its first `memory ingest`.",
+    ),
+    (
+        BranchNotFoundError,
+        "`memoturn branch list DB` and `memoturn branch checkpoints DB BRANCH` show what exists.",
+    ),
+    (AlreadyExistsError, "Choose another name, or delete the old one first."),
+    (ConflictError, "Look at the state again before you repeat this."),
+    (PreconditionFailedError, "Wait a moment and read again, or leave the floor out."),
+    (
+        UnauthorizedError,
+        "Pass a credential with --token or --platform-key (MEMOTURN_TOKEN, MEMOTURN_PLATFORM_KEY).",
+    ),
+    (ForbiddenError, "This credential does not cover it; reserved tables are never open to SQL."),
+    (OverloadedError, "Nothing was changed; try again."),
+    (UnknownOutcomeError, "Look whether it was applied before you repeat a write; --timeout waits longer."),
+    (RetryableError, "Nothing was changed; try again."),
+    (ServerError, "The node's log has the cause."),
+)
+
+
+def exit_code(error: MemoturnError) -> ExitCode:
+    """Return the exit code of an error."""
+    return next(code for cls, code in _CODES if isinstance(error, cls))
+
+
+def hint(error: MemoturnError) -> str | None:
+    """Return the next step after an error, None where its message says it all."""
+    text = next((text for cls, text in _HINTS if isinstance(error, cls)), None)
+    if text is not None and error.retry_after is not None:
+        return f"{text} The server asks to wait {error.retry_after:g} s."
+    return text

@@ -1,0 +1,262 @@
+"""`memoturn memory`: ingest, recall and look after the memories of a profile."""
+
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from memoturn.branches import MAIN
+from memoturn.cli.failures import ExitCode
+from memoturn.cli.output import Cell, compact, when
+from memoturn.cli.run import (
+    NOTE,
+    Namespace,
+    OnBranch,
+    Profile,
+    Run,
+    Yes,
+    confirm,
+    current,
+    parse_embedding,
+    parse_json,
+)
+from memoturn.memory import MemoryProfile
+from memoturn.types import IngestItem, Memory, RecallHit
+
+app = typer.Typer(no_args_is_help=True, help="Ingest, recall and look after memories.", epilog=NOTE)
+
+
+class Kind(str, Enum):
+    """The kinds of memory, as the choices of an option."""
+
+    FACT = "fact"
+    EVENT = "event"
+    INSTRUCTION = "instruction"
+    TASK = "task"
+
+
+_Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the memory.", show_default=False)]
+_Embedding = Annotated[
+    str | None, typer.Option(metavar="JSON", help="Array of numbers from your embedder.", show_default=False)
+]
+
+
+@app.command(epilog=NOTE)
+def ingest(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    *,
+    summary: Annotated[str, typer.Option(help="What is remembered, in a sentence.", show_default=False)],
+    kind: Annotated[Kind, typer.Option("--type", help="Kind of memory.")] = Kind.FACT,
+    topic: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Topic; a newer fact or instruction on it replaces the older."),
+    ] = None,
+    content: Annotated[
+        str | None, typer.Option(metavar="JSON", help='Content; {"summary": ...} by default.')
+    ] = None,
+    keywords: Annotated[str | None, typer.Option(help="More words to be found by.")] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Session that it belongs to.")] = None,
+    source: Annotated[str | None, typer.Option(envvar="MEMOTURN_SOURCE", help="Where it comes from.")] = None,
+    ttl: Annotated[int | None, typer.Option(min=0, metavar="SECONDS", help="Lifetime, for a task.")] = None,
+    embedding: _Embedding = None,
+    branch: OnBranch = MAIN,
+) -> None:
+    """Store one memory; the profile is created by its first."""
+    run = current(ctx)
+    item: IngestItem = {
+        "type": kind.value,
+        "summary": summary,
+        "content": {"summary": summary} if content is None else parse_json(content, "--content"),
+        "topic_key": topic,
+        "keywords": keywords,
+        "session_id": session,
+        "source": source,
+        "embedding": parse_embedding(embedding),
+    }
+    if ttl is not None:
+        item["ttl"] = ttl
+    memories = _profile(run, ns, profile, branch)
+    result = memories.ingest([item], durability=run.durability)
+    outcome = result["results"][0]
+    shown: dict[str, Cell] = {"status": outcome["status"], "id": outcome["id"]}
+    if outcome["superseded"]:
+        shown["superseded"] = " ".join(outcome["superseded"])
+    run.out.record(result, shown)
+    _txid(run, memories)
+
+
+@app.command(epilog=NOTE)
+def recall(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    query: Annotated[str | None, typer.Argument(metavar="QUERY", help="Words to look for.")] = None,
+    *,
+    topic: Annotated[str | None, typer.Option(metavar="KEY", help="Topic to look up.")] = None,
+    embedding: _Embedding = None,
+    k: Annotated[int, typer.Option(min=1, max=1000, help="Most memories.")] = 8,
+    types: Annotated[list[Kind] | None, typer.Option("--type", help="Only this kind; repeatable.")] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Only of this session.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only from this source.")] = None,
+    include_superseded: Annotated[
+        bool, typer.Option("--include-superseded", help="Also what was replaced.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the rank in every channel.")] = False,
+    branch: OnBranch = MAIN,
+) -> None:
+    """Find memories by words, topic and embedding, best first."""
+    run = current(ctx)
+    if query is None and topic is None and embedding is None:
+        raise typer.BadParameter("give a QUERY, --topic or --embedding", param_hint="QUERY")
+    memories = _profile(run, ns, profile, branch)
+    result = memories.recall(
+        query,
+        topic_key=topic,
+        embedding=parse_embedding(embedding),
+        types=[kind.value for kind in types] if types else None,
+        session_id=session,
+        source=source,
+        k=k,
+        include_superseded=include_superseded,
+        explain=explain,
+    )
+    columns = ["score", "type", "topic", "summary", "created", "found by", "id"]
+    rows = [_hit(hit, explain=explain) for hit in result["memories"]]
+    run.out.rows(result, columns, rows, empty="nothing recalled")
+    _txid(run, memories)
+
+
+@app.command(epilog=NOTE)
+def get(
+    ctx: typer.Context, ns: Namespace, profile: Profile, memory_id: _Id, *, branch: OnBranch = MAIN
+) -> None:
+    """Show one memory and its neighbours in the chain of its topic."""
+    run = current(ctx)
+    memories = _profile(run, ns, profile, branch)
+    memory = memories.get(memory_id)
+    if memory is None:
+        raise _missing(run, memories, memory_id)
+    run.out.record(memory, _fields(memory))
+    _txid(run, memories)
+
+
+@app.command(epilog=NOTE)
+def forget(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    memory_id: _Id,
+    *,
+    branch: OnBranch = MAIN,
+    yes: Yes = False,
+) -> None:
+    """Remove one memory; the chain of its topic closes over it."""
+    run = current(ctx)
+    confirm(f"Forget {memory_id} of {ns}/{profile}?", yes=yes)
+    memories = _profile(run, ns, profile, branch)
+    if not memories.forget(memory_id, durability=run.durability):
+        raise _missing(run, memories, memory_id)
+    run.out.done({"forgotten": memory_id, "txid": memories.last_txid}, f"forgot {memory_id}")
+    _txid(run, memories)
+
+
+@app.command(epilog=NOTE)
+def sessions(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most sessions.")] = 100,
+    branch: OnBranch = MAIN,
+) -> None:
+    """List sessions, the most recently active first."""
+    run = current(ctx)
+    memories = _profile(run, ns, profile, branch)
+    rows = memories.sessions(limit=limit)
+    run.out.rows(
+        {"sessions": rows, "txid": memories.last_txid},
+        ["session", "created", "last active"],
+        [(row["id"], when(row["created_at"]), when(row["last_active_at"])) for row in rows],
+        empty=f"{ns}/{profile} has no sessions",
+    )
+    _txid(run, memories)
+
+
+@app.command("end-session", epilog=NOTE)
+def end_session(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Id of the session.", show_default=False)],
+    *,
+    turns: Annotated[bool, typer.Option("--turns", help="Delete the transcript too.")] = False,
+    branch: OnBranch = MAIN,
+    yes: Yes = False,
+) -> None:
+    """Delete a session and its tasks; facts, events and instructions stay."""
+    run = current(ctx)
+    confirm(f"End session {session} of {ns}/{profile} and delete its tasks?", yes=yes)
+    memories = _profile(run, ns, profile, branch)
+    memories.end_session(session, turns=turns, durability=run.durability)
+    run.out.done({"ended": session, "txid": memories.last_txid}, f"ended session {session}")
+    _txid(run, memories)
+
+
+@app.command(epilog=NOTE)
+def profiles(ctx: typer.Context, ns: Namespace) -> None:
+    """List the profiles of a namespace."""
+    run = current(ctx)
+    rows = run.client.profiles(ns)
+    run.out.rows(
+        {"namespace": ns, "profiles": rows},
+        ["profile", "created"],
+        [(row["profile"], when(row["created_at"])) for row in rows],
+        empty=f"{ns} has no profiles yet",
+    )
+
+
+def _profile(run: Run, ns: str, profile: str, branch: str) -> MemoryProfile:
+    return run.client.memory(ns, profile).on_branch(branch)
+
+
+def _txid(run: Run, memories: MemoryProfile) -> None:
+    run.out.txid(memories.last_txid, memories.last_durable_txid)
+
+
+def _missing(run: Run, memories: MemoryProfile, memory_id: str) -> typer.Exit:
+    where = f"{memories.namespace}/{memories.profile}"
+    run.out.error(
+        f"{where} has no memory {memory_id}", "`memoturn memory recall NS PROFILE QUERY` finds ids."
+    )
+    return typer.Exit(ExitCode.NOT_FOUND)
+
+
+def _hit(hit: RecallHit, *, explain: bool) -> list[Cell]:
+    found_by = _explained(hit.get("explain")) if explain else " ".join(hit["channels"])
+    summary = hit["summary"] + (" (superseded)" if hit["superseded_by"] else "")
+    score = f"{hit['score']:.6f}"
+    return [score, hit["type"], hit["topic_key"], summary, when(hit["created_at"]), found_by, hit["id"]]
+
+
+def _explained(explain: Any) -> str:
+    return compact(explain)
+
+
+def _fields(memory: Memory) -> dict[str, Cell]:
+    return {
+        "id": memory["id"],
+        "type": memory["type"],
+        "topic": memory["topic_key"],
+        "summary": memory["summary"],
+        "content": compact(memory["content"]),
+        "keywords": memory["keywords"] or None,
+        "session": memory["session_id"],
+        "source": memory["source"],
+        "created": when(memory["created_at"]),
+        "expires": when(memory["expires_at"]),
+        "superseded by": memory["superseded_by"],
+        "superseded at": when(memory["superseded_at"]),
+        "supersedes": " ".join(memory["supersedes"]) or None,
+    }

@@ -1,0 +1,152 @@
+"""What the command prints: tables and colour on a terminal, tab-separated lines in a pipe, JSON on request.
+
+Data goes to stdout and nothing else does; txids, notes and errors go to stderr. Stored text is shown with
+its control characters spelled out, so that a memory cannot drive the terminal.
+"""
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_C1 = re.compile(r"[\x7f-\x9f]")
+_BREAKS = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n"})
+_STYLES = {
+    "id": "cyan",
+    "score": "green",
+    "type": "magenta",
+    "name": "bold",
+    "branch": "bold",
+    "profile": "bold",
+}
+
+Cell = str | int | float | None
+
+
+class Output:
+    """Prints the results of one command."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = Console(highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+
+    def rows(
+        self, value: object, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str
+    ) -> None:
+        """Print a list: `value` as JSON, else `rows` under `columns`; `empty` is said where there are none."""
+        if self.as_json:
+            self.json(value)
+            return
+        listed = [[_text(cell) for cell in row] for row in rows]
+        if not self._out.is_terminal:
+            for row in listed:
+                print("\t".join(_flat(cell) for cell in row))
+        elif listed:
+            self._out.print(_table(columns, listed))
+        if not listed:
+            self.note(empty)
+
+    def record(self, value: object, fields: Mapping[str, Cell]) -> None:
+        """Print one thing: `value` as JSON, else its fields, one a line; fields that are None are left out."""
+        if self.as_json:
+            self.json(value)
+            return
+        shown = {name: _text(cell) for name, cell in fields.items() if cell is not None}
+        if not self._out.is_terminal:
+            for name, text in shown.items():
+                print(f"{name}\t{_flat(text)}")
+            return
+        grid = Table.grid(padding=(0, 2))
+        for name, text in shown.items():
+            grid.add_row(Text(name, style="dim"), Text(visible(text), style=_STYLES.get(name, "")))
+        self._out.print(grid)
+
+    def done(self, value: object, text: str) -> None:
+        """Say that something was done: `value` as JSON, else `text`."""
+        if self.as_json:
+            self.json(value)
+        else:
+            self._out.print(Text(visible(text)), soft_wrap=True)
+
+    def json(self, value: object) -> None:
+        """Print JSON, coloured on a terminal."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=_blob)
+        # JSON escapes the other control characters itself.
+        text = _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        if self._out.is_terminal:
+            self._out.print_json(text, ensure_ascii=False)
+        else:
+            print(text)
+
+    def raw(self, value: bytes) -> None:
+        """Write bytes to stdout as they are; on a terminal the next line starts afresh."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(value)
+        sys.stdout.buffer.flush()
+        if self._out.is_terminal and not value.endswith(b"\n"):
+            self._err.print()
+
+    def txid(self, txid: int, durable_txid: int) -> None:
+        """Say on stderr which txid the answer shows and how far object storage is."""
+        self._err.print(Text(f"txid {txid} (durable {durable_txid})", style="dim"))
+
+    def note(self, text: str) -> None:
+        """Say something on stderr."""
+        self._err.print(Text(visible(text), style="dim"), soft_wrap=True)
+
+    def error(self, text: str, hint: str | None) -> None:
+        """Say on stderr what failed and the next step."""
+        self._err.print(Text.assemble(("error: ", "bold red"), visible(text)), soft_wrap=True)
+        if hint is not None:
+            self._err.print(Text.assemble(("hint: ", "bold yellow"), hint), soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters, other than tab and line feed, and direction overrides spelled out."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def when(unix_ms: int | None) -> str | None:
+    """Return a time in UTC, to the second."""
+    if unix_ms is None:
+        return None
+    return datetime.fromtimestamp(unix_ms / 1000, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def compact(value: object) -> str:
+    """Return a value as JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, default=_blob)
+
+
+def _text(cell: Cell) -> str:
+    return "" if cell is None else str(cell)
+
+
+def _flat(text: str) -> str:
+    return visible(text.translate(_BREAKS))
+
+
+def _table(columns: Sequence[str], rows: list[list[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column in columns:
+        short = column in {"id", "score", "type", "txid", "created"}
+        table.add_column(Text(visible(column)), style=_STYLES.get(column, ""), no_wrap=short, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    return table
+
+
+def _blob(value: Any) -> dict[str, str]:
+    if isinstance(value, bytes):
+        return {"$base64": base64.b64encode(value).decode("ascii")}
+    raise TypeError(f"{type(value).__name__} is not JSON")
