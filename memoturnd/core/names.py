@@ -1,0 +1,143 @@
+"""Names: which strings may become a path, an object key or a column, decided in one place.
+
+Every check returns the name unchanged or raises InvalidRequestError with the kind of name and the rule. Only
+ASCII is allowed in names that become paths or keys, so that no look-alike and no case folding can make two
+names one. Pure.
+"""
+
+import re
+from typing import Final
+
+from memoturnd.errors import InvalidRequestError
+
+MAIN_BRANCH: Final = "main"
+PROFILE_SEPARATOR: Final = "--"
+
+_PART = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9_])?")
+_PART_RULE = "1 to 64 characters of a-z, 0-9, '_' and '-', starting with a letter or digit, not ending in '-', without '--'"
+_BRANCH = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9_])?")
+_BRANCH_RULE = (
+    "1 to 64 characters of a-z, 0-9, '.', '_' and '-', starting with a letter or digit,"
+    " not ending in '-' or '.', without '..'"
+)
+_CHECKPOINT = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_CHECKPOINT_RULE = "1 to 128 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-', not digits alone"
+_DIGITS = re.compile(r"[0-9]+")
+# C0 and C1 controls, delete, line and paragraph separators, and lone surrogates, which UTF-8 cannot carry.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+PART_LENGTH_LIMIT: Final = 64
+SESSION_LENGTH_LIMIT: Final = 256
+KV_NAMESPACE_LENGTH_LIMIT: Final = 256
+KV_KEY_LIMIT_BYTES: Final = 1024
+_SHOWN_LENGTH = 80
+
+
+def _refuse(kind: str, value: object, rule: str) -> InvalidRequestError:
+    shown = ascii(value)
+    if len(shown) > _SHOWN_LENGTH:
+        shown = f"{shown[:_SHOWN_LENGTH]}..."
+    return InvalidRequestError(f"{kind} {shown} is not valid: it takes {rule}")
+
+
+def _part(kind: str, value: str) -> str:
+    if len(value) > PART_LENGTH_LIMIT or "--" in value or not _PART.fullmatch(value):
+        raise _refuse(kind, value, _PART_RULE)
+    return value
+
+
+def namespace(value: str) -> str:
+    """Check a namespace. Raises InvalidRequestError."""
+    return _part("namespace", value)
+
+
+def profile(value: str) -> str:
+    """Check a profile. Raises InvalidRequestError."""
+    return _part("profile", value)
+
+
+def new_database(value: str) -> str:
+    """Check the name of a database about to be created by name: one part. Raises InvalidRequestError."""
+    return _part("database", value)
+
+
+def database(value: str) -> str:
+    """Check the name of an existing database: one part, or `{namespace}--{profile}`. Raises InvalidRequestError."""
+    if PROFILE_SEPARATOR not in value:
+        return _part("database", value)
+    first, _, second = value.partition(PROFILE_SEPARATOR)
+    try:
+        return profile_database(first, second)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"database {value[:_SHOWN_LENGTH]!a} is not valid: {error}") from error
+
+
+def profile_database(ns: str, name: str) -> str:
+    """Return the database name of profile `name` in namespace `ns`. Raises InvalidRequestError."""
+    return f"{namespace(ns)}{PROFILE_SEPARATOR}{profile(name)}"
+
+
+def split_profile(database_name: str) -> tuple[str, str] | None:
+    """Return (namespace, profile) of a checked database name, None when it is not a profile's."""
+    first, separator, second = database_name.partition(PROFILE_SEPARATOR)
+    return (first, second) if separator else None
+
+
+def branch(value: str) -> str:
+    """Check a branch name. Raises InvalidRequestError."""
+    if len(value) > PART_LENGTH_LIMIT or ".." in value or not _BRANCH.fullmatch(value):
+        raise _refuse("branch", value, _BRANCH_RULE)
+    return value
+
+
+def parse_spec(spec: str) -> tuple[str, str]:
+    """Return (database, branch) of `name` or `name@branch`; the branch defaults to main.
+
+    Raises InvalidRequestError for a bad name or branch, the empty branch of `name@` included.
+    """
+    name, separator, branch_name = spec.partition("@")
+    return database(name), branch(branch_name) if separator else MAIN_BRANCH
+
+
+def checkpoint(value: str) -> str:
+    """Check a checkpoint name. Digits alone are refused: rewind reads them as a txid. Raises InvalidRequestError."""
+    if not _CHECKPOINT.fullmatch(value) or _DIGITS.fullmatch(value):
+        raise _refuse("checkpoint", value, _CHECKPOINT_RULE)
+    return value
+
+
+def session_id(value: str) -> str:
+    """Check a session id: 1 to 256 characters without control characters. Raises InvalidRequestError."""
+    return _text("session_id", value, SESSION_LENGTH_LIMIT)
+
+
+def kv_namespace(value: str) -> str:
+    """Check a key-value namespace: 1 to 256 characters without control characters. Raises InvalidRequestError."""
+    return _text("kv namespace", value, KV_NAMESPACE_LENGTH_LIMIT)
+
+
+def _text(kind: str, value: str, length_limit: int) -> str:
+    if not value or len(value) > length_limit or _CONTROL.search(value):
+        raise _refuse(kind, value, f"1 to {length_limit} characters without control characters")
+    return value
+
+
+def kv_key(value: str) -> str:
+    """Check a key: 1 to 1024 bytes of UTF-8 without NUL. Raises InvalidRequestError."""
+    return _key("key", value, minimum_bytes=1)
+
+
+def kv_prefix(value: str) -> str:
+    """Check a key prefix: 0 to 1024 bytes of UTF-8 without NUL. Raises InvalidRequestError."""
+    return _key("prefix", value, minimum_bytes=0)
+
+
+def _key(kind: str, value: str, *, minimum_bytes: int) -> str:
+    rule = f"{minimum_bytes} to {KV_KEY_LIMIT_BYTES} bytes of UTF-8 without NUL"
+    try:
+        size_bytes = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise _refuse(kind, value, rule) from error
+    if not minimum_bytes <= size_bytes <= KV_KEY_LIMIT_BYTES or "\x00" in value:
+        raise _refuse(kind, value, rule)
+    return value

@@ -1,0 +1,127 @@
+"""The reserved tables of a profile's file, and the version that they carry.
+
+`__memoturn_meta` is made first, so that its only row lives on page 2 of the file: capture reads the txid of
+each commit round from that page in the WAL. The user's own tables are not known here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import apsw
+
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.errors import ConflictError, CorruptionError, invariant
+
+SCHEMA_VERSION: Final = 1
+META_ROOT_PAGE: Final = 2
+
+_META = """CREATE TABLE __memoturn_meta(
+ id INTEGER PRIMARY KEY CHECK (id = 1), schema_version INTEGER NOT NULL, txid INTEGER NOT NULL,
+ at_ms INTEGER NOT NULL, epoch INTEGER NOT NULL)"""
+
+# `rid` ties a memory to its FTS row and its vector. `content` is canonical JSON text. A memory is active
+# while `superseded_at` is null; `superseded_by` may be null again once the replacement is forgotten.
+_TABLES = (
+    """CREATE TABLE __memoturn_memories(
+ rid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+ type TEXT NOT NULL CHECK (type IN ('fact', 'event', 'instruction', 'task')),
+ topic_key TEXT, summary TEXT NOT NULL, content TEXT NOT NULL, keywords TEXT NOT NULL DEFAULT '',
+ session_id TEXT, source TEXT, created_at INTEGER NOT NULL, expires_at INTEGER,
+ superseded_by TEXT, superseded_at INTEGER)""",
+    """CREATE INDEX __memoturn_memories_topic ON __memoturn_memories(topic_key, created_at)
+ WHERE topic_key IS NOT NULL""",
+    """CREATE INDEX __memoturn_memories_successor ON __memoturn_memories(superseded_by)
+ WHERE superseded_by IS NOT NULL""",
+    """CREATE INDEX __memoturn_memories_session ON __memoturn_memories(session_id)
+ WHERE session_id IS NOT NULL""",
+    """CREATE INDEX __memoturn_memories_expiry ON __memoturn_memories(expires_at)
+ WHERE expires_at IS NOT NULL""",
+    """CREATE VIRTUAL TABLE __memoturn_memories_fts USING fts5(
+ summary, keywords, content='__memoturn_memories', content_rowid='rid', tokenize='porter unicode61')""",
+    "INSERT INTO __memoturn_memories_fts(__memoturn_memories_fts, rank) VALUES ('secure-delete', 1)",
+    "CREATE TABLE __memoturn_memory_vectors(rid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
+    """CREATE TABLE __memoturn_memory_sessions(
+ id TEXT PRIMARY KEY, created_at INTEGER NOT NULL, last_active_at INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX __memoturn_memory_sessions_active ON __memoturn_memory_sessions(last_active_at)",
+    """CREATE TABLE __memoturn_messages(
+ session_id TEXT NOT NULL, seq INTEGER NOT NULL, role TEXT NOT NULL, content TEXT NOT NULL,
+ embedding BLOB, created_at INTEGER NOT NULL, PRIMARY KEY (session_id, seq)) WITHOUT ROWID""",
+    """CREATE TABLE __memoturn_kv(
+ ns TEXT NOT NULL, k TEXT NOT NULL, v BLOB NOT NULL, expires_at INTEGER, PRIMARY KEY (ns, k)) WITHOUT ROWID""",
+    "CREATE INDEX __memoturn_kv_expiry ON __memoturn_kv(expires_at) WHERE expires_at IS NOT NULL",
+)
+
+_READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"
+_WRITE_META = "UPDATE __memoturn_meta SET txid = ?, at_ms = ?, epoch = ? WHERE id = 1"
+
+Migration = Callable[[ProfileConnection], None]
+MIGRATIONS: Final[Sequence[Migration]] = ()
+"""`MIGRATIONS[n]` takes a file from version n + 1 to n + 2, inside an open transaction."""
+
+
+class Meta(NamedTuple):
+    """The one row about the file: versions, the last commit round (wall time in unix ms) and its epoch."""
+
+    schema_version: int
+    txid: int
+    at_ms: int
+    epoch: int
+
+
+EMPTY: Final = Meta(SCHEMA_VERSION, 0, 0, 0)
+"""What a file without reserved tables reads as."""
+
+
+def create(conn: ProfileConnection) -> None:
+    """Make every reserved table in an empty file, inside the transaction that is open."""
+    invariant(conn.in_transaction, "the schema is made inside a transaction")
+    conn.execute(_META, can_cache=False)
+    root = conn.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'", can_cache=False
+    ).get
+    invariant(root == META_ROOT_PAGE, "the meta table is not on page 2: the file was not empty", root=root)
+    conn.execute("INSERT INTO __memoturn_meta VALUES (1, ?, 0, 0, 0)", (SCHEMA_VERSION,), can_cache=False)
+    for statement in _TABLES:
+        conn.execute(statement, can_cache=False)
+
+
+def read_meta(conn: ProfileConnection) -> Meta:
+    """Return the file's meta row; EMPTY for a file without reserved tables. Raises CorruptionError."""
+    try:
+        row = conn.execute(_READ_META).fetchone()
+    except apsw.SQLError:
+        if not conn.table_exists("main", "__memoturn_meta"):
+            return EMPTY
+        raise
+    if row is None:
+        raise CorruptionError(f"{conn.filename} has no meta row: restore the branch from object storage")
+    return Meta(*row)
+
+
+def write_meta(conn: ProfileConnection, txid: int, at_ms: int, epoch: int) -> None:
+    """Stamp the commit round that is open: its txid, wall time in unix ms and the writer's epoch."""
+    conn.execute(_WRITE_META, (txid, at_ms, epoch))
+
+
+def check_version(meta: Meta) -> None:
+    """Raise ConflictError when a newer Memoturn made the file."""
+    if meta.schema_version > SCHEMA_VERSION:
+        raise ConflictError(
+            f"the profile has schema version {meta.schema_version}, this node knows up to {SCHEMA_VERSION}:"
+            f" upgrade the node before it opens this profile"
+        )
+
+
+def migrate(conn: ProfileConnection, meta: Meta, *, migrations: Sequence[Migration] = MIGRATIONS) -> bool:
+    """Bring an older file to the newest version inside the open transaction; return whether anything changed.
+
+    The version that is reached is one more than the number of `migrations`.
+    """
+    invariant(conn.in_transaction, "a migration runs inside a transaction")
+    for migration in migrations[meta.schema_version - 1 :]:
+        migration(conn)
+    reached = len(migrations) + 1
+    if reached <= meta.schema_version:
+        return False
+    conn.execute("UPDATE __memoturn_meta SET schema_version = ? WHERE id = 1", (reached,), can_cache=False)
+    return True
