@@ -19,6 +19,7 @@
         RequestTimeoutError      ... or with less work in it                  408 request_timeout
         StoreUnavailableError    ... once the object store answers            503 unavailable
         DiskFullError            ... once the node's disk has room            503 unavailable
+      NotDurableError            do not repeat it; POST .../sync waits        503 unavailable
       UnconfiguredError          switch the feature on at the node            503 unconfigured
       CorruptionError            stop and look: stored bytes are not right    500 internal
       InvariantError             a bug of ours                                500 internal
@@ -138,6 +139,12 @@ class StoreUnavailableError(RetryableError):
 
 class DiskFullError(RetryableError):
     """The node's disk has no room; the write was rolled back."""
+
+
+class NotDurableError(MemoturnError):
+    """The write is applied at level `local`, and did not become durable in time. It must not be repeated."""
+
+    code = "unavailable"
 
 
 class UnconfiguredError(MemoturnError):

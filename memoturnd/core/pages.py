@@ -19,6 +19,8 @@ META_PAGE = 2
 LOCK_BYTE = 0x40000000
 _MASK = 0xFFFFFFFFFFFFFFFF
 _LEAF_TABLE_PAGE = 0x0D
+_ZEROS = bytes(65536)  # the largest page that SQLite has
+_ZERO_HEAD = bytes(64)
 
 
 class RoundMeta(NamedTuple):
@@ -31,7 +33,9 @@ class RoundMeta(NamedTuple):
 
 
 def page_hash(pgno: int, image: bytes) -> int:
-    """Return the 64-bit hash of one page image."""
+    """Return the 64-bit hash of one page image; 0 for a page of zeros, which is what an unwritten one reads as."""
+    if image[:64] == _ZERO_HEAD and image == _ZEROS[: len(image)]:
+        return 0
     return xxhash.xxh3_64_intdigest(image, pgno)
 
 

@@ -28,6 +28,7 @@ class Owner(msgspec.Struct, frozen=True):
     branch_id: str
     branch: str
     epoch: int
+    boot_id: str
 
 
 class Clean(msgspec.Struct, frozen=True):
@@ -128,4 +129,6 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _refused(path: Path, error: OSError) -> DiskFullError:
-    return DiskFullError(f"the data directory refused {path}: {error.strerror}; make room or mend it, then try again")
+    return DiskFullError(
+        f"the data directory refused {path}: {error.strerror}; make room or mend it, then try again"
+    )

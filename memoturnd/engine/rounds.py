@@ -30,10 +30,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A finished round: an outcome per op, and whether `txid` was committed."""
+    """A finished round: an outcome per op, whether it was committed, and its wall time in unix ms."""
 
     outcomes: tuple[Outcome, ...]
     committed: bool
+    now_ms: int
 
 
 def run_round(
@@ -50,19 +51,19 @@ def run_round(
                 continue
             if not changed:
                 conn.execute("ROLLBACK")
-                return Round(outcomes, committed=False)
+                return Round(outcomes, committed=False, now_ms=now_ms)
             schema.write_meta(conn, txid, now_ms, epoch)
             conn.execute("COMMIT")
         except apsw.Error as error:  # BEGIN, the meta row or COMMIT itself: no single op is to blame
             roll_back(conn)
             for index in live:
                 outcomes[index].error = translate(error)
-            return Round(outcomes, committed=False)
+            return Round(outcomes, committed=False, now_ms=now_ms)
         except BaseException:
             roll_back(conn)
             raise
-        return Round(outcomes, committed=True)
-    return Round(outcomes, committed=False)
+        return Round(outcomes, committed=True, now_ms=now_ms)
+    return Round(outcomes, committed=False, now_ms=now_ms)
 
 
 def _attempt(

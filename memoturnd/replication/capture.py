@@ -100,6 +100,12 @@ class Capture:
         """Expect that the log may restart with new salts: all of it is in the database file now."""
         self._may_restart = True
 
+    def restart_at(self, txid: int, hashes: PageHashes) -> None:
+        """Start anew behind a snapshot of `txid` that landed: whatever log comes next belongs behind it."""
+        self.cursor = Cursor(txid, None)
+        self.hashes = hashes
+        self._may_restart = True
+
     def close(self) -> None:
         """Close the descriptor."""
         if self._fd >= 0:
@@ -147,8 +153,12 @@ class Capture:
             if taken and size_bytes > max_bytes:
                 break
             txid = self._txid(round_)
+            if self.cursor.position is None and txid <= self.cursor.txid:
+                continue  # the log did not restart behind the snapshot: these rounds are in it
             if txid <= previous or (taken and txid != previous + 1) or txid > head_txid:
                 raise SurpriseError(f"the log goes from txid {previous} to {txid}, the head is {head_txid}")
+            if previous == 0 and len(round_.pages) != round_.db_size_pages:
+                raise SurpriseError("the first round does not hold every page")
             at_ms = parse_meta_page(round_.pages[META_PAGE]).at_ms
             hashes = {pgno: page_hash(pgno, image) for pgno, image in round_.pages.items()}
             taken.append((txid, at_ms, round_, hashes))

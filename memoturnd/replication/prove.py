@@ -31,7 +31,8 @@ def prove(
     header = wal.parse_header(log)
     rounds = wal.committed_rounds(log[wal.HEADER_SIZE_BYTES :], header.start, header) if header else []
     position = header.start if header else None
-    hashes = hash_file(conn, page_size)
+    # Before its first round a database has nothing but the page that switched it to WAL mode.
+    hashes = hash_file(conn, page_size) if txid else PageHashes()
     at = None
     try:
         for round_ in rounds:

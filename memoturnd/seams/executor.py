@@ -12,7 +12,7 @@ class Executor(Protocol):
     """Runs blocking functions."""
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` to its end and return its value; cancelling the caller does not stop `work`."""
+        """Run `work` to its end and return its value; a cancelled caller is cancelled only after that."""
         ...
 
     def close(self) -> None:
@@ -27,8 +27,17 @@ class PoolExecutor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Run `work` on a thread; a cancelled caller stays until it is done, so that its locks hold as long."""
+        running = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return running.result()
 
     def close(self) -> None:
         """Wait for running work, then stop."""

@@ -1,0 +1,364 @@
+"""One branch: the state machine that owns its path, and the reads and writes that go through it.
+
+    COLD   nothing local (an empty branch has no manifest, or one that stands at txid 0)
+    WARM   the file, closed, everything shipped
+    HOT    open; `owned` besides where this node may write it
+
+Every change of state happens under `_transition`; going down a tier also needs that nobody uses the branch.
+A read opens the file without taking a lease. The first write takes the lease, raises the epoch in the
+manifest, and only then serves. A read never drops local state: what the manifest does not hold is shipped,
+or kept as another branch. How the file comes to be right is memoturnd.engine.takeover's part.
+"""
+
+import asyncio
+from typing import TypeVar
+
+from memoturnd.core.manifest import Manifest
+from memoturnd.core.pages import PageHashes
+from memoturnd.engine import schema, takeover
+from memoturnd.engine.budget import OverBudgetError, within_deadline, within_steps
+from memoturnd.engine.connection import ProfileConnection, open_connection
+from memoturnd.engine.files import BranchFiles
+from memoturnd.engine.ownership import BranchRef, Owned
+from memoturnd.engine.services import Services, Surroundings
+from memoturnd.errors import (
+    BranchNotFoundError,
+    ConflictError,
+    FencedError,
+    InvariantError,
+    PreconditionFailedError,
+)
+from memoturnd.replication.capture import Cursor
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.catalog import MAIN
+from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
+
+T = TypeVar("T")
+MIN_TXID_WAIT_S = 2.0
+_MAIN_CACHE_KIB = 160
+_READER_CACHE_KIB = 64
+_INLINE_SCAN_BYTES = 1024 * 1024
+"""File size up to which a scan runs on the event loop."""
+_COMPACT_OBJECTS = 4
+"""Objects that a restore may read before a branch that goes cold gets a snapshot."""
+
+
+class Branch:
+    """A branch of a database, in whatever tier it is. Implements memoturnd.seams.profile.Profile."""
+
+    def __init__(self, ref: BranchRef, services: Services, surroundings: Surroundings) -> None:
+        self.ref = ref
+        self.services = services
+        self.surroundings = surroundings
+        self.files = BranchFiles(services.branches_folder, ref.database.uuid, ref.branch_id)
+        self.manifests: SwapFile[Manifest] = services.manifest_file(ref.database.uuid, ref.branch_id)
+        self.owned: Owned | None = None
+        self.known: tuple[Cursor, PageHashes] | None = None
+        """Cursor and page hashes of the file while it is not owned, where they are known."""
+        self.gate = asyncio.Lock()
+        self.txid = 0
+        self.at_ms = 0
+        self.ceiling = 0
+        """Highest txid that the manifest lets this node commit, while it owns the branch."""
+        self.log_frames = 0
+        self.users = 0
+        self.used_s = services.clock.monotonic_s()
+        self.disk_bytes = 0
+        """Bytes on disk when last looked at: at closing, and at opening."""
+        self._conn: ProfileConnection | None = None
+        self._reader: ProfileConnection | None = None
+        self._reader_lock = asyncio.Lock()
+        self._empty = False
+        self._fenced = False
+        self._gone = False
+        self._durable_txid = 0
+        self._transition = asyncio.Lock()
+
+    # ---- what surfaces use
+
+    @property
+    def durable_txid(self) -> int:
+        """Return the newest txid known to be in object storage."""
+        return self.owned.shipper.durable_txid if self.owned is not None else self._durable_txid
+
+    @property
+    def conn(self) -> ProfileConnection:
+        """Return the main connection of the open branch."""
+        if self._conn is None:
+            raise InvariantError(f"{self.ref} is not open")
+        return self._conn
+
+    @property
+    def hot(self) -> bool:
+        """Return whether the file is open."""
+        return self._conn is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """Return about how large the open database is, log included."""
+        return self.disk_bytes + 4096 * self.log_frames
+
+    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
+        """Apply `op` in a commit round; see memoturnd.seams.profile.Profile.write."""
+        self.users += 1
+        try:
+            owned = self.owned
+            if owned is None or self._fenced:
+                owned = await self.own()
+            shipper = owned.shipper
+            if shipper.dirty_since_s is not None and shipper.crowded():
+                await shipper.wait_for_room()
+            value, txid = await owned.writer.submit(op, work)
+            if (durable or self.services.always_durable) and txid > shipper.durable_txid:
+                await shipper.wait_durable(txid)
+            return Written(value, txid, shipper.durable_txid, txid <= shipper.durable_txid)
+        finally:
+            self.leave()
+
+    async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
+        """Run `op` on one state at or above `min_txid`; see memoturnd.seams.profile.Profile.read."""
+        self.users += 1
+        try:
+            if (self._conn is None and not self._empty) or self._fenced:
+                await self.wake()
+            if min_txid > self.txid:
+                await self._reach(min_txid)
+            conn = self._conn
+            if conn is None:
+                return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
+            if not self.gate.locked():
+                if work is Work.POINT or (work is Work.SCAN and self.size_bytes <= _INLINE_SCAN_BYTES):
+                    return Seen(op(conn, self.services.clock.now_ms()), self.txid, self.durable_txid)
+                if work is Work.USER:
+                    try:
+                        value = within_steps(conn, lambda: op(conn, self.services.clock.now_ms()))
+                        return Seen(value, self.txid, self.durable_txid)
+                    except OverBudgetError:
+                        pass  # it takes longer than the event loop may be held: the pool does it
+            return await self._read_in_pool(op)
+        finally:
+            self.leave()
+
+    async def _read_in_pool(self, op: ReadOp[T]) -> Seen[T]:
+        """Run `op` on the second connection, in a transaction that fixes the state and its txid."""
+        clock, timeout_s = self.services.clock, self.services.writer_settings.statement_timeout_s
+        async with self._reader_lock:
+            if self._conn is None:
+                raise ConflictError(f"{self.ref} was closed while a read waited; send it again")
+            reader = self._reader
+            if reader is None:
+                reader = self._reader = self._connect(read_only=True)
+
+            def work() -> tuple[T, int]:
+                reader.execute("BEGIN")
+                try:
+                    txid = schema.read_meta(reader).txid
+                    return within_deadline(reader, clock, timeout_s, lambda: op(reader, clock.now_ms())), txid
+                finally:
+                    if reader.in_transaction:
+                        reader.execute("ROLLBACK")
+
+            value, txid = await self.services.executor.run(work)
+            return Seen(value, txid, self.durable_txid)
+
+    async def _reach(self, min_txid: int) -> None:
+        """Wait for a state at or above `min_txid`; where this node does not own the branch, fetch it."""
+        clock = self.services.clock
+        deadline_s = clock.monotonic_s() + MIN_TXID_WAIT_S
+        pause_s = 0.005
+        while self.txid < min_txid:
+            if clock.monotonic_s() >= deadline_s:
+                raise PreconditionFailedError(
+                    f"{self.ref} is at txid {self.txid}, not at {min_txid} yet; "
+                    "check that the txid came from this branch, or try again"
+                )
+            if self.owned is None:
+                await self._refresh()
+            if self.txid < min_txid:
+                await clock.sleep(pause_s)
+                pause_s = min(0.1, 2 * pause_s)
+
+    def leave(self) -> None:
+        """End one use of the branch, begun by counting `users` up."""
+        self.users -= 1
+        self.used_s = self.services.clock.monotonic_s()
+
+    # ---- going up
+
+    async def wake(self) -> None:
+        """Open the file for reading, restoring it where it is not here. Takes no lease."""
+        await self.surroundings.make_room(self)
+        async with self._transition:
+            await self._leave_fenced_state()
+            if self._conn is not None or self._empty:
+                return
+            self._refuse_if_gone()
+            with self.services.metrics.wake_seconds.time():
+                if await takeover.open_for_reading(self):
+                    return
+                # The last process may have left commits here that are not in object storage.
+                self.owned = await takeover.take_over(self)
+
+    async def own(self) -> Owned:
+        """Take the branch for writing: lease, epoch in the manifest, the local file settled, a writer."""
+        await self.surroundings.make_room(self)
+        async with self._transition:
+            await self._leave_fenced_state()
+            if self.owned is None:
+                self._refuse_if_gone()
+                self.owned = await takeover.take_over(self)
+                self._empty = False
+            return self.owned
+
+    async def _refresh(self) -> None:
+        """Take the newer state where another node has moved the branch on; nothing unshipped is here then."""
+        async with self._transition:
+            if self.owned is not None:
+                return
+            current = await self.manifests.load(fresh=True)
+            if current is None or current.head_txid <= self.txid or self.users > 1:
+                return
+            self.close_connections()
+            self.files.remove()
+            await takeover.restore_head(self, current)
+            self._empty = False
+
+    async def _leave_fenced_state(self) -> None:
+        """After a fence: close everything, so that the file is looked at anew. Its commits stay on disk."""
+        if not self._fenced:
+            return
+        async with self.gate, self._reader_lock:
+            self.close_connections()
+            self.manifests.forget()
+            self.known = None
+            self.owned = None
+            self._fenced = False
+
+    def fenced(self, error: FencedError) -> None:
+        """Stop writing at once: another owner stands in the manifest."""
+        self._fenced = True
+        if self.owned is not None:
+            self.owned.writer.stop(error)
+
+    def _refuse_if_gone(self) -> None:
+        if self._gone:
+            raise BranchNotFoundError(f"{self.ref} was deleted")
+
+    # ---- the file, for takeover
+
+    def open_file(self) -> None:
+        """Open the main connection and learn at which txid the file stands. Raises apsw.Error."""
+        conn = self._connect(read_only=False)
+        try:
+            meta = schema.read_meta(conn)
+            schema.check_version(meta)
+        except BaseException:
+            conn.close()
+            raise
+        self.txid, self.at_ms = meta.txid, meta.at_ms
+        self.log_frames = 0
+        self.disk_bytes = self.files.size_bytes()
+        conn.set_wal_hook(self._log_grew)
+        self._conn = conn
+
+    def _log_grew(self, _conn: object, _database: str, frames: int) -> int:
+        self.log_frames = frames
+        return 0
+
+    def _connect(self, *, read_only: bool) -> ProfileConnection:
+        return open_connection(
+            str(self.files.main),
+            read_only=read_only,
+            sync=self.services.sync,
+            cache_kib=_READER_CACHE_KIB if read_only else _MAIN_CACHE_KIB,
+        )
+
+    def close_connections(self) -> None:
+        """Close both connections and the log's descriptor, leaving the files as they are."""
+        if self.owned is not None:
+            self.owned.capture.close()
+            self.owned.shipper.stopped = True
+            self.services.scheduler.drop(self.owned.shipper)
+        for conn in (self._reader, self._conn):
+            if conn is not None:
+                conn.set_wal_hook(None)
+                conn.close()
+        self._reader = self._conn = None
+
+    def stands_empty(self) -> None:
+        """Note that the branch has no state yet: reads see an empty profile."""
+        self._empty = True
+
+    def is_durable_at(self, txid: int) -> None:
+        """Note what object storage holds, for a file that is only read."""
+        self._durable_txid = txid
+
+    # ---- going down
+
+    @property
+    def idle(self) -> bool:
+        """Return whether nobody uses the branch now."""
+        return self.users == 0 and not self.gate.locked() and not self._reader_lock.locked()
+
+    async def close(self, *, compact: bool = False) -> bool:
+        """Go from hot to warm: ship, close, leave a clean mark. False when somebody still uses the branch.
+
+        With `compact` a state that takes many objects to restore gets a snapshot first. Raises what shipping
+        raises; the branch then stays hot.
+        """
+        async with self._transition:
+            if self._conn is None:
+                self._empty = False
+                return True
+            if self._fenced:
+                await self._leave_fenced_state()
+                return True
+            owned = self.owned
+            if owned is not None:
+                await owned.shipper.ship()
+                current = self.manifests.cached
+                if compact and current is not None and takeover.restore_reads(current) > _COMPACT_OBJECTS:
+                    await owned.shipper.snapshot()
+            if not self.idle or (owned is not None and self.txid != owned.shipper.durable_txid):
+                return False
+            if owned is not None:
+                self.known = owned.capture.cursor, owned.capture.hashes
+                self._durable_txid = owned.shipper.durable_txid
+            self.close_connections()
+            self.owned = None
+            if self.known is not None:
+                self.files.write_clean(self.services.boot_id, *self.known)
+            self.known = None
+            self.manifests.forget()
+            self.disk_bytes = self.files.size_bytes()
+            return True
+
+    async def evict(self) -> bool:
+        """Go cold: ship, give the lease back, delete the local files. False when somebody uses the branch."""
+        if not await self.close(compact=True):
+            return False
+        async with self._transition:
+            if self._conn is not None or self.users:
+                return False
+            await takeover.give_back(self)
+            self.files.remove()
+            self.txid = self.disk_bytes = 0
+            return True
+
+    async def destroy(self) -> None:
+        """Drop the branch and its local files for good; what is queued fails with BranchNotFoundError."""
+        self._gone = True
+        async with self._transition, self.gate, self._reader_lock:
+            if self.owned is not None:
+                error = BranchNotFoundError(f"{self.ref} was deleted")
+                self.owned.writer.stop(error)
+                self.owned.shipper.stop(error)
+            self.close_connections()
+            self.owned = None
+            self._empty = False
+            self.files.remove()
+
+    @property
+    def is_main(self) -> bool:
+        """Return whether this is the branch that every database has."""
+        return self.ref.name == MAIN

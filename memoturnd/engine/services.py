@@ -1,0 +1,100 @@
+"""What every branch of a node shares: the seams, the bounds, and the few things it asks of its surroundings."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from memoturnd.core import layout, manifest, register
+from memoturnd.core.manifest import Manifest
+from memoturnd.core.register import Register
+from memoturnd.engine.writer import WriterSettings
+from memoturnd.errors import StoreUnavailableError
+from memoturnd.metrics import Metrics
+from memoturnd.replication.schedule import ShipScheduler
+from memoturnd.replication.shipper import Limits
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.catalog import Catalog, Database
+from memoturnd.seams.clock import Clock, Randomness
+from memoturnd.seams.executor import Executor
+from memoturnd.seams.leases import Leases
+from memoturnd.seams.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from memoturnd.engine.branch import Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The node, as its branches see it."""
+
+    store: ObjectStore
+    leases: Leases
+    catalog: Catalog
+    clock: Clock
+    randomness: Randomness
+    executor: Executor
+    metrics: Metrics
+    scheduler: ShipScheduler
+    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    """Starts a task in the node's task group."""
+    branches_folder: Path
+    boot_id: str
+    sync: Literal["normal", "full"]
+    always_durable: bool
+    ship_limits: Limits
+    writer_settings: WriterSettings
+
+    @property
+    def store_timeout_s(self) -> float:
+        """Return how long one request to the object store may take."""
+        return self.ship_limits.store_timeout_s
+
+    def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:
+        """Return the manifest of a branch as a compare-and-swap file."""
+        return SwapFile(
+            self.store,
+            layout.manifest_key(uuid, branch_id),
+            encode=manifest.encode,
+            decode=manifest.decode,
+            randomness=self.randomness,
+            clock=self.clock,
+            timeout_s=self.store_timeout_s,
+        )
+
+    def register_file(self, uuid: str) -> SwapFile[Register]:
+        """Return the `database.json` of a database as a compare-and-swap file."""
+        return SwapFile(
+            self.store,
+            layout.register_key(uuid),
+            encode=register.encode,
+            decode=register.decode,
+            randomness=self.randomness,
+            clock=self.clock,
+            timeout_s=self.store_timeout_s,
+        )
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write an immutable object within the store's timeout. Raises StoreUnavailableError."""
+        try:
+            async with asyncio.timeout(self.store_timeout_s):
+                await self.store.put(key, data)
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"writing {key} took over {self.store_timeout_s} s; try again") from error
+
+
+class Surroundings(Protocol):
+    """What a branch asks of the node around it."""
+
+    async def make_room(self, branch: "Branch") -> None:
+        """Count `branch` among the open ones, closing idle others where the pool is full. Raises OverloadedError."""
+        ...
+
+    async def register_database(self, database: Database) -> None:
+        """Make sure that `database.json` exists before a manifest does."""
+        ...
+
+    async def keep_diverged(self, path: str, source: Manifest, txid: int, at_ms: int, epoch: int) -> str:
+        """Keep the closed database file at `path` as a branch of its own, and return its name."""
+        ...

@@ -1,0 +1,295 @@
+"""How a branch's local file comes to be right: restored, recovered, proven, or kept aside.
+
+Called by the branch's state machine inside its transition lock. Nothing here serves requests.
+"""
+
+import shutil
+from functools import cache
+from typing import TYPE_CHECKING
+
+import apsw
+import structlog
+
+from memoturnd.core import manifest as transitions
+from memoturnd.core.manifest import Manifest
+from memoturnd.core.pages import PageHashes
+from memoturnd.core.recovery import Decision, Local, Verdict, decide
+from memoturnd.core.wal import WalPosition
+from memoturnd.engine import schema
+from memoturnd.engine.connection import ProfileConnection, open_connection
+from memoturnd.engine.files import Owner
+from memoturnd.engine.ownership import Owned
+from memoturnd.engine.writer import Writer
+from memoturnd.errors import BranchNotFoundError, FencedError, InvariantError, RetryableError
+from memoturnd.replication.capture import Capture, Cursor
+from memoturnd.replication.prove import prove
+from memoturnd.replication.restore import restore
+from memoturnd.replication.shipper import Shipper
+from memoturnd.seams.leases import Lease
+
+if TYPE_CHECKING:
+    from memoturnd.engine.branch import Branch
+
+_ATTEMPTS = 5
+_NO_LOG = WalPosition(0, 0, 0, 0, 0)
+"""A place in no log: capture is surprised by whatever it finds, and a snapshot is shipped."""
+_log = structlog.get_logger(__name__)
+
+
+@cache
+def empty_profile() -> ProfileConnection:
+    """Return the profile without any data that branches never written are read as, in memory."""
+    conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=64)
+    conn.execute("BEGIN")
+    schema.create(conn)
+    conn.execute("COMMIT")
+    conn.execute("PRAGMA query_only=1")
+    return conn
+
+
+def restore_reads(current: Manifest) -> int:
+    """Return how many objects a restore of the head reads."""
+    return len(transitions.restore_plan(current, current.head_txid)) if current.head_txid else 0
+
+
+async def open_for_reading(branch: "Branch") -> bool:
+    """Open the branch's file, restored if need be; False when it may hold commits that are not shipped.
+
+    Raises BranchNotFoundError where a branch other than main has no manifest, and what restoring raises.
+    """
+    services = branch.services
+    if branch.files.exists():
+        clean = branch.files.clean(services.boot_id)
+        if clean is not None and _try_open(branch):
+            mark, hashes = clean
+            if branch.txid == mark.txid:
+                branch.known = Cursor(mark.txid, mark.position), hashes
+                branch.is_durable_at(mark.txid)
+                services.metrics.wakes["warm"].inc()
+                return True
+            branch.close_connections()
+        if branch.files.owner() is not None:
+            return False
+        branch.files.remove()
+    current = await branch.manifests.load()
+    if current is None and not branch.is_main:
+        raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
+    if current is None or current.head_txid == 0:
+        branch.stands_empty()
+        return True
+    await restore_head(branch, current)
+    services.metrics.wakes["cold"].inc()
+    return True
+
+
+async def restore_head(branch: "Branch", current: Manifest) -> None:
+    """Restore the head to the branch's path, and open it."""
+    services = branch.services
+    branch.files.make_folder()
+    restored = await restore(
+        services.store,
+        current,
+        current.head_txid,
+        branch.files.main,
+        executor=services.executor,
+        timeout_s=services.store_timeout_s,
+        fsync=services.sync == "full",
+    )
+    branch.open_file()
+    if branch.txid != current.head_txid:
+        raise InvariantError(f"{branch.ref} was restored to txid {branch.txid} instead of {current.head_txid}")
+    branch.known = Cursor(current.head_txid, None), restored.hashes
+    branch.is_durable_at(current.head_txid)
+
+
+async def take_over(branch: "Branch") -> Owned:
+    """Make this node the owner: the epoch is in the manifest before anything is served.
+
+    Raises ConflictError naming another owner, StoreUnavailableError, BranchNotFoundError, CorruptionError.
+    """
+    services = branch.services
+    lease = await services.leases.acquire(branch.ref.branch_id)
+    for _ in range(_ATTEMPTS):
+        before = await _manifest(branch)
+        local = _inspect(branch)
+        decision = decide(before, local)
+        epoch = max(lease.epoch, before.epoch + 1)
+
+        def own(m: Manifest, expected: Manifest = before, epoch: int = epoch, start: int = decision.start_txid) -> Manifest:
+            if m.commit_id != expected.commit_id and m.epoch != epoch:
+                raise FencedError("the manifest moved while it was taken over")
+            return transitions.own(m, epoch=epoch, start_txid=start) if m.epoch < epoch else m
+
+        try:
+            current = await branch.manifests.update(own)
+        except FencedError:
+            continue  # decide again on what stands now
+        await _settle(branch, current, decision, local)
+        return _start(branch, lease, epoch, decision, current)
+    raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
+
+
+async def give_back(branch: "Branch") -> None:
+    """Release the branch after a clean close: the manifest says that no txid above the head was used."""
+    services = branch.services
+    owner = branch.files.owner()
+    if owner is None:
+        return
+    try:
+        await branch.manifests.update(lambda m: transitions.release(m, epoch=owner.epoch))
+    except FencedError:
+        pass  # somebody else owns it already; there is nothing to give back
+    branch.manifests.forget()
+    held = await services.leases.owner_of(branch.ref.branch_id)
+    if held is not None:
+        await services.leases.release(Lease(branch.ref.branch_id, held.node_id, held.epoch))
+
+
+async def _manifest(branch: "Branch") -> Manifest:
+    """Return the manifest as it stands, creating main's where the database was never written."""
+    current = await branch.manifests.load(fresh=True)
+    if current is None:
+        if not branch.is_main:
+            raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
+        database = branch.ref.database
+        await branch.surroundings.register_database(database)
+        new = Manifest(
+            db=database.uuid,
+            branch_id=branch.ref.branch_id,
+            branch=branch.ref.name,
+            created_at=database.created_at,
+        )
+        await branch.manifests.create(new)
+        current = await branch.manifests.load()
+    if current is None:
+        raise RetryableError(f"the manifest of {branch.ref} vanished while it was created; try again")
+    return current
+
+
+def _inspect(branch: "Branch") -> Local | None:
+    """Say what file is here, opening it; None without one that could hold anything."""
+    if not branch.hot and (not branch.files.exists() or not _try_open(branch)):
+        return None
+    owner = branch.files.owner()
+    return Local(branch.txid, owner.epoch if owner is not None else 0)
+
+
+def _try_open(branch: "Branch") -> bool:
+    """Open the file; one that SQLite cannot read is set aside and counts as absent."""
+    try:
+        branch.open_file()
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        aside = branch.services.branches_folder.parent / "damaged" / f"{branch.ref.branch_id}-{branch.services.randomness.hex(4)}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(branch.files.folder, aside)
+        _log.error("local file is damaged and was set aside", branch=str(branch.ref), error=str(error), kept=str(aside))
+        return False
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.PermissionsError) as error:
+        raise RetryableError(
+            f"{branch.files.main} cannot be opened ({error}); check the data directory, then try again"
+        ) from error
+    return True
+
+
+async def _settle(branch: "Branch", current: Manifest, decision: Decision, local: Local | None) -> None:
+    """Make the local file the state that the decision starts from, keeping what the chain does not hold."""
+    verdict = decision.verdict
+    if verdict in {Verdict.CURRENT, Verdict.TAIL} and branch.known is None and branch.txid:
+        branch.known = prove(
+            branch.conn,
+            branch.files.wal,
+            page_size=current.page_size,
+            txid=current.head_txid,
+            checksum=current.head_checksum,
+        )
+    owner = branch.files.owner()
+    same_boot = owner is not None and owner.boot_id == branch.services.boot_id
+    unproven = branch.known is None
+    if verdict is Verdict.TAIL and unproven and not same_boot:
+        verdict = Verdict.DIVERGED  # the machine restarted underneath: only a proof makes this file the branch's
+    if verdict is Verdict.DIVERGED and local is not None:
+        await _keep_aside(branch, current, local)
+    if verdict in {Verdict.STALE, Verdict.DIVERGED} or (verdict is Verdict.CURRENT and unproven):
+        branch.close_connections()
+        branch.files.remove()
+    if branch.hot:
+        return
+    if current.head_txid:
+        await restore_head(branch, current)
+    else:
+        branch.files.remove()
+        branch.files.make_folder()
+        branch.open_file()
+        branch.known = Cursor(0, None), PageHashes()
+
+
+async def _keep_aside(branch: "Branch", current: Manifest, local: Local) -> None:
+    """Keep a local state that the chain went on without as branch `recovered-{epoch}`, before it is dropped."""
+    conn, at_ms = branch.conn, branch.at_ms
+    frames, done = conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    if frames != done:
+        raise RetryableError(f"the local commits of {branch.ref} cannot be kept yet: a reader holds the log")
+    name = await branch.surroundings.keep_diverged(
+        str(branch.files.main), current, local.txid, at_ms, local.owned_epoch
+    )
+    branch.services.metrics.recovered_branches.inc()
+    _log.warning("local commits kept as another branch", branch=str(branch.ref), kept=name, txid=local.txid)
+
+
+def _create_schema(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
+    schema.create(conn)
+    return None, True
+
+
+def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, current: Manifest) -> Owned:
+    """Build what writes and ships the branch, whose file is open and settled."""
+    services, ref = branch.services, branch.ref
+    branch.files.write_owner(
+        Owner(ref.database.uuid, ref.database.name, ref.branch_id, ref.name, epoch, services.boot_id)
+    )
+    # A tail that the log does not prove is shipped as a whole state.
+    cursor, hashes = branch.known or (Cursor(current.head_txid, _NO_LOG), PageHashes())
+    branch.known = None
+    capture = Capture(str(branch.files.wal), page_size=current.page_size, cursor=cursor, hashes=hashes)
+    shipper = Shipper(
+        branch,
+        capture,
+        branch.manifests,
+        services.store,
+        uuid=ref.database.uuid,
+        branch_id=ref.branch_id,
+        epoch=epoch,
+        limits=services.ship_limits,
+        clock=services.clock,
+        executor=services.executor,
+        metrics=services.metrics,
+        wake=lambda urgent: services.scheduler.note(shipper, urgent),
+        fenced=branch.fenced,
+    )
+
+    async def raise_ceiling() -> None:
+        raised = await branch.manifests.update(
+            lambda m: transitions.raise_ceiling(m, epoch=epoch, txid=writer.next_txid)
+        )
+        branch.ceiling = raised.txid_ceiling
+
+    branch.ceiling = current.txid_ceiling
+    writer = Writer(
+        branch,
+        epoch=epoch,
+        start_txid=max(decision.start_txid, branch.txid),
+        raise_ceiling=raise_ceiling,
+        committed=shipper.committed,
+        settings=services.writer_settings,
+        clock=services.clock,
+        executor=services.executor,
+        metrics=services.metrics,
+        spawn=services.spawn,
+    )
+    if branch.txid > cursor.txid:
+        shipper.committed()
+    if branch.txid == 0:
+        writer.commit(_create_schema)
+    elif (meta := schema.read_meta(branch.conn)).schema_version < schema.SCHEMA_VERSION:
+        writer.commit(lambda conn, _: (None, schema.migrate(conn, meta)))
+    return Owned(lease, epoch, writer, shipper, capture)

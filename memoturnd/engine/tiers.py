@@ -1,0 +1,190 @@
+"""The tiers: which branches are open, which are only on disk, and who has to go.
+
+    hot    open connections, bounded by descriptors and memory   -> warm after a while without use
+    warm   files, closed, all shipped, bounded by the disk budget -> cold after a longer while
+
+A branch object is looked up by its id, and as long as anybody holds one, everybody gets the same one, so
+that no path ever has two owners. Only hot and warm branches are held here; the rest costs nothing.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from weakref import WeakValueDictionary
+
+import structlog
+
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.services import Services, Surroundings
+from memoturnd.errors import MemoturnError, OverloadedError
+
+SWEEP_S = 1.0
+_LOOKED_AT = 64
+"""Branches among which the least recently used one is closed: near enough, at a cost that does not grow."""
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TierLimits:
+    """Bounds in handles, bytes and seconds of idleness."""
+
+    hot_cap: int
+    warm_after_s: float
+    cold_after_s: float
+    disk_budget_bytes: int
+
+
+class Tiers:
+    """The branches of one node."""
+
+    def __init__(self, services: Services, surroundings: Surroundings, limits: TierLimits) -> None:
+        self.limits = limits
+        self._services = services
+        self._surroundings = surroundings
+        self._all: WeakValueDictionary[str, Branch] = WeakValueDictionary()
+        # Oldest stamp first; the stamp is when the branch was last put at the end, not its every use.
+        self._hot: OrderedDict[Branch, float] = OrderedDict()
+        self._warm: OrderedDict[Branch, float] = OrderedDict()
+        self._disk: dict[Branch, int] = {}
+        self._disk_bytes = 0
+        self._room = asyncio.Lock()
+
+    def get(self, ref: BranchRef) -> Branch:
+        """Return the one object of a branch."""
+        branch = self._all.get(ref.branch_id)
+        if branch is None:
+            branch = self._all[ref.branch_id] = Branch(ref, self._services, self._surroundings)
+        return branch
+
+    def peek(self, branch_id: str) -> Branch | None:
+        """Return the branch's object if there is one."""
+        return self._all.get(branch_id)
+
+    def hot(self) -> Iterator[Branch]:
+        """Yield the branches that are open, least recently placed first."""
+        return iter(list(self._hot))
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Return (hot, warm, bytes on disk)."""
+        return len(self._hot), len(self._warm), self._disk_bytes
+
+    def adopt_warm(self, branch: Branch) -> None:
+        """Count files that an earlier process left, all shipped."""
+        branch.disk_bytes = branch.files.size_bytes()
+        self._place(self._warm, branch)
+        self._account(branch)
+
+    async def make_room(self, branch: Branch) -> None:
+        """Count `branch` among the hot, closing the least recently used idle one where the pool is full.
+
+        Raises OverloadedError when every open branch is in use.
+        """
+        if branch.hot:
+            return
+        if branch not in self._hot and len(self._hot) >= self.limits.hot_cap:
+            async with self._room:
+                while len(self._hot) >= self.limits.hot_cap and branch not in self._hot:
+                    if not await self._close_one():
+                        raise OverloadedError(
+                            f"all {self.limits.hot_cap} profiles that this node may hold open are in use; try again, "
+                            "or raise MEMOTURN_HOT_CAP, MEMOTURN_MEMORY_BUDGET_BYTES or the limit of open files"
+                        )
+        self._warm.pop(branch, None)
+        self._place(self._hot, branch)
+
+    async def _close_one(self) -> bool:
+        """Close an idle branch, the least recently used of the longest placed; False when all are in use."""
+        for branch in sorted(islice(self._hot, _LOOKED_AT), key=lambda b: b.used_s):
+            if await self._to_warm(branch):
+                return True
+        for branch in list(islice(self._hot, _LOOKED_AT, None)):
+            if await self._to_warm(branch):
+                return True
+        return False
+
+    async def _to_warm(self, branch: Branch) -> bool:
+        if not branch.idle:
+            return False
+        try:
+            if not await branch.close():
+                return False
+        except MemoturnError as error:
+            _log.warning("branch cannot be closed", branch=str(branch.ref), error=str(error))
+            return False
+        self._hot.pop(branch, None)
+        self._account(branch)
+        if branch.disk_bytes and not branch.hot:
+            self._place(self._warm, branch)
+        return True
+
+    async def _to_cold(self, branch: Branch) -> bool:
+        try:
+            if not await branch.evict():
+                return False
+        except MemoturnError as error:
+            _log.warning("branch cannot go cold", branch=str(branch.ref), error=str(error))
+            self._place(self._warm, branch)
+            return False
+        self._warm.pop(branch, None)
+        self._hot.pop(branch, None)
+        self._account(branch)
+        return True
+
+    async def evict(self, branch: Branch) -> bool:
+        """Send a branch cold now; False when it is in use or cannot be shipped."""
+        return await self._to_cold(branch)
+
+    def forget(self, branch: Branch) -> None:
+        """Drop a branch that was destroyed."""
+        self._hot.pop(branch, None)
+        self._warm.pop(branch, None)
+        self._disk_bytes -= self._disk.pop(branch, 0)
+        self._all.pop(branch.ref.branch_id, None)
+
+    async def run(self) -> None:
+        """Sweep for ever: idle branches go down a tier."""
+        while True:
+            await self._services.clock.sleep(SWEEP_S)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Send down what was idle long enough, and what the disk has no room for."""
+        now_s = self._services.clock.monotonic_s()
+        for branch in list(self._hot):
+            self._account(branch)
+        await self._sweep_tier(self._hot, now_s - self.limits.warm_after_s, self._to_warm)
+        await self._sweep_tier(self._warm, now_s - self.limits.cold_after_s, self._to_cold)
+        over = [b for b in self._warm if self._disk_bytes > self.limits.disk_budget_bytes]
+        for branch in over:
+            if self._disk_bytes <= self.limits.disk_budget_bytes:
+                break
+            await self._to_cold(branch)
+
+    async def _sweep_tier(
+        self, tier: OrderedDict[Branch, float], before_s: float, send: Callable[[Branch], Awaitable[bool]]
+    ) -> None:
+        due = []
+        for branch, placed_s in list(tier.items()):
+            if placed_s > before_s:
+                break
+            if branch.used_s > before_s or branch.users:
+                self._place(tier, branch)
+            else:
+                due.append(branch)
+        for branch in due:
+            if not await send(branch):
+                self._place(tier, branch)
+
+    def _place(self, tier: OrderedDict[Branch, float], branch: Branch) -> None:
+        tier[branch] = self._services.clock.monotonic_s()
+        tier.move_to_end(branch)
+
+    def _account(self, branch: Branch) -> None:
+        size_bytes = branch.size_bytes if branch.hot else branch.disk_bytes
+        self._disk_bytes += size_bytes - self._disk.pop(branch, 0)
+        if size_bytes:
+            self._disk[branch] = size_bytes

@@ -1,0 +1,427 @@
+"""Shipping one branch: rounds to a segment, the segment to the store, the manifest swapped, the cursor moved.
+
+One ship of a branch runs at a time; commits that arrive meanwhile share the next segment, and every durable
+write that waits for them is answered by one swap. A segment whose swap failed is kept and sent again as it
+is: same bytes, same key. Nothing is ever deleted here, least of all after an unknown outcome.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import apsw
+
+from memoturnd.core import layout, manifest, segment, wal
+from memoturnd.core.manifest import Manifest, ObjectRef
+from memoturnd.core.segment import Kind
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.errors import (
+    FencedError,
+    MemoturnError,
+    NotDurableError,
+    OverloadedError,
+    RetryableError,
+    StoreUnavailableError,
+)
+from memoturnd.metrics import Metrics
+from memoturnd.replication.capture import Batch, Capture, SurpriseError
+from memoturnd.replication.snapshot import make_snapshot, object_ref
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.clock import Clock
+from memoturnd.seams.executor import Executor
+from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+
+_INLINE_LOG_BYTES = 256 * 1024
+"""Log bytes up to which a segment is read and encoded on the event loop: less work than a thread hop."""
+CHECKPOINT_LOG_BYTES = 1024 * 1024
+"""Log size from which a branch is checkpointed when everything in it has been shipped."""
+QUIESCE_LOG_BYTES = 16 * 1024 * 1024
+"""Log size from which writers are held for one ship, so that the log can be checkpointed at all."""
+SNAPSHOT_SEGMENTS = 64
+SNAPSHOT_MIN_BYTES = 1024 * 1024
+"""A snapshot is due when a restore would read this many segments, or this much and twice its base in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one branch's unshipped window, and timeouts, in seconds and bytes."""
+
+    unshipped_max_bytes: int
+    unshipped_max_age_s: float
+    unshipped_wait_s: float
+    durable_wait_s: float
+    store_timeout_s: float
+
+
+class Source(Protocol):
+    """The open branch that is shipped."""
+
+    conn: ProfileConnection
+    gate: asyncio.Lock
+    """Held for whatever must not meet a commit: a round in the pool, capture, a checkpoint."""
+    txid: int
+    at_ms: int
+    """Wall time of the round `txid`."""
+    ceiling: int
+    """Highest txid that the manifest lets the owner commit."""
+    log_frames: int
+    """Frames in the log, as SQLite last said."""
+
+
+class _Prepared(NamedTuple):
+    batch: Batch
+    ref: ObjectRef
+    data: bytes
+
+
+Transition = Callable[[Manifest], Manifest]
+
+
+class Shipper:
+    """The replication state of one branch that this node owns under `epoch`."""
+
+    def __init__(
+        self,
+        source: Source,
+        capture: Capture,
+        manifests: SwapFile[Manifest],
+        store: ObjectStore,
+        *,
+        uuid: str,
+        branch_id: str,
+        epoch: int,
+        limits: Limits,
+        clock: Clock,
+        executor: Executor,
+        metrics: Metrics,
+        wake: Callable[[bool], None],
+        fenced: Callable[[FencedError], None],
+    ) -> None:
+        self.epoch = epoch
+        self.capture = capture
+        self.manifests = manifests
+        self.durable_txid = capture.cursor.txid
+        self.dirty_since_s: float | None = None
+        self.failed: BaseException | None = None
+        self.surprises = 0
+        self.stopped = False
+        self.label = f"{uuid}/{branch_id}"
+        self._uuid = uuid
+        self._branch_id = branch_id
+        self._source = source
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+        self._executor = executor
+        self._metrics = metrics
+        self._wake = wake
+        self._fenced = fenced
+        self._lock = asyncio.Lock()
+        self._prepared: _Prepared | None = None
+        self._checkpointed_frames = 0
+        self._since_capture_s: float | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._room: list[asyncio.Future[None]] = []
+
+    # ---- what writers see
+
+    def committed(self) -> None:
+        """Note that a round was committed."""
+        if self.dirty_since_s is None:
+            self.dirty_since_s = self._clock.monotonic_s()
+            self._wake(False)
+        elif self._since_capture_s is None:
+            self._since_capture_s = self._clock.monotonic_s()
+
+    @property
+    def unshipped_bytes(self) -> int:
+        """Return the log bytes that have not landed."""
+        return self.capture.pending_bytes(self._source.log_frames) if self.dirty_since_s is not None else 0
+
+    @property
+    def unshipped_age_s(self) -> float:
+        """Return how long the oldest unshipped commit has waited."""
+        return 0.0 if self.dirty_since_s is None else self._clock.monotonic_s() - self.dirty_since_s
+
+    @property
+    def urgent(self) -> bool:
+        """Return whether somebody waits for the next ship."""
+        return bool(self._waiters or self._room)
+
+    def crowded(self) -> bool:
+        """Return whether the unshipped window is at its bound, so that writes must wait."""
+        if self.dirty_since_s is None:
+            return False
+        return (
+            self.unshipped_bytes > self._limits.unshipped_max_bytes
+            or self.unshipped_age_s > self._limits.unshipped_max_age_s
+        )
+
+    async def wait_for_room(self) -> None:
+        """Wait until the unshipped window is below its bound. Raises OverloadedError when that takes too long."""
+        try:
+            async with asyncio.timeout(self._limits.unshipped_wait_s):
+                while self.crowded():
+                    await self._wait(self._room)
+        except TimeoutError as error:
+            self._metrics.shed["unshipped_window"].inc()
+            raise OverloadedError(
+                f"{self.unshipped_bytes} bytes committed up to {self.unshipped_age_s:.1f} s ago are not in object "
+                "storage yet, which is the bound of what this node may lose; the write was not applied: try again"
+            ) from error
+
+    async def wait_durable(self, txid: int) -> None:
+        """Wait until the manifest holds `txid`. Raises NotDurableError: the write stands at level local."""
+        if txid <= self.durable_txid:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((txid, future))
+        self._wake(True)
+        try:
+            async with asyncio.timeout(self._limits.durable_wait_s):
+                await future
+        except (TimeoutError, FencedError) as error:
+            cause = error if isinstance(error, FencedError) else self.failed
+            raise NotDurableError(
+                f"txid {txid} is committed on this node but not in object storage yet"
+                f"{f' ({cause})' if cause else ''}; do not repeat the write: POST .../sync to wait for it"
+            ) from error
+        finally:
+            self._waiters = [w for w in self._waiters if w[1] is not future]
+
+    async def _wait(self, queue: list[asyncio.Future[None]]) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(future)
+        self._wake(True)
+        try:
+            await future
+        finally:
+            if future in queue:
+                queue.remove(future)
+
+    # ---- shipping
+
+    async def ship(self, *, then: Transition | None = None) -> int:
+        """Ship everything committed so far and return the durable txid.
+
+        `then` is a change of the manifest that lands together with the last segment, or alone where there
+        was nothing to ship. Raises FencedError, StoreUnavailableError, CorruptionError, and what `then` raises.
+        """
+        async with self._lock:
+            started_s = self._clock.monotonic_s()
+            shipped = False
+            try:
+                target = self._source.txid
+                while self.durable_txid < target:
+                    await self._ship_next(then, target)
+                    shipped = True
+                if then is not None and not shipped:
+                    await self._swap(then)
+                await self._tidy()
+            except (MemoturnError, OSError) as error:
+                self._note_failure(error)
+                raise
+            self.failed = None
+            if shipped:
+                self._metrics.ship_committed.inc()
+                self._metrics.ship_seconds.observe(self._clock.monotonic_s() - started_s)
+            return self.durable_txid
+
+    async def _ship_next(self, then: Transition | None, target: int, *, holding_gate: bool = False) -> None:
+        """Land the next segment, or, where the log cannot be trusted, a snapshot of the whole state."""
+        if self._prepared is None:
+            try:
+                self._prepared = await self._prepare(holding_gate=holding_gate)
+            except SurpriseError as error:
+                self.surprises += 1
+                self.failed = error
+                await self._ship_whole_state(then, holding_gate=holding_gate)
+                return
+        batch, ref, data = self._prepared
+        await self._put(ref, data)
+
+        def land(current: Manifest) -> Manifest:
+            grown = manifest.append_segments(current, (ref,), epoch=self.epoch)
+            return then(grown) if then is not None and ref.max >= target else grown
+
+        await self._swap(land)
+        self.capture.landed(batch)
+        self._prepared = None
+        self._metrics.segment_bytes.observe(ref.size_bytes)
+        self._landed(ref.max)
+
+    async def _prepare(self, *, holding_gate: bool) -> _Prepared:
+        """Capture the next rounds inside the commit's critical section, and encode them outside it."""
+        source = self._source
+        small = self.unshipped_bytes <= _INLINE_LOG_BYTES
+
+        def read() -> Batch:
+            batch = self.capture.read(head_txid=source.txid, log_frames=source.log_frames)
+            if batch is None:
+                raise SurpriseError("nothing to ship, although the head is above the cursor")
+            return batch
+
+        async with nullcontext() if holding_gate else source.gate:
+            batch = read() if small else await self._executor.run(read)
+            self._since_capture_s = None
+
+        def encode() -> _Prepared:
+            data, name_hash = segment.encode(
+                Kind.SEGMENT,
+                batch.rounds,
+                page_size=self.capture.page_size,
+                prev_txid=batch.prev_txid,
+                epoch=self.epoch,
+                checksum_before=batch.checksum_before,
+            )
+            ref = object_ref(
+                "segment", batch.rounds, batch.prev_txid, self.epoch, self._branch_id, len(data), name_hash
+            )
+            return _Prepared(batch, ref, data)
+
+        return encode() if small else await self._executor.run(encode)
+
+    # ---- whole states
+
+    async def _ship_whole_state(self, then: Transition | None, *, holding_gate: bool) -> None:
+        """Land a snapshot of the state as SQLite has it, and start a new chain of segments behind it."""
+        source = self._source
+        async with nullcontext() if holding_gate else source.gate:
+            await self._checkpoint()
+            txid, at_ms = source.txid, source.at_ms
+            self._since_capture_s = None
+        await self._snapshot(txid, at_ms, then)
+        self._landed(txid)
+
+    async def snapshot(self) -> None:
+        """Ship what is unshipped, then put a snapshot of the head, so that a restore reads one object."""
+        await self.ship()
+        async with self._lock:
+            async with self._source.gate:
+                if self._source.txid != self.durable_txid:
+                    return
+                await self._checkpoint()
+                at_ms = self._source.at_ms
+            await self._snapshot(self.durable_txid, at_ms, None)
+
+    async def _snapshot(self, txid: int, at_ms: int, then: Transition | None) -> None:
+        """Put the database file, which a checkpoint has just made whole at `txid`, as a snapshot.
+
+        Writers go on meanwhile: they append to the log, and only this object checkpoints.
+        """
+        source, page_size = self._source, self.capture.page_size
+
+        data, ref, known = await self._executor.run(
+            lambda: make_snapshot(
+                source.conn.filename,
+                page_size=page_size,
+                txid=txid,
+                at_ms=at_ms,
+                epoch=self.epoch,
+                branch_id=self._branch_id,
+            )
+        )
+        await self._put(ref, data)
+
+        def land(current: Manifest) -> Manifest:
+            grown = manifest.add_snapshot(current, ref, epoch=self.epoch)
+            return then(grown) if then is not None else grown
+
+        await self._swap(land)
+        if txid > self.capture.cursor.txid:
+            self.capture.restart_at(txid, known)
+
+    async def _checkpoint(self) -> None:
+        """Move the whole log into the database file; the gate is held. Raises RetryableError behind a reader."""
+        conn = self._source.conn
+        frames, done = await self._executor.run(
+            lambda: conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        )
+        if frames != done:
+            raise RetryableError("a reader holds the log; the checkpoint is tried again later")
+        self.capture.checkpointed()
+
+    async def _tidy(self) -> None:
+        """Checkpoint a long log once all of it has landed, and put a snapshot where restores have grown long."""
+        source = self._source
+        if self._log_bytes() < CHECKPOINT_LOG_BYTES:
+            return
+        try:
+            async with source.gate:
+                while self.durable_txid < source.txid:
+                    if self._log_bytes() < QUIESCE_LOG_BYTES:
+                        return
+                    await self._ship_next(None, source.txid, holding_gate=True)
+                await self._checkpoint()
+                self._checkpointed_frames = source.log_frames
+                at_ms = source.at_ms
+            current = self.manifests.cached
+            if current is not None and _wants_snapshot(current):
+                await self._snapshot(self.durable_txid, at_ms, None)
+        except RetryableError as error:
+            # All is shipped; a busy reader or store only puts the tidying off until the next ship.
+            self.failed = error
+
+    def _log_bytes(self) -> int:
+        """Return the bytes in the log since its last checkpoint."""
+        if self._source.log_frames < self._checkpointed_frames:  # the log has restarted since
+            self._checkpointed_frames = 0
+        frames = self._source.log_frames - self._checkpointed_frames
+        return frames * wal.frame_size_bytes(self.capture.page_size)
+
+    # ---- store
+
+    async def _put(self, ref: ObjectRef, data: bytes) -> None:
+        key = layout.object_key(self._uuid, ref)
+        try:
+            async with asyncio.timeout(self._limits.store_timeout_s):
+                await self._store.put(key, data)
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"writing {key} took over {self._limits.store_timeout_s} s; it is tried again"
+            ) from error
+
+    async def _swap(self, transition: Transition) -> None:
+        try:
+            current = await self.manifests.update(transition)
+        except ObjectMissingError as error:
+            raise FencedError("the branch was deleted") from error
+        self._source.ceiling = current.txid_ceiling
+        self._metrics.manifest_largest_bytes.set(self.manifests.size_bytes)
+
+    # ---- outcomes
+
+    def _landed(self, txid: int) -> None:
+        self.durable_txid = txid
+        more = self._source.txid > txid
+        self.dirty_since_s = (self._since_capture_s or self.dirty_since_s) if more else None
+        for waited, future in self._waiters:
+            if waited <= txid and not future.done():
+                future.set_result(None)
+        if not self.crowded():
+            for future in self._room:
+                if not future.done():
+                    future.set_result(None)
+
+    def _note_failure(self, error: BaseException) -> None:
+        self.failed = error
+        if isinstance(error, FencedError):
+            self._metrics.ship_lost.inc()
+            self.stop(error)
+            self._fenced(error)
+        else:
+            self._metrics.ship_failed.inc()
+
+    def stop(self, error: MemoturnError) -> None:
+        """Fail everybody who waits: nothing more is shipped from here."""
+        self.stopped = True
+        for future in (*(waiter for _, waiter in self._waiters), *self._room):
+            if not future.done():
+                future.set_exception(error)
+
+
+def _wants_snapshot(current: Manifest) -> bool:
+    segments, after_bytes, base_bytes = manifest.bytes_since_base(current)
+    return segments >= SNAPSHOT_SEGMENTS or after_bytes > max(SNAPSHOT_MIN_BYTES, 2 * base_bytes)
