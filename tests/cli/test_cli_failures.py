@@ -1,0 +1,165 @@
+"""What the command says and how it exits when something is wrong; the server here answers from a script."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers every request with the status and body that the test has set on the server."""
+
+    def answer(self) -> None:
+        status, body = self.server.script
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "2")
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    with HTTPServer(("127.0.0.1", 0), Scripted) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"),
+    [
+        (400, "invalid_request", 1),
+        (401, "unauthorized", 1),
+        (403, "forbidden", 1),
+        (404, "not_found", 3),
+        (404, "database_not_found", 3),
+        (404, "branch_not_found", 3),
+        (408, "request_timeout", 5),
+        (409, "already_exists", 4),
+        (409, "conflict", 4),
+        (412, "precondition_failed", 4),
+        (413, "payload_too_large", 1),
+        (429, "overloaded", 5),
+        (500, "internal", 5),
+        (503, "unavailable", 5),
+        (503, "unconfigured", 1),
+    ],
+)
+def test_exit_code_follows_the_servers_code(command, server, status, code, exit_code):
+    server.script = (status, json.dumps({"error": "what failed", "code": code}).encode())
+
+    outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "sync", "app")
+
+    assert outcome.code == exit_code
+    assert outcome.stdout == b""
+    assert "error: what failed" in outcome.stderr
+
+
+def test_hint_names_the_wait_that_the_server_asks_for(command, server):
+    server.script = (429, b'{"error": "the write queue is full", "code": "overloaded"}')
+
+    outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "sync", "app")
+
+    assert "hint: Nothing was changed; try again. The server asks to wait 2 s." in outcome.stderr
+
+
+def test_no_node_exits_6_and_says_how_to_start_one(command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    outcome = command("--url", f"http://127.0.0.1:{port}", "db", "list")
+
+    assert outcome.code == 6
+    assert outcome.stdout == b""
+    assert "cannot connect" in outcome.stderr
+    assert "make run" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_something_else_than_a_node_is_named_as_such(command, server):
+    server.script = (200, b"<html>hello</html>")
+
+    outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "db", "list")
+
+    assert outcome.code == 5
+    assert "is the URL that of a Memoturn node?" in outcome.stderr
+
+
+def test_a_silent_server_exits_5_after_the_timeout(command, server):
+    held = threading.Event()
+
+    class Silent(Scripted):
+        def do_GET(self) -> None:
+            held.wait(10)
+            self.close_connection = True
+
+    server.RequestHandlerClass = Silent
+    outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "db", "list", "--timeout", "0.2")
+    held.set()
+
+    assert outcome.code == 5
+    assert "did not answer" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command",),
+        ("memory", "ingest", "ns", "p"),
+        ("memory", "ingest", "ns", "p", "--summary", "x", "--type", "rumour"),
+        ("memory", "ingest", "ns", "p", "--summary", "x", "--content", "{"),
+        ("memory", "ingest", "ns", "p", "--summary", "x", "--embedding", '["a"]'),
+        ("memory", "recall", "ns", "p"),
+        ("memory", "recall", "ns", "p", "x", "--k", "0"),
+        ("sql", "app", " -- nothing but a comment"),
+        ("sql", "app", "select ?; select ?", "--params", "[1]"),
+        ("sql", "app", "select ?", "--params", "{}"),
+        ("kv", "put", "app", "ns", "k"),
+        ("--timeout", "0", "db", "list"),
+        ("db", "list", "--timeout"),
+    ],
+)
+def test_wrong_usage_exits_2_without_a_request(command, arguments):
+    outcome = command(*arguments)
+
+    assert outcome.code == 2
+    assert outcome.stdout == b""
+    assert "Traceback" not in outcome.stderr
+
+
+def test_help_documents_the_exit_codes(command):
+    outcome = command("--help")
+
+    assert outcome.code == 0
+    for part in ("Exit codes:", "3 not found", "6 no connection"):
+        assert part in " ".join(outcome.text.split())
+
+
+def test_version_needs_no_node(command):
+    assert command("version").text == "memoturn 0.1.0\n"
+    assert command("version", "--json").json == {"version": "0.1.0"}
+    assert command("--json", "version").json == {"version": "0.1.0"}
+
+
+def test_without_its_extra_the_command_says_what_to_install():
+    hide = "import sys; sys.modules['typer'] = None; from memoturn.cli import main; main()"
+
+    outcome = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
+
+    assert outcome.returncode == 2
+    assert outcome.stderr.strip().splitlines() == [
+        "The command line needs more packages than the client: pip install 'memoturn[cli]'"
+    ]

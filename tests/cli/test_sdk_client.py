@@ -1,0 +1,308 @@
+"""The client alone: what it puts on the wire, and what it makes of answers."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import memoturn
+import pytest
+from memoturn import Memoturn
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def client(handler: Handler, **options) -> Memoturn:
+    return Memoturn(
+        "http://node", http_client=httpx.Client(transport=httpx.MockTransport(handler)), **options
+    )
+
+
+def answering(*answers: httpx.Response) -> tuple[Handler, list[httpx.Request]]:
+    waiting, seen = list(answers), []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return waiting.pop(0)
+
+    return handler, seen
+
+
+@pytest.mark.parametrize(
+    ("key", "on_the_wire"),
+    [
+        ("plain", b"plain"),
+        ("a/b?c#d%20 e", b"a%2Fb%3Fc%23d%2520%20e"),
+        ("..", b"%2E%2E"),
+        (".", b"%2E"),
+        ("...", b"..."),
+        ("ключ", b"%D0%BA%D0%BB%D1%8E%D1%87"),
+        ("a@b+c&d=e", b"a%40b%2Bc%26d%3De"),
+    ],
+)
+def test_every_path_part_is_percent_encoded_whole(key, on_the_wire):
+    handler, seen = answering(httpx.Response(200, content=b"v"))
+
+    assert client(handler).db("app@dev").kv.get("ns", key) == b"v"
+
+    assert seen[0].url.raw_path == b"/v1/db/app%40dev/kv/ns/" + on_the_wire
+
+
+def test_an_empty_path_part_is_refused_before_it_can_reach_another_route():
+    handler, seen = answering()
+
+    with pytest.raises(memoturn.InvalidRequestError, match="empty"):
+        client(handler).db("app").kv.delete("ns", "")
+
+    assert seen == []
+
+
+def test_query_values_are_encoded_and_main_is_left_out():
+    handler, seen = answering(
+        httpx.Response(200, json={"sessions": []}), httpx.Response(200, json={"keys": []})
+    )
+    node = client(handler)
+
+    node.memory("ns", "p").sessions()
+    node.db("app").kv.list("ns", prefix="a&b=c d")
+
+    assert seen[0].url.params == httpx.QueryParams({"limit": "100"})
+    assert seen[1].url.params["prefix"] == "a&b=c d"
+
+
+def test_durability_floor_and_branch_travel_with_the_request():
+    handler, seen = answering(
+        httpx.Response(201, json={"results": [], "txid": 7}, headers={"Memoturn-Txid": "7"}),
+        httpx.Response(200, json={"memories": [], "txid": 7}, headers={"Memoturn-Txid": "7"}),
+    )
+    profile = client(handler).memory("ns", "p").on_branch("try/1")
+
+    profile.ingest([], durability="durable")
+    profile.recall("x", min_txid=profile.last_txid)
+
+    assert seen[0].headers["memoturn-durability"] == "durable"
+    assert seen[0].url.params["branch"] == "try/1"
+    assert seen[1].headers["memoturn-min-txid"] == "7"
+    assert "memoturn-durability" not in seen[1].headers
+
+
+def test_txids_of_the_headers_reach_the_result_and_the_profile():
+    headers = {"Memoturn-Txid": "9", "Memoturn-Durable-Txid": "4"}
+    handler, _ = answering(httpx.Response(200, json={"memories": [], "txid": 9}, headers=headers))
+    profile = client(handler).memory("ns", "p")
+
+    result = profile.recall("x")
+
+    assert (result["txid"], result["durable_txid"]) == (9, 4)
+    assert (profile.last_txid, profile.last_durable_txid) == (9, 4)
+    assert profile.on_branch("other").last_txid == 0
+
+
+def test_a_rewind_of_another_branch_does_not_raise_the_floor_of_this_one():
+    body = {"rewound_to": 3, "undo_txid": 80, "epoch": 1}
+    handler, _ = answering(httpx.Response(200, json=body, headers={"Memoturn-Txid": "90"}))
+    db = client(handler).db("app")
+
+    rewound = db.branch.rewind("dev", 3)
+
+    assert rewound["txid"] == 90
+    assert db.last_txid == 0
+
+
+def test_source_fills_items_that_name_none():
+    handler, seen = answering(httpx.Response(201, json={"results": [], "txid": 1}))
+    items = [
+        {"type": "fact", "summary": "a"},
+        {"type": "fact", "summary": "b", "source": "mail"},
+        {"type": "fact", "summary": "c", "source": None},
+    ]
+
+    client(handler, source="agent-1").memory("ns", "p").ingest(items)
+
+    sent = json.loads(seen[0].content)["memories"]
+    assert [item["source"] for item in sent] == ["agent-1", "mail", "agent-1"]
+    assert "source" not in items[0]
+
+
+def test_control_calls_take_the_platform_key_and_data_calls_the_token():
+    handler, seen = answering(
+        httpx.Response(201, json={"name": "a", "uuid": "0", "created_at": 0}),
+        httpx.Response(200, json={"keys": []}),
+    )
+    node = client(handler, token="tok", platform_key="key")
+
+    node.create_database("a")
+    node.db("a").kv.list("ns")
+
+    assert [request.headers["authorization"] for request in seen] == ["Bearer key", "Bearer tok"]
+
+
+def test_blobs_travel_as_base64_both_ways():
+    rows = [[None, 1, 1.5, "é", {"$base64": "AP8="}]]
+    result = {"columns": ["a", "b", "c", "d", "e"], "rows": rows, "rows_affected": 0}
+    handler, seen = answering(httpx.Response(200, json={"results": [result], "txid": 1}))
+
+    answer = client(handler).db("app").sql("select ?", [b"\x00\xff"])
+
+    assert json.loads(seen[0].content) == {"stmts": [{"q": "select ?", "params": [{"$base64": "AP8="}]}]}
+    assert answer["rows"] == [[None, 1, 1.5, "é", b"\x00\xff"]]
+
+
+def test_listing_follows_the_cursor_to_the_end():
+    row = {"uuid": "0", "created_at": 0}
+    handler, seen = answering(
+        httpx.Response(200, json={"databases": [{"name": "a", **row}], "next_cursor": "a"}),
+        httpx.Response(200, json={"databases": [{"name": "b", **row}], "next_cursor": None}),
+    )
+
+    assert [database["name"] for database in client(handler).list_databases(prefix="x")] == ["a", "b"]
+
+    assert "cursor" not in seen[0].url.params
+    assert seen[1].url.params["cursor"] == "a"
+    assert seen[1].url.params["prefix"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (400, "invalid_request", memoturn.InvalidRequestError),
+        (401, "unauthorized", memoturn.UnauthorizedError),
+        (403, "forbidden", memoturn.ForbiddenError),
+        (404, "not_found", memoturn.NotFoundError),
+        (404, "database_not_found", memoturn.DatabaseNotFoundError),
+        (404, "branch_not_found", memoturn.BranchNotFoundError),
+        (405, "method_not_allowed", memoturn.InvalidRequestError),
+        (408, "request_timeout", memoturn.RequestTimeoutError),
+        (409, "already_exists", memoturn.AlreadyExistsError),
+        (409, "conflict", memoturn.ConflictError),
+        (412, "precondition_failed", memoturn.PreconditionFailedError),
+        (413, "payload_too_large", memoturn.InvalidRequestError),
+        (415, "unsupported_media_type", memoturn.InvalidRequestError),
+        (429, "overloaded", memoturn.OverloadedError),
+        (500, "internal", memoturn.ServerError),
+        (503, "unavailable", memoturn.RetryableError),
+        (503, "unconfigured", memoturn.UnconfiguredError),
+        (418, "brand_new_code", memoturn.InvalidRequestError),
+        (503, "brand_new_code", memoturn.RetryableError),
+    ],
+)
+def test_errors_are_typed_by_code(status, code, error):
+    handler, _ = answering(
+        httpx.Response(status, json={"error": "what failed", "code": code}, headers={"Retry-After": "3"})
+    )
+
+    with pytest.raises(memoturn.MemoturnError) as raised:
+        client(handler).db("app").sync()
+
+    assert type(raised.value) is error
+    assert (raised.value.status, raised.value.code, raised.value.message) == (status, code, "what failed")
+    assert raised.value.retry_after == 3.0
+    assert str(raised.value) == "what failed"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>bad gateway</html>", b"[]", b'{"error": "x"}', b"\xff\xfe"])
+def test_an_error_without_an_envelope_is_typed_by_status(body):
+    handler, _ = answering(httpx.Response(502, content=body))
+
+    with pytest.raises(memoturn.RetryableError, match="502") as raised:
+        client(handler).db("app").sync()
+
+    assert raised.value.code == "unavailable"
+    assert raised.value.retry_after is None
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, content=b"ok"), httpx.Response(200, json=[1])])
+def test_an_answer_that_is_no_json_object_is_a_server_error(answer):
+    handler, _ = answering(answer)
+
+    with pytest.raises(memoturn.ServerError, match="Memoturn node"):
+        client(handler).memory("ns", "p").recall("x")
+
+
+def test_a_redirect_is_not_taken_for_an_answer():
+    handler, _ = answering(httpx.Response(302, headers={"Location": "http://elsewhere/"}))
+
+    with pytest.raises(memoturn.ServerError, match="302"):
+        client(handler).db("app").kv.get("ns", "k")
+
+
+def test_missing_memories_and_keys_are_none_and_missing_branches_are_not():
+    missing = [httpx.Response(404, json={"error": "no", "code": "not_found"}) for _ in range(3)]
+    no_branch = [httpx.Response(404, json={"error": "no", "code": "branch_not_found"}) for _ in range(3)]
+    handler, _ = answering(*missing, *no_branch)
+    node = client(handler)
+    profile, kv = node.memory("ns", "p"), node.db("app").kv
+
+    assert profile.get("mem_1") is None
+    assert profile.forget("mem_1") is False
+    assert kv.get("ns", "k") is None
+
+    for call in (lambda: profile.get("m"), lambda: profile.forget("m"), lambda: kv.get("ns", "k")):
+        with pytest.raises(memoturn.BranchNotFoundError):
+            call()
+
+
+@pytest.mark.parametrize("content", [float("nan"), float("inf"), {1, 2}, "\ud800"])
+def test_what_is_not_json_is_refused_before_it_is_sent(content):
+    handler, seen = answering()
+
+    with pytest.raises(memoturn.InvalidRequestError, match="not valid JSON"):
+        client(handler).memory("ns", "p").ingest([{"type": "fact", "summary": "s", "content": content}])
+
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (httpx.ConnectError("refused"), memoturn.UnreachableError),
+        (httpx.ConnectTimeout("slow"), memoturn.UnreachableError),
+        (httpx.ReadTimeout("slow"), memoturn.UnknownOutcomeError),
+        (httpx.WriteTimeout("slow"), memoturn.UnknownOutcomeError),
+        (httpx.RemoteProtocolError("cut"), memoturn.UnknownOutcomeError),
+        (httpx.ReadError("reset"), memoturn.UnknownOutcomeError),
+    ],
+)
+def test_a_lost_reply_is_told_from_a_request_that_never_left(fault, error):
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise fault
+
+    with pytest.raises(error, match="http://node") as raised:
+        client(handler).db("app").kv.put("ns", "k", b"v")
+
+    assert raised.value.status == 0
+
+
+@pytest.mark.parametrize("url", ["not a url", "ftp://node", "http://no\nde", "http://:bad"])
+def test_a_wrong_url_is_an_invalid_request(url):
+    with Memoturn(url) as node, pytest.raises(memoturn.InvalidRequestError):
+        node.ready()
+
+
+def test_a_given_http_client_stays_open():
+    http_client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={})))
+
+    Memoturn("http://node", http_client=http_client).close()
+
+    assert not http_client.is_closed
+    http_client.close()
+
+
+def test_timeout_is_sent_with_each_request():
+    handler, seen = answering(httpx.Response(200, json={}), httpx.Response(200, json={}))
+
+    client(handler, timeout_s=0.5).ready()
+    client(handler).ready()
+
+    assert seen[0].extensions["timeout"]["read"] == 0.5
+    assert seen[1].extensions["timeout"]["read"] == 5.0
+
+
+def test_fork_names_the_branch_that_it_stands_on():
+    made = {"branch": "b", "parent": "dev", "fork_txid": 3, "ttl_at": None, "spec": "ns--p@b"}
+    handler, seen = answering(httpx.Response(201, json=made))
+
+    fork = client(handler).memory("ns", "p").on_branch("dev").fork("b", at=3, ttl=60)
+
+    assert fork["spec"] == "ns--p@b"
+    assert seen[0].url.path == "/v1/db/ns--p/branches"
+    assert json.loads(seen[0].content) == {"name": "b", "from": "dev", "at": "3", "ttl": 60}
