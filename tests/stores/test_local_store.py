@@ -1,7 +1,6 @@
 import asyncio
 import errno
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -61,9 +60,9 @@ async def test_four_processes_count_by_swap_without_a_lost_update(store, tmp_pat
     await store.put("v1/counter", b"0")
 
     command = [sys.executable, "-c", INCREMENT, str(tmp_path / "objects"), "25"]
-    children = [subprocess.Popen(command) for _ in range(4)]
+    children = [await asyncio.create_subprocess_exec(*command) for _ in range(4)]
 
-    assert [child.wait(60) for child in children] == [0, 0, 0, 0]
+    assert [await child.wait() for child in children] == [0, 0, 0, 0]
     assert (await store.get("v1/counter")).data == b"100"
 
 

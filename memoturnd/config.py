@@ -1,0 +1,149 @@
+"""The node's settings: environment variables, read once, checked all at once, then frozen.
+
+The table in `memoturnd.settings_table` drives parsing, `memoturnd --help` and the documentation.
+"""
+
+import os
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from memoturnd.errors import ConfigurationError
+from memoturnd.settings_table import KIB, SETTINGS, Address, did_you_mean
+
+PREFIX = "MEMOTURN_"
+
+HOT_PROFILE_BYTES = 450 * KIB
+HOT_PROFILE_DESCRIPTORS = 6
+RESERVED_DESCRIPTORS = 256
+"""Kept back from hot profiles for sockets, the catalog, objects being read and written, and logs."""
+
+CLIENT_VARIABLES = frozenset(
+    PREFIX + name for name in ("URL", "TOKEN", "PLATFORM_KEY", "SOURCE", "MCP_HOST", "MCP_PORT")
+)
+"""Settings of the clients, which may share the node's environment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of a node, checked. The fields are described in `SETTINGS`; units are last in names."""
+
+    data_dir: Path
+    listen: Address
+    advertise: str
+    node_id: str
+    object_store: str
+    auth: Literal["off"]
+    durability: Literal["local", "durable"]
+    sync: Literal["normal", "full"]
+    hot_cap: int
+    memory_budget_bytes: int
+    disk_budget_bytes: int
+    warm_after_s: float
+    cold_after_s: float
+    sqlite_threads: int
+    write_queue_depth: int
+    request_timeout_s: float
+    max_body_bytes: int
+    max_concurrency: int
+    control_rate: float
+    ship_interval_ms: int
+    ship_rate: float
+    ship_concurrency: int
+    unshipped_max_bytes: int
+    unshipped_max_age_s: float
+    unshipped_wait_s: float
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["console", "json"]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, is_tty: bool | None = None) -> Self:
+        """Return the settings in `environ`; an empty value counts as not set.
+
+        `is_tty` says whether the log goes to a terminal (None looks at stderr). Raises ConfigurationError
+        with every problem at once, one per line.
+        """
+        problems = _unknown_variables(environ)
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            text = environ.get(setting.variable, "") or setting.default
+            try:
+                values[setting.field] = setting.parse(text) if text else None
+            except ValueError as error:
+                problems.append(f"{setting.variable}={text!r}: {error}")
+        problems += _contradictions(values)
+        if problems:
+            lines = "".join(f"\n  - {problem}" for problem in problems)
+            raise ConfigurationError(f"the settings are wrong (memoturnd --help lists them):{lines}")
+        _derive(values, is_tty=sys.stderr.isatty() if is_tty is None else is_tty)
+        return cls(**values)
+
+
+def hot_cap(hot_cap: int, nofile: int, memory_budget_bytes: int) -> int:
+    """Return how many profiles may be hot at once, at least 1.
+
+    The least of the setting, what `nofile` (the soft limit of open files; negative is unlimited) allows at 6
+    descriptors per profile after a reserve, and what the memory budget allows at 450 KB per profile.
+    """
+    by_memory = memory_budget_bytes // HOT_PROFILE_BYTES
+    by_files = (nofile - RESERVED_DESCRIPTORS) // HOT_PROFILE_DESCRIPTORS if nofile >= 0 else hot_cap
+    return max(1, min(hot_cap, by_memory, by_files))
+
+
+def help_text() -> str:
+    """Return the settings for a terminal: each with its default, unit and meaning."""
+    lines = ["Settings (environment variables):", ""]
+    for setting in SETTINGS:
+        unit = f" {setting.unit}" if setting.unit else ""
+        lines.append(f"  {setting.variable}  (default: {setting.shown_default}{unit})")
+        lines += textwrap.wrap(setting.help, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines) + "\n"
+
+
+def help_markdown() -> str:
+    """Return the same as a Markdown table, for the documentation."""
+    rows = [
+        f"| `{setting.variable}` | `{setting.shown_default}` | {setting.unit} | {setting.help.replace('|', '/')} |"
+        for setting in SETTINGS
+    ]
+    return "\n".join(["| variable | default | unit | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    known = {setting.variable for setting in SETTINGS}
+    strange = sorted(
+        name for name in environ if name.startswith(PREFIX) and name not in known | CLIENT_VARIABLES
+    )
+    return [f"{name} is not a setting{did_you_mean(name, known)}" for name in strange]
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    listen = values.get("listen")
+    if listen is not None and not listen.is_loopback:
+        problems.append(
+            f"MEMOTURN_LISTEN='{listen}': other machines could reach the node and this release has no "
+            "authentication; listen on 127.0.0.1, [::1] or localhost, and put a proxy that authenticates in front",
+        )
+    warm_after_s, cold_after_s = values.get("warm_after_s"), values.get("cold_after_s")
+    if warm_after_s is not None and cold_after_s is not None and cold_after_s < warm_after_s:
+        problems.append(
+            f"MEMOTURN_COLD_AFTER_S={cold_after_s:g} is below MEMOTURN_WARM_AFTER_S={warm_after_s:g}: "
+            "a profile turns warm before it turns cold",
+        )
+    return problems
+
+
+def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
+    derived = {
+        "object_store": f"file://{values['data_dir'] / 'objects'}",
+        "advertise": f"http://{values['listen']}",
+        "node_id": f"node-{os.getpid()}",
+        "log_format": "console" if is_tty else "json",
+    }
+    for field, value in derived.items():
+        if values[field] is None:
+            values[field] = value

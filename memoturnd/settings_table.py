@@ -1,0 +1,357 @@
+"""The table of the node's settings: names, parsers, defaults and meaning, in one place.
+
+`memoturnd.config` reads the environment through it; `memoturnd --help` and the documentation print it.
+"""
+
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from memoturnd.errors import ConfigurationError
+from memoturnd.stores.open import check_url
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+_MOST_SECONDS = 30 * 86400.0
+_MOST_BYTES = 2**60
+_MOST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a host name or IP address, and a port (0 lets the system choose)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. An empty `default` is derived as `derived` says."""
+
+    variable: str
+    field: str
+    parse: Callable[[str], object]
+    default: str
+    unit: str
+    help: str
+    derived: str = ""
+
+    @property
+    def shown_default(self) -> str:
+        """The default as people read it."""
+        return self.derived or self.default
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the nearest of `known`, empty when none is near."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# Parsers raise ValueError with what the value must be.
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text) if re.fullmatch(r"-?[0-9]{1,19}", text) else None
+        if value is None or not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) else math.nan
+        if not least <= value <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return value
+
+    return parse
+
+
+def _choice(**choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}{did_you_mean(text, choices)}")
+        return choices[text]
+
+    return parse
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _listen(text: str) -> Address:
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
+    if found is None or int(found[3]) > _MOST_PORT:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return Address(found[1] or found[2], int(found[3]))
+
+
+def _advertise(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError("must be http://HOST:PORT or https://HOST:PORT, without a path")
+    _ = parts.port  # raises ValueError when it is not a port
+    return text.rstrip("/")
+
+
+def _node_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", text):
+        raise ValueError("must be 1 to 128 characters of A-Z a-z 0-9 . _ -")
+    return text
+
+
+def _object_store(text: str) -> str:
+    try:
+        check_url(text)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _auth(text: str) -> str:
+    if text != "off":
+        raise ValueError(
+            "authentication arrives with the control plane and is not in this release; leave it off"
+        )
+    return text
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "MEMOTURN_DATA_DIR",
+        "data_dir",
+        _folder,
+        "./data",
+        "",
+        "Folder for the catalog and the cache of profile files. One process at a time.",
+    ),
+    Setting(
+        "MEMOTURN_LISTEN",
+        "listen",
+        _listen,
+        "127.0.0.1:8080",
+        "",
+        "Address to listen on. Without authentication only loopback is accepted; port 0 lets the system choose.",
+    ),
+    Setting(
+        "MEMOTURN_ADVERTISE",
+        "advertise",
+        _advertise,
+        "",
+        "",
+        "Address at which other nodes and gateways reach this one.",
+        derived="http://{listen}",
+    ),
+    Setting(
+        "MEMOTURN_NODE_ID",
+        "node_id",
+        _node_id,
+        "",
+        "",
+        "Name under which this node holds its leases.",
+        derived="node-{process id}",
+    ),
+    Setting(
+        "MEMOTURN_OBJECT_STORE",
+        "object_store",
+        _object_store,
+        "",
+        "",
+        "Where segments, snapshots and manifests live, the source of truth: file://PATH, or mem:// to lose all.",
+        derived="file://{data dir}/objects",
+    ),
+    Setting("MEMOTURN_AUTH", "auth", _auth, "off", "", "Only off: this release has no authentication."),
+    Setting(
+        "MEMOTURN_DURABILITY",
+        "durability",
+        _choice(standard="local", local="local", durable="durable"),
+        "standard",
+        "",
+        "What a write that does not say otherwise waits for: local (or standard) is the commit on this node, "
+        "durable is the object store.",
+    ),
+    Setting(
+        "MEMOTURN_SYNC",
+        "sync",
+        _choice(normal="normal", full="full"),
+        "normal",
+        "",
+        "Whether a local commit is fsynced. normal survives a killed process, full also a power loss.",
+    ),
+    Setting(
+        "MEMOTURN_HOT_CAP",
+        "hot_cap",
+        _whole(1, 10_000_000),
+        "50000",
+        "profiles",
+        "Most profiles with open connections. The limit of open files and the memory budget lower it further.",
+    ),
+    Setting(
+        "MEMOTURN_MEMORY_BUDGET_BYTES",
+        "memory_budget_bytes",
+        _whole(MIB, _MOST_BYTES),
+        str(GIB),
+        "bytes",
+        "Memory for hot profiles, counted at 450 KB each.",
+    ),
+    Setting(
+        "MEMOTURN_DISK_BUDGET_BYTES",
+        "disk_budget_bytes",
+        _whole(MIB, _MOST_BYTES),
+        str(10 * GIB),
+        "bytes",
+        "Disk for cached profile files. Above it, shipped and idle profiles go cold.",
+    ),
+    Setting(
+        "MEMOTURN_WARM_AFTER_S",
+        "warm_after_s",
+        _number(0.01, _MOST_SECONDS),
+        "60",
+        "seconds",
+        "Idle time after which a profile's connections are closed.",
+    ),
+    Setting(
+        "MEMOTURN_COLD_AFTER_S",
+        "cold_after_s",
+        _number(0.01, _MOST_SECONDS),
+        "3600",
+        "seconds",
+        "Idle time after which a shipped profile's file is removed from this node.",
+    ),
+    Setting(
+        "MEMOTURN_SQLITE_THREADS",
+        "sqlite_threads",
+        _whole(1, 256),
+        "4",
+        "threads",
+        "Threads for statements too heavy for the event loop.",
+    ),
+    Setting(
+        "MEMOTURN_WRITE_QUEUE_DEPTH",
+        "write_queue_depth",
+        _whole(1, 1_000_000),
+        "256",
+        "requests",
+        "Writes that may wait for one branch; beyond it the answer is 429.",
+    ),
+    Setting(
+        "MEMOTURN_REQUEST_TIMEOUT",
+        "request_timeout_s",
+        _number(0.01, 3600),
+        "30",
+        "seconds",
+        "Longest time that a request may take.",
+    ),
+    Setting(
+        "MEMOTURN_MAX_BODY_BYTES",
+        "max_body_bytes",
+        _whole(KIB, GIB),
+        str(32 * MIB),
+        "bytes",
+        "Largest request body, for the routes that take large ones.",
+    ),
+    Setting(
+        "MEMOTURN_MAX_CONCURRENCY",
+        "max_concurrency",
+        _whole(1, 1_000_000),
+        "1024",
+        "requests",
+        "Requests served at once; more of them wait for their turn.",
+    ),
+    Setting(
+        "MEMOTURN_CONTROL_RATE",
+        "control_rate",
+        _number(0.01, 1_000_000),
+        "10",
+        "requests per second",
+        "Requests that create or delete databases; beyond it the answer is 429.",
+    ),
+    Setting(
+        "MEMOTURN_SHIP_INTERVAL_MS",
+        "ship_interval_ms",
+        _whole(1, 60_000),
+        "200",
+        "milliseconds",
+        "How long a branch collects commits before they are shipped, while the ship rate allows.",
+    ),
+    Setting(
+        "MEMOTURN_SHIP_RATE",
+        "ship_rate",
+        _number(0.1, 1_000_000),
+        "400",
+        "ships per second",
+        "Segments with their manifests that this node may ship; when it is short, the oldest go first.",
+    ),
+    Setting(
+        "MEMOTURN_SHIP_CONCURRENCY",
+        "ship_concurrency",
+        _whole(1, 1024),
+        "16",
+        "ships",
+        "Branches shipped at the same time.",
+    ),
+    Setting(
+        "MEMOTURN_UNSHIPPED_MAX_BYTES",
+        "unshipped_max_bytes",
+        _whole(KIB, _MOST_BYTES),
+        str(64 * MIB),
+        "bytes",
+        "Unshipped commits that a branch may hold before its writes wait.",
+    ),
+    Setting(
+        "MEMOTURN_UNSHIPPED_MAX_AGE_S",
+        "unshipped_max_age_s",
+        _number(0.01, _MOST_SECONDS),
+        "5",
+        "seconds",
+        "Age of the oldest unshipped commit of a branch before its writes wait: the most that a lost disk takes.",
+    ),
+    Setting(
+        "MEMOTURN_UNSHIPPED_WAIT_S",
+        "unshipped_wait_s",
+        _number(0, 3600),
+        "5",
+        "seconds",
+        "How long such a write waits before it fails with a retryable error.",
+    ),
+    Setting(
+        "MEMOTURN_LOG_LEVEL",
+        "log_level",
+        _choice(debug="debug", info="info", warning="warning", error="error"),
+        "info",
+        "",
+        "Least severity that is logged: debug, info, warning or error.",
+    ),
+    Setting(
+        "MEMOTURN_LOG_FORMAT",
+        "log_format",
+        _choice(console="console", json="json"),
+        "",
+        "",
+        "How log lines look: console or json.",
+        derived="console on a terminal, else json",
+    ),
+)

@@ -1,0 +1,160 @@
+import os
+import time
+from dataclasses import replace
+
+import apsw
+import pytest
+
+from memoturnd.catalog.sqlite import SqliteCatalog
+from memoturnd.errors import ConfigurationError, CorruptionError, DiskFullError, RetryableError
+from memoturnd.seams.catalog import BranchRow, Database
+
+ONE = Database("a", "1" * 32, "1" * 16, 1)
+
+
+async def test_catalog_keeps_its_rows_between_openings(tmp_path):
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+    row = BranchRow(ONE.uuid, "2" * 16, "x", "main", 1, 2, 3)
+    await catalog.create_database(ONE)
+    await catalog.put_branch(row)
+    await catalog.close()
+
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+
+    assert await catalog.get_database("a") == ONE
+    assert await catalog.list_branches(ONE.uuid) == [row]
+    await catalog.close()
+
+
+async def test_change_numbers_are_not_used_again_after_deletion_and_reopening(tmp_path):
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+    await catalog.create_database(ONE)
+    [(created, _, _)] = await catalog.unwritten_changes(0)
+    await catalog.delete_database(ONE.uuid)
+    [(deleted, _, _)] = await catalog.unwritten_changes(created)
+    assert await catalog.unwritten_changes(deleted) == []
+    await catalog.close()
+
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+    await catalog.create_database(ONE)
+
+    [(again, kind, _)] = await catalog.unwritten_changes(deleted)
+    assert kind == "created"
+    assert created < deleted < again
+    await catalog.close()
+
+
+async def test_deletions_nobody_waits_for_are_not_kept(tmp_path):
+    catalog = SqliteCatalog(":memory:")
+    for number in range(50):
+        row = replace(ONE, uuid=f"{number:032x}")
+        await catalog.create_database(row)
+        await catalog.delete_database(row.uuid)
+    assert catalog._connection.execute("SELECT count(*) FROM deletions").get == 0
+
+    for number in range(50):
+        row = replace(ONE, uuid=f"{number:032x}")
+        await catalog.create_database(row)
+        changes = await catalog.unwritten_changes(0)
+        await catalog.delete_database(row.uuid)
+        await catalog.unwritten_changes(changes[-1][0])
+
+    assert catalog._connection.execute("SELECT count(*) FROM deletions").get <= 1
+    await catalog.close()
+
+
+async def test_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "catalog.db"
+    catalog = SqliteCatalog(path)
+    catalog._connection.execute("PRAGMA user_version = 99")
+    await catalog.close()
+
+    with pytest.raises(ConfigurationError, match=r"version 99.*newer release"):
+        SqliteCatalog(path)
+
+
+async def test_foreign_sqlite_file_is_refused_untouched(tmp_path):
+    path = tmp_path / "other.db"
+    other = apsw.Connection(str(path))
+    other.execute("CREATE TABLE precious(x)")
+    other.close()
+
+    with pytest.raises(ConfigurationError, match="something else"):
+        SqliteCatalog(path)
+
+    other = apsw.Connection(str(path))
+    assert [row[0] for row in other.execute("SELECT name FROM sqlite_schema")] == ["precious"]
+    other.close()
+
+
+async def test_file_that_is_no_database_is_reported(tmp_path):
+    path = tmp_path / "catalog.db"
+    path.write_bytes(b"this is not a SQLite file at all" * 100)
+
+    with pytest.raises(CorruptionError, match=r"catalog\.db"):
+        SqliteCatalog(path)
+
+
+async def test_missing_folder_is_reported(tmp_path):
+    with pytest.raises(ConfigurationError, match="folder exists"):
+        SqliteCatalog(tmp_path / "nowhere" / "catalog.db")
+
+
+async def test_file_locked_by_somebody_else_is_retryable(tmp_path):
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+    catalog._connection.set_busy_timeout(1)
+    other = apsw.Connection(str(tmp_path / "catalog.db"))
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(RetryableError, match="locked"):
+        await catalog.create_database(ONE)
+    other.execute("ROLLBACK")
+    other.close()
+    await catalog.create_database(ONE)
+
+    assert await catalog.get_database("a") == ONE
+    await catalog.close()
+
+
+async def test_full_disk_is_reported_and_changes_nothing(tmp_path):
+    catalog = SqliteCatalog(":memory:")
+    pages = catalog._connection.execute("PRAGMA page_count").get
+    catalog._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(DiskFullError, match="free space"):
+        await catalog.create_database(replace(ONE, name="a" * 8000))
+
+    assert await catalog.list_databases() == []
+    await catalog.close()
+
+
+async def test_catalog_never_fsyncs_for_a_provision(tmp_path):
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+
+    assert catalog._connection.execute("PRAGMA journal_mode").get == "wal"
+    assert catalog._connection.execute("PRAGMA synchronous").get == 1
+    await catalog.close()
+
+
+async def test_provision_is_one_cheap_insert(tmp_path):
+    catalog = SqliteCatalog(tmp_path / "catalog.db")
+    rows = [Database(f"agent-{n}", os.urandom(16).hex(), os.urandom(8).hex(), n) for n in range(500)]
+    times_s = []
+    for row in rows:
+        started_s = time.perf_counter()
+        await catalog.create_database(row)
+        times_s.append(time.perf_counter() - started_s)
+
+    # Ten times what it takes on a quiet machine: fails when an fsync or a second transaction creeps in.
+    assert sorted(times_s)[250] < 150e-6
+    await catalog.close()
+
+
+async def test_due_branches_are_found_by_index():
+    catalog = SqliteCatalog(":memory:")
+    plan = catalog._connection.execute(
+        "EXPLAIN QUERY PLAN SELECT * FROM branches WHERE expires_at <= 5 ORDER BY expires_at LIMIT 5"
+    )
+
+    assert "USING INDEX branches_due" in " ".join(str(row[3]) for row in plan)
+    await catalog.close()

@@ -1,0 +1,253 @@
+import dataclasses
+import os
+
+import pytest
+
+from memoturnd.config import HOT_PROFILE_BYTES, Settings, help_markdown, help_text, hot_cap
+from memoturnd.errors import ConfigurationError
+from memoturnd.settings_table import SETTINGS, Address
+
+GIB = 1024**3
+
+
+def settings(**environ):
+    return Settings.from_env({f"MEMOTURN_{name}": value for name, value in environ.items()}, is_tty=False)
+
+
+def refused(**environ):
+    with pytest.raises(ConfigurationError) as caught:
+        settings(**environ)
+    return str(caught.value)
+
+
+def test_empty_environment_gives_the_documented_defaults():
+    got = settings()
+
+    assert str(got.data_dir) == "data"
+    assert got.listen == Address("127.0.0.1", 8080)
+    assert got.advertise == "http://127.0.0.1:8080"
+    assert got.object_store == "file://data/objects"
+    assert got.node_id == f"node-{os.getpid()}"
+    assert (got.durability, got.sync, got.auth) == ("local", "normal", "off")
+    assert (got.hot_cap, got.write_queue_depth, got.max_concurrency) == (50000, 256, 1024)
+    assert (got.request_timeout_s, got.max_body_bytes, got.control_rate) == (30.0, 33554432, 10.0)
+    assert (got.disk_budget_bytes, got.memory_budget_bytes) == (10 * GIB, GIB)
+    assert (got.warm_after_s, got.cold_after_s, got.sqlite_threads) == (60.0, 3600.0, 4)
+    assert (got.ship_interval_ms, got.ship_rate, got.ship_concurrency) == (200, 400.0, 16)
+    assert (got.unshipped_max_bytes, got.unshipped_max_age_s, got.unshipped_wait_s) == (
+        64 * 1024**2,
+        5.0,
+        5.0,
+    )
+    assert (got.log_level, got.log_format) == ("info", "json")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings().hot_cap = 1
+
+
+def test_each_variable_reaches_its_field():
+    given = {
+        "DATA_DIR": ("/srv/memoturn", "data_dir"),
+        "LISTEN": ("[::1]:9000", "listen"),
+        "OBJECT_STORE": ("mem://", "object_store"),
+        "HOT_CAP": ("11", "hot_cap"),
+        "WRITE_QUEUE_DEPTH": ("12", "write_queue_depth"),
+        "NODE_ID": ("node-a", "node_id"),
+        "ADVERTISE": ("http://node-a:8080", "advertise"),
+        "REQUEST_TIMEOUT": ("1.5", "request_timeout_s"),
+        "MAX_BODY_BYTES": ("4096", "max_body_bytes"),
+        "MAX_CONCURRENCY": ("13", "max_concurrency"),
+        "CONTROL_RATE": ("14.0", "control_rate"),
+        "DURABILITY": ("durable", "durability"),
+        "SYNC": ("full", "sync"),
+        "DISK_BUDGET_BYTES": ("2097152", "disk_budget_bytes"),
+        "MEMORY_BUDGET_BYTES": ("3145728", "memory_budget_bytes"),
+        "WARM_AFTER_S": ("0.5", "warm_after_s"),
+        "COLD_AFTER_S": ("16.0", "cold_after_s"),
+        "SHIP_INTERVAL_MS": ("17", "ship_interval_ms"),
+        "SHIP_RATE": ("18.0", "ship_rate"),
+        "SHIP_CONCURRENCY": ("19", "ship_concurrency"),
+        "UNSHIPPED_MAX_BYTES": ("2048", "unshipped_max_bytes"),
+        "UNSHIPPED_MAX_AGE_S": ("21.0", "unshipped_max_age_s"),
+        "UNSHIPPED_WAIT_S": ("22.0", "unshipped_wait_s"),
+        "SQLITE_THREADS": ("23", "sqlite_threads"),
+        "LOG_LEVEL": ("debug", "log_level"),
+        "LOG_FORMAT": ("console", "log_format"),
+        "AUTH": ("off", "auth"),
+    }
+    got = settings(**{name: text for name, (text, _) in given.items()})
+
+    assert {field: str(getattr(got, field)) for _, field in given.values()} == {
+        field: text for text, field in given.values()
+    }
+    assert {f"MEMOTURN_{name}" for name in given} == {setting.variable for setting in SETTINGS}
+    assert {field for _, field in given.values()} == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_derived_defaults_follow_what_is_set():
+    got = settings(DATA_DIR="/srv/m", LISTEN="localhost:9")
+
+    assert got.object_store == "file:///srv/m/objects"
+    assert got.advertise == "http://localhost:9"
+
+
+def test_log_format_follows_the_terminal():
+    assert Settings.from_env({}, is_tty=True).log_format == "console"
+    assert Settings.from_env({}, is_tty=False).log_format == "json"
+    assert Settings.from_env({"MEMOTURN_LOG_FORMAT": "json"}, is_tty=True).log_format == "json"
+
+
+@pytest.mark.parametrize("text", ["standard", "local"])
+def test_standard_and_local_durability_are_the_same(text):
+    assert settings(DURABILITY=text).durability == "local"
+
+
+def test_empty_value_counts_as_not_set():
+    assert settings(HOT_CAP="", NODE_ID="") == settings()
+
+
+def test_other_variables_and_those_of_clients_are_ignored():
+    environ = {"PATH": "/bin", "MEMOTURNED": "x"} | {
+        f"MEMOTURN_{name}": "x" for name in ("URL", "TOKEN", "PLATFORM_KEY", "SOURCE", "MCP_PORT", "MCP_HOST")
+    }
+
+    assert Settings.from_env(environ, is_tty=False) == settings()
+
+
+def test_unknown_variable_is_refused_with_a_suggestion():
+    assert "MEMOTURN_LISTN is not a setting; did you mean MEMOTURN_LISTEN?" in refused(LISTN="127.0.0.1:1")
+
+
+def test_far_off_variable_is_refused_without_a_suggestion():
+    message = refused(XYZZY_QQ="1")
+
+    assert "MEMOTURN_XYZZY_QQ is not a setting" in message
+    assert "did you mean" not in message
+
+
+def test_value_of_an_unknown_variable_is_not_shown():
+    assert "hush" not in refused(SECRET_KEY="hush")
+
+
+def test_every_problem_is_listed_at_once():
+    message = refused(HOT_CAP="many", SYNC="ful", LISTEN="0.0.0.0:8080", TYPO="1", DATA_DIR="/x", AUTH="on")
+
+    lines = message.splitlines()[1:]
+    assert len(lines) == 5
+    for fragment in (
+        "MEMOTURN_HOT_CAP='many'",
+        "did you mean full?",
+        "MEMOTURN_LISTEN",
+        "MEMOTURN_TYPO",
+        "control plane",
+    ):
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("HOT_CAP", "0"),
+        ("HOT_CAP", "-1"),
+        ("HOT_CAP", "1.5"),
+        ("HOT_CAP", "1_000"),
+        ("HOT_CAP", " 5"),
+        ("HOT_CAP", "५"),
+        ("HOT_CAP", "9" * 40),
+        ("REQUEST_TIMEOUT", "0"),
+        ("REQUEST_TIMEOUT", "nan"),
+        ("REQUEST_TIMEOUT", "inf"),
+        ("REQUEST_TIMEOUT", "1e3"),
+        ("REQUEST_TIMEOUT", "soon"),
+        ("CONTROL_RATE", "-1"),
+        ("SHIP_RATE", "0"),
+        ("DISK_BUDGET_BYTES", "10GB"),
+        ("DURABILITY", "Durable"),
+        ("SYNC", "off"),
+        ("LOG_LEVEL", "verbose"),
+        ("LOG_FORMAT", "xml"),
+        ("NODE_ID", "a b"),
+        ("NODE_ID", "a" * 129),
+        ("NODE_ID", "a\n"),
+        ("LISTEN", "8080"),
+        ("LISTEN", "127.0.0.1"),
+        ("LISTEN", "127.0.0.1:"),
+        ("LISTEN", "127.0.0.1:65536"),
+        ("LISTEN", "::1:8080"),
+        ("LISTEN", ":8080"),
+        ("LISTEN", "http://127.0.0.1:8080"),
+        ("ADVERTISE", "node-a:8080"),
+        ("ADVERTISE", "http://node-a:99999"),
+        ("ADVERTISE", "http://node-a/path"),
+        ("OBJECT_STORE", "s3://bucket"),
+        ("OBJECT_STORE", "./objects"),
+    ],
+)
+def test_bad_value_is_refused_naming_the_variable(name, text):
+    assert f"MEMOTURN_{name}={text!r}" in refused(**{name: text})
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0:8080", "[::]:8080", "192.168.1.5:8080", "example.com:80", "localhost.evil.com:1"]
+)
+def test_address_that_others_can_reach_is_refused_without_authentication(text):
+    message = refused(LISTEN=text)
+
+    assert "no authentication" in message
+    assert "127.0.0.1" in message
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:0", "127.8.8.8:1", "[::1]:8080", "localhost:8080"])
+def test_loopback_addresses_are_accepted(text):
+    got = settings(LISTEN=text)
+
+    assert str(got.listen) == text
+    assert got.advertise == f"http://{text}"
+
+
+@pytest.mark.parametrize("text", ["on", "OFF", "true"])
+def test_authentication_is_refused_as_not_in_this_release(text):
+    assert "arrives with the control plane" in refused(AUTH=text)
+
+
+def test_cold_before_warm_is_refused():
+    assert "MEMOTURN_COLD_AFTER_S=5 is below MEMOTURN_WARM_AFTER_S=10" in refused(
+        WARM_AFTER_S="10", COLD_AFTER_S="5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "nofile", "memory_bytes", "expected"),
+    [
+        (50, 1_000_000, 100 * GIB, 50),
+        (50_000, 1024, 100 * GIB, 128),
+        (50_000, 1_000_000, HOT_PROFILE_BYTES * 77, 77),
+        (50_000, -1, 100 * GIB, 50_000),
+        (50_000, 100, GIB, 1),
+        (50_000, 1_000_000, 1, 1),
+    ],
+)
+def test_hot_cap_is_the_least_of_setting_descriptors_and_memory(setting, nofile, memory_bytes, expected):
+    assert hot_cap(setting, nofile, memory_bytes) == expected
+
+
+def test_help_shows_every_setting_with_its_default_and_unit():
+    for text in (help_text(), help_markdown()):
+        for setting in SETTINGS:
+            assert setting.variable in text
+            assert setting.shown_default in text
+            assert setting.help.split()[0] in text
+    assert "MEMOTURN_SHIP_INTERVAL_MS  (default: 200 milliseconds)" in help_text()
+
+
+def test_help_has_no_line_wider_than_a_terminal():
+    assert max(len(line) for line in help_text().splitlines()) <= 100
+
+
+def test_every_default_parses():
+    for setting in SETTINGS:
+        assert setting.default or setting.derived
+        if setting.default:
+            setting.parse(setting.default)
