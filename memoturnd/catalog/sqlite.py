@@ -126,6 +126,13 @@ class SqliteCatalog:
                 return _database(*row)
         raise DatabaseNotFoundError(f"no database {name}: create it first")
 
+    async def get_database_by_uuid(self, uuid: str) -> Database:
+        """Return the database. Raises DatabaseNotFoundError."""
+        with self._translated():
+            for row in self._run(f"SELECT {_DATABASE} FROM databases WHERE uuid = ?", (uuid,)):
+                return _database(*row)
+        raise DatabaseNotFoundError(f"no database has the id {uuid}")
+
     async def list_databases(self, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
         """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
         with self._translated():

@@ -345,6 +345,23 @@ class Branch:
             self.txid = self.disk_bytes = 0
             return True
 
+    async def give_back(self) -> None:
+        """Release the closed branch: the next owner need not skip the txids that were reserved here."""
+        async with self._transition:
+            if self._conn is None:
+                await takeover.give_back(self)
+
+    async def sweep(self, op: WriteOp[int]) -> None:
+        """Run housekeeping as a write, where this node owns the branch; it does not count as use."""
+        owned = self.owned
+        if owned is None or self._fenced:
+            return
+        self.users += 1
+        try:
+            await owned.writer.submit(op, Work.POINT)
+        finally:
+            self.users -= 1
+
     async def destroy(self) -> None:
         """Drop the branch and its local files for good; what is queued fails with BranchNotFoundError."""
         self._gone = True

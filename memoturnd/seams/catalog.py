@@ -45,6 +45,10 @@ class Catalog(Protocol):
         """Return the database. Raises DatabaseNotFoundError."""
         ...
 
+    async def get_database_by_uuid(self, uuid: str) -> Database:
+        """Return the database. Raises DatabaseNotFoundError."""
+        ...
+
     async def list_databases(self, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
         """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
         ...

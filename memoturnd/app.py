@@ -1,0 +1,131 @@
+"""The composition: settings become a store, a catalog, leases, a node and an HTTP server, and come down in order."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from memoturnd.catalog.sqlite import SqliteCatalog
+from memoturnd.config import Settings
+from memoturnd.datadir import boot_id, lock_data_dir
+from memoturnd.http.app import create_app
+from memoturnd.leases.local import LocalLeases
+from memoturnd.node import running
+from memoturnd.seams.clock import SystemClock, SystemRandomness
+from memoturnd.seams.executor import PoolExecutor
+from memoturnd.stores.open import open_store, probe
+
+GRACE_S = 2
+"""How long requests under way may take to end when the node stops; shipping and closing come after."""
+_BACKLOG = 2048
+_log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to `serve`: uvicorn would raise them again before the node has drained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings) -> None:
+    """Run a node until SIGTERM or SIGINT, then stop accepting, ship, close and return.
+
+    Raises ConfigurationError for a data directory that another process holds or a store that is unusable,
+    OSError when the address cannot be bound.
+    """
+    loop = asyncio.get_running_loop()
+    with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
+        store = open_store(settings.object_store)
+        executor = PoolExecutor(settings.sqlite_threads)
+        catalog = SqliteCatalog(settings.data_dir / "registry.db")
+        leases = LocalLeases(settings.node_id, settings.advertise)
+        clock = SystemClock()
+        try:
+            await probe(store)
+            async with running(
+                settings,
+                store=store,
+                leases=leases,
+                catalog=catalog,
+                clock=clock,
+                randomness=SystemRandomness(),
+                executor=executor,
+                boot_id=boot_id(),
+            ) as node:
+                server = _Server(
+                    uvicorn.Config(
+                        create_app(node, settings, clock=clock),
+                        host=settings.listen.host,
+                        port=settings.listen.port,
+                        loop="none",
+                        http="httptools",
+                        lifespan="off",
+                        log_config=None,
+                        access_log=False,
+                        backlog=_BACKLOG,
+                        server_header=False,
+                        timeout_graceful_shutdown=GRACE_S,
+                    )
+                )
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, _stop, server, number)
+                _announce(settings)
+                await server.serve()
+                _log.info("draining")
+        finally:
+            await leases.close()
+            await catalog.close()
+            await store.close()
+            executor.close()
+    _log.info("stopped")
+
+
+def _stop(server: uvicorn.Server, number: int) -> None:
+    _log.info("stopping", signal=signal.Signals(number).name)
+    server.should_exit = True
+
+
+def _announce(settings: Settings) -> None:
+    survives = {
+        "normal": "kill -9, not power loss (MEMOTURN_SYNC=normal: COMMIT does not fsync)",
+        "full": "kill -9 and power loss (MEMOTURN_SYNC=full: every COMMIT fsyncs)",
+    }
+    _log.info(
+        "memoturnd is up",
+        url=f"http://{settings.listen}",
+        data_dir=str(settings.data_dir),
+        object_store=settings.object_store,
+        acknowledges=settings.durability,
+        a_local_write_survives=survives[settings.sync],
+        at_risk_when_the_disk_is_lost=f"up to {settings.unshipped_max_age_s:g} s, usually {settings.ship_interval_ms} ms",
+    )
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Send structured logs to stderr, as text for people or JSON for machines."""
+    level = getattr(logging, settings.log_level.upper())
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s")

@@ -1,0 +1,38 @@
+"""From a question in plain words to an FTS5 query. Pure."""
+
+import re
+from typing import Final
+
+TOKEN_LIMIT: Final = 64
+"""Most distinct words of a query that are searched for; the rest is ignored."""
+
+_TOKEN = re.compile(r"[^\W_]+")
+
+STOP_WORDS: Final = frozenset(
+    """a about above after again against all am an and any are as at be because been before being below
+    between both but by can could did do does doing don down during each few for from further had has have
+    having he her here hers herself him himself his how i if in into is it its itself just ll me might more
+    most must my myself no nor not now of off on once only or other our ours ourselves out over own re s
+    same shall she should so some such t than that the their theirs them themselves then there these they
+    this those through to too under until up us ve very was we were what when where which while who whom
+    why will with would you your yours yourself yourselves""".split()
+)
+
+
+def tokens(query: str) -> list[str]:
+    """Return the distinct words of `query` in order, without stop words unless it has no others."""
+    words = list(dict.fromkeys(word.lower() for word in _TOKEN.findall(query)))
+    telling = [word for word in words if word not in STOP_WORDS]
+    return (telling or words)[:TOKEN_LIMIT]
+
+
+def match_expression(words: list[str]) -> str:
+    """Return the FTS5 query that finds rows with any of `words`, which come from `tokens`."""
+    # A token has no quote in it, and quoted it is never an operator such as NEAR or NOT.
+    return " OR ".join(f'"{word}"' for word in words)
+
+
+def fts_query(query: str) -> str | None:
+    """Return an FTS5 query that finds rows with any telling word of `query`, None when it has no words."""
+    words = tokens(query)
+    return match_expression(words) if words else None

@@ -1,0 +1,356 @@
+"""Branch operations: fork, checkpoint, rewind and its undo, sync, delete. All are durable when they return.
+
+A fork is three small swaps and no data: the register gets the name, the parent a pin, the child a manifest
+that names the parent's objects. They land in that order, so that whoever walks the database from its
+register finds every branch, and no fork exists whose parent does not know of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memoturnd.core import manifest as transitions
+from memoturnd.core import names
+from memoturnd.core import register as registers
+from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
+from memoturnd.core.register import RegisteredBranch
+from memoturnd.engine import schema
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.connection import ProfileConnection, open_connection
+from memoturnd.engine.databases import Registers
+from memoturnd.engine.ownership import BranchRef, Owned
+from memoturnd.engine.services import Services
+from memoturnd.engine.tiers import Tiers
+from memoturnd.errors import (
+    AlreadyExistsError,
+    BranchNotFoundError,
+    ConflictError,
+    InvalidRequestError,
+    PreconditionFailedError,
+)
+from memoturnd.replication.restore import restore, round_entry
+from memoturnd.seams.catalog import MAIN, BranchRow, Database
+from memoturnd.seams.object_store import ObjectMissingError
+
+
+@dataclass(frozen=True, slots=True)
+class BranchCreated:
+    """A new branch; `expires_at` is unix ms on a burner."""
+
+    branch: str
+    parent: str
+    fork_txid: int
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCheckpoint:
+    """A checkpoint; `created_at` is unix ms."""
+
+    name: str
+    txid: int
+    created_at: int
+    durable_txid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """A rewind: commit `txid` made the state that of `rewound_to`; `undo_txid` is the head before it."""
+
+    rewound_to: int
+    txid: int
+    epoch: int
+    undo_txid: int
+    durable_txid: int
+
+
+class Branching:
+    """Operations on the branches of databases."""
+
+    def __init__(self, services: Services, tiers: Tiers, files: Registers) -> None:
+        self._services = services
+        self._tiers = tiers
+        self._registers = files
+
+    async def find(self, db_name: str, branch: str = MAIN) -> Branch:
+        """Return a branch by name. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        database = await self._services.catalog.get_database(db_name)
+        if branch == MAIN:
+            return self._tiers.get(BranchRef(database, database.main_branch_id, MAIN))
+        row = await self._services.catalog.get_branch(database.uuid, names.branch(branch))
+        return self._tiers.get(BranchRef(database, row.branch_id, branch))
+
+    async def create(
+        self,
+        db_name: str,
+        name: str,
+        *,
+        from_branch: str = MAIN,
+        at: str | None = None,
+        ttl_s: int | None = None,
+    ) -> BranchCreated:
+        """Fork `from_branch` at its head, or at `at`: a checkpoint or a retained txid.
+
+        Raises AlreadyExistsError, BranchNotFoundError, ConflictError for a txid that cannot be restored.
+        """
+        names.branch(name)
+        parent = await self.find(db_name, from_branch)
+        if name == MAIN:
+            raise AlreadyExistsError(f"every database has a branch {MAIN}; choose another name")
+        parent.users += 1
+        try:
+            return await self._fork(parent, name, at, ttl_s)
+        finally:
+            parent.leave()
+
+    async def _fork(self, parent: Branch, name: str, at: str | None, ttl_s: int | None) -> BranchCreated:
+        services, database = self._services, parent.ref.database
+        source = await self._shipped(parent)
+        txid = source.head_txid if at is None else transitions.resolve(source, at)
+        head_at, checksum = await round_entry(
+            services.store, source, txid, timeout_s=services.store_timeout_s
+        )
+        now_ms = services.clock.now_ms()
+        expires_at = None if ttl_s is None else now_ms + 1000 * ttl_s
+        register = await self._registers.ensure(database)
+        branch_id = await self._branch_id(database, name)
+        entry = RegisteredBranch(branch_id, now_ms, parent.ref.name, txid, expires_at)
+        await register.update(lambda r: registers.add_branch(r, name, entry))
+        pinned = await parent.manifests.update(lambda m: transitions.pin(m, branch_id, Pin(name, txid)))
+        child = transitions.fork(
+            pinned,
+            branch_id=branch_id,
+            branch=name,
+            txid=txid,
+            head_at=head_at,
+            head_checksum=checksum,
+            created_at=now_ms,
+            expires_at=expires_at,
+        )
+        await services.manifest_file(database.uuid, branch_id).create(child)
+        await services.catalog.put_branch(
+            BranchRow(database.uuid, branch_id, name, parent.ref.name, txid, now_ms, expires_at)
+        )
+        return BranchCreated(name, parent.ref.name, txid, expires_at)
+
+    async def _branch_id(self, database: Database, name: str) -> str:
+        """Return the id for a new branch: that of a fork of this name that was cut off half way, else a new one."""
+        register = await self._registers.get(database.uuid).load()
+        known = register.branches.get(name) if register is not None else None
+        if known is None:
+            return self._services.randomness.hex(8)
+        if await self._services.manifest_file(database.uuid, known.id).load() is not None:
+            raise AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
+        await self._registers.get(database.uuid).update(
+            lambda r: registers.remove_branch(r, name, known.id)
+        )
+        return known.id
+
+    async def _shipped(self, branch: Branch) -> Manifest:
+        """Return the manifest with everything in it that was committed so far."""
+        owned = branch.owned
+        if owned is None and branch.files.exists() and not branch.hot:
+            await branch.wake()  # an earlier process may have left commits that are not shipped
+            owned = branch.owned
+        if owned is None and await branch.manifests.load() is None:
+            owned = await branch.own()
+        if owned is not None and owned.shipper.dirty_since_s is not None:
+            await owned.shipper.ship()
+        current = await branch.manifests.load(fresh=owned is None)
+        if current is None:
+            raise BranchNotFoundError(f"{branch.ref} was deleted")
+        return current
+
+    async def list(self, db_name: str) -> Sequence[BranchRow]:
+        """Return the branches other than main, by name. Raises DatabaseNotFoundError."""
+        database = await self._services.catalog.get_database(db_name)
+        return await self._services.catalog.list_branches(database.uuid)
+
+    async def delete(self, db_name: str, name: str) -> None:
+        """Delete a branch; no error when there is none. Raises InvalidRequestError for main."""
+        if name == MAIN:
+            raise InvalidRequestError(f"branch {MAIN} cannot be deleted: delete the database instead")
+        database = await self._services.catalog.get_database(db_name)
+        try:
+            row = await self._services.catalog.get_branch(database.uuid, names.branch(name))
+        except BranchNotFoundError:
+            return
+        await self.drop(row)
+
+    async def drop(self, row: BranchRow) -> None:
+        """Delete a branch that the catalog has: local files, manifest, register entry, the parent's pin, row."""
+        services = self._services
+        database = await services.catalog.get_database_by_uuid(row.db_uuid)
+        branch = self._tiers.get(BranchRef(database, row.branch_id, row.name))
+        await branch.destroy()
+        self._tiers.forget(branch)
+        await services.store.delete(branch.manifests.key)
+        register = self._registers.get(database.uuid)
+        await register.update(lambda r: registers.remove_branch(r, row.name, row.branch_id))
+        try:
+            parent = await self.find(database.name, row.parent)
+            await parent.manifests.update(lambda m: transitions.unpin(m, row.branch_id))
+        except (BranchNotFoundError, ObjectMissingError):
+            pass  # the parent is gone, and its pins with it
+        await services.catalog.delete_branch(database.uuid, row.name)
+
+    # ---- checkpoints
+
+    async def checkpoint(self, db_name: str, branch: str, name: str) -> NamedCheckpoint:
+        """Ship, and name the head. A name that exists moves. Raises InvalidRequestError."""
+        names.checkpoint(name)
+        target = await self.find(db_name, branch)
+        async with _Use(target) as owned:
+            now_ms = self._services.clock.now_ms()
+            made: list[Checkpoint] = []
+
+            def mark(m: Manifest) -> Manifest:
+                made.append(Checkpoint(m.head_txid, now_ms))
+                return transitions.set_checkpoint(m, name, made[-1])
+
+            durable_txid = await owned.shipper.ship(then=mark)
+            return NamedCheckpoint(name, made[-1].txid, now_ms, durable_txid)
+
+    async def checkpoints(self, db_name: str, branch: str) -> Sequence[NamedCheckpoint]:
+        """Return the branch's checkpoints, oldest txid first."""
+        current = await self._manifest(await self.find(db_name, branch))
+        if current is None:
+            return []
+        rows = [
+            NamedCheckpoint(name, c.txid, c.created_at, current.head_txid)
+            for name, c in current.checkpoints.items()
+        ]
+        return sorted(rows, key=lambda c: (c.txid, c.name))
+
+    async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
+        """Drop a checkpoint. Raises BranchNotFoundError when the branch has none of that name."""
+        target = await self.find(db_name, branch)
+        if await self._manifest(target) is None:
+            raise BranchNotFoundError(f"branch {branch} has no checkpoint {name!r}")
+        await target.manifests.update(lambda m: transitions.delete_checkpoint(m, name))
+
+    async def _manifest(self, branch: Branch) -> Manifest | None:
+        current = await branch.manifests.load(fresh=branch.owned is None)
+        if current is None and not branch.is_main:
+            raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage")
+        return current
+
+    # ---- rewind
+
+    async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:
+        """Make the state that of a checkpoint or retained txid again, as a new commit.
+
+        What comes after that point stays in history. Raises BranchNotFoundError for an unknown checkpoint,
+        ConflictError for a txid that cannot be restored.
+        """
+        target = await self.find(db_name, branch)
+        async with _Use(target) as owned:
+            await owned.shipper.ship()
+            current = await self._manifest(target)
+            if current is None:
+                raise ConflictError(f"{target.ref} has no history to rewind to")
+            return await self._rewind(target, owned, current, transitions.resolve(current, to))
+
+    async def undo_rewind(self, db_name: str, branch: str) -> Rewound:
+        """Bring back the state from before the last rewind, as a new commit; doing it twice redoes the rewind.
+
+        Raises ConflictError when there was no rewind, or commits came after it.
+        """
+        target = await self.find(db_name, branch)
+        async with _Use(target) as owned:
+            await owned.shipper.ship()
+            current = await self._manifest(target)
+            last = current.rewinds[-1] if current is not None and current.rewinds else None
+            if current is None or last is None:
+                raise ConflictError(f"{target.ref} was never rewound: there is nothing to undo")
+            if last.txid != current.head_txid:
+                raise ConflictError(
+                    f"{target.ref} has commits after its last rewind (txid {last.txid}), which an undo would drop; "
+                    f'to go back all the same, rewind to "{last.from_txid}"'
+                )
+            return await self._rewind(target, owned, current, last.from_txid)
+
+    async def _rewind(self, branch: Branch, owned: Owned, current: Manifest, txid: int) -> Rewound:
+        services = self._services
+        past = branch.files.folder / f"past-{services.randomness.hex(4)}.db"
+        try:
+            await restore(
+                services.store,
+                current,
+                txid,
+                past,
+                executor=services.executor,
+                timeout_s=services.store_timeout_s,
+                fsync=False,
+            )
+            async with branch.gate:
+                from_txid = branch.txid
+                now_ms = owned.writer.round_time_ms()
+                new_txid = owned.writer.next_txid
+                if new_txid > branch.ceiling:
+                    raise ConflictError(f"{branch.ref} has no room for another commit yet; try again")
+                await services.executor.run(
+                    lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch)
+                )
+                owned.writer.note_commit(now_ms, 1)
+        finally:
+            for leftover in past.parent.glob(past.name + "*"):
+                leftover.unlink(missing_ok=True)
+        note = Rewind(new_txid, txid, from_txid, now_ms)
+        durable_txid = await owned.shipper.ship(
+            then=lambda m: transitions.record_rewind(m, note, epoch=owned.epoch)
+        )
+        return Rewound(txid, new_txid, owned.epoch, from_txid, durable_txid)
+
+    async def sync(self, db_name: str, branch: str, txid: int | None = None) -> int:
+        """Ship what is committed, up to `txid` at least, and return the durable txid.
+
+        Raises PreconditionFailedError when the branch is not at `txid` yet, StoreUnavailableError.
+        """
+        target = await self.find(db_name, branch)
+        target.users += 1
+        try:
+            current = await self._shipped(target) if target.owned or target.files.exists() else None
+            if current is None:
+                current = await self._manifest(target)
+            head_txid = current.head_txid if current is not None else 0
+            if txid is not None and txid > head_txid:
+                raise PreconditionFailedError(
+                    f"{target.ref} is at txid {head_txid}, not at {txid}; check that the txid came from this branch"
+                )
+            return head_txid
+        finally:
+            target.leave()
+
+
+def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: int) -> None:
+    """Commit the state in the file `past` into the live database as round `txid`: one atomic commit."""
+    source = open_connection(str(past), read_only=False, sync="normal", cache_kib=256)
+    try:
+        source.execute("BEGIN IMMEDIATE")
+        meta = schema.read_meta(source)
+        schema.migrate(source, meta)
+        schema.write_meta(source, txid, at_ms, epoch)
+        source.execute("COMMIT")
+        with live.backup("main", source, "main") as backup:
+            backup.step(-1)
+    finally:
+        source.close()
+
+
+class _Use:
+    """Counts as a user of a branch that this node owns, so that it stays open."""
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch
+
+    async def __aenter__(self) -> Owned:
+        self._branch.users += 1
+        try:
+            return self._branch.owned or await self._branch.own()
+        except BaseException:
+            self._branch.leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._branch.leave()

@@ -1,0 +1,143 @@
+"""What keeps the catalog's databases safe beyond the node's disk, and brings them back.
+
+A written database is described by its own `database.json`. One that was created and never written exists
+only in the catalog: its creation is exported as a small immutable object under `v1/_catalog/changes/` within
+a second. A node that starts with an empty catalog on a store that has data rebuilds it from both.
+"""
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import structlog
+
+from memoturnd.core import layout, register
+from memoturnd.core.register import Register
+from memoturnd.engine.services import Services
+from memoturnd.errors import AlreadyExistsError, CorruptionError, MemoturnError
+from memoturnd.seams.catalog import MAIN, BranchRow, Database
+
+EXPORT_S = 1.0
+_BATCH = 1000
+_COMPACT_OBJECTS = 100
+_log = structlog.get_logger(__name__)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One exported change: `op` is `created` or `deleted`; `created_at` is unix ms."""
+
+    op: str
+    name: str
+    uuid: str
+    main_branch_id: str
+    created_at: int
+
+
+class CatalogExport:
+    """Exports never-written databases, and rebuilds a lost catalog."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._exported = 0
+        self._keys: list[str] = []
+
+    async def run(self) -> None:
+        """Export for ever."""
+        while True:
+            await self._services.clock.sleep(EXPORT_S)
+            try:
+                await self.export()
+            except MemoturnError as error:
+                _log.warning("catalog export failed; it is tried again", error=str(error))
+
+    async def export(self) -> int:
+        """Export what changed since the last call and return how many changes that were."""
+        total = 0
+        while changes := await self._services.catalog.unwritten_changes(self._exported, limit=_BATCH):
+            rows = [Change(op, d.name, d.uuid, d.main_branch_id, d.created_at) for _, op, d in changes]
+            await self._put(rows)
+            self._exported = changes[-1][0]
+            total += len(rows)
+        if len(self._keys) > _COMPACT_OBJECTS:
+            await self._compact()
+        return total
+
+    async def _put(self, rows: list[Change]) -> None:
+        now_ms = self._services.clock.now_ms()
+        key = f"{layout.catalog_changes_prefix()}{now_ms:013d}-{self._services.randomness.hex(8)}.json"
+        await self._services.put(key, msgspec.json.encode(rows))
+        self._keys.append(key)
+
+    async def _compact(self) -> None:
+        """Write every never-written database that still exists anew, then drop what that replaces."""
+        replaced, self._keys = self._keys, []
+        after = 0
+        while changes := await self._services.catalog.unwritten_changes(after, limit=_BATCH):
+            rows = [
+                Change(op, d.name, d.uuid, d.main_branch_id, d.created_at)
+                for _, op, d in changes
+                if op == "created"
+            ]
+            if rows:
+                await self._put(rows)
+            after = changes[-1][0]
+        for key in replaced:
+            await self._services.store.delete(key)
+
+    async def start(self) -> int:
+        """Rebuild the catalog if it is empty, and return how many databases came back."""
+        restored = 0
+        if not await self._services.catalog.list_databases(limit=1):
+            restored = await self._rebuild()
+        async for info in self._services.store.list(layout.catalog_changes_prefix()):
+            self._keys.append(info.key)
+        return restored
+
+    async def _rebuild(self) -> int:
+        catalog = self._services.catalog
+        restored = 0
+        async for found in self._registers():
+            if found.state != "live" or MAIN not in found.branches:
+                continue
+            main_id = found.branches[MAIN].id
+            await catalog.create_database(
+                Database(found.name, found.uuid, main_id, found.created_at, written=True)
+            )
+            for name, branch in found.branches.items():
+                if name != MAIN:
+                    await catalog.put_branch(
+                        BranchRow(
+                            found.uuid, branch.id, name, branch.parent, branch.fork_txid,
+                            branch.created_at, branch.expires_at,
+                        )
+                    )  # fmt: skip
+            restored += 1
+        return restored + await self._rebuild_unwritten()
+
+    async def _rebuild_unwritten(self) -> int:
+        catalog, waiting = self._services.catalog, {}
+        async for info in self._services.store.list(layout.catalog_changes_prefix()):
+            blob = await self._services.store.get(info.key)
+            for change in msgspec.json.decode(blob.data, type=list[Change]):
+                if change.op == "created":
+                    waiting[change.uuid] = change
+                else:
+                    waiting.pop(change.uuid, None)
+        restored = 0
+        for change in waiting.values():
+            try:
+                await catalog.create_database(
+                    Database(change.name, change.uuid, change.main_branch_id, change.created_at)
+                )
+                restored += 1
+            except AlreadyExistsError:
+                continue  # it was written after its export: its register has it already
+        return restored
+
+    async def _registers(self) -> AsyncIterator[Register]:
+        async for info in self._services.store.list(f"{layout.ROOT}/"):
+            if info.key.endswith("/database.json"):
+                blob = await self._services.store.get(info.key)
+                try:
+                    yield register.decode(blob.data)
+                except CorruptionError as error:
+                    _log.error("database left out of the catalog", key=info.key, error=str(error))

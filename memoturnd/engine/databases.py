@@ -1,0 +1,148 @@
+"""Databases: created as a catalog row, registered in object storage with their first write, deleted whole."""
+
+import asyncio
+from collections import OrderedDict
+
+from memoturnd.core import layout, names
+from memoturnd.core.register import Register, RegisteredBranch, mark_deleted
+from memoturnd.engine.services import Services
+from memoturnd.engine.tiers import Tiers
+from memoturnd.errors import (
+    AlreadyExistsError,
+    CorruptionError,
+    DatabaseNotFoundError,
+    StoreUnavailableError,
+)
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.catalog import MAIN, Database
+
+_REGISTERS_KEPT = 256
+_PARALLEL_DELETES = 16
+
+
+class Registers:
+    """The `database.json` files that this node has used lately, at most 256."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._files: OrderedDict[str, SwapFile[Register]] = OrderedDict()
+
+    def get(self, uuid: str) -> SwapFile[Register]:
+        """Return the register of a database as a compare-and-swap file."""
+        file = self._files.get(uuid)
+        if file is None:
+            file = self._files[uuid] = self._services.register_file(uuid)
+            if len(self._files) > _REGISTERS_KEPT:
+                self._files.popitem(last=False)
+        self._files.move_to_end(uuid)
+        return file
+
+    def forget(self, uuid: str) -> None:
+        """Drop the register of a deleted database."""
+        self._files.pop(uuid, None)
+
+    async def ensure(self, database: Database) -> SwapFile[Register]:
+        """Return the register, creating it at the database's first write.
+
+        Raises DatabaseNotFoundError for a database that is being deleted, CorruptionError when the object
+        store does not have the register of a database that was written before.
+        """
+        file = self.get(database.uuid)
+        known = await file.load()
+        if known is None:
+            if database.written:
+                raise CorruptionError(
+                    f"the object store has no {file.key}, although database {database.name} was written; "
+                    "check that MEMOTURN_OBJECT_STORE is the store it was written to"
+                )
+            main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
+            new = Register(
+                uuid=database.uuid, name=database.name, created_at=database.created_at, branches={MAIN: main}
+            )
+            await file.create(new)
+            await self._services.catalog.mark_written(database.uuid)
+            known = await file.load()
+        if known is None or known.state != "live":
+            raise DatabaseNotFoundError(f"database {database.name} is being deleted")
+        return file
+
+
+class Databases:
+    """Create, look up, list and delete databases."""
+
+    def __init__(self, services: Services, tiers: Tiers, registers: Registers) -> None:
+        self._services = services
+        self._tiers = tiers
+        self._registers = registers
+
+    async def create(self, name: str) -> Database:
+        """Create a database: one catalog row, no file. Raises AlreadyExistsError, InvalidRequestError."""
+        return await self._insert(names.new_database(name))
+
+    async def get(self, name: str) -> Database:
+        """Return the database. Raises DatabaseNotFoundError."""
+        return await self._services.catalog.get_database(name)
+
+    async def list(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
+        """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
+        return await self._services.catalog.list_databases(prefix=prefix, after=after, limit=limit)
+
+    async def ensure_profile(self, namespace: str, profile: str) -> Database:
+        """Return the database of a profile, creating it where absent. Raises InvalidRequestError."""
+        name = names.profile_database(namespace, profile)
+        try:
+            return await self.get(name)
+        except DatabaseNotFoundError:
+            pass
+        try:
+            return await self._insert(name)
+        except AlreadyExistsError:  # somebody else was faster
+            return await self.get(name)
+
+    async def _insert(self, name: str) -> Database:
+        randomness = self._services.randomness
+        database = Database(name, randomness.hex(16), randomness.hex(8), self._services.clock.now_ms())
+        await self._services.catalog.create_database(database)
+        return database
+
+    async def delete(self, name: str) -> None:
+        """Delete a database with all its branches, locally and in object storage, for good.
+
+        May be repeated after a failure until it succeeds. Raises DatabaseNotFoundError, StoreUnavailableError.
+        """
+        services = self._services
+        database = await self.get(name)
+        branch_ids = [database.main_branch_id]
+        branch_ids += [row.branch_id for row in await services.catalog.list_branches(database.uuid)]
+        for branch_id in branch_ids:
+            branch = self._tiers.peek(branch_id)
+            if branch is not None:
+                await branch.destroy()
+                self._tiers.forget(branch)
+        register = self._registers.get(database.uuid)
+        if await register.load(fresh=True) is not None:
+            await register.update(mark_deleted)
+            await self._delete_objects(database.uuid)
+        self._registers.forget(database.uuid)
+        await services.catalog.delete_database(database.uuid)
+
+    async def _delete_objects(self, uuid: str) -> None:
+        """Delete every object of the database, its register last, so that a failure can be taken up again."""
+        services = self._services
+        register_key = layout.register_key(uuid)
+        gate = asyncio.Semaphore(_PARALLEL_DELETES)
+
+        async def one(key: str) -> None:
+            async with gate, asyncio.timeout(services.store_timeout_s):
+                await services.store.delete(key)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for info in services.store.list(layout.database_prefix(uuid)):
+                    if info.key != register_key:
+                        group.create_task(one(info.key))
+            await one(register_key)
+        except* (StoreUnavailableError, TimeoutError) as errors:
+            raise StoreUnavailableError(
+                "the database's objects could not all be deleted; send the DELETE again to finish it"
+            ) from errors

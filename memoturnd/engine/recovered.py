@@ -1,0 +1,64 @@
+"""Keeping a local state that the chain went on without: branch `recovered-{epoch}`, never dropped silently."""
+
+from memoturnd.core import layout, manifest
+from memoturnd.core import register as registers
+from memoturnd.core.manifest import Manifest, Parent
+from memoturnd.core.register import Register, RegisteredBranch
+from memoturnd.engine.services import Services
+from memoturnd.replication.snapshot import make_snapshot
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.catalog import BranchRow
+
+
+async def keep_as_branch(
+    services: Services,
+    register: SwapFile[Register],
+    path: str,
+    source: Manifest,
+    txid: int,
+    at_ms: int,
+    epoch: int,
+) -> str:
+    """Ship the whole state of the file at `path` (no log left in it) as a new branch, and return its name.
+
+    `source` is the branch that it was written on, `epoch` the ownership under which it was. Raises
+    StoreUnavailableError; the local file then stays for another try.
+    """
+    branch_id = services.randomness.hex(8)
+    now_ms = services.clock.now_ms()
+    data, ref, _ = await services.executor.run(
+        lambda: make_snapshot(
+            path, page_size=source.page_size, txid=txid, at_ms=at_ms, epoch=epoch, branch_id=branch_id
+        )
+    )
+    known = await register.load(fresh=True)
+    taken = known.branches if known is not None else {}
+    name = f"recovered-{epoch}"
+    while name in taken:
+        name = f"recovered-{epoch}-{branch_id[:4]}"
+    await register.update(
+        lambda r: registers.add_branch(
+            r, name, RegisteredBranch(branch_id, now_ms, source.branch, source.head_txid)
+        )
+    )
+    await services.put(layout.object_key(source.db, ref), data)
+    kept = manifest.replace(
+        Manifest(
+            db=source.db,
+            branch_id=branch_id,
+            branch=name,
+            created_at=now_ms,
+            parent=Parent(source.branch_id, source.branch, 0),
+            page_size=source.page_size,
+        ),
+        snapshots=(ref,),
+        head_txid=txid,
+        head_at=at_ms,
+        head_checksum=ref.after,
+        txid_ceiling=txid,
+    )
+    await services.manifest_file(source.db, branch_id).create(kept)
+    await services.catalog.put_branch(
+        BranchRow(source.db, branch_id, name, source.branch, source.head_txid, now_ms, None)
+    )
+    return name

@@ -1,0 +1,66 @@
+"""What is due by the clock: burners that expire, and rows past their time in the branches that are open.
+
+Expired branches come from an index by due time; expired rows are swept only in branches that this node has
+open for writing, a few hundred rows at a time. Reads never show what has expired, swept or not.
+"""
+
+import structlog
+
+from memoturnd.engine.branching import Branching
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.engine.services import Services
+from memoturnd.engine.tiers import Tiers
+from memoturnd.errors import DatabaseNotFoundError, MemoturnError
+from memoturnd.surfaces.memories import sweep_expired
+
+BURNER_S = 5.0
+ROWS_S = 30.0
+_ROWS_PER_SWEEP = 500
+_log = structlog.get_logger(__name__)
+
+
+class Housekeeping:
+    """The node's periodic work on data."""
+
+    def __init__(self, services: Services, tiers: Tiers, branches: Branching) -> None:
+        self._services = services
+        self._tiers = tiers
+        self._branches = branches
+
+    async def run(self) -> None:
+        """Work for ever."""
+        rows_due_s = self._services.clock.monotonic_s() + ROWS_S
+        while True:
+            await self._services.clock.sleep(BURNER_S)
+            await self.delete_burners()
+            if self._services.clock.monotonic_s() >= rows_due_s:
+                await self.sweep_rows()
+                rows_due_s = self._services.clock.monotonic_s() + ROWS_S
+
+    async def delete_burners(self) -> int:
+        """Delete the branches whose time has come, and return how many."""
+        deleted = 0
+        for row in await self._services.catalog.due_branches(self._services.clock.now_ms()):
+            try:
+                await self._branches.drop(row)
+                deleted += 1
+            except DatabaseNotFoundError:
+                continue
+            except MemoturnError as error:
+                _log.warning("burner not deleted; it is tried again", branch=row.name, error=str(error))
+        return deleted
+
+    async def sweep_rows(self) -> None:
+        """Delete expired rows of the branches that are open for writing and not in use right now."""
+        for branch in self._tiers.hot():
+            if branch.owned is None or branch.users:
+                continue
+            try:
+                await branch.sweep(_sweep)
+            except MemoturnError as error:
+                _log.warning("expired rows not swept", branch=str(branch.ref), error=str(error))
+
+
+def _sweep(conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
+    swept = sweep_expired(conn, now_ms, _ROWS_PER_SWEEP)
+    return swept, swept > 0

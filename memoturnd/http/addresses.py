@@ -1,0 +1,60 @@
+"""From a request's address to the branch that it means. Every name is checked before it goes any further."""
+
+from memoturnd.core import names
+from memoturnd.errors import DatabaseNotFoundError
+from memoturnd.http.call import Call
+from memoturnd.http.ports import BranchProfile, Node
+
+
+def database_of(call: Call) -> tuple[str, str]:
+    """Return the database and branch of `{db}`, which is `name` or `name@branch`. Raises InvalidRequestError."""
+    return names.parse_spec(call.params["db"])
+
+
+def branch_of(call: Call) -> str:
+    """Return the checked `{branch}` of the path. Raises InvalidRequestError."""
+    return names.branch(call.params["branch"])
+
+
+def namespace(call: Call) -> str:
+    """Return the checked `{ns}` of a memory route. Raises InvalidRequestError."""
+    return names.namespace(call.params["ns"])
+
+
+def profile_of(call: Call) -> tuple[str, str]:
+    """Return the database and branch of a memory route. Raises InvalidRequestError."""
+    database = names.profile_database(call.params["ns"], call.params["profile"])
+    branch = call.branch
+    return database, branch if branch == names.MAIN_BRANCH else names.branch(branch)
+
+
+async def open_database(call: Call) -> BranchProfile:
+    """Return the branch that `{db}` addresses. Raises DatabaseNotFoundError, BranchNotFoundError."""
+    name, branch = database_of(call)
+    return await call.node.profile(name, branch)
+
+
+async def open_profile(call: Call) -> BranchProfile:
+    """Return the branch that a memory route addresses. Raises DatabaseNotFoundError, BranchNotFoundError."""
+    name, branch = profile_of(call)
+    return await call.node.profile(name, branch)
+
+
+async def open_or_create_profile(call: Call) -> BranchProfile:
+    """Like `open_profile`, but register the profile when it is absent and its main branch is addressed."""
+    name, branch = profile_of(call)
+    try:
+        return await call.node.profile(name, branch)
+    except DatabaseNotFoundError:
+        if branch != names.MAIN_BRANCH:
+            raise
+    await call.node.databases.ensure_profile(call.params["ns"], call.params["profile"])
+    return await call.node.profile(name, branch)
+
+
+async def caught_up(node: Node, name: str, branch: str, min_txid: int) -> BranchProfile:
+    """Return a branch once it has reached `min_txid`. Raises PreconditionFailedError when it does not in time."""
+    profile = await node.profile(name, branch)
+    if min_txid > 0:
+        await profile.read(lambda _connection, _now_ms: None, min_txid=min_txid)
+    return profile

@@ -1,0 +1,206 @@
+"""The application: one Starlette router in front of the route table, and what every request passes through.
+
+In order: find the route, pass the gates (slot, control rate), read the body within its limit, run the handler
+under the request's deadline, turn whatever it raised into the error envelope, send, measure.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import quote
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match, Router
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from memoturnd.errors import MemoturnError, MethodNotAllowedError, NotFoundError, OverloadedError, RequestTimeoutError
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, status_of
+from memoturnd.http.gates import InFlight, TokenBucket
+from memoturnd.http.ports import HttpSettings, Node
+from memoturnd.http.routes import ROUTES, Body, Kind, Route
+from memoturnd.http.tree import Tree
+from memoturnd.metrics import Metrics
+from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
+
+SMALL_BODY_BYTES: Final = 1 << 20
+"""Largest body of a route that carries no data to store."""
+
+_SERVER_ERROR: Final = 500
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_UNMATCHED: Final = "unmatched"
+_log = structlog.get_logger("memoturnd.http")
+
+
+def create_app(
+    node: Node,
+    settings: HttpSettings,
+    *,
+    lifespan: Lifespan[Any] | None = None,
+    clock: Clock | None = None,
+    randomness: Randomness | None = None,
+    routes: Iterable[Route] = ROUTES,
+) -> ASGIApp:
+    """Build the ASGI application that serves `node`."""
+    api = Api(node, settings, clock or SystemClock(), randomness or SystemRandomness(), routes)
+    return Router([api], redirect_slashes=False, lifespan=lifespan)
+
+
+class Api(BaseRoute):
+    """The one Starlette route: takes every HTTP request, whatever its path."""
+
+    def __init__(
+        self, node: Node, settings: HttpSettings, clock: Clock, randomness: Randomness, routes: Iterable[Route]
+    ) -> None:
+        self._node = node
+        self._clock = clock
+        self._randomness = randomness
+        self._tree = Tree(routes)
+        self._timeout_s = settings.request_timeout_s
+        self._limits_bytes = {
+            Body.SMALL: min(SMALL_BODY_BYTES, settings.max_body_bytes),
+            Body.LARGE: settings.max_body_bytes,
+            Body.RAW: settings.max_body_bytes,
+        }
+        self._control = TokenBucket(settings.control_rate, clock)
+        self._slots = InFlight(settings.max_concurrency)
+        self._shed = node.metrics.shed
+        self._timers = _Timers(node.metrics)
+        _show(self._slots, node.metrics)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Take every HTTP request."""
+        return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises nothing: every failure is an answer."""
+        started_s = self._clock.monotonic_s()
+        request_id = self._request_id(scope["headers"])
+        try:
+            template, answer = await self._answer(scope, receive, request_id)
+        except ClientDisconnect:
+            return
+        answer.headers.append((b"memoturn-request-id", request_id))
+        await _send(answer, send, with_body=scope["method"] != "HEAD")
+        self._timers.observe(template, scope["method"], answer.status, self._clock.monotonic_s() - started_s)
+
+    async def _answer(self, scope: Scope, receive: Receive, request_id: bytes) -> tuple[str, Answer]:
+        template = _UNMATCHED
+        try:
+            found = self._tree.find(scope.get("raw_path") or quote(scope["path"]).encode())
+            if found is None:
+                raise NotFoundError("nothing is served at this path; check it against the API reference")
+            by_method, params = found
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            route = by_method.get(method)
+            template = next(iter(by_method.values())).template
+            if route is None:
+                return template, _method_not_allowed(scope["method"], by_method)
+            call = Call(self._node, params, scope)
+            return template, await self._pass_gates(route, call, receive)
+        except MemoturnError as error:
+            if status_of(error) == _SERVER_ERROR:
+                return template, self._internal(error, template, request_id)
+            return template, error_reply(error)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered with 500
+            return template, self._internal(error, template, request_id)
+
+    async def _pass_gates(self, route: Route, call: Call, receive: Receive) -> Answer:
+        if route.kind is Kind.OPEN:
+            return await self._within_deadline(route, call, receive, slot=False)
+        if route.kind is Kind.CONTROL:
+            try:
+                self._control.take()
+            except OverloadedError:
+                self._shed["control_rate"].inc()
+                raise
+        return await self._within_deadline(route, call, receive, slot=True)
+
+    async def _within_deadline(self, route: Route, call: Call, receive: Receive, *, slot: bool) -> Answer:
+        try:
+            async with asyncio.timeout(self._timeout_s) as timer:
+                if not slot:
+                    return await route.handler(call)
+                return await self._in_slot(route, call, receive)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            self._shed["request_timeout"].inc()
+            raise RequestTimeoutError(
+                f"the request ran past {self._timeout_s:g} s; a write that was already queued still applies, "
+                "so read before sending it again"
+            ) from error
+
+    async def _in_slot(self, route: Route, call: Call, receive: Receive) -> Answer:
+        try:
+            await self._slots.enter()
+        except OverloadedError:
+            self._shed["concurrency"].inc()
+            raise
+        try:
+            if route.body is not Body.NONE:
+                if route.body is not Body.RAW:
+                    call.require_json()
+                await call.read_body(receive, self._limits_bytes[route.body])
+            return await route.handler(call)
+        finally:
+            self._slots.leave()
+
+    def _internal(self, error: Exception, template: str, request_id: bytes) -> Answer:
+        shown = request_id.decode()
+        _log.error("request_failed", route=template, request_id=shown, exc_info=error)
+        return internal_error_reply(shown)
+
+    def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        for name, value in headers:
+            if name == b"memoturn-request-id" and _REQUEST_ID.fullmatch(value):
+                return value
+        return self._randomness.hex(8).encode()
+
+
+class _Timers:
+    """The latency histogram's children, bound when a route first answers with a class of statuses."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._bound: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def observe(self, template: str, method: str, status: int, seconds: float) -> None:
+        key = (template, method, status // 100)
+        bound = self._bound.get(key)
+        if bound is None:
+            known = method if method in _METHODS else "other"
+            bound = self._metrics.request_timer(template, known, f"{status // 100}xx")
+            if known == method:
+                self._bound[key] = bound
+        bound(seconds)
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+def _method_not_allowed(method: str, by_method: dict[str, Route]) -> Answer:
+    allowed = ", ".join(sorted({*by_method, "HEAD"} if "GET" in by_method else by_method))
+    answer = error_reply(MethodNotAllowedError(f"this path does not take {method[:16]}; it takes {allowed}"))
+    answer.headers.append((b"allow", allowed.encode()))
+    return answer
+
+
+async def _send(answer: Answer, send: Send, *, with_body: bool) -> None:
+    headers = answer.headers
+    if answer.status != 204:  # noqa: PLR2004 - a 204 has no body, and so no length of one
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})
+
+
+def _show(slots: InFlight, metrics: Metrics) -> None:
+    metrics.in_flight.set_function(lambda: slots.running)
+    metrics.in_flight_limit.set(slots.limit)
+    metrics.waiting.set_function(lambda: slots.waiting)
+    metrics.waiting_limit.set(slots.waiting_limit)

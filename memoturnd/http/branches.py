@@ -1,0 +1,128 @@
+"""Routes of branches and history: sync, fork, checkpoint, rewind. What they change is durable when they answer."""
+
+from memoturnd.core.names import MAIN_BRANCH
+from memoturnd.errors import InvalidRequestError
+from memoturnd.http.addresses import branch_of, caught_up, database_of
+from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer, at, reached, reply
+from memoturnd.http.ports import Rewound
+
+_decode_branch = decoder(BranchBody)
+_decode_name = decoder(NameBody)
+_decode_rewind = decoder(RewindBody)
+_decode_sync = decoder(SyncBody)
+
+
+async def sync(call: Call) -> Answer:
+    """Ship now, and answer once the asked txid, the head without one, is in object storage."""
+    name, branch = database_of(call)
+    asked = _decode_sync(call.body).txid if call.body else None
+    durable_txid = await call.node.branches.sync(name, branch, asked)
+    profile = await call.node.profile(name, branch)
+    answer = reply({"txid": durable_txid, "durable_txid": durable_txid})
+    return reached(at(answer, max(profile.txid, durable_txid), durable_txid), durable=True)
+
+
+async def create(call: Call) -> Answer:
+    """Fork a branch from its head, a checkpoint or a txid. Raises BranchNotFoundError, AlreadyExistsError."""
+    name, addressed = database_of(call)
+    body = call.decoded(_decode_branch)
+    if body.at is not None and body.checkpoint is not None:
+        raise InvalidRequestError("give `at` or `checkpoint`, not both")
+    made = await call.node.branches.create(
+        name,
+        body.name,
+        from_branch=addressed if body.from_branch is None else body.from_branch,
+        at=body.checkpoint if body.at is None else body.at,
+        ttl_s=body.ttl,
+    )
+    shown = {
+        "branch": made.branch,
+        "parent": made.parent,
+        "fork_txid": made.fork_txid,
+        "ttl_at": made.expires_at,
+        "spec": f"{name}@{made.branch}",
+    }
+    return reached(at(reply(shown, status=201), made.fork_txid, made.fork_txid), durable=True)
+
+
+async def list_all(call: Call) -> Answer:
+    """List the branches other than main, by name; the txids are those of the addressed branch."""
+    name, addressed = database_of(call)
+    profile = await caught_up(call.node, name, addressed, call.min_txid)
+    rows = await call.node.branches.list(name)
+    shown = [
+        {
+            "db_name": name,
+            "branch": row.name,
+            "ttl_at": row.expires_at,
+            "created_at": row.created_at,
+            "parent": row.parent,
+            "fork_txid": row.fork_txid,
+        }
+        for row in rows
+    ]
+    return at(reply({"branches": shown}), profile.txid, profile.durable_txid)
+
+
+async def delete(call: Call) -> Answer:
+    """Delete a branch; 204 also when there is none of that name. Raises InvalidRequestError for main."""
+    name, addressed = database_of(call)
+    branch = branch_of(call)
+    if branch == MAIN_BRANCH:
+        raise InvalidRequestError("the branch main cannot be deleted; delete the database")
+    await call.node.branches.delete(name, branch)
+    if branch == addressed:
+        return reached(Answer(204), durable=True)
+    profile = await call.node.profile(name, addressed)
+    return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+
+
+async def checkpoint(call: Call) -> Answer:
+    """Name the branch's head; a name that is in use moves."""
+    name, _ = database_of(call)
+    made = await call.node.branches.checkpoint(name, branch_of(call), call.decoded(_decode_name).name)
+    answer = reply({"checkpoint": made.name, "txid": made.txid, "created_at": made.created_at})
+    return reached(at(answer, made.txid, made.txid), durable=True)
+
+
+async def list_checkpoints(call: Call) -> Answer:
+    """List the branch's checkpoints."""
+    name, _ = database_of(call)
+    branch = branch_of(call)
+    profile = await caught_up(call.node, name, branch, call.min_txid)
+    rows = await call.node.branches.checkpoints(name, branch)
+    shown = [{"checkpoint": row.name, "txid": row.txid, "created_at": row.created_at} for row in rows]
+    return at(reply({"checkpoints": shown}), profile.txid, profile.durable_txid)
+
+
+async def delete_checkpoint(call: Call) -> Answer:
+    """Drop a checkpoint. Raises BranchNotFoundError when there is none of that name."""
+    name, _ = database_of(call)
+    branch = branch_of(call)
+    await call.node.branches.delete_checkpoint(name, branch, call.params["name"])
+    profile = await call.node.profile(name, branch)
+    return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+
+
+async def rewind(call: Call) -> Answer:
+    """Bring back the state of a checkpoint or txid, as a new commit. Raises BranchNotFoundError, ConflictError."""
+    name, _ = database_of(call)
+    return _rewound(await call.node.branches.rewind(name, branch_of(call), call.decoded(_decode_rewind).to))
+
+
+async def undo_rewind(call: Call) -> Answer:
+    """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
+    name, _ = database_of(call)
+    return _rewound(await call.node.branches.undo_rewind(name, branch_of(call)))
+
+
+def _rewound(result: Rewound) -> Answer:
+    shown = {
+        "rewound_to": result.rewound_to,
+        "epoch": result.epoch,
+        "txid": result.txid,
+        "undo_txid": result.undo_txid,
+    }
+    return reached(at(reply(shown), result.txid, result.durable_txid), durable=result.durable_txid >= result.txid)

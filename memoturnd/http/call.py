@@ -1,0 +1,196 @@
+"""One request as handlers see it: decoded path parts, checked query values and headers, the body once read."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
+from memoturnd.http.ports import Node
+
+T = TypeVar("T")
+
+MAX_INTEGER: Final = 2**53 - 1
+"""Largest integer that every JSON client can hold; txids, limits and lifetimes stay at or below it."""
+MAX_LIMIT: Final = 1000
+"""Most rows of one answer."""
+
+_BRANCH_HEADER: Final = b"memoturn-branch"
+_DURABILITY_HEADER: Final = b"memoturn-durability"
+_MIN_TXID_HEADER: Final = b"memoturn-min-txid"
+_ONCE: Final = frozenset({_BRANCH_HEADER, _DURABILITY_HEADER, _MIN_TXID_HEADER, b"content-type", b"content-length"})
+_TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
+_MAX_DIGITS: Final = 16
+
+
+class Call:
+    """A request that has found its route. `params` are the path's parts, percent-decoded."""
+
+    __slots__ = ("_headers", "_query", "body", "node", "params", "path")
+
+    def __init__(self, node: Node, params: dict[str, str], scope: Mapping[str, Any]) -> None:
+        self.node = node
+        self.params = params
+        self.path: str = scope["path"]
+        self.body = b""
+        self._headers = _headers(scope["headers"])
+        self._query = _query(scope["query_string"]) if scope["query_string"] else {}
+
+    @property
+    def durable(self) -> bool:
+        """Whether the request asks that its write be in object storage before it is answered.
+
+        `local` asks for nothing: it does not lower the node's own default. Raises InvalidRequestError when the
+        header is neither.
+        """
+        value = self._headers.get(_DURABILITY_HEADER)
+        if value is None:
+            return False
+        match value.strip().lower():
+            case b"durable":
+                return True
+            case b"local":
+                return False
+        raise InvalidRequestError("Memoturn-Durability takes `local` or `durable`")
+
+    @property
+    def min_txid(self) -> int:
+        """The txid that the answer must reach, 0 without the header. Raises InvalidRequestError."""
+        value = self._headers.get(_MIN_TXID_HEADER)
+        return 0 if value is None else _integer("Memoturn-Min-Txid", value.strip().decode("latin-1"))
+
+    @property
+    def branch(self) -> str:
+        """The branch that a memory route addresses: `?branch=`, else `Memoturn-Branch`, else main."""
+        value = self.text("branch")
+        if value is not None:
+            return value
+        header = self._headers.get(_BRANCH_HEADER)
+        return "main" if header is None else _utf8(header, "Memoturn-Branch")
+
+    def text(self, name: str) -> str | None:
+        """Return a query value, None when it is absent. Raises InvalidRequestError when it is given twice."""
+        values = self._query.get(name)
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise InvalidRequestError(f"`{name}` is given {len(values)} times in the query; give it once")
+        return values[0]
+
+    def integer(self, name: str) -> int | None:
+        """Return a query value from 0 to 2^53-1, None when it is absent. Raises InvalidRequestError."""
+        value = self.text(name)
+        return None if value is None else _integer(f"`{name}`", value)
+
+    def limit(self, name: str, default: int) -> int:
+        """Return a query value that counts rows, clamped to 1000. Raises InvalidRequestError."""
+        value = self.integer(name)
+        return default if value is None else min(value, MAX_LIMIT)
+
+    def flag(self, name: str) -> bool:
+        """Return a query value `true`, `1`, `false` or `0`; false when absent. Raises InvalidRequestError."""
+        value = self.text(name)
+        if value is None:
+            return False
+        if value not in _TRUTH:
+            raise InvalidRequestError(f"`{name}` takes `true` or `false`")
+        return _TRUTH[value]
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return a header by its lower-case name."""
+        return self._headers.get(name)
+
+    def decoded(self, decode: Callable[[bytes], T]) -> T:
+        """Return the JSON body. Raises InvalidRequestError when there is none."""
+        if not self.body:
+            raise InvalidRequestError("the body is empty; this route takes a JSON object")
+        return decode(self.body)
+
+    def require_json(self) -> None:
+        """Raise UnsupportedMediaError when the body says that it is something else than plain JSON."""
+        value = self._headers.get(b"content-type")
+        if value:
+            media = value.split(b";", 1)[0].strip().lower()
+            if media != b"application/json" and not media.endswith(b"+json"):
+                raise UnsupportedMediaError("this route takes `Content-Type: application/json`")
+        if self._headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            raise UnsupportedMediaError("encoded bodies are not taken; send it without Content-Encoding")
+
+    async def read_body(self, receive: Receive, limit_bytes: int) -> None:
+        """Read the body into `body`. Raises PayloadTooLargeError, before reading where the length is declared,
+        and ClientDisconnect.
+        """
+        declared = self._headers.get(b"content-length")
+        if declared is not None and _integer("Content-Length", declared.decode("latin-1")) > limit_bytes:
+            raise _too_large(limit_bytes)
+        message = await receive()
+        if not message.get("more_body") and message["type"] == "http.request":
+            self.body = message.get("body", b"")
+        else:
+            self.body = await _rest_of_body(message, receive, limit_bytes)
+        if len(self.body) > limit_bytes:
+            raise _too_large(limit_bytes)
+
+
+def decode_part(part: bytes) -> str:
+    """Percent-decode one part of a path. Raises InvalidRequestError on NUL and on bytes that are not UTF-8."""
+    return _utf8(unquote_to_bytes(part) if b"%" in part else part, "the path")
+
+
+async def _rest_of_body(message: Any, receive: Receive, limit_bytes: int) -> bytes:
+    body = bytearray()
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await receive()
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body is over {limit_bytes} bytes; send less at once")
+
+
+def _headers(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    headers = dict(raw)
+    if len(headers) != len(raw):
+        seen: set[bytes] = set()
+        for name, _ in raw:
+            if name in seen and name in _ONCE:
+                raise InvalidRequestError(f"the header {name.decode('latin-1')} is given twice; give it once")
+            seen.add(name)
+    return headers
+
+
+def _query(raw: bytes) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for pair in raw.split(b"&"):
+        if pair:
+            name, _, value = pair.partition(b"=")
+            values.setdefault(_unquote_plus(name), []).append(_unquote_plus(value))
+    return values
+
+
+def _unquote_plus(raw: bytes) -> str:
+    return _utf8(unquote_to_bytes(raw.replace(b"+", b" ")), "the query")
+
+
+def _utf8(raw: bytes, where: str) -> str:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{where} is not valid UTF-8") from error
+    if "\0" in text:
+        raise InvalidRequestError(f"{where} holds a NUL character")
+    return text
+
+
+def _integer(what: str, text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and (value := int(text)) <= MAX_INTEGER:
+        return value
+    raise InvalidRequestError(f"{what} must be an integer from 0 to 2^53-1")

@@ -1,0 +1,57 @@
+"""Routes of the directory: databases, and the profiles of a namespace."""
+
+from typing import Final
+
+from memoturnd.core import names
+from memoturnd.errors import InvalidRequestError
+from memoturnd.http.addresses import namespace
+from memoturnd.http.bodies import NameBody, decoder
+from memoturnd.http.call import MAX_LIMIT, Call
+from memoturnd.http.envelope import Answer, reply
+from memoturnd.seams.catalog import Database
+
+_MAX_CURSOR_CHARACTERS: Final = 256
+_decode_name = decoder(NameBody)
+
+
+async def create(call: Call) -> Answer:
+    """Register a database; no file is made. Raises InvalidRequestError, AlreadyExistsError."""
+    database = await call.node.databases.create(call.decoded(_decode_name).name)
+    return reply(_shown(database), status=201)
+
+
+async def list_all(call: Call) -> Answer:
+    """List databases by name, a page at a time."""
+    limit, after = _page(call)
+    rows = await call.node.databases.list(call.text("prefix") or "", after, limit)
+    cursor = rows[-1].name if len(rows) == limit else None
+    return reply({"databases": [_shown(row) for row in rows], "next_cursor": cursor})
+
+
+async def delete(call: Call) -> Answer:
+    """Delete a database with all of its branches, at once and for good. Raises DatabaseNotFoundError."""
+    await call.node.databases.delete(names.database(call.params["db"]))
+    return Answer(204)
+
+
+async def list_profiles(call: Call) -> Answer:
+    """List the profiles of a namespace by name, a page at a time; a namespace without any is empty."""
+    name = namespace(call)
+    prefix = f"{name}--"
+    limit, after = _page(call)
+    rows = await call.node.databases.list(prefix, prefix + after, limit)
+    profiles = [{"profile": row.name.removeprefix(prefix), "created_at": row.created_at} for row in rows]
+    cursor = profiles[-1]["profile"] if len(rows) == limit else None
+    return reply({"namespace": name, "profiles": profiles, "next_cursor": cursor})
+
+
+def _shown(database: Database) -> dict[str, object]:
+    return {"name": database.name, "uuid": database.uuid, "created_at": database.created_at}
+
+
+def _page(call: Call) -> tuple[int, str]:
+    limit = max(1, call.limit("limit", MAX_LIMIT))
+    after = call.text("cursor") or ""
+    if len(after) > _MAX_CURSOR_CHARACTERS:
+        raise InvalidRequestError("`cursor` is not one that a listing gave; start again without it")
+    return limit, after

@@ -1,0 +1,125 @@
+"""Answers, and the one table that maps the error tree to HTTP.
+
+Every error is `{"error": human text, "code": stable identifier}`. A 500 never says what went wrong inside:
+its text names the request id under which the node's log has it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from memoturnd.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    MemoturnError,
+    MethodNotAllowedError,
+    NotDurableError,
+    NotFoundError,
+    OverloadedError,
+    PayloadTooLargeError,
+    PreconditionFailedError,
+    RequestTimeoutError,
+    RetryableError,
+    UnauthorizedError,
+    UnconfiguredError,
+    UnsupportedMediaError,
+)
+from memoturnd.seams.profile import Seen, Written
+
+Header = tuple[bytes, bytes]
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
+BYTES: Final[Header] = (b"content-type", b"application/octet-stream")
+
+STATUS: Final[dict[type[MemoturnError], int]] = {
+    InvalidRequestError: 400,
+    UnauthorizedError: 401,
+    ForbiddenError: 403,
+    NotFoundError: 404,
+    MethodNotAllowedError: 405,
+    RequestTimeoutError: 408,
+    AlreadyExistsError: 409,
+    ConflictError: 409,
+    PreconditionFailedError: 412,
+    PayloadTooLargeError: 413,
+    UnsupportedMediaError: 415,
+    OverloadedError: 429,
+    MemoturnError: 500,
+    RetryableError: 503,
+    NotDurableError: 503,
+    UnconfiguredError: 503,
+}
+"""Status of an error: that of the nearest class, upwards, that stands here."""
+
+_RETRY_STATUSES: Final = frozenset({429, 503})
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a handler returns: a status, the bytes of the body and the headers besides Content-Length."""
+
+    status: int
+    body: bytes = b""
+    headers: list[Header] = field(default_factory=list)
+
+
+def reply(value: Any, *, status: int = 200) -> Answer:
+    """Answer with JSON that concerns no branch."""
+    return Answer(status, _encode(value), [JSON])
+
+
+def at(answer: Answer, txid: int, durable_txid: int) -> Answer:
+    """Stamp `answer` with the txid of the state that it shows and the newest durable one; return it."""
+    answer.headers.append((b"memoturn-txid", b"%d" % txid))
+    answer.headers.append((b"memoturn-durable-txid", b"%d" % durable_txid))
+    return answer
+
+
+def reached(answer: Answer, *, durable: bool) -> Answer:
+    """Stamp `answer` with the durability that its write has reached; return it."""
+    answer.headers.append((b"memoturn-durability", b"durable" if durable else b"local"))
+    return answer
+
+
+def read_reply(value: Any, seen: Seen[Any]) -> Answer:
+    """Answer a read of a branch with JSON."""
+    return at(reply(value), seen.txid, seen.durable_txid)
+
+
+def write_reply(value: Any, written: Written[Any], *, status: int = 200) -> Answer:
+    """Answer a write to a branch with JSON."""
+    return reached(at(reply(value, status=status), written.txid, written.durable_txid), durable=written.durable)
+
+
+def written_nothing_to_say(written: Written[Any]) -> Answer:
+    """Answer a write to a branch with 204."""
+    return reached(at(Answer(204), written.txid, written.durable_txid), durable=written.durable)
+
+
+def status_of(error: MemoturnError) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def error_reply(error: MemoturnError) -> Answer:
+    """Answer with an error that the caller may see in full; see `internal_error_reply` for the others."""
+    status = status_of(error)
+    answer = reply({"error": str(error), "code": error.code}, status=status)
+    if isinstance(error, RetryableError) and status in _RETRY_STATUSES:
+        answer.headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
+    if isinstance(error, NotDurableError):
+        reached(answer, durable=False)
+    if isinstance(error, UnauthorizedError):
+        answer.headers.append((b"www-authenticate", b"Bearer"))
+    return answer
+
+
+def internal_error_reply(request_id: str) -> Answer:
+    """Answer 500 without saying what happened."""
+    text = f"internal error; the node's log has the cause under request id {request_id}"
+    return reply({"error": text, "code": "internal"}, status=500)

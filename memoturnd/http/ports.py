@@ -1,0 +1,214 @@
+"""What the HTTP layer needs of the node and of its settings, and nothing more.
+
+`memoturnd.node.Node` and `memoturnd.config.Settings` fit these protocols by shape.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from memoturnd.metrics import Metrics
+from memoturnd.seams.catalog import BranchRow, Database
+from memoturnd.seams.profile import Profile
+
+
+class HttpSettings(Protocol):
+    """The limits of the HTTP layer."""
+
+    @property
+    def request_timeout_s(self) -> float:
+        """Longest that one request may take, waiting for a slot included."""
+        ...
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest body on routes that carry data."""
+        ...
+
+    @property
+    def max_concurrency(self) -> int:
+        """Most requests served at once; more wait."""
+        ...
+
+    @property
+    def control_rate(self) -> float:
+        """Control requests per second; twice as many may come in one burst."""
+        ...
+
+
+class BranchProfile(Profile, Protocol):
+    """A branch of a database, with the positions that answers carry."""
+
+    @property
+    def txid(self) -> int:
+        """Newest committed txid."""
+        ...
+
+    @property
+    def durable_txid(self) -> int:
+        """Newest txid that object storage has."""
+        ...
+
+
+class BranchCreated(Protocol):
+    """A fork as it was made; `expires_at` is unix ms, None unless the branch is a burner."""
+
+    @property
+    def branch(self) -> str:
+        """Name of the new branch."""
+        ...
+
+    @property
+    def parent(self) -> str:
+        """Name of the branch that it was forked from."""
+        ...
+
+    @property
+    def fork_txid(self) -> int:
+        """Txid of the parent at which it was forked."""
+        ...
+
+    @property
+    def expires_at(self) -> int | None:
+        """Unix ms at which the branch is deleted."""
+        ...
+
+
+class Checkpoint(Protocol):
+    """A named txid; `created_at` is unix ms."""
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint, unique within its branch."""
+        ...
+
+    @property
+    def txid(self) -> int:
+        """Txid that it names."""
+        ...
+
+    @property
+    def created_at(self) -> int:
+        """Unix ms at which it was made."""
+        ...
+
+
+class Rewound(Protocol):
+    """A rewind, which is a new commit `txid` whose state equals that of `rewound_to`."""
+
+    @property
+    def rewound_to(self) -> int:
+        """Txid whose state is the branch's state again."""
+        ...
+
+    @property
+    def txid(self) -> int:
+        """Txid of the rewind itself."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the branch's owner."""
+        ...
+
+    @property
+    def undo_txid(self) -> int:
+        """Txid whose state an undo brings back."""
+        ...
+
+    @property
+    def durable_txid(self) -> int:
+        """Newest txid that object storage has."""
+        ...
+
+
+class Databases(Protocol):
+    """The directory of databases. Look-ups raise DatabaseNotFoundError."""
+
+    async def create(self, name: str) -> Database:
+        """Register a database. Raises AlreadyExistsError, InvalidRequestError."""
+        ...
+
+    async def get(self, name: str) -> Database:
+        """Return a database."""
+        ...
+
+    async def list(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
+        """Return up to `limit` databases by name, starting `prefix` and above `after`."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Delete a database and everything in it."""
+        ...
+
+    async def ensure_profile(self, namespace: str, profile: str) -> Database:
+        """Return the profile's database, registering it when absent."""
+        ...
+
+
+class Branches(Protocol):
+    """Forks, checkpoints and rewinds. All of it is durable when it returns."""
+
+    async def create(
+        self, db_name: str, name: str, *, from_branch: str = "main", at: str | None = None, ttl_s: int | None = None
+    ) -> BranchCreated:
+        """Fork `from_branch` at a checkpoint or txid, its head when `at` is None."""
+        ...
+
+    async def list(self, db_name: str) -> Sequence[BranchRow]:
+        """Return the branches other than main, by name."""
+        ...
+
+    async def delete(self, db_name: str, name: str) -> None:
+        """Delete a branch; no error when it is already gone."""
+        ...
+
+    async def checkpoint(self, db_name: str, branch: str, name: str) -> Checkpoint:
+        """Name the branch's head."""
+        ...
+
+    async def checkpoints(self, db_name: str, branch: str) -> Sequence[Checkpoint]:
+        """Return the branch's checkpoints."""
+        ...
+
+    async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
+        """Drop a checkpoint. Raises BranchNotFoundError."""
+        ...
+
+    async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:
+        """Bring back the state of a checkpoint or txid as a new commit."""
+        ...
+
+    async def undo_rewind(self, db_name: str, branch: str) -> Rewound:
+        """Bring back the state from before the last rewind as a new commit. Raises ConflictError."""
+        ...
+
+    async def sync(self, db_name: str, branch: str, txid: int | None = None) -> int:
+        """Ship up to `txid`, the head when None, and return the durable txid."""
+        ...
+
+
+class Node(Protocol):
+    """The node behind the routes."""
+
+    @property
+    def databases(self) -> Databases:
+        """The directory of databases."""
+        ...
+
+    @property
+    def branches(self) -> Branches:
+        """Forks, checkpoints and rewinds."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """What GET /metrics shows."""
+        ...
+
+    async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
+        """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        ...
+
+    async def ready(self) -> dict[str, str]:
+        """Return the state of store, leases and catalog. Raises RetryableError when one does not answer."""
+        ...

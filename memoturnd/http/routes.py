@@ -1,0 +1,121 @@
+"""The route table: everything that the node serves, one line each.
+
+The application, the authorization matrix and the API description are all made from this table, so a route
+that is not here does not exist, and what is said here about one is true.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from memoturnd.http import branches, control, kv, memory, ops, sql, turns
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Kind(Enum):
+    """What a route does, which decides the gates in front of it."""
+
+    READ = "read"
+    """Shows a state; honours Memoturn-Min-Txid."""
+    WRITE = "write"
+    """Changes a branch; honours Memoturn-Durability, or is always durable."""
+    CONTROL = "control"
+    """Changes or lists the directory of databases, within the control rate."""
+    OPEN = "open"
+    """Serves the node's operator; passes every gate, so that it answers on a busy node."""
+
+
+class Body(Enum):
+    """How large a body may be, and whether it is read at all."""
+
+    NONE = "none"
+    SMALL = "small"
+    """Up to 1 MiB of JSON."""
+    LARGE = "large"
+    """Up to MEMOTURN_MAX_BODY_BYTES of JSON."""
+    RAW = "raw"
+    """Up to MEMOTURN_MAX_BODY_BYTES of anything."""
+
+
+class Scope(Enum):
+    """The credential that a route needs where authorization is on."""
+
+    NONE = "none"
+    PLATFORM = "platform"
+    NAMESPACE = "namespace"
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path. `parameters` are the names in `template`, in order."""
+
+    method: str
+    template: str
+    handler: Handler
+    kind: Kind
+    body: Body
+    scope: Scope
+    parameters: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = tuple(part[1:-1] for part in self.template.split("/") if part.startswith("{"))
+        object.__setattr__(self, "parameters", names)
+
+
+_MEMORY: Final = "/v1/memory/{ns}/{profile}"
+_DB: Final = "/v1/db/{db}"
+_BRANCH: Final = "/v1/db/{db}/branches/{branch}"
+_KEY: Final = "/v1/db/{db}/kv/{ns}/{key}"
+_SESSION: Final = "/v1/db/{db}/memory/{session}"
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route("GET", "/health", ops.health, Kind.OPEN, Body.NONE, Scope.NONE),
+    Route("GET", "/ready", ops.ready, Kind.OPEN, Body.NONE, Scope.NONE),
+    Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
+    #
+    Route("POST", "/v1/databases", control.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
+    Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    #
+    Route("GET", "/v1/memory/{ns}", control.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE),
+    Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
+    Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),
+    Route("GET", f"{_MEMORY}/memories/{{id}}", memory.get, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", f"{_MEMORY}/memories/{{id}}", memory.forget, Kind.WRITE, Body.NONE, Scope.WRITE),
+    Route("GET", f"{_MEMORY}/sessions", memory.sessions, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", f"{_MEMORY}/sessions/{{sid}}", memory.end_session, Kind.WRITE, Body.NONE, Scope.WRITE),
+    #
+    Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ),
+    Route("POST", f"{_DB}/sync", branches.sync, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
+    Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN),
+    Route("DELETE", _BRANCH, branches.delete, Kind.WRITE, Body.NONE, Scope.ADMIN),
+    Route("POST", f"{_BRANCH}/checkpoint", branches.checkpoint, Kind.WRITE, Body.SMALL, Scope.ADMIN),
+    Route("GET", f"{_BRANCH}/checkpoints", branches.list_checkpoints, Kind.READ, Body.NONE, Scope.ADMIN),
+    Route(
+        "DELETE",
+        f"{_BRANCH}/checkpoints/{{name}}",
+        branches.delete_checkpoint,
+        Kind.WRITE,
+        Body.NONE,
+        Scope.ADMIN,
+    ),
+    Route("POST", f"{_BRANCH}/rewind", branches.rewind, Kind.WRITE, Body.SMALL, Scope.ADMIN),
+    Route("POST", f"{_BRANCH}/rewind/undo", branches.undo_rewind, Kind.WRITE, Body.NONE, Scope.ADMIN),
+    #
+    Route("GET", f"{_DB}/kv/{{ns}}", kv.list_keys, Kind.READ, Body.NONE, Scope.READ),
+    Route("GET", _KEY, kv.get, Kind.READ, Body.NONE, Scope.READ),
+    Route("PUT", _KEY, kv.put, Kind.WRITE, Body.RAW, Scope.WRITE),
+    Route("DELETE", _KEY, kv.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
+    #
+    Route("POST", f"{_SESSION}/turns", turns.append, Kind.WRITE, Body.LARGE, Scope.WRITE),
+    Route("GET", f"{_SESSION}/turns", turns.window, Kind.READ, Body.NONE, Scope.READ),
+    Route("POST", f"{_SESSION}/search", turns.search, Kind.READ, Body.SMALL, Scope.READ),
+)

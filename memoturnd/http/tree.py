@@ -1,0 +1,66 @@
+"""Finds the route of a path by walking its parts, without a regular expression per route.
+
+Paths are matched as they came over the wire: a part is split off before it is percent-decoded, so a key
+may hold `%2F`. At no level of the table does a fixed part stand beside a parameter, so the walk never
+turns back; building the tree proves it.
+"""
+
+from collections.abc import Iterable
+
+from memoturnd.errors import invariant
+from memoturnd.http.call import decode_part
+from memoturnd.http.routes import Route
+
+
+class Tree:
+    """The route table as a tree of path parts."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._root = _Level()
+        for route in routes:
+            self._add(route)
+
+    def find(self, raw_path: bytes) -> tuple[dict[str, Route], dict[str, str]] | None:
+        """Return the routes of a path by method and its decoded parameters, None when nothing is there.
+
+        Raises InvalidRequestError when a parameter is not UTF-8 or holds NUL.
+        """
+        level = self._root
+        values: list[bytes] = []
+        for part in raw_path.split(b"/")[1:]:
+            if level.parameter is not None:
+                values.append(part)
+                level = level.parameter
+            else:
+                fixed = level.fixed.get(part)
+                if fixed is None:
+                    return None
+                level = fixed
+        if not level.routes:
+            return None
+        names = next(iter(level.routes.values())).parameters
+        return level.routes, {name: decode_part(value) for name, value in zip(names, values, strict=True)}
+
+    def _add(self, route: Route) -> None:
+        level = self._root
+        for part in route.template.split("/")[1:]:
+            if part.startswith("{"):
+                level.parameter = level.parameter or _Level()
+                following = level.parameter
+            else:
+                following = level.fixed.setdefault(part.encode(), _Level())
+            invariant(not (level.fixed and level.parameter), "a fixed part beside a parameter", part=part)
+            level = following
+        invariant(route.method not in level.routes, "two routes for one method and path", template=route.template)
+        for other in level.routes.values():
+            invariant(other.parameters == route.parameters, "one path with two sets of names", template=route.template)
+        level.routes[route.method] = route
+
+
+class _Level:
+    __slots__ = ("fixed", "parameter", "routes")
+
+    def __init__(self) -> None:
+        self.fixed: dict[bytes, _Level] = {}
+        self.parameter: _Level | None = None
+        self.routes: dict[str, Route] = {}

@@ -1,0 +1,301 @@
+"""The node: every part put together, started, watched, and drained.
+
+    async with running(settings, store=..., ...) as node:
+        profile = await node.profile("app--user")
+
+Background work runs in one task group: shipping, tier sweeps, expiry, the catalog's export, the watch on
+the event loop. On the way out the node ships and closes everything, then stops them.
+"""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from memoturnd import config
+from memoturnd.config import Settings
+from memoturnd.core.manifest import Manifest
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.branching import Branching
+from memoturnd.engine.catalog_export import CatalogExport
+from memoturnd.engine.databases import Databases, Registers
+from memoturnd.engine.files import BranchFiles, found
+from memoturnd.housekeeping import Housekeeping
+from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.recovered import keep_as_branch
+from memoturnd.engine.services import Services
+from memoturnd.engine.tiers import TierLimits, Tiers
+from memoturnd.engine.writer import WriterSettings
+from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
+from memoturnd.metrics import Metrics, watch_loop_lag
+from memoturnd.replication.schedule import ShipScheduler
+from memoturnd.replication.shipper import Limits
+from memoturnd.seams.catalog import MAIN, Catalog, Database
+from memoturnd.seams.clock import Clock, Randomness
+from memoturnd.seams.executor import Executor
+from memoturnd.seams.leases import Leases
+from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+
+STORE_TIMEOUT_S = 10.0
+DURABLE_WAIT_S = 10.0
+DRAIN_S = 6.0
+"""How long a stopping node ships and closes before it gives up on what is left: below an orchestrator's 10 s."""
+_PROBE_TIMEOUT_S = 2.0
+_PARALLEL = 16
+_log = structlog.get_logger(__name__)
+
+
+class Node:
+    """One data-plane node. `databases` and `branches` hold the operations, `profile` opens a branch."""
+
+    def __init__(self, services: Services, limits: TierLimits) -> None:
+        self.metrics = services.metrics
+        self.tiers = Tiers(services, self, limits)
+        registers = Registers(services)
+        self.databases = Databases(services, self.tiers, registers)
+        self.branches = Branching(services, self.tiers, registers)
+        self.catalog_export = CatalogExport(services)
+        self.housekeeping = Housekeeping(services, self.tiers, self.branches)
+        self._registers = registers
+        self._services = services
+        services.metrics.before_scrape(self._measure)
+
+    async def profile(self, db_name: str, branch: str = MAIN) -> Branch:
+        """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError, InvalidRequestError."""
+        return await self.branches.find(db_name, branch)
+
+    async def ready(self) -> dict[str, str]:
+        """Return what answers. Raises RetryableError naming what does not."""
+        services = self._services
+        answers: dict[str, str] = {}
+        probes = {
+            "store": services.store.get("v1/_probe/ready"),
+            "leases": services.leases.owner_of("ready"),
+            "catalog": services.catalog.ping(),
+        }
+        for name, probe in probes.items():
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                    await probe
+            except ObjectMissingError:
+                pass  # the store has answered
+            except (MemoturnError, TimeoutError) as error:
+                answers[name] = str(error) or "no answer"
+                continue
+            answers[name] = "ok"
+        failed = {name: answer for name, answer in answers.items() if answer != "ok"}
+        if failed:
+            raise RetryableError("not ready: " + "; ".join(f"{n}: {a}" for n, a in failed.items()))
+        return answers
+
+    # ---- what branches ask of the node (memoturnd.engine.services.Surroundings)
+
+    async def make_room(self, branch: Branch) -> None:
+        """Count a branch among the hot ones; see Tiers.make_room."""
+        await self.tiers.make_room(branch)
+
+    async def register_database(self, database: Database) -> None:
+        """Make sure that the database's register exists."""
+        await self._registers.ensure(database)
+
+    async def keep_diverged(self, path: str, source: Manifest, txid: int, at_ms: int, epoch: int) -> str:
+        """Keep a local state that the chain went on without as a branch of its own."""
+        register = self._registers.get(source.db)
+        return await keep_as_branch(self._services, register, path, source, txid, at_ms, epoch)
+
+    # ---- start and stop
+
+    async def start(self) -> None:
+        """Bring back a lost catalog, and take up what an earlier process left on the disk."""
+        restored = await self.catalog_export.start()
+        if restored:
+            _log.info("catalog rebuilt from the object store", databases=restored)
+        dirty = []
+        for uuid, branch_id, owner, clean in found(self._services.branches_folder):
+            branch = await self._left_behind(uuid, branch_id, owner.db_name if owner else None, owner)
+            if branch is not None and clean:
+                self.tiers.adopt_warm(branch)
+            elif branch is not None:
+                dirty.append(branch)
+        self._services.spawn(self._recover(dirty))
+
+    async def _left_behind(self, uuid: str, branch_id: str, db_name: str | None, owner: Any) -> Branch | None:  # noqa: ANN401
+        """Return the branch that a folder belongs to; a folder that was only read, or has no owner, goes."""
+        files = BranchFiles(self._services.branches_folder, uuid, branch_id)
+        if db_name is None:
+            files.remove()
+            return None
+        try:
+            database = await self.databases.get(db_name)
+        except DatabaseNotFoundError:
+            database = None
+        if database is None or database.uuid != uuid:
+            _log.warning("local files of an unknown database are left alone", folder=str(files.folder))
+            return None
+        return self.tiers.get(BranchRef(database, branch_id, owner.branch))
+
+    async def _recover(self, dirty: list[Branch]) -> None:
+        """Ship what the last process committed and did not ship, a few branches at a time."""
+        gate = asyncio.Semaphore(_PARALLEL)
+
+        async def one(branch: Branch) -> None:
+            async with gate:
+                branch.users += 1
+                try:
+                    owned = await branch.own()
+                    await owned.shipper.ship()
+                except MemoturnError as error:
+                    _log.warning("recovery failed; the branch's next use tries again", branch=str(branch.ref), error=str(error))
+                finally:
+                    branch.leave()
+
+        async with asyncio.TaskGroup() as group:
+            for branch in dirty:
+                group.create_task(one(branch))
+        if dirty:
+            _log.info("recovered branches that were not closed", branches=len(dirty))
+
+    async def drain(self) -> int:
+        """Ship, give back and close every open branch within DRAIN_S; return how many could not be."""
+        gate = asyncio.Semaphore(_PARALLEL)
+        left = 0
+
+        async def one(branch: Branch) -> None:
+            nonlocal left
+            async with gate:
+                try:
+                    if not await branch.close():
+                        left += 1
+                        return
+                    await branch.give_back()
+                except MemoturnError as error:
+                    left += 1
+                    _log.warning("branch not shipped", branch=str(branch.ref), error=str(error))
+
+        branches = list(self.tiers.hot())
+        try:
+            async with asyncio.timeout(DRAIN_S), asyncio.TaskGroup() as group:
+                for branch in branches:
+                    group.create_task(one(branch))
+        except TimeoutError:
+            left = sum(branch.hot for branch in branches)
+        try:
+            async with asyncio.timeout(1.0):
+                await self.catalog_export.export()
+        except (MemoturnError, TimeoutError) as error:
+            _log.warning("catalog not exported", error=str(error))
+        return left
+
+    def _measure(self) -> None:
+        """Set the gauges that are cheaper to compute than to keep."""
+        metrics = self.metrics
+        hot, warm, disk_bytes = self.tiers.counts
+        metrics.branches["hot"].set(hot)
+        metrics.branches["warm"].set(warm)
+        metrics.hot_handles.set(hot)
+        metrics.hot_handles_limit.set(self.tiers.limits.hot_cap)
+        metrics.disk_bytes.set(disk_bytes)
+        metrics.disk_budget_bytes.set(self.tiers.limits.disk_budget_bytes)
+        owned = [branch.owned for branch in self.tiers.hot() if branch.owned is not None]
+        sizes = [o.shipper.unshipped_bytes for o in owned]
+        metrics.unshipped_bytes.set(sum(sizes))
+        metrics.unshipped_branch_bytes.set(max(sizes, default=0))
+        metrics.unshipped_age_seconds.set(max((o.shipper.unshipped_age_s for o in owned), default=0))
+        metrics.write_queue_depth.set(max((len(o.writer) for o in owned), default=0))
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    store: ObjectStore,
+    leases: Leases,
+    catalog: Catalog,
+    clock: Clock,
+    randomness: Randomness,
+    executor: Executor,
+    boot_id: str,
+    metrics: Metrics | None = None,
+) -> AsyncIterator[Node]:
+    """Run a node on these parts; leaving drains it. The parts stay the caller's to close."""
+    metrics = metrics or Metrics()
+    scheduler = ShipScheduler(
+        clock,
+        interval_s=settings.ship_interval_ms / 1000,
+        rate_per_s=settings.ship_rate,
+        concurrency=settings.ship_concurrency,
+    )
+    async with asyncio.TaskGroup() as group:
+
+        def spawn(work: Coroutine[Any, Any, None]) -> object:
+            return group.create_task(work)
+
+        services = Services(
+            store=store,
+            leases=leases,
+            catalog=catalog,
+            clock=clock,
+            randomness=randomness,
+            executor=executor,
+            metrics=metrics,
+            scheduler=scheduler,
+            spawn=spawn,
+            branches_folder=Path(settings.data_dir) / "dbs",
+            boot_id=boot_id,
+            sync=settings.sync,
+            always_durable=settings.durability == "durable",
+            ship_limits=Limits(
+                unshipped_max_bytes=settings.unshipped_max_bytes,
+                unshipped_max_age_s=settings.unshipped_max_age_s,
+                unshipped_wait_s=settings.unshipped_wait_s,
+                durable_wait_s=DURABLE_WAIT_S,
+                store_timeout_s=STORE_TIMEOUT_S,
+            ),
+            writer_settings=WriterSettings(
+                depth=settings.write_queue_depth,
+                statement_timeout_s=settings.request_timeout_s,
+                inline=settings.sync == "normal",
+            ),
+        )
+        node = Node(services, tier_limits(settings))
+        _set_limits(metrics, settings)
+        await node.start()
+        loops = [
+            group.create_task(work)
+            for work in (
+                scheduler.run(),
+                node.tiers.run(),
+                node.catalog_export.run(),
+                node.housekeeping.run(),
+                watch_loop_lag(metrics, clock),
+            )
+        ]
+        try:
+            yield node
+        finally:
+            left = await node.drain()
+            for task in loops:
+                task.cancel()
+            if left:
+                _log.warning("stopped with branches that are not shipped; their files are kept", branches=left)
+
+
+def tier_limits(settings: Settings) -> TierLimits:
+    """Return the tiers' bounds: open profiles are limited by descriptors and memory too."""
+    nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return TierLimits(
+        hot_cap=config.hot_cap(settings.hot_cap, nofile, settings.memory_budget_bytes),
+        warm_after_s=settings.warm_after_s,
+        cold_after_s=settings.cold_after_s,
+        disk_budget_bytes=settings.disk_budget_bytes,
+    )
+
+
+def _set_limits(metrics: Metrics, settings: Settings) -> None:
+    metrics.write_queue_capacity.set(settings.write_queue_depth)
+    metrics.unshipped_branch_limit_bytes.set(settings.unshipped_max_bytes)
+    metrics.unshipped_age_limit_seconds.set(settings.unshipped_max_age_s)

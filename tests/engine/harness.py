@@ -1,0 +1,38 @@
+"""A node without HTTP on a temporary folder, for tests that look inside."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from memoturnd.catalog.sqlite import SqliteCatalog
+from memoturnd.config import Settings
+from memoturnd.leases.local import LocalLeases
+from memoturnd.node import Node, running
+from memoturnd.seams.clock import SystemClock, SystemRandomness
+from memoturnd.seams.executor import PoolExecutor
+from memoturnd.seams.object_store import ObjectStore
+
+
+@asynccontextmanager
+async def node_on(data_dir: Path, store: ObjectStore, *, boot_id: str = "boot", **env: str) -> AsyncIterator[Node]:
+    """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix."""
+    variables = {f"MEMOTURN_{name}": value for name, value in env.items()}
+    settings = Settings.from_env({"MEMOTURN_DATA_DIR": str(data_dir), "MEMOTURN_OBJECT_STORE": "mem://", **variables})
+    data_dir.mkdir(parents=True, exist_ok=True)
+    catalog = SqliteCatalog(data_dir / "registry.db")
+    executor = PoolExecutor(2)
+    try:
+        async with running(
+            settings,
+            store=store,
+            leases=LocalLeases("node-a", "http://127.0.0.1:1"),
+            catalog=catalog,
+            clock=SystemClock(),
+            randomness=SystemRandomness(),
+            executor=executor,
+            boot_id=boot_id,
+        ) as node:
+            yield node
+    finally:
+        await catalog.close()
+        executor.close()
