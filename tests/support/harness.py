@@ -14,10 +14,14 @@ from memoturnd.seams.object_store import ObjectStore
 
 
 @asynccontextmanager
-async def node_on(data_dir: Path, store: ObjectStore, *, boot_id: str = "boot", **env: str) -> AsyncIterator[Node]:
+async def node_on(
+    data_dir: Path, store: ObjectStore, *, boot_id: str = "boot", **env: str
+) -> AsyncIterator[Node]:
     """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix."""
     variables = {f"MEMOTURN_{name}": value for name, value in env.items()}
-    settings = Settings.from_env({"MEMOTURN_DATA_DIR": str(data_dir), "MEMOTURN_OBJECT_STORE": "mem://", **variables})
+    settings = Settings.from_env(
+        {"MEMOTURN_DATA_DIR": str(data_dir), "MEMOTURN_OBJECT_STORE": "mem://", **variables}
+    )
     data_dir.mkdir(parents=True, exist_ok=True)
     catalog = SqliteCatalog(data_dir / "registry.db")
     executor = PoolExecutor(2)
