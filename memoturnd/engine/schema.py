@@ -30,6 +30,8 @@ _TABLES = (
  superseded_by TEXT, superseded_at INTEGER)""",
     """CREATE INDEX __memoturn_memories_topic ON __memoturn_memories(topic_key, created_at)
  WHERE topic_key IS NOT NULL""",
+    """CREATE INDEX __memoturn_memories_active ON __memoturn_memories(topic_key, type)
+ WHERE topic_key IS NOT NULL AND superseded_at IS NULL""",
     """CREATE INDEX __memoturn_memories_successor ON __memoturn_memories(superseded_by)
  WHERE superseded_by IS NOT NULL""",
     """CREATE INDEX __memoturn_memories_session ON __memoturn_memories(session_id)
@@ -45,7 +47,7 @@ _TABLES = (
     "CREATE INDEX __memoturn_memory_sessions_active ON __memoturn_memory_sessions(last_active_at)",
     """CREATE TABLE __memoturn_messages(
  session_id TEXT NOT NULL, seq INTEGER NOT NULL, role TEXT NOT NULL, content TEXT NOT NULL,
- embedding BLOB, created_at INTEGER NOT NULL, PRIMARY KEY (session_id, seq)) WITHOUT ROWID""",
+ embedding BLOB, created_at INTEGER NOT NULL, PRIMARY KEY (session_id, seq))""",
     """CREATE TABLE __memoturn_kv(
  ns TEXT NOT NULL, k TEXT NOT NULL, v BLOB NOT NULL, expires_at INTEGER, PRIMARY KEY (ns, k)) WITHOUT ROWID""",
     "CREATE INDEX __memoturn_kv_expiry ON __memoturn_kv(expires_at) WHERE expires_at IS NOT NULL",

@@ -1,0 +1,1 @@
+"""What a profile can do: memories, recall, key-values, turns, SQL."""

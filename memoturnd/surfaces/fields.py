@@ -1,0 +1,134 @@
+"""Checks of request fields, each of which names the field by its path: `memories[3].topic_key`."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from memoturnd.errors import InvalidRequestError
+
+DIMENSIONS_LIMIT: Final = 8192
+SECONDS_LIMIT: Final = 8_000_000_000_000
+"""Longest lifetime: its end in unix ms still is an integer that every JSON client can hold."""
+_FLOAT32_MAX = 3.4028234663852886e38
+_KINDS: Final = {
+    str: "a string",
+    int: "an integer",
+    bool: "true or false",
+    list: "an array",
+    dict: "an object",
+}
+
+
+def _wrong(where: str, rule: str, value: object) -> InvalidRequestError:
+    kind = "null" if value is None else _KINDS.get(type(value), "a number")
+    return InvalidRequestError(f"{where} must be {rule}, not {kind}")
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """Return an object."""
+    if not isinstance(value, dict):
+        raise _wrong(where, "an object", value)
+    return value
+
+
+def array(value: Any, where: str) -> list[Any]:
+    """Return an array."""
+    if not isinstance(value, list):
+        raise _wrong(where, "an array", value)
+    return value
+
+
+def text(value: Any, where: str, *, length_limit: int | None = None) -> str:
+    """Return a string without NUL and without half surrogate pairs, of at most `length_limit` characters."""
+    if not isinstance(value, str):
+        raise _wrong(where, "a string", value)
+    if "\0" in value:
+        raise InvalidRequestError(f"{where} holds a NUL character: remove it")
+    if length_limit is not None and len(value) > length_limit:
+        raise InvalidRequestError(
+            f"{where} is {len(value)} characters long: at most {length_limit} are taken"
+        )
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"{where} holds half of a surrogate pair: remove it") from error
+    return value
+
+
+def optional_text(value: Any, where: str, *, length_limit: int | None = None) -> str | None:
+    """Return a string as `text` does, or None."""
+    return None if value is None else text(value, where, length_limit=length_limit)
+
+
+def boolean(fields: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """Return a field that is true or false; null counts as absent."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise _wrong(name, "true or false", value)
+    return value
+
+
+def count(value: Any, where: str, *, limit: int) -> int:
+    """Return an integer from 0 to `limit`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(where, "an integer", value)
+    if not 0 <= value <= limit:
+        raise InvalidRequestError(f"{where} is {value}: it takes 0 to {limit}")
+    return value
+
+
+def clamped(value: Any, where: str, *, default: int, limit: int) -> int:
+    """Return an integer from 0, cut to `limit`; null counts as absent."""
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(where, "an integer", value)
+    if value < 0:
+        raise InvalidRequestError(f"{where} is {value}: it takes 0 or more")
+    return min(value, limit)
+
+
+def vector(value: Any, where: str) -> bytes:
+    """Return an embedding as little-endian float32 of unit length; a null vector stays as it is.
+
+    Only directions are compared, and at unit length no distance can overflow.
+    """
+    numbers = array(value, where)
+    if not numbers:
+        raise InvalidRequestError(f"{where} is empty: leave it out or send 1 to {DIMENSIONS_LIMIT} numbers")
+    if len(numbers) > DIMENSIONS_LIMIT:
+        raise InvalidRequestError(f"{where} has {len(numbers)} numbers: at most {DIMENSIONS_LIMIT} are taken")
+    for kind in set(map(type, numbers)):
+        if kind not in (int, float):
+            at = next(index for index, number in enumerate(numbers) if type(number) is kind)
+            raise _wrong(f"{where}[{at}]", "a number", numbers[at])
+    try:
+        components = np.array(numbers, dtype=np.float64)
+    except OverflowError as error:
+        raise _beyond_float32(where) from error
+    largest = float(np.abs(components).max())
+    if not largest <= _FLOAT32_MAX:  # NaN too
+        raise _beyond_float32(where)
+    if largest:
+        components /= largest  # squares of the smallest numbers would vanish otherwise
+        components /= math.sqrt(components @ components)
+    return components.astype("<f4").tobytes()
+
+
+def optional_vector(value: Any, where: str) -> bytes | None:
+    """Return an embedding as `vector` does, or None."""
+    return None if value is None else vector(value, where)
+
+
+def dimensions(embedding: bytes) -> int:
+    """Return how many numbers a stored embedding has."""
+    return len(embedding) // 4
+
+
+def _beyond_float32(where: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{where} holds a number beyond 32-bit floats (about 3.4e38), or none at all")
