@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"memoturnd {__version__}\n")
         return 0
     if arguments:
-        sys.stderr.write(f"memoturnd: unknown argument {arguments[0]!r}; settings are environment variables: --help\n")
+        sys.stderr.write(
+            f"memoturnd: unknown argument {arguments[0]!r}; settings are environment variables: --help\n"
+        )
         return 2
     try:
         settings = Settings.from_env(os.environ)

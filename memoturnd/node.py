@@ -23,14 +23,14 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.catalog_export import CatalogExport
 from memoturnd.engine.databases import Databases, Registers
-from memoturnd.engine.files import BranchFiles, found
-from memoturnd.housekeeping import Housekeeping
+from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import TierLimits, Tiers
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
+from memoturnd.housekeeping import Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
@@ -116,21 +116,21 @@ class Node:
             _log.info("catalog rebuilt from the object store", databases=restored)
         dirty = []
         for uuid, branch_id, owner, clean in found(self._services.branches_folder):
-            branch = await self._left_behind(uuid, branch_id, owner.db_name if owner else None, owner)
+            branch = await self._left_behind(uuid, branch_id, owner)
             if branch is not None and clean:
                 self.tiers.adopt_warm(branch)
             elif branch is not None:
                 dirty.append(branch)
         self._services.spawn(self._recover(dirty))
 
-    async def _left_behind(self, uuid: str, branch_id: str, db_name: str | None, owner: Any) -> Branch | None:  # noqa: ANN401
+    async def _left_behind(self, uuid: str, branch_id: str, owner: Owner | None) -> Branch | None:
         """Return the branch that a folder belongs to; a folder that was only read, or has no owner, goes."""
         files = BranchFiles(self._services.branches_folder, uuid, branch_id)
-        if db_name is None:
+        if owner is None:
             files.remove()
             return None
         try:
-            database = await self.databases.get(db_name)
+            database = await self.databases.get(owner.db_name)
         except DatabaseNotFoundError:
             database = None
         if database is None or database.uuid != uuid:
@@ -149,7 +149,11 @@ class Node:
                     owned = await branch.own()
                     await owned.shipper.ship()
                 except MemoturnError as error:
-                    _log.warning("recovery failed; the branch's next use tries again", branch=str(branch.ref), error=str(error))
+                    _log.warning(
+                        "recovery failed; the branch's next use tries again",
+                        branch=str(branch.ref),
+                        error=str(error),
+                    )
                 finally:
                     branch.leave()
 
@@ -281,7 +285,9 @@ async def running(
             for task in loops:
                 task.cancel()
             if left:
-                _log.warning("stopped with branches that are not shipped; their files are kept", branches=left)
+                _log.warning(
+                    "stopped with branches that are not shipped; their files are kept", branches=left
+                )
 
 
 def tier_limits(settings: Settings) -> TierLimits:

@@ -343,9 +343,7 @@ def fork(
         page_size=parent.page_size,
         snapshots=tuple(ref for ref in parent.snapshots if ref.max <= txid),
         segments=tuple(
-            ref if ref.end <= txid else replace(ref, upto=txid)
-            for ref in parent.segments
-            if ref.min <= txid
+            ref if ref.end <= txid else replace(ref, upto=txid) for ref in parent.segments if ref.min <= txid
         ),
     )
 

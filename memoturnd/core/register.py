@@ -63,7 +63,9 @@ def add_branch(register: Register, name: str, branch: RegisteredBranch) -> Regis
     if known is not None:
         if known.id == branch.id:
             return register
-        raise AlreadyExistsError(f"branch {name} of database {register.name} already exists; choose another name")
+        raise AlreadyExistsError(
+            f"branch {name} of database {register.name} already exists; choose another name"
+        )
     return msgspec.structs.replace(register, branches={**register.branches, name: branch})
 
 

@@ -153,10 +153,7 @@ def encode(
     ]
     tables = b"".join(
         (
-            *(
-                _ROUND.pack(r.txid, r.at_ms, r.checksum, r.db_size_pages, len(r.images), 0)
-                for r in rounds
-            ),
+            *(_ROUND.pack(r.txid, r.at_ms, r.checksum, r.db_size_pages, len(r.images), 0) for r in rounds),
             *page_table,
             *(_BLOCK.pack(len(block), xxhash.xxh3_64_intdigest(block)) for block in blocks),
         )
@@ -199,9 +196,7 @@ def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
     tables = body[_HEADER_SIZE_BYTES:blocks_end]
     if blocks_end + _SUM.size > len(body) or _sum(tables) != bytes(body[blocks_end : blocks_end + _SUM.size]):
         raise CorruptionError("the segment's tables do not match their checksum")
-    rounds = tuple(
-        RoundEntry(*row[:5]) for row in _ROUND.iter_unpack(body[_HEADER_SIZE_BYTES:rounds_end])
-    )
+    rounds = tuple(RoundEntry(*row[:5]) for row in _ROUND.iter_unpack(body[_HEADER_SIZE_BYTES:rounds_end]))
     segment = Segment(
         kind=Kind(kind),
         page_size=page_size,

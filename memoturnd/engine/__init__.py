@@ -1,0 +1,1 @@
+"""What owns a profile's file: connections, commit rounds, tiers, branches."""

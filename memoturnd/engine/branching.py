@@ -141,9 +141,7 @@ class Branching:
             return self._services.randomness.hex(8)
         if await self._services.manifest_file(database.uuid, known.id).load() is not None:
             raise AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
-        await self._registers.get(database.uuid).update(
-            lambda r: registers.remove_branch(r, name, known.id)
-        )
+        await self._registers.get(database.uuid).update(lambda r: registers.remove_branch(r, name, known.id))
         return known.id
 
     async def _shipped(self, branch: Branch) -> Manifest:
@@ -289,9 +287,7 @@ class Branching:
                 new_txid = owned.writer.next_txid
                 if new_txid > branch.ceiling:
                     raise ConflictError(f"{branch.ref} has no room for another commit yet; try again")
-                await services.executor.run(
-                    lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch)
-                )
+                await services.executor.run(lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch))
                 owned.writer.note_commit(now_ms, 1)
         finally:
             for leftover in past.parent.glob(past.name + "*"):

@@ -81,7 +81,9 @@ class Services:
             async with asyncio.timeout(self.store_timeout_s):
                 await self.store.put(key, data)
         except TimeoutError as error:
-            raise StoreUnavailableError(f"writing {key} took over {self.store_timeout_s} s; try again") from error
+            raise StoreUnavailableError(
+                f"writing {key} took over {self.store_timeout_s} s; try again"
+            ) from error
 
 
 class Surroundings(Protocol):

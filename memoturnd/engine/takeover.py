@@ -97,7 +97,9 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
     )
     branch.open_file()
     if branch.txid != current.head_txid:
-        raise InvariantError(f"{branch.ref} was restored to txid {branch.txid} instead of {current.head_txid}")
+        raise InvariantError(
+            f"{branch.ref} was restored to txid {branch.txid} instead of {current.head_txid}"
+        )
     branch.known = Cursor(current.head_txid, None), restored.hashes
     branch.is_durable_at(current.head_txid)
 
@@ -115,7 +117,9 @@ async def take_over(branch: "Branch") -> Owned:
         decision = decide(before, local)
         epoch = max(lease.epoch, before.epoch + 1)
 
-        def own(m: Manifest, expected: Manifest = before, epoch: int = epoch, start: int = decision.start_txid) -> Manifest:
+        def own(
+            m: Manifest, expected: Manifest = before, epoch: int = epoch, start: int = decision.start_txid
+        ) -> Manifest:
             if m.commit_id != expected.commit_id and m.epoch != epoch:
                 raise FencedError("the manifest moved while it was taken over")
             return transitions.own(m, epoch=epoch, start_txid=start) if m.epoch < epoch else m
@@ -150,7 +154,9 @@ async def _manifest(branch: "Branch") -> Manifest:
     current = await branch.manifests.load(fresh=True)
     if current is None:
         if not branch.is_main:
-            raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
+            raise BranchNotFoundError(
+                f"{branch.ref} has no manifest in object storage: create the branch again"
+            )
         database = branch.ref.database
         await branch.surroundings.register_database(database)
         new = Manifest(
@@ -179,10 +185,19 @@ def _try_open(branch: "Branch") -> bool:
     try:
         branch.open_file()
     except (apsw.NotADBError, apsw.CorruptError) as error:
-        aside = branch.services.branches_folder.parent / "damaged" / f"{branch.ref.branch_id}-{branch.services.randomness.hex(4)}"
+        aside = (
+            branch.services.branches_folder.parent
+            / "damaged"
+            / f"{branch.ref.branch_id}-{branch.services.randomness.hex(4)}"
+        )
         aside.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(branch.files.folder, aside)
-        _log.error("local file is damaged and was set aside", branch=str(branch.ref), error=str(error), kept=str(aside))
+        _log.error(
+            "local file is damaged and was set aside",
+            branch=str(branch.ref),
+            error=str(error),
+            kept=str(aside),
+        )
         return False
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.PermissionsError) as error:
         raise RetryableError(
@@ -206,7 +221,9 @@ async def _settle(branch: "Branch", current: Manifest, decision: Decision, local
     same_boot = owner is not None and owner.boot_id == branch.services.boot_id
     unproven = branch.known is None
     if verdict is Verdict.TAIL and unproven and not same_boot:
-        verdict = Verdict.DIVERGED  # the machine restarted underneath: only a proof makes this file the branch's
+        verdict = (
+            Verdict.DIVERGED
+        )  # the machine restarted underneath: only a proof makes this file the branch's
     if verdict is Verdict.DIVERGED and local is not None:
         await _keep_aside(branch, current, local)
     if verdict in {Verdict.STALE, Verdict.DIVERGED} or (verdict is Verdict.CURRENT and unproven):

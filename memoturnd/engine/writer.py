@@ -40,7 +40,11 @@ class WriterSettings:
 class Target(Protocol):
     """The open branch that rounds are committed to."""
 
-    conn: ProfileConnection
+    @property
+    def conn(self) -> ProfileConnection:
+        """The open main connection."""
+        ...
+
     gate: asyncio.Lock
     txid: int
     at_ms: int
@@ -178,7 +182,7 @@ class Writer:
         self._finish([entry], round_)
         return True
 
-    def commit(self, op: WriteOp[Any]) -> Any:  # noqa: ANN401
+    def commit(self, op: WriteOp[Any]) -> Any:
         """Run one op as a round of its own, now; only while nothing else can reach the branch (opening it).
 
         Returns the op's value, raises its error.

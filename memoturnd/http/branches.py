@@ -1,6 +1,5 @@
 """Routes of branches and history: sync, fork, checkpoint, rewind. What they change is durable when they answer."""
 
-from memoturnd.core.names import MAIN_BRANCH
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
@@ -70,8 +69,6 @@ async def delete(call: Call) -> Answer:
     """Delete a branch; 204 also when there is none of that name. Raises InvalidRequestError for main."""
     name, addressed = database_of(call)
     branch = branch_of(call)
-    if branch == MAIN_BRANCH:
-        raise InvalidRequestError("the branch main cannot be deleted; delete the database")
     await call.node.branches.delete(name, branch)
     if branch == addressed:
         return reached(Answer(204), durable=True)
@@ -84,7 +81,7 @@ async def checkpoint(call: Call) -> Answer:
     name, _ = database_of(call)
     made = await call.node.branches.checkpoint(name, branch_of(call), call.decoded(_decode_name).name)
     answer = reply({"checkpoint": made.name, "txid": made.txid, "created_at": made.created_at})
-    return reached(at(answer, made.txid, made.txid), durable=True)
+    return reached(at(answer, made.txid, made.durable_txid), durable=made.durable_txid >= made.txid)
 
 
 async def list_checkpoints(call: Call) -> Answer:

@@ -91,6 +91,11 @@ class Checkpoint(Protocol):
         """Unix ms at which it was made."""
         ...
 
+    @property
+    def durable_txid(self) -> int:
+        """Newest txid that object storage has."""
+        ...
+
 
 class Rewound(Protocol):
     """A rewind, which is a new commit `txid` whose state equals that of `rewound_to`."""

@@ -1,0 +1,1 @@
+"""From the write-ahead log to object storage and back."""

@@ -60,9 +60,7 @@ async def restore(
     return await executor.run(work)
 
 
-async def fetch(
-    store: ObjectStore, uuid: str, refs: Sequence[ObjectRef], *, timeout_s: float
-) -> list[bytes]:
+async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef], *, timeout_s: float) -> list[bytes]:
     """Return the bytes of objects, fetched a few at a time.
 
     Raises CorruptionError naming an object that a manifest names and the store does not have.
@@ -75,7 +73,9 @@ async def fetch(
             async with gate, asyncio.timeout(timeout_s):
                 return (await store.get(key)).data
         except ObjectMissingError as error:
-            raise CorruptionError(f"object {key} is named by a manifest, but the store has lost it") from error
+            raise CorruptionError(
+                f"object {key} is named by a manifest, but the store has lost it"
+            ) from error
         except TimeoutError as error:
             raise StoreUnavailableError(f"reading {key} took over {timeout_s} s; try again") from error
 
@@ -104,7 +104,9 @@ async def round_entry(
     raise CorruptionError(f"{layout.object_key(manifest.db, ref)} does not hold txid {txid}")
 
 
-def assemble(parts: Sequence[Segment], txid: int) -> tuple[RoundEntry, PageHashes, dict[int, tuple[int, int]]]:
+def assemble(
+    parts: Sequence[Segment], txid: int
+) -> tuple[RoundEntry, PageHashes, dict[int, tuple[int, int]]]:
     """Apply rounds up to `txid` and return (last round, page hashes, page number -> (part, image index)).
 
     Raises CorruptionError where the rolling checksum of the parts does not continue from one to the next.

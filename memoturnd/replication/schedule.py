@@ -118,8 +118,10 @@ class ShipScheduler:
         except (MemoturnError, OSError) as error:
             failures = self._failures[shipper] = self._failures.get(shipper, 0) + 1
             delay_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** (failures - 1))
-            _log.warning("ship failed", branch=shipper.label, error=str(error), failures=failures, retry_s=delay_s)
-        except Exception:
+            _log.warning(
+                "ship failed", branch=shipper.label, error=str(error), failures=failures, retry_s=delay_s
+            )
+        except Exception:  # noqa: BLE001 - the boundary of one branch's task
             # A bug in shipping one branch must not stop the others; its writes run into their bound.
             failures = self._failures[shipper] = self._failures.get(shipper, 0) + 1
             delay_s = _BACKOFF_MAX_S

@@ -58,7 +58,11 @@ class Limits:
 class Source(Protocol):
     """The open branch that is shipped."""
 
-    conn: ProfileConnection
+    @property
+    def conn(self) -> ProfileConnection:
+        """The open main connection."""
+        ...
+
     gate: asyncio.Lock
     """Held for whatever must not meet a commit: a round in the pool, capture, a checkpoint."""
     txid: int

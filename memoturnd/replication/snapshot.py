@@ -40,7 +40,13 @@ def make_snapshot(
 
 
 def object_ref(
-    kind: str, rounds: Sequence[Round], prev_txid: int, epoch: int, branch_id: str, size_bytes: int, name_hash: str
+    kind: str,
+    rounds: Sequence[Round],
+    prev_txid: int,
+    epoch: int,
+    branch_id: str,
+    size_bytes: int,
+    name_hash: str,
 ) -> ObjectRef:
     """Return the manifest's entry for an encoded object."""
     return ObjectRef(

@@ -137,7 +137,9 @@ class SwapFile(Generic[D]):
         except ObjectMissingError:
             return None
         except TimeoutError as error:
-            raise StoreUnavailableError(f"reading {self.key} took over {self._timeout_s} s; try again") from error
+            raise StoreUnavailableError(
+                f"reading {self.key} took over {self._timeout_s} s; try again"
+            ) from error
         self._set(self._decode(blob.data), blob.etag, len(blob.data))
         return self._current
 
