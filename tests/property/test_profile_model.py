@@ -1,0 +1,411 @@
+"""One profile against a plain-dict model, through everything that can happen to it.
+
+After every step, on every branch: the live state is the model's, and each retained txid restores to exactly
+the state that the model had at it. Txids are never used twice, whatever is lost.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+from harness import node_on
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from memoturnd.core.manifest import Manifest, contains
+from memoturnd.engine.connection import open_connection
+from memoturnd.errors import ConflictError, StoreUnavailableError
+from memoturnd.node import Node
+from memoturnd.replication.restore import restore
+from memoturnd.seams.executor import InlineExecutor
+from memoturnd.seams.object_store import ObjectStore
+from memoturnd.stores.memory import MemoryStore
+
+State = dict[str, str]
+KEYS = ["a", "b", "c", "d"]
+
+
+class CutStore:
+    """A store whose cable can be pulled, for a process that is gone."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        self._inner = inner
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.cut:
+            raise StoreUnavailableError("the cable is pulled")
+        return getattr(self._inner, name)
+
+
+class Driver:
+    """Keeps a node running in one task, and runs coroutines on its loop one at a time."""
+
+    def __init__(self, data_dir: Path, store: CutStore) -> None:
+        self.data_dir = data_dir
+        self.store = store
+        self.loop = asyncio.new_event_loop()
+        self._jobs: asyncio.Queue[tuple[Callable[[Node], Awaitable[Any]], asyncio.Future[Any]] | None] = (
+            asyncio.Queue()
+        )
+        self._task = self.loop.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        async with node_on(
+            self.data_dir, self.store, SHIP_INTERVAL_MS="60000", UNSHIPPED_MAX_AGE_S="600"
+        ) as node:
+            while (job := await self._jobs.get()) is not None:
+                work, done = job
+                try:
+                    done.set_result(await work(node))
+                except Exception as error:
+                    done.set_exception(error)
+            if self.store.cut:
+                for branch in node.tiers.hot():
+                    branch.close_connections()
+
+    def run(self, work: Callable[[Node], Awaitable[Any]]) -> Any:
+        done: asyncio.Future[Any] = self.loop.create_future()
+        self._jobs.put_nowait((work, done))
+        self.loop.run_until_complete(asyncio.wait([done, self._task], return_when=asyncio.FIRST_COMPLETED))
+        if self._task.done():
+            self._task.result()
+        return done.result()
+
+    def stop(self) -> None:
+        self._jobs.put_nowait(None)
+        self.loop.run_until_complete(self._task)
+        self.loop.close()
+
+
+class BranchModel:
+    """What a branch must hold."""
+
+    def __init__(self, history: dict[int, State]) -> None:
+        self.history = history
+        self.used = set(history)
+        self.rewound_from: tuple[int, int] | None = None
+
+    @property
+    def head(self) -> int:
+        return max(self.history)
+
+    @property
+    def state(self) -> State:
+        return self.history[self.head]
+
+
+class ProfileMachine(RuleBasedStateMachine):
+    branches = Bundle("branches")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="memoturn-model-"))
+        self.bucket = MemoryStore()
+        self.lives = 0
+        self.models = {"main": BranchModel({0: {}})}
+        self.checkpoints: dict[tuple[str, str], int] = {}
+        self.driver = self.boot(self.folder / "node-0")
+        self.run(lambda node: node.databases.create("p"))
+
+    def boot(self, data_dir: Path) -> Driver:
+        return Driver(data_dir, CutStore(self.bucket))
+
+    def run(self, work: Callable[[Node], Awaitable[Any]]) -> Any:
+        return self.driver.run(work)
+
+    def teardown(self) -> None:
+        self.driver.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def name(self, pick: int) -> str:
+        return sorted(self.models)[pick % len(self.models)]
+
+    def committed(self, branch: str, txid: int, state: State) -> None:
+        model = self.models[branch]
+        assert txid > model.head
+        assert txid not in model.used, "a txid was used twice"
+        if model.head == 0 and txid > 1:
+            model.history[1] = {}  # the round that made the reserved tables
+            model.used.add(1)
+        model.history[txid] = state
+        model.used.add(txid)
+
+    # ---- what clients do
+
+    @rule(pick=st.integers(0, 5), key=st.sampled_from(KEYS), value=st.text(max_size=5), durable=st.booleans())
+    def write(self, pick: int, key: str, value: str, durable: bool) -> None:
+        branch = self.name(pick)
+
+        async def work(node: Node) -> Any:
+            return await (await node.profile("p", branch)).write(put(key, value), durable=durable)
+
+        written = self.run(work)
+        self.committed(branch, written.txid, {**self.models[branch].state, key: value})
+        assert written.durable or not durable
+
+    @rule(
+        pick=st.integers(0, 5),
+        values=st.lists(st.text(max_size=3), min_size=2, max_size=6),
+        bad=st.integers(0, 5),
+    )
+    def write_together_one_failing(self, pick: int, values: list[str], bad: int) -> None:
+        branch = self.name(pick)
+
+        async def work(node: Node) -> Any:
+            profile = await node.profile("p", branch)
+            ops = [
+                profile.write(put_then_fail("a") if i == bad % len(values) else put(KEYS[i % 4], value))
+                for i, value in enumerate(values)
+            ]
+            return await asyncio.gather(*ops, return_exceptions=True)
+
+        results = self.run(work)
+        state = dict(self.models[branch].state)
+        for i, value in enumerate(values):
+            if i == bad % len(values):
+                assert isinstance(results[i], RuntimeError)
+            else:
+                state[KEYS[i % 4]] = value
+        txids = {r.txid for r in results if not isinstance(r, RuntimeError)}
+        assert len(txids) == 1, "writes of one turn share a round"
+        self.committed(branch, txids.pop(), state)
+
+    @rule(pick=st.integers(0, 5))
+    def failing_write_changes_nothing(self, pick: int) -> None:
+        branch = self.name(pick)
+
+        async def work(node: Node) -> Any:
+            profile = await node.profile("p", branch)
+            try:
+                await profile.write(put_then_fail("b"))
+            except RuntimeError:
+                return profile.txid
+            raise AssertionError("the write did not fail")
+
+        txid = self.run(work)
+        model = self.models[branch]
+        if txid == 1 and model.head == 0:
+            self.committed(branch, 1, {})
+        assert txid == model.head
+
+    @rule(pick=st.integers(0, 5))
+    def write_many_pages(self, pick: int) -> None:
+        branch = self.name(pick)
+
+        def op(conn: apsw.Connection, _now_ms: int) -> tuple[None, bool]:
+            conn.execute("CREATE TABLE IF NOT EXISTS filler (x)")
+            conn.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120) "
+                "INSERT INTO filler SELECT randomblob(3000) FROM n"
+            )
+            return None, True
+
+        async def work(node: Node) -> Any:
+            return await (await node.profile("p", branch)).write(op)
+
+        self.committed(branch, self.run(work).txid, self.models[branch].state)
+
+    @rule(pick=st.integers(0, 5), name=st.sampled_from(["cp-x", "cp-y"]))
+    def checkpoint(self, pick: int, name: str) -> None:
+        branch = self.name(pick)
+        made = self.run(lambda node: node.branches.checkpoint("p", branch, name))
+        if self.models[branch].head == 0:
+            self.committed(branch, made.txid, {})
+        assert made.txid == self.models[branch].head
+        self.checkpoints[branch, name] = made.txid
+
+    @rule(pick=st.integers(0, 5))
+    def ship(self, pick: int) -> None:
+        branch = self.name(pick)
+        durable_txid = self.run(lambda node: node.branches.sync("p", branch))
+        assert durable_txid == self.models[branch].head
+
+    @rule(pick=st.integers(0, 5), at=st.integers(0, 50))
+    def fork(self, pick: int, at: int) -> None:
+        if len(self.models) >= 4:
+            return
+        branch, name = self.name(pick), f"f{len(self.models)}"
+        model = self.models[branch]
+        txids = [t for t in sorted(model.history) if t > 0]
+        if not txids:
+            return
+        self.run(lambda node: node.branches.sync("p", branch))
+        txid = txids[at % len(txids)]
+        made = self.run(lambda node: node.branches.create("p", name, from_branch=branch, at=str(txid)))
+        assert made.fork_txid == txid
+        self.models[name] = BranchModel({t: s for t, s in model.history.items() if t <= txid})
+
+    @rule(pick=st.integers(0, 5), at=st.integers(0, 50))
+    def rewind(self, pick: int, at: int) -> None:
+        branch = self.name(pick)
+        model = self.models[branch]
+        txids = [t for t in sorted(model.history) if t > 0]
+        if not txids:
+            return
+        txid = txids[at % len(txids)]
+        before = model.head
+        rewound = self.run(lambda node: node.branches.rewind("p", branch, str(txid)))
+        assert rewound.undo_txid == before
+        self.committed(branch, rewound.txid, model.history[txid])
+        model.rewound_from = rewound.txid, before
+
+    @rule(pick=st.integers(0, 5))
+    def undo(self, pick: int) -> None:
+        branch = self.name(pick)
+        model = self.models[branch]
+
+        async def work(node: Node) -> Any:
+            try:
+                return await node.branches.undo_rewind("p", branch)
+            except ConflictError:
+                return None
+
+        undone = self.run(work)
+        if model.rewound_from is None or model.rewound_from[0] != model.head:
+            assert undone is None
+            if model.head == 0:
+                self.committed(branch, 1, {})
+            return
+        _, back_to = model.rewound_from
+        before = model.head
+        self.committed(branch, undone.txid, model.history[back_to])
+        model.rewound_from = undone.txid, before
+
+    # ---- what happens to the node
+
+    @rule(pick=st.integers(0, 5))
+    def evict(self, pick: int) -> None:
+        branch = self.name(pick)
+
+        async def work(node: Node) -> Any:
+            profile = await node.profile("p", branch)
+            return await node.tiers.evict(profile), profile.files.exists()
+
+        evicted, exists = self.run(work)
+        assert evicted
+        assert not exists
+
+    @rule(pick=st.integers(0, 5))
+    def close_to_warm(self, pick: int) -> None:
+        branch = self.name(pick)
+
+        async def work(node: Node) -> Any:
+            return await (await node.profile("p", branch)).close()
+
+        assert self.run(work)
+
+    @rule()
+    def restart(self) -> None:
+        self.driver.stop()
+        self.driver = self.boot(self.driver.data_dir)
+
+    @rule()
+    def kill(self) -> None:
+        """As by kill -9: the files stay as they are, nothing is shipped or closed."""
+        self.lives += 1
+        data_dir = self.folder / f"node-{self.lives}"
+        shutil.copytree(self.driver.data_dir, data_dir)
+        self.driver.store.cut = True
+        self.driver.stop()
+        self.driver = self.boot(data_dir)
+
+    @rule()
+    def lose_the_disk(self) -> None:
+        """Everything durable comes back; what was only local is gone, and its txids are not used again."""
+        heads = {}
+        for branch, model in self.models.items():
+            manifest = self.manifest(branch)
+            heads[branch] = manifest.head_txid if manifest is not None else 0
+            model.history = {t: s for t, s in model.history.items() if t <= heads[branch]} or {0: {}}
+        self.lives += 1
+        self.driver.store.cut = True
+        self.driver.stop()
+        self.driver = self.boot(self.folder / f"node-{self.lives}")
+        if "p" not in [d.name for d in self.run(lambda node: node.databases.list())]:
+            assert set(self.models) == {"main"}
+            assert heads["main"] == 0
+            self.models["main"].used.clear()
+            self.run(lambda node: node.databases.create("p"))
+
+    # ---- what must hold
+
+    def manifest(self, branch: str) -> Manifest | None:
+        async def work(node: Node) -> Manifest | None:
+            profile = await node.profile("p", branch)
+            file = node._services.manifest_file(profile.ref.database.uuid, profile.ref.branch_id)
+            return await file.load()
+
+        return self.run(work)
+
+    @invariant()
+    def live_states_are_the_models(self) -> None:
+        for branch, model in self.models.items():
+
+            async def work(node: Node, branch: str = branch) -> Any:
+                return await (await node.profile("p", branch)).read(dump)
+
+            seen = self.run(work)
+            assert seen.value == model.state, branch
+            assert seen.txid == model.head
+
+    @invariant()
+    def every_retained_txid_restores_exactly(self) -> None:
+        for branch, model in self.models.items():
+            manifest = self.manifest(branch)
+            if manifest is None:
+                continue
+            for (name, checkpoint), txid in self.checkpoints.items():
+                if name == branch and txid <= manifest.head_txid:
+                    assert manifest.checkpoints[checkpoint].txid == txid
+            for txid, state in model.history.items():
+                if 0 < txid <= manifest.head_txid:
+                    assert contains(manifest, txid), f"{branch} lost txid {txid}"
+                    assert self.restored(manifest, txid) == state, f"{branch} at txid {txid}"
+
+    def restored(self, manifest: Manifest, txid: int) -> State:
+        path = self.folder / "restored.db"
+        work = restore(self.bucket, manifest, txid, path, executor=InlineExecutor(), timeout_s=5, fsync=False)
+        self.driver.loop.run_until_complete(work)
+        conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=256)
+        try:
+            assert conn.execute("PRAGMA integrity_check").get == "ok"
+            return dump(conn, 0)
+        finally:
+            conn.close()
+            for leftover in path.parent.glob("restored.db*"):
+                leftover.unlink()
+
+
+def put(key: str, value: str) -> Callable[[apsw.Connection, int], tuple[None, bool]]:
+    def op(conn: apsw.Connection, _now_ms: int) -> tuple[None, bool]:
+        conn.execute("INSERT OR REPLACE INTO __memoturn_kv (ns, k, v) VALUES ('n', ?, ?)", (key, value))
+        return None, True
+
+    return op
+
+
+def put_then_fail(key: str) -> Callable[[apsw.Connection, int], tuple[None, bool]]:
+    def op(conn: apsw.Connection, now_ms: int) -> tuple[None, bool]:
+        put(key, "must not stay")(conn, now_ms)
+        raise RuntimeError("failed on purpose")
+
+    return op
+
+
+def dump(conn: apsw.Connection, _now_ms: int) -> State:
+    return dict(conn.execute("SELECT k, v FROM __memoturn_kv").fetchall())
+
+
+TestProfile = ProfileMachine.TestCase
+TestProfile.settings = settings(
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
