@@ -1,0 +1,44 @@
+# Everything is installed into .venv by `make setup`, on which the other targets build.
+PYTHON ?= python3
+BIN := .venv/bin
+PATHS := memoturnd sdk/python/src tests bench scripts
+
+.PHONY: help setup run test check demo bench soak clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml sdk/python/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Memoturn needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -e . -e 'sdk/python[cli]' --group dev
+	@touch $@
+
+setup: .venv/installed ## install everything into .venv
+
+run: setup ## run one node on http://127.0.0.1:8080
+	$(BIN)/memoturnd
+
+test: setup ## run every test
+	$(BIN)/python -m pytest
+
+check: setup ## format, lint, types, tests
+	$(BIN)/ruff format --check $(PATHS)
+	$(BIN)/ruff check $(PATHS)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+demo: setup ## a narrated two-minute tour, against a node of its own
+	$(BIN)/python scripts/demo.py
+
+bench: setup ## measure, and write bench/RESULTS.md
+	$(BIN)/python -m bench
+
+soak: setup ## the long runs: crash loop, many random histories
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+clean: ## remove what setup installed
+	rm -rf .venv
