@@ -4,7 +4,7 @@ A candidate scores the sum over the channels that found it of `weight / (60 + ra
 scores are ordered newest first, then by id, so that an answer depends on nothing but the state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -37,7 +37,7 @@ class Fused:
     found: dict[str, tuple[int, float | None]]
 
 
-def fuse(channels: dict[str, Sequence[Candidate]], *, limit: int) -> list[Fused]:
+def fuse(channels: Mapping[str, Sequence[Candidate]], *, limit: int) -> list[Fused]:
     """Return the best `limit` candidates; every list in `channels` is best first and without repeats."""
     ids: dict[int, Candidate] = {}
     found: dict[int, dict[str, tuple[int, float | None]]] = {}

@@ -125,6 +125,7 @@ _DDL = frozenset(
         apsw.SQLITE_REINDEX,
     }
 )
+_UNSEEN_NAMES = frozenset({apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_VTABLE})
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
 
 # SQLite itself undoes or aborts more than the statement here; the engine above decides what that means.
@@ -140,7 +141,7 @@ class UserStatements:
     """What happened inside one `user_statements` block.
 
     `ddl` is whether a statement that changes the schema was prepared, `denied` why one was refused (None
-    if none was), `wrote` whether one that changes rows or schema was prepared, allowed or not.
+    if none was), `needs_write` whether that was for writing where only reads are allowed.
     """
 
     __slots__ = (
@@ -150,8 +151,8 @@ class UserStatements:
         "_sql",
         "ddl",
         "denied",
+        "needs_write",
         "transaction_control",
-        "wrote",
     )
 
     def __init__(self, conn: "ProfileConnection", *, read_only: bool) -> None:
@@ -160,7 +161,7 @@ class UserStatements:
         self._sql: str | None = None
         self._length_limit = 0
         self.ddl = False
-        self.wrote = False
+        self.needs_write = False
         self.denied: str | None = None
         self.transaction_control = False
 
@@ -226,12 +227,12 @@ class UserStatements:
         return f"statement not allowed (SQLite action {action})"
 
     def _write_reason(self, action: int, first: str, second: str, database: str) -> str | None:
-        self.wrote = True
         self.ddl = self.ddl or action in _DDL
         for name in (first, second) if action in _DDL else (first,):
             if is_reserved(name):
                 return _reserved_reason(name)
         if self._read_only:
+            self.needs_write = self.denied is None
             return "the statement writes, and only reads are allowed here"
         if action == apsw.SQLITE_CREATE_VTABLE:
             if second.lower() not in _MODULES:
@@ -242,10 +243,10 @@ class UserStatements:
                 )
         if action == apsw.SQLITE_REINDEX and RESERVED_PREFIX in first.lower():
             return _reserved_reason(first)
-        # SQLite does not tell the authorizer the new name of a rename. A name has no escapes, so its
-        # prefix must stand in the text as it is.
-        if action == apsw.SQLITE_ALTER_TABLE and (self._sql is None or RESERVED_PREFIX in self._sql.lower()):
-            return f"names that start {RESERVED_PREFIX} are reserved: choose another in ALTER TABLE"
+        # SQLite does not tell the authorizer the new name of a rename, nor the table that an FTS5 table takes
+        # its content from. A name has no escapes, so its prefix must stand in the text as it is.
+        if action in _UNSEEN_NAMES and (self._sql is None or RESERVED_PREFIX in self._sql.lower()):
+            return f"names that start {RESERVED_PREFIX} are reserved: the statement names one"
         return None
 
 
