@@ -256,7 +256,7 @@ class Tour:
         channels = {channel for hit in fused for channel in hit["channels"]}
         self.claim(
             channels == {"topic", "keyword", "vector"},
-            "all three channels together; explain says who found what",
+            "all three channels together; explain says who ranked what where",
         )
 
     def fork(self) -> None:
@@ -423,7 +423,8 @@ class Tour:
         """Show recalled memories with their ranks."""
         table = Table("score", "summary", "found by", box=None, padding=(0, 2))
         for hit in hits:
-            table.add_row(f"{hit['score']:.4f}", escape(hit["summary"]), " + ".join(hit["channels"]))
+            found_by = " + ".join(f"{channel} #{how['rank']}" for channel, how in hit["explain"].items())
+            table.add_row(f"{hit['score']:.4f}", escape(hit["summary"]), found_by)
         self.console.print(table)
         self.pause(1.5)
 

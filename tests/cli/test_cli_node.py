@@ -47,7 +47,10 @@ def test_ingest_tells_what_it_superseded_and_the_txid(cli):
     assert created["status"] == "created"
     assert re.fullmatch(r"mem_[0-9a-f]{32}", created["id"])
     assert dict(second.lines)["superseded"] == created["id"]
-    assert re.fullmatch(r"txid 2 \(durable [0-2]\)\n", second.stderr)
+    before, after = (
+        int(re.fullmatch(r"txid (\d+) \(durable \d+\)\n", done.stderr)[1]) for done in (first, second)
+    )
+    assert 0 < before < after
 
 
 def test_ingest_again_is_a_duplicate(cli):
@@ -290,7 +293,7 @@ def test_sql_runs_a_script_from_stdin_as_one_transaction(cli):
 def test_sql_takes_parameters_and_prints_json(cli):
     cli("db", "create", "params")
 
-    outcome = cli("sql", "params", "select ? as a, ? as b", "--params", '[1, "x\ty"]', "--json")
+    outcome = cli("sql", "params", "select ? as a, ? as b", "--params", r'[1, "x\ty"]', "--json")
 
     assert outcome.json["results"] == [{"columns": ["a", "b"], "rows": [[1, "x\ty"]], "rows_affected": 0}]
     assert cli("sql", "params", "select ?", "--params", '["x\\ty\\nz"]').text == "x\\ty\\nz\n"

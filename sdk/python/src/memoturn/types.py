@@ -83,9 +83,13 @@ class _HitRequired(TypedDict):
 
 
 class RecallHit(_HitRequired, total=False):
-    """A recalled memory, best first. `explain` is there when it was asked for."""
+    """A recalled memory, best first.
 
-    explain: Any
+    When it was asked for, `explain` has for each channel that found it its `rank` there, and the measure
+    that ranked it where the channel has one.
+    """
+
+    explain: dict[str, dict[str, float]]
 
 
 class _RecallRequired(TypedDict):

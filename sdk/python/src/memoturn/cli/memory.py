@@ -1,7 +1,7 @@
 """`memoturn memory`: ingest, recall and look after the memories of a profile."""
 
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -234,14 +234,20 @@ def _missing(run: Run, memories: MemoryProfile, memory_id: str) -> typer.Exit:
 
 
 def _hit(hit: RecallHit, *, explain: bool) -> list[Cell]:
-    found_by = _explained(hit.get("explain")) if explain else " ".join(hit["channels"])
+    found_by = _explained(hit.get("explain", {})) if explain else " ".join(hit["channels"])
     summary = hit["summary"] + (" (superseded)" if hit["superseded_by"] else "")
     score = f"{hit['score']:.6f}"
     return [score, hit["type"], hit["topic_key"], summary, when(hit["created_at"]), found_by, hit["id"]]
 
 
-def _explained(explain: Any) -> str:
-    return compact(explain)
+def _explained(explain: dict[str, dict[str, float]]) -> str:
+    return ", ".join(_ranked(channel, dict(how)) for channel, how in explain.items())
+
+
+def _ranked(channel: str, how: dict[str, float]) -> str:
+    rank = f"{channel} #{how.pop('rank'):g}"
+    measures = " ".join(f"{name} {value:.4g}" for name, value in how.items())
+    return f"{rank} ({measures})" if measures else rank
 
 
 def _fields(memory: Memory) -> dict[str, Cell]:
