@@ -15,7 +15,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from memoturnd.errors import MemoturnError, MethodNotAllowedError, NotFoundError, OverloadedError, RequestTimeoutError
+from memoturnd.errors import (
+    MemoturnError,
+    MethodNotAllowedError,
+    NotFoundError,
+    OverloadedError,
+    RequestTimeoutError,
+)
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, status_of
 from memoturnd.http.gates import InFlight, TokenBucket
@@ -52,7 +58,12 @@ class Api(BaseRoute):
     """The one Starlette route: takes every HTTP request, whatever its path."""
 
     def __init__(
-        self, node: Node, settings: HttpSettings, clock: Clock, randomness: Randomness, routes: Iterable[Route]
+        self,
+        node: Node,
+        settings: HttpSettings,
+        clock: Clock,
+        randomness: Randomness,
+        routes: Iterable[Route],
     ) -> None:
         self._node = node
         self._clock = clock
@@ -91,7 +102,7 @@ class Api(BaseRoute):
         try:
             found = self._tree.find(scope.get("raw_path") or quote(scope["path"]).encode())
             if found is None:
-                raise NotFoundError("nothing is served at this path; check it against the API reference")
+                return template, _not_found()
             by_method, params = found
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             route = by_method.get(method)
@@ -181,6 +192,10 @@ class _Timers:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+def _not_found() -> Answer:
+    return error_reply(NotFoundError("nothing is served at this path; check it against the API reference"))
 
 
 def _method_not_allowed(method: str, by_method: dict[str, Route]) -> Answer:

@@ -122,4 +122,6 @@ def _rewound(result: Rewound) -> Answer:
         "txid": result.txid,
         "undo_txid": result.undo_txid,
     }
-    return reached(at(reply(shown), result.txid, result.durable_txid), durable=result.durable_txid >= result.txid)
+    return reached(
+        at(reply(shown), result.txid, result.durable_txid), durable=result.durable_txid >= result.txid
+    )

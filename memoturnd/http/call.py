@@ -20,7 +20,9 @@ MAX_LIMIT: Final = 1000
 _BRANCH_HEADER: Final = b"memoturn-branch"
 _DURABILITY_HEADER: Final = b"memoturn-durability"
 _MIN_TXID_HEADER: Final = b"memoturn-min-txid"
-_ONCE: Final = frozenset({_BRANCH_HEADER, _DURABILITY_HEADER, _MIN_TXID_HEADER, b"content-type", b"content-length"})
+_ONCE: Final = frozenset(
+    {_BRANCH_HEADER, _DURABILITY_HEADER, _MIN_TXID_HEADER, b"content-type", b"content-length"}
+)
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 _MAX_DIGITS: Final = 16
 

@@ -93,7 +93,9 @@ def read_reply(value: Any, seen: Seen[Any]) -> Answer:
 
 def write_reply(value: Any, written: Written[Any], *, status: int = 200) -> Answer:
     """Answer a write to a branch with JSON."""
-    return reached(at(reply(value, status=status), written.txid, written.durable_txid), durable=written.durable)
+    return reached(
+        at(reply(value, status=status), written.txid, written.durable_txid), durable=written.durable
+    )
 
 
 def written_nothing_to_say(written: Written[Any]) -> Answer:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from memoturnd.core import names
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.addresses import open_or_create_profile, open_profile
@@ -17,6 +18,67 @@ _DEFAULT_SESSIONS: Final = 100
 async def ingest(call: Call) -> Answer:
     """Store up to 1000 memories as one commit, creating the profile where absent."""
     items = memories.parse_items(call.decoded(decode_json))
+    durable = call.durable
     profile = await open_or_create_profile(call)
-    written = await memories.ingest(profile, items, durable=call.durable)
+    written = await memories.ingest(profile, items, durable=durable)
     return write_reply({"results": written.value, "txid": written.txid}, written, status=201)
+
+
+async def recall(call: Call) -> Answer:
+    """Find memories by text, embedding or topic, best first. An unknown profile recalls nothing."""
+    query = recalls.parse_query(call.decoded(decode_json))
+    min_txid = call.min_txid
+    profile = await _open_or_none(call, min_txid)
+    if profile is None:
+        return _nothing({"memories": [], "turns": []} if query.include_turns else {"memories": []})
+    seen = await recalls.recall(profile, query, min_txid=min_txid)
+    return read_reply({**seen.value, "txid": seen.txid}, seen)
+
+
+async def get(call: Call) -> Answer:
+    """Show one memory with the ids that it superseded. Raises NotFoundError."""
+    profile = await open_profile(call)
+    seen = await memories.get(profile, call.params["id"], min_txid=call.min_txid)
+    return read_reply(seen.value, seen)
+
+
+async def forget(call: Call) -> Answer:
+    """Remove one memory. Raises NotFoundError."""
+    durable = call.durable
+    profile = await open_profile(call)
+    return written_nothing_to_say(await memories.forget(profile, call.params["id"], durable=durable))
+
+
+async def sessions(call: Call) -> Answer:
+    """List sessions, the most recently active first. An unknown profile has none."""
+    limit, min_txid = call.limit("limit", _DEFAULT_SESSIONS), call.min_txid
+    profile = await _open_or_none(call, min_txid)
+    if profile is None:
+        return _nothing({"sessions": []})
+    seen = await memories.sessions(profile, limit=limit, min_txid=min_txid)
+    return read_reply({"sessions": seen.value, "txid": seen.txid}, seen)
+
+
+async def end_session(call: Call) -> Answer:
+    """Remove a session and its tasks, with `turns=true` its transcript too; 204 also when it is unknown."""
+    session_id, turns, durable = names.session_id(call.params["sid"]), call.flag("turns"), call.durable
+    profile = await open_profile(call)
+    return written_nothing_to_say(
+        await memories.end_session(profile, session_id, turns=turns, durable=durable)
+    )
+
+
+async def _open_or_none(call: Call, min_txid: int) -> BranchProfile | None:
+    """Return the profile, None when nobody has created it. Raises NotFoundError when a floor was asked of that."""
+    try:
+        return await open_profile(call)
+    except DatabaseNotFoundError:
+        if min_txid > 0:
+            raise NotFoundError(
+                f"no such profile here, so txid {min_txid} cannot be reached; ingest into it first"
+            ) from None
+        return None
+
+
+def _nothing(body: dict[str, Any]) -> Answer:
+    return at(reply({**body, "txid": 0}), 0, 0)

@@ -154,7 +154,13 @@ class Branches(Protocol):
     """Forks, checkpoints and rewinds. All of it is durable when it returns."""
 
     async def create(
-        self, db_name: str, name: str, *, from_branch: str = "main", at: str | None = None, ttl_s: int | None = None
+        self,
+        db_name: str,
+        name: str,
+        *,
+        from_branch: str = "main",
+        at: str | None = None,
+        ttl_s: int | None = None,
     ) -> BranchCreated:
         """Fork `from_branch` at a checkpoint or txid, its head when `at` is None."""
         ...

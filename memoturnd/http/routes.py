@@ -79,11 +79,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/health", ops.health, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/ready", ops.ready, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
-    #
     Route("POST", "/v1/databases", control.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
-    #
     Route("GET", "/v1/memory/{ns}", control.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),
@@ -91,7 +89,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", f"{_MEMORY}/memories/{{id}}", memory.forget, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("GET", f"{_MEMORY}/sessions", memory.sessions, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_MEMORY}/sessions/{{sid}}", memory.end_session, Kind.WRITE, Body.NONE, Scope.WRITE),
-    #
     Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ),
     Route("POST", f"{_DB}/sync", branches.sync, Kind.WRITE, Body.SMALL, Scope.WRITE),
     Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
@@ -109,12 +106,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route("POST", f"{_BRANCH}/rewind", branches.rewind, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route("POST", f"{_BRANCH}/rewind/undo", branches.undo_rewind, Kind.WRITE, Body.NONE, Scope.ADMIN),
-    #
     Route("GET", f"{_DB}/kv/{{ns}}", kv.list_keys, Kind.READ, Body.NONE, Scope.READ),
     Route("GET", _KEY, kv.get, Kind.READ, Body.NONE, Scope.READ),
     Route("PUT", _KEY, kv.put, Kind.WRITE, Body.RAW, Scope.WRITE),
     Route("DELETE", _KEY, kv.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
-    #
     Route("POST", f"{_SESSION}/turns", turns.append, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("GET", f"{_SESSION}/turns", turns.window, Kind.READ, Body.NONE, Scope.READ),
     Route("POST", f"{_SESSION}/search", turns.search, Kind.READ, Body.SMALL, Scope.READ),

@@ -3,13 +3,16 @@
 from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
-from memoturnd.http.envelope import Answer, write_reply
+from memoturnd.http.envelope import Answer, read_reply, write_reply
+from memoturnd.seams.profile import Written
 from memoturnd.surfaces import sql
 
 
 async def run(call: Call) -> Answer:
-    """Run a batch of statements as one transaction."""
-    batch = call.decoded(decode_json)
+    """Run a batch of statements as one transaction; a batch that only reads is answered as a read."""
+    batch = sql.parse_batch(call.decoded(decode_json))
+    durable, min_txid = call.durable, call.min_txid
     profile = await open_database(call)
-    written = await sql.run(profile, batch, durable=call.durable, min_txid=call.min_txid)
-    return write_reply({"results": written.value, "txid": written.txid}, written)
+    result = await sql.run(profile, batch, durable=durable, min_txid=min_txid)
+    body = {"results": result.value, "txid": result.txid}
+    return write_reply(body, result) if isinstance(result, Written) else read_reply(body, result)

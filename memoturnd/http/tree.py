@@ -51,9 +51,15 @@ class Tree:
                 following = level.fixed.setdefault(part.encode(), _Level())
             invariant(not (level.fixed and level.parameter), "a fixed part beside a parameter", part=part)
             level = following
-        invariant(route.method not in level.routes, "two routes for one method and path", template=route.template)
+        invariant(
+            route.method not in level.routes, "two routes for one method and path", template=route.template
+        )
         for other in level.routes.values():
-            invariant(other.parameters == route.parameters, "one path with two sets of names", template=route.template)
+            invariant(
+                other.parameters == route.parameters,
+                "one path with two sets of names",
+                template=route.template,
+            )
         level.routes[route.method] = route
 
 

@@ -13,7 +13,7 @@ _DEFAULT_WINDOW: Final = 20
 
 async def append(call: Call) -> Answer:
     """Add a turn to the end of a session."""
-    turn = call.decoded(decode_json)
+    turn = turns.parse_turn(call.decoded(decode_json))
     profile = await open_database(call)
     written = await turns.append(profile, call.params["session"], turn, durable=call.durable)
     return write_reply({"seq": written.value, "txid": written.txid}, written, status=201)
@@ -29,7 +29,7 @@ async def window(call: Call) -> Answer:
 
 async def search(call: Call) -> Answer:
     """List the turns of a session that are nearest to a vector."""
-    question = call.decoded(decode_json)
+    embedding, k = turns.parse_search(call.decoded(decode_json))
     profile = await open_database(call)
-    seen = await turns.search(profile, call.params["session"], question, min_txid=call.min_txid)
+    seen = await turns.search(profile, call.params["session"], embedding, k, min_txid=call.min_txid)
     return read_reply({"turns": seen.value}, seen)

@@ -1,0 +1,23 @@
+"""Fixtures of the HTTP tests: a node in memory, and a client that speaks to it in process."""
+
+import pytest
+from http_support import HandClock, client_of, limits, running_node
+
+from memoturnd.http.app import create_app
+
+
+@pytest.fixture
+def hand_clock():
+    return HandClock()
+
+
+@pytest.fixture
+async def node(tmp_path):
+    async with running_node(tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+async def client(node):
+    async with client_of(create_app(node, limits())) as client:
+        yield client

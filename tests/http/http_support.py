@@ -1,0 +1,67 @@
+"""A whole node in memory behind the application, and clients that speak to it in process."""
+
+import contextlib
+from types import SimpleNamespace
+
+import httpx
+
+from memoturnd.catalog.sqlite import SqliteCatalog
+from memoturnd.config import Settings
+from memoturnd.leases.local import LocalLeases
+from memoturnd.node import running
+from memoturnd.seams.clock import SystemClock, SystemRandomness
+from memoturnd.seams.executor import InlineExecutor
+from memoturnd.stores.memory import MemoryStore
+
+
+class HandClock:
+    """A clock that only a test moves."""
+
+    def __init__(self):
+        self.at_s = 100.0
+
+    def now_ms(self):
+        return int(self.at_s * 1000)
+
+    def monotonic_s(self):
+        return self.at_s
+
+    async def sleep(self, seconds):
+        self.at_s += seconds
+
+
+def limits(**changes):
+    """The settings that the HTTP layer reads."""
+    values = {
+        "request_timeout_s": 5.0,
+        "max_body_bytes": 4 << 20,
+        "max_concurrency": 64,
+        "control_rate": 1000.0,
+    }
+    return SimpleNamespace(**{**values, **changes})
+
+
+def client_of(app):
+    """A client that calls the application without a socket, and shows what the application raises."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
+
+
+@contextlib.asynccontextmanager
+async def running_node(folder):
+    """A node on a store in memory."""
+    clock = SystemClock()
+    catalog = SqliteCatalog(":memory:")
+    try:
+        async with running(
+            Settings.from_env({"MEMOTURN_DATA_DIR": str(folder)}),
+            store=MemoryStore(),
+            leases=LocalLeases("node-1", "http://node"),
+            catalog=catalog,
+            clock=clock,
+            randomness=SystemRandomness(),
+            executor=InlineExecutor(),
+            boot_id="boot",
+        ) as node:
+            yield node
+    finally:
+        await catalog.close()

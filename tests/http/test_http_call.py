@@ -1,0 +1,164 @@
+"""A request's query, headers, path and body are checked before a handler sees them."""
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
+from memoturnd.http.call import Call, decode_part
+
+
+def call(query=b"", **headers):
+    raw = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
+    return Call(None, {}, {"path": "/", "query_string": query, "headers": raw})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["abc", "-1", "1.5", "", "+1", " 1", "1_0", "٣", "9007199254740992", "9" * 400, "0x10", "1e3", "NaN"],
+)
+def test_odd_integer_is_refused(value):
+    with pytest.raises(InvalidRequestError, match="`ttl` must be an integer from 0 to 2\\^53-1"):
+        call(f"ttl={value.replace('+', '%2B')}".encode()).integer("ttl")
+
+
+@pytest.mark.parametrize(("value", "integer"), [("0", 0), ("007", 7), ("9007199254740991", 2**53 - 1)])
+def test_plain_integer_is_taken(value, integer):
+    assert call(f"ttl={value}".encode()).integer("ttl") == integer
+
+
+def test_limit_is_clamped():
+    assert call(b"limit=5000").limit("limit", 100) == 1000
+    assert call().limit("limit", 100) == 100
+
+
+def test_query_value_given_twice_is_refused():
+    with pytest.raises(InvalidRequestError, match="2 times"):
+        call(b"limit=1&limit=2").limit("limit", 100)
+
+
+def test_unknown_query_values_are_ignored():
+    assert call(b"later=1&later=2&limit=3").limit("limit", 100) == 3
+
+
+@pytest.mark.parametrize("query", [b"prefix=%ff", b"prefix=%00", b"%ff=1", b"prefix=\xff"])
+def test_query_that_is_not_text_is_refused(query):
+    with pytest.raises(InvalidRequestError):
+        call(query)
+
+
+def test_query_is_percent_decoded():
+    assert call(b"prefix=a%2Fb+c%C3%A9").text("prefix") == "a/b cé"
+
+
+@pytest.mark.parametrize(("value", "flag"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_flag_is_read(value, flag):
+    assert call(f"turns={value}".encode()).flag("turns") is flag
+
+
+def test_odd_flag_is_refused():
+    with pytest.raises(InvalidRequestError, match="`turns`"):
+        call(b"turns=yes").flag("turns")
+
+
+@pytest.mark.parametrize(("value", "durable"), [(b"durable", True), (b" DuraBLE ", True), (b"local", False)])
+def test_durability_is_read_without_case(value, durable):
+    assert call(memoturn_durability=value).durable is durable
+
+
+@pytest.mark.parametrize("value", [b"", b"yes", b"durable,durable", b"standard"])
+def test_odd_durability_is_refused(value):
+    with pytest.raises(InvalidRequestError, match="Memoturn-Durability"):
+        _ = call(memoturn_durability=value).durable
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-1", b"1.0", b"9007199254740992", b"\xb2"])
+def test_odd_read_floor_is_refused(value):
+    with pytest.raises(InvalidRequestError, match="Memoturn-Min-Txid"):
+        _ = call(memoturn_min_txid=value).min_txid
+
+
+def test_read_floor_is_read():
+    assert call().min_txid == 0
+    assert call(memoturn_min_txid=b"9007199254740991").min_txid == 2**53 - 1
+
+
+def test_header_given_twice_is_refused_where_it_would_change_the_meaning():
+    scope = {
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"memoturn-durability", b"durable"), (b"memoturn-durability", b"local")],
+    }
+
+    with pytest.raises(InvalidRequestError, match="memoturn-durability"):
+        Call(None, {}, scope)
+
+
+def test_other_headers_may_come_twice():
+    Call(None, {}, {"path": "/", "query_string": b"", "headers": [(b"via", b"a"), (b"via", b"b")]})
+
+
+def test_branch_in_the_query_wins_over_the_header():
+    assert call(b"branch=a", memoturn_branch=b"b").branch == "a"
+    assert call(memoturn_branch=b"b").branch == "b"
+    assert call().branch == "main"
+
+
+@pytest.mark.parametrize("part", [b"%ff", b"%00", b"\xff", b"%c3%28", b"%ed%a0%80"])
+def test_path_part_that_is_not_text_is_refused(part):
+    with pytest.raises(InvalidRequestError):
+        decode_part(part)
+
+
+def test_path_part_is_decoded_once():
+    assert decode_part(b"a%2Fb%2520%C3%A9+") == "a/b%20é+"
+
+
+@pytest.mark.parametrize(
+    "value", [b"application/json", b"Application/JSON; charset=utf-8", b"application/x+json", b""]
+)
+def test_json_content_types_are_taken(value):
+    call(content_type=value).require_json()
+
+
+@pytest.mark.parametrize("headers", [{"content_type": b"text/plain"}, {"content_encoding": b"gzip"}])
+def test_other_content_types_are_refused(headers):
+    with pytest.raises(UnsupportedMediaError):
+        call(**headers).require_json()
+
+
+def receiver(*chunks, end=True):
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append(
+        {"type": "http.request", "body": b"", "more_body": False} if end else {"type": "http.disconnect"}
+    )
+
+    async def receive():
+        return messages.pop(0)
+
+    return receive
+
+
+async def test_body_is_joined_from_its_chunks():
+    request = call()
+
+    await request.read_body(receiver(b"ab", b"c"), 3)
+
+    assert request.body == b"abc"
+
+
+async def test_body_that_grows_over_its_limit_is_refused():
+    with pytest.raises(PayloadTooLargeError, match="over 3 bytes"):
+        await call().read_body(receiver(b"ab", b"cd", b"never read"), 3)
+
+
+async def test_declared_body_over_its_limit_is_refused_without_reading():
+    async def receive():
+        raise AssertionError
+
+    with pytest.raises(PayloadTooLargeError):
+        await call(content_length=b"4").read_body(receive, 3)
+
+
+async def test_body_of_a_client_that_went_away_is_not_a_body():
+    with pytest.raises(ClientDisconnect):
+        await call().read_body(receiver(b"ab", end=False), 3)
