@@ -6,7 +6,9 @@ in it, and is idempotent: applied to a manifest that already holds its effect it
 unchanged, so that a swap whose outcome is unknown can simply be tried again.
 """
 
+from bisect import bisect_right
 from itertools import pairwise
+from typing import cast
 
 import msgspec
 
@@ -15,6 +17,7 @@ from memoturnd.errors import (
     ConflictError,
     CorruptionError,
     FencedError,
+    invariant,
 )
 
 FORMAT_VERSION = 1
@@ -138,7 +141,7 @@ def decode(data: bytes) -> Manifest:
             f"{FORMAT_VERSION}: use a newer one"
         )
     starts = {ref.max for ref in manifest.snapshots}
-    broken = any(a.end != b.prev and b.prev not in starts for a, b in pairwise(manifest.segments))
+    broken = any(_end(a) != b.prev and b.prev not in starts for a, b in pairwise(manifest.segments))
     ends = [ref.end for ref in (*manifest.segments[-1:], *manifest.snapshots[-1:])]
     if broken or max(ends, default=0) != manifest.head_txid or manifest.head_txid > manifest.txid_ceiling:
         raise CorruptionError(f"the manifest of branch {manifest.branch_id} contradicts itself")
@@ -150,9 +153,7 @@ def decode(data: bytes) -> Manifest:
 
 def contains(manifest: Manifest, txid: int) -> bool:
     """Return whether the state at `txid` can be restored from the objects named."""
-    return any(ref.min <= txid <= ref.end for ref in manifest.segments) or any(
-        ref.max == txid for ref in manifest.snapshots
-    )
+    return _segment_at(manifest, txid) is not None or _snapshot_at_or_below(manifest, txid, exact=True) is not None
 
 
 def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
@@ -165,19 +166,44 @@ def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
             f"txid {txid} of branch {manifest.branch} cannot be restored: it was never committed, was lost "
             f"with its node, or is past retention; the head is {manifest.head_txid}"
         )
-    bases = [ref for ref in manifest.snapshots if ref.max <= txid]
-    bases += [ref for ref in manifest.segments if ref.is_base and ref.min <= txid]
-    if not bases:
+    segments = manifest.segments
+    base = _snapshot_at_or_below(manifest, txid)
+    if base is None and segments and segments[0].prev == 0:
+        base = segments[0]
+    if base is None:
         raise CorruptionError(f"branch {manifest.branch_id} has no base at or below txid {txid}")
-    base = max(bases, key=lambda ref: min(ref.end, txid))
-    after = [ref for ref in manifest.segments if ref.end > base.end and ref.min <= txid]
     at = base.end
+    first, last = bisect_right(segments, at, key=_end), bisect_right(segments, txid, key=_min)
+    after = segments[first:last]
     for ref in after:
         if ref.prev > at:
             raise CorruptionError(f"the chain of branch {manifest.branch_id} has a gap above txid {at}")
         at = ref.end
-    plan = (base, *after)
-    return plan
+    return (base, *after)
+
+
+def _end(ref: ObjectRef) -> int:
+    return ref.upto or ref.max
+
+
+def _min(ref: ObjectRef) -> int:
+    return ref.min
+
+
+def _segment_at(manifest: Manifest, txid: int) -> ObjectRef | None:
+    """Return the segment that holds the round `txid`."""
+    index = bisect_right(manifest.segments, txid, key=_min) - 1
+    if index >= 0 and txid <= manifest.segments[index].end:
+        return manifest.segments[index]
+    return None
+
+
+def _snapshot_at_or_below(manifest: Manifest, txid: int, *, exact: bool = False) -> ObjectRef | None:
+    """Return the newest snapshot of a state at or below `txid`."""
+    index = bisect_right(manifest.snapshots, txid, key=_end) - 1
+    if index >= 0 and (not exact or manifest.snapshots[index].max == txid):
+        return manifest.snapshots[index]
+    return None
 
 
 def resolve(manifest: Manifest, revision: str) -> int:
@@ -234,6 +260,8 @@ def raise_ceiling(manifest: Manifest, *, epoch: int, txid: int) -> Manifest:
 def release(manifest: Manifest, *, epoch: int) -> Manifest:
     """Return the manifest as a clean owner leaves it: no txid above the head was used. Raises FencedError."""
     _owned(manifest, epoch)
+    if manifest.txid_ceiling == manifest.head_txid:
+        return manifest
     return replace(manifest, txid_ceiling=manifest.head_txid)
 
 
@@ -329,6 +357,9 @@ def fork(
     """
     if txid:
         restore_plan(parent, txid)
+    segments = parent.segments[: bisect_right(parent.segments, txid, key=_min)]
+    if segments and segments[-1].end > txid:
+        segments = (*segments[:-1], replace(segments[-1], upto=txid))
     return Manifest(
         db=parent.db,
         branch_id=branch_id,
@@ -341,16 +372,13 @@ def fork(
         head_checksum=head_checksum,
         txid_ceiling=txid,
         page_size=parent.page_size,
-        snapshots=tuple(ref for ref in parent.snapshots if ref.max <= txid),
-        segments=tuple(
-            ref if ref.end <= txid else replace(ref, upto=txid) for ref in parent.segments if ref.min <= txid
-        ),
+        snapshots=parent.snapshots[: bisect_right(parent.snapshots, txid, key=_end)],
+        segments=segments,
     )
 
 
-def round_ref(manifest: Manifest, txid: int) -> ObjectRef | None:
-    """Return the object to read for the wall time and checksum of `txid`; None where the manifest has them."""
-    for ref in (*manifest.segments, *manifest.snapshots):
-        if ref.min <= txid <= ref.end:
-            return None if ref.max == txid else ref
-    return None
+def round_ref(manifest: Manifest, txid: int) -> ObjectRef:
+    """Return the object that holds the round `txid`, which must be restorable."""
+    ref = _segment_at(manifest, txid) or _snapshot_at_or_below(manifest, txid, exact=True)
+    invariant(ref is not None, "a restorable txid is in some object", txid=txid, branch=manifest.branch_id)
+    return cast(ObjectRef, ref)

@@ -93,10 +93,11 @@ async def round_entry(
     store: ObjectStore, manifest: Manifest, txid: int, *, timeout_s: float
 ) -> tuple[int, str]:
     """Return (wall time in unix ms, database checksum in hex) of the round `txid`, which is restorable."""
+    if txid == 0:
+        return 0, "0" * 16
     ref = round_ref(manifest, txid)
-    if ref is None:
-        known = [r for r in (*manifest.segments, *manifest.snapshots) if r.max == txid]
-        return (known[0].last_at, known[0].after) if known else (0, "0" * 16)
+    if ref.max == txid:
+        return ref.last_at, ref.after
     (blob,) = await fetch(store, manifest.db, [ref], timeout_s=timeout_s)
     for entry in segment.decode(blob, name_hash=ref.hash).rounds:
         if entry.txid == txid:

@@ -63,7 +63,7 @@ class Driver:
                 work, done = job
                 try:
                     done.set_result(await work(node))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it raised is the caller's
                     done.set_exception(error)
             if self.store.cut:
                 for branch in node.tiers.hot():
@@ -130,9 +130,10 @@ class ProfileMachine(RuleBasedStateMachine):
         model = self.models[branch]
         assert txid > model.head
         assert txid not in model.used, "a txid was used twice"
-        if model.head == 0 and txid > 1:
-            model.history[1] = {}  # the round that made the reserved tables
-            model.used.add(1)
+        if model.head == 0 and state:  # the round before made the reserved tables
+            assert txid - 1 not in model.used
+            model.history[txid - 1] = {}
+            model.used.add(txid - 1)
         model.history[txid] = state
         model.used.add(txid)
 
@@ -190,8 +191,8 @@ class ProfileMachine(RuleBasedStateMachine):
 
         txid = self.run(work)
         model = self.models[branch]
-        if txid == 1 and model.head == 0:
-            self.committed(branch, 1, {})
+        if model.head == 0:  # opening it for writing made the reserved tables
+            self.committed(branch, txid, {})
         assert txid == model.head
 
     @rule(pick=st.integers(0, 5))
@@ -209,7 +210,10 @@ class ProfileMachine(RuleBasedStateMachine):
         async def work(node: Node) -> Any:
             return await (await node.profile("p", branch)).write(op)
 
-        self.committed(branch, self.run(work).txid, self.models[branch].state)
+        txid = self.run(work).txid
+        if self.models[branch].head == 0:
+            self.committed(branch, txid - 1, {})
+        self.committed(branch, txid, self.models[branch].state)
 
     @rule(pick=st.integers(0, 5), name=st.sampled_from(["cp-x", "cp-y"]))
     def checkpoint(self, pick: int, name: str) -> None:
@@ -261,16 +265,17 @@ class ProfileMachine(RuleBasedStateMachine):
         model = self.models[branch]
 
         async def work(node: Node) -> Any:
+            profile = await node.profile("p", branch)
             try:
-                return await node.branches.undo_rewind("p", branch)
+                return await node.branches.undo_rewind("p", branch), profile.txid
             except ConflictError:
-                return None
+                return None, profile.txid
 
-        undone = self.run(work)
+        undone, txid = self.run(work)
         if model.rewound_from is None or model.rewound_from[0] != model.head:
             assert undone is None
             if model.head == 0:
-                self.committed(branch, 1, {})
+                self.committed(branch, txid, {})
             return
         _, back_to = model.rewound_from
         before = model.head
