@@ -137,8 +137,8 @@ def test_recall_explain_shows_the_rank_in_every_channel(cli):
     best = cli(*asked).lines[0]
 
     assert best[3] == "red apples"
-    assert "keyword #1" in best[5]
-    assert "vector #1" in best[5]
+    assert "keyword #1" in best[4]
+    assert "vector #1 (distance 0.006" in best[4]
 
 
 def test_recall_of_an_unknown_profile_is_empty_and_fine(cli):
@@ -349,11 +349,11 @@ def test_bad_names_are_refused_with_the_servers_words(cli, name):
     assert "error: " in outcome.stderr
 
 
-def on_a_terminal(node_url: str, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
+def on_a_terminal(node_url: str, *arguments: str, answer: bytes = b"", columns: int = 160) -> tuple[int, str]:
     """Run the command on a terminal of its own and return its exit code and all that the terminal showed."""
     terminal, inner = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
-    environment |= {"TERM": "xterm-256color", "COLUMNS": "160", "MEMOTURN_URL": node_url}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": str(columns), "MEMOTURN_URL": node_url}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "memoturn", *arguments],
@@ -385,6 +385,16 @@ def test_a_terminal_gets_a_coloured_table_and_no_control_characters_of_memories(
     assert "summary" in shown
     assert "\x1b[2J" not in shown
     assert "\\x1b[2J" in shown
+
+
+def test_a_narrow_terminal_still_shows_whole_ids(profile, node_url):
+    name, _, new = profile
+
+    code, shown = on_a_terminal(node_url, "memory", "recall", "cli", name, "vegan", "--explain", columns=80)
+
+    assert code == 0
+    assert new in shown
+    assert "keyword #1" in shown
 
 
 def test_a_terminal_is_asked_before_something_is_destroyed(cli, node_url):

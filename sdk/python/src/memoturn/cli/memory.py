@@ -122,9 +122,9 @@ def recall(
         include_superseded=include_superseded,
         explain=explain,
     )
-    columns = ["score", "type", "topic", "summary", "created", "found by", "id"]
+    columns = ["score", "type", "topic", "summary", "found by", "id"]
     rows = [_hit(hit, explain=explain) for hit in result["memories"]]
-    run.out.rows(result, columns, rows, empty="nothing recalled")
+    run.out.rows(result, columns, rows, empty="nothing recalled", under=("found by", "id"))
     _txid(run, memories)
 
 
@@ -237,7 +237,7 @@ def _hit(hit: RecallHit, *, explain: bool) -> list[Cell]:
     found_by = _explained(hit.get("explain", {})) if explain else " ".join(hit["channels"])
     summary = hit["summary"] + (" (superseded)" if hit["superseded_by"] else "")
     score = f"{hit['score']:.6f}"
-    return [score, hit["type"], hit["topic_key"], summary, when(hit["created_at"]), found_by, hit["id"]]
+    return [score, hit["type"], hit["topic_key"], summary, found_by, hit["id"]]
 
 
 def _explained(explain: dict[str, dict[str, float]]) -> str:

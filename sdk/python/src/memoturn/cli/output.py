@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -28,6 +28,8 @@ _STYLES = {
     "branch": "bold",
     "profile": "bold",
 }
+_WHOLE = frozenset({"id", "score", "type", "txid", "created"})
+"""Columns that keep to one line: they are short, or are there to be copied."""
 
 Cell = str | int | float | None
 
@@ -41,9 +43,19 @@ class Output:
         self._err = Console(stderr=True, highlight=False)
 
     def rows(
-        self, value: object, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, empty: str
+        self,
+        value: object,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Cell]],
+        *,
+        empty: str,
+        under: Collection[str] = (),
     ) -> None:
-        """Print a list: `value` as JSON, else `rows` under `columns`; `empty` is said where there are none."""
+        """Print a list: `value` as JSON, else `rows` under `columns`; `empty` is said where there are none.
+
+        On a terminal the columns `under` are lines of their own in the last of the others, so that a wide
+        row keeps room for its text.
+        """
         if self.as_json:
             self.json(value)
             return
@@ -52,7 +64,7 @@ class Output:
             for row in listed:
                 print("\t".join(_flat(cell) for cell in row))
         elif listed:
-            self._out.print(_table(columns, listed))
+            self._out.print(_table(columns, listed, under))
         if not listed:
             self.note(empty)
 
@@ -136,13 +148,22 @@ def _flat(text: str) -> str:
     return visible(text.translate(_BREAKS))
 
 
-def _table(columns: Sequence[str], rows: list[list[str]]) -> Table:
+def _table(columns: Sequence[str], rows: list[list[str]], under: Collection[str]) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for column in columns:
-        short = column in {"id", "score", "type", "txid", "created"}
-        table.add_column(Text(visible(column)), style=_STYLES.get(column, ""), no_wrap=short, overflow="fold")
+        if column not in under:
+            whole = column in _WHOLE
+            table.add_column(
+                Text(visible(column)), style=_STYLES.get(column, ""), no_wrap=whole, overflow="fold"
+            )
     for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
+        cells = [
+            Text(visible(cell)) for column, cell in zip(columns, row, strict=True) if column not in under
+        ]
+        for column, cell in zip(columns, row, strict=True):
+            if column in under and cell:
+                cells[-1].append(f"\n{visible(cell)}", style=_STYLES.get(column, "dim"))
+        table.add_row(*cells)
     return table
 
 
