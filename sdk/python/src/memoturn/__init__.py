@@ -3,7 +3,7 @@
 from memoturn import Memoturn
 
 with Memoturn("http://127.0.0.1:8080") as memoturn:
-    alice = memoturn.memory("assistant", "alice")
+    alice = memoturn.memory("app", "alice")
     alice.ingest([{"type": "fact", "topic_key": "user.diet", "summary": "Alice is vegan"}])
     alice.recall("what does Alice eat")["memories"]
 
