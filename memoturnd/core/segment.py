@@ -115,12 +115,13 @@ class Segment:
             raise CorruptionError(f"block {number} does not match its checksum in its segment")
         wanted = min(PAGES_PER_BLOCK, len(self.pages) - number * PAGES_PER_BLOCK) * self.page_size
         try:
-            block = zstandard.ZstdDecompressor().decompress(stored, max_output_size=wanted)
+            # Looked at first: the decompressor allocates whatever the block itself says that it holds.
+            size_bytes = zstandard.frame_content_size(stored)
+            if size_bytes != wanted:
+                raise CorruptionError(f"block {number} holds {size_bytes} bytes instead of {wanted}")
+            return zstandard.ZstdDecompressor().decompress(stored)
         except zstandard.ZstdError as error:
             raise CorruptionError(f"block {number} does not decompress: {error}") from error
-        if len(block) != wanted:
-            raise CorruptionError(f"block {number} holds {len(block)} bytes instead of {wanted}")
-        return block
 
 
 def encode(
@@ -185,10 +186,10 @@ def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
     ) = _HEADER.unpack_from(data)  # fmt: skip
     if magic != MAGIC or _sum(body[: _HEADER.size]) != bytes(body[_HEADER.size : _HEADER_SIZE_BYTES]):
         raise CorruptionError("this is no segment: its header is wrong")
-    if version != FORMAT_VERSION or compression != _COMPRESSION_ZSTD or cipher != 0:
+    if kind not in set(Kind) or version != FORMAT_VERSION or compression != _COMPRESSION_ZSTD or cipher != 0:
         raise CorruptionError(
-            f"segment format {version} (compression {compression}, cipher {cipher}) is not readable by this "
-            f"version of Memoturn, which reads format {FORMAT_VERSION}; use a newer one"
+            f"segment format {version} (kind {kind}, compression {compression}, cipher {cipher}) is not readable "
+            f"by this version of Memoturn, which reads format {FORMAT_VERSION}; use a newer one"
         )
     rounds_end = _HEADER_SIZE_BYTES + round_count * _ROUND.size
     pages_end = rounds_end + page_count * _PAGE.size
