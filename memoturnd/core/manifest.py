@@ -153,7 +153,10 @@ def decode(data: bytes) -> Manifest:
 
 def contains(manifest: Manifest, txid: int) -> bool:
     """Return whether the state at `txid` can be restored from the objects named."""
-    return _segment_at(manifest, txid) is not None or _snapshot_at_or_below(manifest, txid, exact=True) is not None
+    return (
+        _segment_at(manifest, txid) is not None
+        or _snapshot_at_or_below(manifest, txid, exact=True) is not None
+    )
 
 
 def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
@@ -257,12 +260,16 @@ def raise_ceiling(manifest: Manifest, *, epoch: int, txid: int) -> Manifest:
     return replace(manifest, txid_ceiling=max(manifest.txid_ceiling, txid + CEILING_STEP))
 
 
-def release(manifest: Manifest, *, epoch: int) -> Manifest:
-    """Return the manifest as a clean owner leaves it: no txid above the head was used. Raises FencedError."""
+def release(manifest: Manifest, *, epoch: int, start_txid: int) -> Manifest:
+    """Return the manifest as a clean owner leaves it, who committed only above `start_txid` and shipped it all.
+
+    Raises FencedError.
+    """
     _owned(manifest, epoch)
-    if manifest.txid_ceiling == manifest.head_txid:
+    used_txid = max(manifest.head_txid, start_txid)
+    if manifest.txid_ceiling == used_txid:
         return manifest
-    return replace(manifest, txid_ceiling=manifest.head_txid)
+    return replace(manifest, txid_ceiling=used_txid)
 
 
 def append_segments(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int) -> Manifest:

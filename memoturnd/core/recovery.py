@@ -12,10 +12,15 @@ from memoturnd.core.manifest import Manifest, contains
 
 
 class Local(NamedTuple):
-    """A file found locally: its last txid, and the epoch under which this node owned it (0: never)."""
+    """A file found locally: its last txid, and the epoch under which this node owned it (0: never).
+
+    That ownership committed only above `start_txid`: what lies between the head and it may have been used by
+    a tail that was lost before.
+    """
 
     txid: int
     owned_epoch: int
+    start_txid: int
 
 
 class Verdict(Enum):
@@ -48,9 +53,9 @@ def decide(manifest: Manifest, local: Local | None) -> Decision:
         return Decision(Verdict.ABSENT, above_any_tail)
     last_owner_is_us = local.owned_epoch != 0 and local.owned_epoch == manifest.epoch
     if local.txid == head:
-        return Decision(Verdict.CURRENT, head if last_owner_is_us else above_any_tail)
+        return Decision(Verdict.CURRENT, max(head, local.start_txid) if last_owner_is_us else above_any_tail)
     if contains(manifest, local.txid):
         return Decision(Verdict.STALE, above_any_tail)
     if last_owner_is_us and local.txid > head:
-        return Decision(Verdict.TAIL, local.txid)
+        return Decision(Verdict.TAIL, max(local.txid, local.start_txid))
     return Decision(Verdict.DIVERGED, above_any_tail)

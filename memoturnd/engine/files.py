@@ -28,6 +28,8 @@ class Owner(msgspec.Struct, frozen=True):
     branch_id: str
     branch: str
     epoch: int
+    start_txid: int
+    """The txid above which this ownership commits."""
     boot_id: str
 
 

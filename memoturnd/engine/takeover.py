@@ -140,7 +140,9 @@ async def give_back(branch: "Branch") -> None:
     if owner is None:
         return
     try:
-        await branch.manifests.update(lambda m: transitions.release(m, epoch=owner.epoch))
+        await branch.manifests.update(
+            lambda m: transitions.release(m, epoch=owner.epoch, start_txid=owner.start_txid)
+        )
     except FencedError:
         pass  # somebody else owns it already; there is nothing to give back
     branch.manifests.forget()
@@ -177,7 +179,9 @@ def _inspect(branch: "Branch") -> Local | None:
     if not branch.hot and (not branch.files.exists() or not _try_open(branch)):
         return None
     owner = branch.files.owner()
-    return Local(branch.txid, owner.epoch if owner is not None else 0)
+    if owner is None:
+        return Local(branch.txid, 0, 0)
+    return Local(branch.txid, owner.epoch, owner.start_txid)
 
 
 def _try_open(branch: "Branch") -> bool:
@@ -261,8 +265,17 @@ def _create_schema(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
 def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, current: Manifest) -> Owned:
     """Build what writes and ships the branch, whose file is open and settled."""
     services, ref = branch.services, branch.ref
+    start_txid = max(decision.start_txid, branch.txid)
     branch.files.write_owner(
-        Owner(ref.database.uuid, ref.database.name, ref.branch_id, ref.name, epoch, services.boot_id)
+        Owner(
+            db_uuid=ref.database.uuid,
+            db_name=ref.database.name,
+            branch_id=ref.branch_id,
+            branch=ref.name,
+            epoch=epoch,
+            start_txid=start_txid,
+            boot_id=services.boot_id,
+        )
     )
     # A tail that the log does not prove is shipped as a whole state.
     cursor, hashes = branch.known or (Cursor(current.head_txid, _NO_LOG), PageHashes())
@@ -294,7 +307,7 @@ def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, curre
     writer = Writer(
         branch,
         epoch=epoch,
-        start_txid=max(decision.start_txid, branch.txid),
+        start_txid=start_txid,
         raise_ceiling=raise_ceiling,
         committed=shipper.committed,
         settings=services.writer_settings,

@@ -53,7 +53,7 @@ async def restore(
 
     def work() -> Restored:
         parts = [segment.decode(blob, name_hash=ref.hash) for ref, blob in zip(plan, blobs, strict=True)]
-        return _write(parts, txid, manifest.page_size, path, fsync=fsync)
+        return _write(parts, [ref.end for ref in plan], txid, manifest.page_size, path, fsync=fsync)
 
     if sum(map(len, blobs)) <= _INLINE_BYTES:
         return work()
@@ -106,10 +106,11 @@ async def round_entry(
 
 
 def assemble(
-    parts: Sequence[Segment], txid: int
+    parts: Sequence[Segment], ends: Sequence[int], txid: int
 ) -> tuple[RoundEntry, PageHashes, dict[int, tuple[int, int]]]:
     """Apply rounds up to `txid` and return (last round, page hashes, page number -> (part, image index)).
 
+    `ends` says how far each part belongs to the branch: a fork may own only the beginning of its last one.
     Raises CorruptionError where the rolling checksum of the parts does not continue from one to the next.
     """
     hashes = PageHashes()
@@ -118,7 +119,7 @@ def assemble(
     for number, part in enumerate(parts):
         first = 0
         for entry in part.rounds:
-            if entry.txid > txid:
+            if entry.txid > min(txid, ends[number]):
                 break
             pages = part.pages[first : first + entry.pages]
             if last is None or entry.txid > last.txid:
@@ -138,8 +139,10 @@ def assemble(
     return last, hashes, where
 
 
-def _write(parts: Sequence[Segment], txid: int, page_size: int, path: Path, *, fsync: bool) -> Restored:
-    last, hashes, where = assemble(parts, txid)
+def _write(
+    parts: Sequence[Segment], ends: Sequence[int], txid: int, page_size: int, path: Path, *, fsync: bool
+) -> Restored:
+    last, hashes, where = assemble(parts, ends, txid)
     wanted: list[list[int]] = [[] for _ in parts]
     for pgno, (number, index) in where.items():
         if pgno <= last.db_size_pages:
