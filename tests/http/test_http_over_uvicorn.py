@@ -1,0 +1,113 @@
+"""The application over real sockets, served as the node serves it."""
+
+import asyncio
+import contextlib
+import json
+
+import httpx
+import pytest
+import uvicorn
+from http_support import limits
+
+from memoturnd.http.app import create_app
+
+
+@contextlib.asynccontextmanager
+async def served(app):
+    config = uvicorn.Config(
+        app, port=0, loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
+        await asyncio.sleep(0.005)
+    try:
+        yield server.servers[0].sockets[0].getsockname()
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def address(node):
+    async with served(create_app(node, limits())) as address:
+        yield address
+
+
+async def exchange(address, request):
+    """Send bytes, and return what comes back until the node has nothing more to say."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    body = await reader.readexactly(int(length[0].split(b":")[1])) if length else b""
+    writer.close()
+    await writer.wait_closed()
+    return int(head.split()[1]), head, body
+
+
+async def test_requests_share_a_connection_and_keys_come_raw_from_the_path(address):
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
+        assert (await client.get("/health")).text == "ok"
+        assert (await client.post("/v1/databases", json={"name": "notes"})).status_code == 201
+        put = await client.put("/v1/db/notes/kv/n/a%2Fb", content=b"\x00\xff")
+        read = await client.get("/v1/db/notes/kv/n/a%2Fb")
+        head = await client.head("/v1/db/notes/kv/n/a%2Fb")
+        gone = await client.delete("/v1/db/notes/kv/n/a%2Fb")
+        missing = await client.get("/v1/db/notes/kv/n/a%2Fb")
+
+    assert put.headers["memoturn-durability"] == "local"
+    assert read.content == b"\x00\xff"
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "2")
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert missing.json()["code"] == "not_found"
+
+
+async def test_body_over_its_limit_is_answered_before_it_is_read(address):
+    size = (1 << 20) + 1
+    request = b"POST /v1/memory/app/ann/recall HTTP/1.1\r\nHost: n\r\nContent-Length: %d\r\n\r\n" % size
+
+    status, _, body = await exchange(address, request)
+
+    assert (status, json.loads(body)["code"]) == (413, "payload_too_large")
+
+
+async def test_chunked_body_over_its_limit_is_cut_off(address):
+    request = b"POST /v1/memory/app/ann/recall HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+
+    status, _, body = await exchange(address, request + chunk * 17)
+
+    assert (status, json.loads(body)["code"]) == (413, "payload_too_large")
+
+
+async def test_client_that_sent_a_body_too_large_reads_the_answer_and_goes_on(address):
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
+        refused = await client.post("/v1/memory/app/ann/recall", content=b" " * (3 << 20))
+        after = await client.get("/health")
+
+    assert (refused.status_code, after.status_code) == (413, 200)
+
+
+@pytest.mark.parametrize("path", [b"/v1/db/a%ff/kv/n", b"/v1/db/a%00/kv/n", b"/v1/db/notes/kv/n/%zz%c3"])
+async def test_odd_bytes_in_a_path_are_answered(address, path):
+    status, head, body = await exchange(address, b"GET " + path + b" HTTP/1.1\r\nHost: n\r\n\r\n")
+
+    assert (status, json.loads(body)["code"]) == (400, "invalid_request")
+    assert b"memoturn-request-id: " in head
+
+
+async def test_client_that_hangs_up_in_its_body_disturbs_nobody(address, node):
+    _, writer = await asyncio.open_connection(*address)
+    writer.write(b"PUT /v1/db/x/kv/n/k HTTP/1.1\r\nHost: n\r\nContent-Length: 100\r\n\r\nhalf")
+    await writer.drain()
+    await asyncio.sleep(0.02)
+    assert b"memoturn_http_in_flight_requests 1.0" in node.metrics.render()
+
+    writer.close()
+    await writer.wait_closed()
+
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
+        assert (await client.get("/health")).text == "ok"
+    assert b"memoturn_http_in_flight_requests 0.0" in node.metrics.render()
