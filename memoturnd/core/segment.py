@@ -1,6 +1,6 @@
 """The segment format, version 1: page images by commit round, compressed and proven (docs/formats.md).
 
-    header   120 bytes, its own checksum last
+    header   116 bytes, its own checksum last
     rounds   40 bytes each: txid, wall time, database checksum after it, file size, pages it wrote
     pages    12 bytes each, in round order: page number, page hash
     blocks   12 bytes each: stored size, XXH3-64 of the stored bytes
