@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from memoturnd.stores.open import open_store, probe
 GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
 _BACKLOG = 2048
+_DESCRIPTORS = 1_048_576
 _log = structlog.get_logger(__name__)
 
 
@@ -41,6 +43,7 @@ async def serve(settings: Settings) -> None:
     OSError when the address cannot be bound.
     """
     loop = asyncio.get_running_loop()
+    _raise_descriptor_limit()
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
         store = open_store(settings.object_store)
         executor = PoolExecutor(settings.sqlite_threads)
@@ -85,6 +88,13 @@ async def serve(settings: Settings) -> None:
             await store.close()
             executor.close()
     _log.info("stopped")
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system grants: the pool of open profiles is bounded by them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _DESCRIPTORS)), hard))
 
 
 def _stop(server: uvicorn.Server, number: int) -> None:

@@ -27,16 +27,6 @@ class Housekeeping:
         self._tiers = tiers
         self._branches = branches
 
-    async def run(self) -> None:
-        """Work for ever."""
-        rows_due_s = self._services.clock.monotonic_s() + ROWS_S
-        while True:
-            await self._services.clock.sleep(BURNER_S)
-            await self.delete_burners()
-            if self._services.clock.monotonic_s() >= rows_due_s:
-                await self.sweep_rows()
-                rows_due_s = self._services.clock.monotonic_s() + ROWS_S
-
     async def delete_burners(self) -> int:
         """Delete the branches whose time has come, and return how many."""
         deleted = 0
@@ -62,5 +52,4 @@ class Housekeeping:
 
 
 def _sweep(conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
-    swept = sweep_expired(conn, now_ms, _ROWS_PER_SWEEP)
-    return swept, swept > 0
+    return sweep_expired(conn, now_ms, _ROWS_PER_SWEEP)

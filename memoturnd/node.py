@@ -21,16 +21,17 @@ from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
-from memoturnd.engine.catalog_export import CatalogExport
+from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
 from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.periodic import periodic
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.services import Services
-from memoturnd.engine.tiers import TierLimits, Tiers
+from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
-from memoturnd.housekeeping import Housekeeping
+from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
@@ -272,9 +273,10 @@ async def running(
             group.create_task(work)
             for work in (
                 scheduler.run(),
-                node.tiers.run(),
-                node.catalog_export.run(),
-                node.housekeeping.run(),
+                periodic(clock, SWEEP_S, "tier sweep", node.tiers.sweep),
+                periodic(clock, EXPORT_S, "catalog export", node.catalog_export.export),
+                periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
+                periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
                 watch_loop_lag(metrics, clock),
             )
         ]

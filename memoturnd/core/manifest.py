@@ -388,4 +388,4 @@ def round_ref(manifest: Manifest, txid: int) -> ObjectRef:
     """Return the object that holds the round `txid`, which must be restorable."""
     ref = _segment_at(manifest, txid) or _snapshot_at_or_below(manifest, txid, exact=True)
     invariant(ref is not None, "a restorable txid is in some object", txid=txid, branch=manifest.branch_id)
-    return cast(ObjectRef, ref)
+    return cast("ObjectRef", ref)

@@ -13,7 +13,7 @@ import structlog
 from memoturnd.core import layout, register
 from memoturnd.core.register import Register
 from memoturnd.engine.services import Services
-from memoturnd.errors import AlreadyExistsError, CorruptionError, MemoturnError
+from memoturnd.errors import AlreadyExistsError, CorruptionError
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
 
 EXPORT_S = 1.0
@@ -39,15 +39,6 @@ class CatalogExport:
         self._services = services
         self._exported = 0
         self._keys: list[str] = []
-
-    async def run(self) -> None:
-        """Export for ever."""
-        while True:
-            await self._services.clock.sleep(EXPORT_S)
-            try:
-                await self.export()
-            except MemoturnError as error:
-                _log.warning("catalog export failed; it is tried again", error=str(error))
 
     async def export(self) -> int:
         """Export what changed since the last call and return how many changes that were."""

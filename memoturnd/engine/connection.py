@@ -128,6 +128,8 @@ _DDL = frozenset(
 _UNSEEN_NAMES = frozenset({apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_VTABLE})
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
 
+_TEMPORARY_REASON = "temporary objects are not allowed: they would not outlive the request; use a plain table"
+
 # SQLite itself undoes or aborts more than the statement here; the engine above decides what that means.
 _NOT_OURS = (apsw.InterruptError, apsw.FullError, apsw.IOError, apsw.NoMemError)
 
@@ -219,7 +221,7 @@ class UserStatements:
             self.transaction_control = True
             return f"transaction control ({first}) is not allowed: a batch is one transaction already"
         if action in _TEMPORARY:
-            return "temporary objects are not allowed: they would not outlive the request; use a plain table"
+            return _TEMPORARY_REASON
         if action in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH):
             return (
                 "ATTACH, DETACH and VACUUM are not allowed: a profile is one file, kept compact by the node"
@@ -231,16 +233,15 @@ class UserStatements:
         for name in (first, second) if action in _DDL else (first,):
             if is_reserved(name):
                 return _reserved_reason(name)
+        # `CREATE TABLE temp.x` is told as a plain CREATE TABLE in another database. An UPDATE there is what
+        # every ALTER TABLE does, and finds nothing.
+        if database == "temp" and action != apsw.SQLITE_UPDATE:
+            return _TEMPORARY_REASON
         if self._read_only:
-            self.needs_write = self.denied is None
+            self.needs_write = self.needs_write or self.denied is None
             return "the statement writes, and only reads are allowed here"
-        if action == apsw.SQLITE_CREATE_VTABLE:
-            if second.lower() not in _MODULES:
-                return f"virtual tables of module {second!r} are not allowed: fts5 and vec0 are"
-            if database == "temp":
-                return (
-                    "temporary objects are not allowed: they would not outlive the request; use a plain table"
-                )
+        if action == apsw.SQLITE_CREATE_VTABLE and second.lower() not in _MODULES:
+            return f"virtual tables of module {second!r} are not allowed: fts5 and vec0 are"
         if action == apsw.SQLITE_REINDEX and RESERVED_PREFIX in first.lower():
             return _reserved_reason(first)
         # SQLite does not tell the authorizer the new name of a rename, nor the table that an FTS5 table takes

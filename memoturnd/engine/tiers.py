@@ -145,12 +145,6 @@ class Tiers:
         self._disk_bytes -= self._disk.pop(branch, 0)
         self._all.pop(branch.ref.branch_id, None)
 
-    async def run(self) -> None:
-        """Sweep for ever: idle branches go down a tier."""
-        while True:
-            await self._services.clock.sleep(SWEEP_S)
-            await self.sweep()
-
     async def sweep(self) -> None:
         """Send down what was idle long enough, and what the disk has no room for."""
         now_s = self._services.clock.monotonic_s()
