@@ -24,6 +24,7 @@ FORMAT_VERSION = 1
 CEILING_STEP = 1 << 16
 """Txids that an owner reserves ahead of its head, and so the size of the gap that a lost tail leaves."""
 REWINDS_KEPT = 100
+_TXID_DIGITS = 20  # more than any txid has, and few enough to convert whatever was sent
 
 
 class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,7 +134,7 @@ def decode(data: bytes) -> Manifest:
     """Return the manifest in `data`. Raises CorruptionError when it is cut off, newer, or contradicts itself."""
     try:
         manifest = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"the branch manifest cannot be read: {error}") from error
     if manifest.format > FORMAT_VERSION:
         raise CorruptionError(
@@ -215,7 +216,7 @@ def resolve(manifest: Manifest, revision: str) -> int:
     Raises BranchNotFoundError for an unknown checkpoint, ConflictError for a txid that cannot be restored.
     """
     if revision.isdecimal():
-        txid = int(revision)
+        txid = int(revision[:_TXID_DIGITS])
     elif revision in manifest.checkpoints:
         txid = manifest.checkpoints[revision].txid
     else:

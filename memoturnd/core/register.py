@@ -47,7 +47,7 @@ def decode(data: bytes) -> Register:
     """Return the register in `data`. Raises CorruptionError when it is cut off or newer."""
     try:
         register = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"database.json cannot be read: {error}") from error
     if register.format > FORMAT_VERSION:
         raise CorruptionError(

@@ -120,7 +120,7 @@ def found(root: Path) -> list[tuple[str, str, Owner | None, bool]]:
 def _read_owner(path: Path) -> Owner | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Owner)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
 
 

@@ -4,6 +4,7 @@ Called by the branch's state machine inside its transition lock. Nothing here se
 """
 
 import shutil
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -139,12 +140,10 @@ async def give_back(branch: "Branch") -> None:
     owner = branch.files.owner()
     if owner is None:
         return
-    try:
+    with suppress(FencedError):  # where somebody else owns it already there is nothing to give back
         await branch.manifests.update(
             lambda m: transitions.release(m, epoch=owner.epoch, start_txid=owner.start_txid)
         )
-    except FencedError:
-        pass  # somebody else owns it already; there is nothing to give back
     branch.manifests.forget()
     held = await services.leases.owner_of(branch.ref.branch_id)
     if held is not None:

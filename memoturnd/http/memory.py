@@ -17,7 +17,7 @@ _DEFAULT_SESSIONS: Final = 100
 
 async def ingest(call: Call) -> Answer:
     """Store up to 1000 memories as one commit, creating the profile where absent."""
-    items = memories.parse_items(call.decoded(decode_json))
+    items = await call.decoded_large(_items)
     durable = call.durable
     profile = await open_or_create_profile(call)
     written = await memories.ingest(profile, items, durable=durable)
@@ -66,6 +66,10 @@ async def end_session(call: Call) -> Answer:
     return written_nothing_to_say(
         await memories.end_session(profile, session_id, turns=turns, durable=durable)
     )
+
+
+def _items(body: bytes) -> list[memories.Item]:
+    return memories.parse_items(decode_json(body))
 
 
 async def _open_or_none(call: Call, min_txid: int) -> BranchProfile | None:

@@ -10,9 +10,13 @@ from memoturnd.surfaces import sql
 
 async def run(call: Call) -> Answer:
     """Run a batch of statements as one transaction; a batch that only reads is answered as a read."""
-    batch = sql.parse_batch(call.decoded(decode_json))
+    batch = await call.decoded_large(_batch)
     durable, min_txid = call.durable, call.min_txid
     profile = await open_database(call)
     result = await sql.run(profile, batch, durable=durable, min_txid=min_txid)
     body = {"results": result.value, "txid": result.txid}
     return write_reply(body, result) if isinstance(result, Written) else read_reply(body, result)
+
+
+def _batch(body: bytes) -> list[sql.Statement]:
+    return sql.parse_batch(decode_json(body))

@@ -13,7 +13,7 @@ _DEFAULT_WINDOW: Final = 20
 
 async def append(call: Call) -> Answer:
     """Add a turn to the end of a session."""
-    turn = turns.parse_turn(call.decoded(decode_json))
+    turn = await call.decoded_large(_turn)
     profile = await open_database(call)
     written = await turns.append(profile, call.params["session"], turn, durable=call.durable)
     return write_reply({"seq": written.value, "txid": written.txid}, written, status=201)
@@ -33,3 +33,7 @@ async def search(call: Call) -> Answer:
     profile = await open_database(call)
     seen = await turns.search(profile, call.params["session"], embedding, k, min_txid=call.min_txid)
     return read_reply({"turns": seen.value}, seen)
+
+
+def _turn(body: bytes) -> turns.Turn:
+    return turns.parse_turn(decode_json(body))
