@@ -117,6 +117,11 @@ class Api(BaseRoute):
             return template, error_reply(error)
         except ClientDisconnect:
             raise
+        except asyncio.CancelledError as error:
+            # What the handler waited for was cancelled, not this request: still the node's failure.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return template, self._internal(error, template, request_id)
         except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered with 500
             return template, self._internal(error, template, request_id)
 
@@ -161,7 +166,7 @@ class Api(BaseRoute):
         finally:
             self._slots.leave()
 
-    def _internal(self, error: Exception, template: str, request_id: bytes) -> Answer:
+    def _internal(self, error: BaseException, template: str, request_id: bytes) -> Answer:
         shown = request_id.decode()
         _log.error("request_failed", route=template, request_id=shown, exc_info=error)
         return internal_error_reply(shown)

@@ -33,12 +33,11 @@ _MAX_DIGITS: Final = 16
 class Call:
     """A request that has found its route. `params` are the path's parts, percent-decoded."""
 
-    __slots__ = ("_headers", "_query", "body", "node", "params", "path")
+    __slots__ = ("_headers", "_query", "body", "node", "params")
 
     def __init__(self, node: Node, params: dict[str, str], scope: Mapping[str, Any]) -> None:
         self.node = node
         self.params = params
-        self.path: str = scope["path"]
         self.body = b""
         self._headers = _headers(scope["headers"])
         self._query = _query(scope["query_string"]) if scope["query_string"] else {}
@@ -102,10 +101,6 @@ class Call:
         if value not in _TRUTH:
             raise InvalidRequestError(f"`{name}` takes `true` or `false`")
         return _TRUTH[value]
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return a header by its lower-case name."""
-        return self._headers.get(name)
 
     def decoded(self, decode: Callable[[bytes], T]) -> T:
         """Return the JSON body. Raises InvalidRequestError when there is none."""

@@ -1,15 +1,17 @@
 """A request's query, headers, path and body are checked before a handler sees them."""
 
+import threading
+
 import pytest
 from starlette.requests import ClientDisconnect
 
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
-from memoturnd.http.call import Call, decode_part
+from memoturnd.http.call import INLINE_BODY_BYTES, Call, decode_part
 
 
 def call(query=b"", **headers):
     raw = [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
-    return Call(None, {}, {"path": "/", "query_string": query, "headers": raw})
+    return Call(None, {}, {"query_string": query, "headers": raw})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_header_given_twice_is_refused_where_it_would_change_the_meaning():
 
 
 def test_other_headers_may_come_twice():
-    Call(None, {}, {"path": "/", "query_string": b"", "headers": [(b"via", b"a"), (b"via", b"b")]})
+    Call(None, {}, {"query_string": b"", "headers": [(b"via", b"a"), (b"via", b"b")]})
 
 
 def test_branch_in_the_query_wins_over_the_header():
@@ -124,6 +126,22 @@ def test_json_content_types_are_taken(value):
 def test_other_content_types_are_refused(headers):
     with pytest.raises(UnsupportedMediaError):
         call(**headers).require_json()
+
+
+async def test_only_a_large_body_is_decoded_beside_the_event_loop():
+    request = call()
+    used = {}
+    for size in (INLINE_BODY_BYTES, INLINE_BODY_BYTES + 1):
+        request.body = b"x" * size
+        used[size] = await request.decoded_large(lambda body: threading.current_thread())
+
+    assert used[INLINE_BODY_BYTES] is threading.main_thread()
+    assert used[INLINE_BODY_BYTES + 1] is not threading.main_thread()
+
+
+async def test_empty_body_is_never_decoded():
+    with pytest.raises(InvalidRequestError, match="empty"):
+        await call().decoded_large(bytes)
 
 
 def receiver(*chunks, end=True):

@@ -128,6 +128,31 @@ async def test_timeout_inside_a_handler_is_not_the_requests_own():
         assert_envelope(await client.post("/x"), 500, "internal")
 
 
+async def test_handler_whose_work_was_cancelled_elsewhere_still_answers():
+    async def waits(call):
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        await cancelled
+
+    async with serving(route(waits)) as client:
+        assert_envelope(await client.post("/x"), 500, "internal")
+
+
+async def test_cancelled_request_stays_cancelled_and_leaves_no_slot_taken():
+    async def held(call):
+        await asyncio.sleep(10)
+
+    stage = Stage()
+    async with serving(route(held), stage=stage) as client:
+        request = asyncio.create_task(client.post("/x"))
+        await asyncio.sleep(0.02)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    assert b"memoturn_http_in_flight_requests 0.0" in stage.metrics.render()
+
+
 @pytest.mark.parametrize("error", [ValueError("secret"), CorruptionError("secret"), InvariantError("secret")])
 async def test_unexpected_failure_is_logged_under_the_request_id_and_not_shown(error):
     async def breaks(call):
