@@ -1,0 +1,115 @@
+import pytest
+
+from memoturnd.engine import schema
+from memoturnd.engine.connection import open_connection
+from memoturnd.errors import ConflictError, CorruptionError, InvariantError
+
+
+@pytest.fixture
+def conn(tmp_path):
+    conn = open_connection(str(tmp_path / "p.db"), read_only=False, sync="normal", cache_kib=256)
+    yield conn
+    conn.close()
+
+
+@pytest.fixture
+def made(conn):
+    conn.execute("BEGIN IMMEDIATE")
+    schema.create(conn)
+    conn.execute("COMMIT")
+    return conn
+
+
+def test_the_meta_table_is_on_page_2_of_an_empty_file(made):
+    assert made.execute("SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'").get == 2
+    assert schema.read_meta(made) == schema.Meta(schema.SCHEMA_VERSION, 0, 0, 0)
+
+
+def test_a_file_that_is_not_empty_is_refused(conn):
+    conn.execute("CREATE TABLE other(a)")
+    conn.execute("BEGIN")
+    with pytest.raises(InvariantError, match="page 2"):
+        schema.create(conn)
+    conn.execute("ROLLBACK")
+
+
+def test_creating_takes_a_transaction(conn):
+    with pytest.raises(InvariantError, match="transaction"):
+        schema.create(conn)
+
+
+def test_every_reserved_object_has_the_reserved_prefix(made):
+    names = [name for (name,) in made.execute("SELECT name FROM sqlite_schema")]
+
+    assert all(name.startswith(("__memoturn_", "sqlite_autoindex___memoturn_")) for name in names)
+    assert made.pragma("page_count") <= 24
+
+
+def test_the_meta_row_is_written_and_read(made):
+    schema.write_meta(made, 2**53 - 1, 1_700_000_000_000, 7)
+
+    assert schema.read_meta(made) == (schema.SCHEMA_VERSION, 2**53 - 1, 1_700_000_000_000, 7)
+
+
+def test_a_file_without_tables_reads_as_empty_and_one_without_the_row_as_corrupt(conn):
+    assert schema.read_meta(conn) == schema.EMPTY
+    conn.execute("BEGIN")
+    schema.create(conn)
+    conn.execute("DELETE FROM __memoturn_meta")
+    with pytest.raises(CorruptionError, match="meta row"):
+        schema.read_meta(conn)
+    conn.execute("ROLLBACK")
+
+
+def test_deleted_text_leaves_the_full_text_index(made):
+    insert = "INSERT INTO __memoturn_memories_fts(rowid, summary, keywords) VALUES (1, 'zyzzyva', '')"
+    delete = (
+        "INSERT INTO __memoturn_memories_fts(__memoturn_memories_fts, rowid, summary, keywords)"
+        " VALUES ('delete', 1, 'zyzzyva', '')"
+    )
+    made.execute(insert)
+    assert (
+        made.execute("SELECT count(*) FROM __memoturn_memories_fts_data WHERE instr(block, 'zyzzyva')").get
+        == 1
+    )
+
+    made.execute(delete)
+
+    assert (
+        made.execute("SELECT count(*) FROM __memoturn_memories_fts_data WHERE instr(block, 'zyzzyva')").get
+        == 0
+    )
+
+
+def test_a_newer_version_is_refused_with_the_next_step():
+    schema.check_version(schema.EMPTY)
+    with pytest.raises(ConflictError, match=r"version 2, .* upgrade the node"):
+        schema.check_version(schema.Meta(schema.SCHEMA_VERSION + 1, 0, 0, 0))
+
+
+def test_migrations_run_from_the_files_version_on(made):
+    def add_one(conn):
+        conn.execute("CREATE TABLE __memoturn_one(a)")
+
+    def add_two(conn):
+        conn.execute("CREATE TABLE __memoturn_two(a)")
+
+    made.execute("BEGIN")
+    assert schema.migrate(made, schema.read_meta(made)) is False
+    assert schema.migrate(made, schema.read_meta(made), migrations=(add_one,)) is True
+    assert schema.read_meta(made).schema_version == 2
+    assert schema.migrate(made, schema.read_meta(made), migrations=(add_one, add_two)) is True
+    assert schema.migrate(made, schema.read_meta(made), migrations=(add_one, add_two)) is False
+    made.execute("COMMIT")
+
+    assert schema.read_meta(made).schema_version == 3
+    assert made.table_exists("main", "__memoturn_two")
+
+
+def test_a_migration_takes_a_transaction(made):
+    with pytest.raises(InvariantError, match="transaction"):
+        schema.migrate(made, schema.read_meta(made))
+
+
+def test_the_number_of_migrations_fits_the_version():
+    assert len(schema.MIGRATIONS) + 1 == schema.SCHEMA_VERSION
