@@ -178,7 +178,7 @@ def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
         raise CorruptionError(f"branch {manifest.branch_id} has no base at or below txid {txid}")
     at = base.end
     first, last = bisect_right(segments, at, key=_end), bisect_right(segments, txid, key=_min)
-    after = segments[first:last]
+    after = segments[first:last] if at < txid else ()
     for ref in after:
         if ref.prev > at:
             raise CorruptionError(f"the chain of branch {manifest.branch_id} has a gap above txid {at}")

@@ -1,0 +1,70 @@
+"""The whole decision table: whose txid the file has, who owned the branch last, and how far that owner came."""
+
+import itertools
+
+import pytest
+
+from memoturnd.core import manifest
+from memoturnd.core.manifest import Manifest, ObjectRef
+from memoturnd.core.recovery import Decision, Local, Verdict, decide
+
+EPOCH = 7
+HEAD = 10
+CEILING = 500
+
+
+def standing(epoch=EPOCH):
+    """Return a manifest with txids 1 to 4, and 8 to 10, in its chain; 5 to 7 were lost with a node."""
+    made = manifest.own(
+        Manifest(db="d", branch_id="b", branch="main", created_at=1), epoch=epoch, start_txid=0
+    )
+    for prev, low, high in ((0, 1, 4), (4, 8, HEAD)):
+        ref = ObjectRef(
+            kind="segment", branch="b", prev=prev, min=low, max=high, epoch=epoch, hash=f"{low:032x}",
+            size_bytes=1, first_at=1, last_at=1, after="0" * 16,
+        )  # fmt: skip
+        made = manifest.append_segments(made, (ref,), epoch=epoch)
+    return manifest.replace(made, txid_ceiling=CEILING)
+
+
+@pytest.mark.parametrize("epoch", [EPOCH, EPOCH - 1, EPOCH + 1, 0])
+def test_without_a_file_the_owner_starts_above_whatever_was_reserved(epoch):
+    assert decide(standing(epoch) if epoch else standing(1), None) == Decision(Verdict.ABSENT, CEILING)
+
+
+OURS, OTHERS, NEVER = EPOCH, EPOCH - 1, 0
+CHAIN, GAP, AHEAD = (1, 4, 8, 9), (5, 7), (HEAD + 1, HEAD + 40)
+
+
+def expected(txid, owner, start_txid):
+    ours = owner == EPOCH
+    if txid == HEAD:
+        return Decision(Verdict.CURRENT, max(HEAD, start_txid) if ours else CEILING)
+    if txid in CHAIN:
+        return Decision(Verdict.STALE, CEILING)
+    if txid in AHEAD and ours:
+        return Decision(Verdict.TAIL, max(txid, start_txid))
+    return Decision(Verdict.DIVERGED, CEILING)
+
+
+@pytest.mark.parametrize(
+    ("txid", "owner", "start_txid"),
+    list(itertools.product((*CHAIN, *GAP, *AHEAD, HEAD, 0), (OURS, OTHERS, EPOCH + 1, NEVER), (0, 9, 300))),
+)
+def test_every_local_file_has_one_verdict(txid, owner, start_txid):
+    assert decide(standing(), Local(txid, owner, start_txid)) == expected(txid, owner, start_txid)
+
+
+def test_marker_that_was_never_written_matches_no_unowned_manifest():
+    made = Manifest(db="d", branch_id="b", branch="main", created_at=1)
+
+    assert decide(made, Local(3, 0, 0)).verdict is Verdict.DIVERGED
+    assert decide(made, Local(0, 0, 0)) == Decision(Verdict.CURRENT, 0)
+
+
+def test_new_owner_never_starts_below_a_txid_that_may_be_used():
+    for txid, owner in itertools.product((*CHAIN, *GAP, *AHEAD, HEAD), (OURS, OTHERS, NEVER)):
+        verdict, start_txid = decide(standing(), Local(txid, owner, 0))
+        assert start_txid >= HEAD
+        if verdict not in {Verdict.TAIL, Verdict.CURRENT} or owner != OURS:
+            assert start_txid >= CEILING
