@@ -8,14 +8,13 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import apsw
 
 from memoturnd.core import canonical
-from memoturnd.engine.connection import Binding, ProfileConnection, UserStatements
+from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import ForbiddenError, InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
 from memoturnd.surfaces import fields
@@ -127,6 +126,8 @@ def _run_statement(
         if seen.denied is not None:
             raise InvalidRequestError(f"{where}: {error}") from error
         raise
+    except apsw.ExecTraceAbort as error:
+        raise _several(where) from error
     except _USER_ERRORS as error:
         if watch.statements and isinstance(error, apsw.BindingsError):
             raise _several(where) from error
@@ -174,20 +175,17 @@ class _Watch:
 
 def _collect(cursor: apsw.Cursor, budget: _Budget, where: str) -> list[list[Any]]:
     rows: list[list[Any]] = []
-    try:
-        for row in cursor:
-            rows.append([_result(value) for value in row])
-            budget.rows -= 1
-            budget.size_bytes -= sum(
-                len(value) if isinstance(value, str | bytes) else _VALUE_COST_BYTES for value in row
+    for row in cursor:
+        rows.append([_result(value) for value in row])
+        budget.rows -= 1
+        budget.size_bytes -= sum(
+            len(value) if isinstance(value, str | bytes) else _VALUE_COST_BYTES for value in row
+        )
+        if budget.rows < 0 or budget.size_bytes < 0:
+            raise InvalidRequestError(
+                f"{where}: the batch returns over {ROWS_LIMIT} rows or {RESULT_LIMIT_BYTES} bytes:"
+                f" add a LIMIT and page through the rest"
             )
-            if budget.rows < 0 or budget.size_bytes < 0:
-                raise InvalidRequestError(
-                    f"{where}: the batch returns over {ROWS_LIMIT} rows or {RESULT_LIMIT_BYTES} bytes:"
-                    f" add a LIMIT and page through the rest"
-                )
-    except apsw.ExecTraceAbort as error:
-        raise _several(where) from error
     return rows
 
 
@@ -218,17 +216,13 @@ async def run(
     `may_write`.
     """
     if not may_write or looks_like_reads(batch):
-        read: Callable[[ProfileConnection, int], list[dict[str, Any]]] = lambda conn, _: run_batch(  # noqa: E731
-            conn, batch, read_only=True
-        )[0]
         try:
-            return await profile.read(read, min_txid=min_txid, work=Work.USER)
+            return await profile.read(
+                lambda conn, _: run_batch(conn, batch, read_only=True)[0], min_txid=min_txid, work=Work.USER
+            )
         except _NeedsWriteError as error:
             if not may_write:
                 raise ForbiddenError("the batch writes, and this credential may only read") from error
     return await profile.write(
         lambda conn, _: run_batch(conn, batch, read_only=False), durable=durable, work=Work.USER
     )
-
-
-__all__ = ["Statement", "UserStatements", "looks_like_reads", "parse_batch", "run", "run_batch"]

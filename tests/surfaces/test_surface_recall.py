@@ -1,0 +1,308 @@
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoturnd.engine import schema
+from memoturnd.engine.connection import open_connection
+from memoturnd.errors import InvalidRequestError
+from memoturnd.seams.profile import Work
+from memoturnd.surfaces import memories, recall, turns
+
+
+async def ingest(profile, *items):
+    parsed = memories.parse_items({"memories": [{"type": "fact", "summary": "s", **item} for item in items]})
+    return [result["id"] for result in (await memories.ingest(profile, parsed)).value]
+
+
+async def found(profile, **body):
+    return (await recall.recall(profile, recall.parse_query(body))).value["memories"]
+
+
+async def ids(profile, **body):
+    return [hit["id"] for hit in await found(profile, **body)]
+
+
+# ---- validation
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("query", 1),
+        ("query", "a\0"),
+        ("embedding", []),
+        ("embedding", ["x"]),
+        ("embedding", [math.nan]),
+        ("topic_key", 1),
+        ("types", "fact"),
+        ("types", ["fact", 1]),
+        ("types", ["memory"]),
+        ("session_id", 1),
+        ("source", []),
+        ("k", "8"),
+        ("k", -1),
+        ("k", 1.5),
+        ("k", True),
+        ("include_superseded", 1),
+        ("include_turns", "yes"),
+        ("explain", "no"),
+    ],
+)
+def test_a_wrong_field_is_named(name, value):
+    with pytest.raises(InvalidRequestError, match=rf"^{name}"):
+        recall.parse_query({"query": "q", name: value})
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"k": 3}, {"query": None, "types": ["fact"]}])
+def test_a_recall_takes_a_query_an_embedding_or_a_topic(body):
+    with pytest.raises(InvalidRequestError):
+        recall.parse_query(body)
+
+
+def test_k_is_8_by_default_at_most_1000_and_at_least_1():
+    assert [recall.parse_query({"query": "q", "k": k}).k for k in (None, 0, 5, 10**9)] == [8, 1, 5, 1000]
+
+
+def test_turns_take_an_embedding():
+    with pytest.raises(InvalidRequestError, match="include_turns"):
+        recall.parse_query({"query": "q", "include_turns": True})
+
+
+# ---- channels
+
+
+async def test_a_hit_has_exactly_the_fields_of_the_contract(profile, plain):
+    (id_,) = await ingest(
+        profile, {"topic_key": "t", "content": {"v": 1}, "keywords": "k", "session_id": "s"}
+    )
+
+    (hit,) = plain(await found(profile, topic_key="t"))
+
+    assert hit == {
+        "id": id_,
+        "type": "fact",
+        "topic_key": "t",
+        "summary": "s",
+        "content": {"v": 1},
+        "keywords": "k",
+        "session_id": "s",
+        "source": None,
+        "created_at": 1_000_000,
+        "superseded_by": None,
+        "score": pytest.approx(2 / 61),
+        "channels": ["topic"],
+    }
+
+
+async def test_three_channels_at_rank_1_add_up(profile):
+    (id_,) = await ingest(profile, {"summary": "dark theme", "topic_key": "t", "embedding": [1, 0]})
+
+    (hit,) = await found(profile, query="theme?", topic_key="t", embedding=[2, 0], explain=True)
+
+    assert hit["id"] == id_
+    assert hit["channels"] == ["topic", "keyword", "vector"]
+    assert hit["score"] == pytest.approx(4 / 61)
+    assert hit["explain"]["topic"] == {"rank": 1}
+    assert hit["explain"]["keyword"]["rank"] == 1
+    assert hit["explain"]["keyword"]["bm25"] < 0
+    assert hit["explain"]["vector"] == {"rank": 1, "distance": pytest.approx(0, abs=1e-6)}
+
+
+async def test_keywords_are_stemmed_and_stop_words_dropped(profile):
+    liked, _ = await ingest(
+        profile,
+        {"summary": "prefers dark themes", "content": 1},
+        {"summary": "what is the user", "content": 2},
+    )
+
+    assert await ids(profile, query="What theme is preferred?") == [liked]
+    assert await ids(profile, query="?!") == []
+    assert await ids(profile, query="") == []
+
+
+async def test_the_keywords_field_is_searched_too(profile):
+    (id_,) = await ingest(profile, {"summary": "s", "keywords": "espresso coffee"})
+
+    assert await ids(profile, query="coffees") == [id_]
+
+
+async def test_ties_between_channels_go_to_the_newest(profile):
+    by_text = (await ingest(profile, {"summary": "dark theme", "content": 1}))[0]
+    profile.now_ms += 10
+    by_vector = (await ingest(profile, {"summary": "unrelated", "content": 2, "embedding": [1, 0]}))[0]
+
+    assert await ids(profile, query="theme", embedding=[1, 0]) == [by_vector, by_text]
+
+
+async def test_a_null_vector_is_at_right_angles_to_everything(profile):
+    null, near, far = await ingest(
+        profile,
+        {"content": 1, "embedding": [0, 0]},
+        {"content": 2, "embedding": [1, 0.1]},
+        {"content": 3, "embedding": [-1, 0]},
+    )
+
+    assert await ids(profile, embedding=[1, 0]) == [near, null, far]
+    assert len(await ids(profile, embedding=[0, 0])) == 3
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1, 3e37])
+async def test_directions_compare_exactly_at_any_length(profile, scale):
+    near, far = await ingest(
+        profile,
+        {"content": 1, "embedding": [scale, scale / 10]},
+        {"content": 2, "embedding": [scale, scale / 5]},
+    )
+
+    assert await ids(profile, embedding=[scale, 0]) == [near, far]
+
+
+async def test_another_dimension_is_refused_by_both_numbers(profile):
+    await ingest(profile, {"embedding": [1, 0]})
+
+    with pytest.raises(InvalidRequestError, match=r"has 3 dimensions.* have 2"):
+        await found(profile, embedding=[1, 0, 0])
+
+
+async def test_an_empty_profile_answers_empty(profile):
+    assert await ids(profile, query="a", embedding=[1, 2, 3], topic_key="t") == []
+    assert profile.works[-1] == ("read", Work.SCAN)
+
+
+# ---- filters
+
+
+async def test_superseded_versions_come_only_on_demand_newest_first(profile):
+    versions = []
+    for n in range(3):
+        profile.now_ms += 1
+        versions += await ingest(
+            profile, {"topic_key": "t", "content": n, "summary": "theme", "embedding": [1, n]}
+        )
+
+    assert await ids(profile, topic_key="t", query="theme", embedding=[1, 0]) == [versions[2]]
+    assert await ids(profile, topic_key="t", include_superseded=True) == versions[::-1]
+
+
+async def test_forgetting_the_active_version_does_not_make_the_old_one_active(profile):
+    _, new = [(await ingest(profile, {"topic_key": "t", "content": n}))[0] for n in range(2)]
+    await memories.forget(profile, new)
+
+    assert await ids(profile, topic_key="t") == []
+
+
+async def test_expired_tasks_are_out_of_every_channel(profile):
+    await ingest(profile, {"type": "task", "summary": "call the bank", "ttl": 1})
+    assert len(await ids(profile, query="bank")) == 1
+
+    profile.now_ms += 1000
+
+    assert await ids(profile, query="bank", include_superseded=True) == []
+
+
+async def test_filters_by_type_session_and_source(profile):
+    fact, event, other = await ingest(
+        profile,
+        {"content": 1, "session_id": "a", "source": "chat"},
+        {"type": "event", "session_id": "a", "source": "mail"},
+        {"content": 2, "session_id": "b", "source": "chat"},
+    )
+
+    async def by(**filters):
+        return set(await ids(profile, query="s", **filters))
+
+    assert await by(types=["event", "task"]) == {event}
+    assert await by(types=[]) == set()
+    assert await by(types=None) == {fact, event, other}
+    assert await by(session_id="a") == {fact, event}
+    assert await by(source="chat") == {fact, other}
+    assert await by(source="chat", session_id="a", types=["fact", "fact"]) == {fact}
+
+
+async def test_filters_leave_no_holes_behind_many_better_matches(profile):
+    await ingest(
+        profile,
+        *(
+            {"content": n, "summary": "theme theme", "source": "noise", "embedding": [1, 0]}
+            for n in range(400)
+        ),
+    )
+    wanted = await ingest(
+        profile,
+        *(
+            {"content": 1000 + n, "summary": "theme and more", "source": "rare", "embedding": [0, 1]}
+            for n in range(3)
+        ),
+    )
+
+    assert set(await ids(profile, query="theme", source="rare", k=2)) < set(wanted)
+    assert set(await ids(profile, embedding=[1, 0], source="rare", k=3)) == set(wanted)
+    assert set(await ids(profile, query="theme", source="rare")) == set(wanted)
+
+
+async def test_words_that_most_memories_have_still_fill_the_window(profile):
+    many = [{"content": n, "summary": f"update number {n}"} for n in range(700)]
+    many[7]["summary"] = "update refund"
+    many[8]["summary"] = "refund"
+    stored = await ingest(profile, *many)
+
+    hits = await ids(profile, query="refund update")
+
+    assert set(hits[:2]) == {stored[7], stored[8]}
+    assert len(hits) == 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_the_vector_channel_equals_a_plain_computation(seed, k):
+    rng = random.Random(seed)
+    conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=256)
+    conn.execute("BEGIN")
+    schema.create(conn)
+    vectors = [[rng.uniform(-1, 1) for _ in range(4)] for _ in range(60)]
+    items = [
+        {"type": "event", "summary": str(n), "embedding": vector, "source": rng.choice("ab")}
+        for n, vector in enumerate(vectors)
+    ]
+    memories.apply_ingest(conn, 0, memories.parse_items({"memories": items}))
+    wanted = [rng.uniform(-1, 1) for _ in range(4)]
+
+    query = recall.parse_query({"embedding": wanted, "source": "a", "k": k, "explain": True})
+    hits = recall.read_recall(conn, 0, query)["memories"]
+
+    def distance(vector):
+        dot = sum(x * y for x, y in zip(vector, wanted, strict=True))
+        return 1 - dot / math.hypot(*vector) / math.hypot(*wanted)
+
+    best = sorted(distance(item["embedding"]) for item in items if item["source"] == "a")[:k]
+    assert [hit["explain"]["vector"]["distance"] for hit in hits] == pytest.approx(best, abs=1e-5)
+    conn.execute("ROLLBACK")
+    conn.close()
+
+
+# ---- turns
+
+
+async def test_turns_come_beside_the_memories(profile, plain):
+    for session, content, embedding in (("a", "x", [1, 0]), ("a", "y", [0, 1]), ("b", "z", [1, 0.1])):
+        turn = turns.parse_turn({"role": "user", "content": content, "embedding": embedding})
+        await turns.append(profile, session, turn)
+
+    async def recalled(**body):
+        query = recall.parse_query({"embedding": [1, 0], "include_turns": True, **body})
+        return plain((await recall.recall(profile, query)).value)["turns"]
+
+    assert [turn["content"] for turn in await recalled(k=2)] == ["x", "z"]
+    assert await recalled(session_id="b") == [
+        {
+            "session_id": "b",
+            "seq": 1,
+            "role": "user",
+            "content": "z",
+            "distance": pytest.approx(0.00496, abs=1e-4),
+        }
+    ]
+    assert len(await recalled(types=[])) == 3
