@@ -133,6 +133,7 @@ RESERVED = [
     "CREATE VIRTUAL TABLE __memoturn_f USING fts5(a)",
     "CREATE VIRTUAL TABLE f USING fts5(summary, content='__memoturn_memories')",
     "REINDEX __memoturn_kv",
+    "REINDEX __memoturn_messages",
     "REINDEX",
     "ANALYZE __memoturn_kv",
 ]
@@ -346,6 +347,21 @@ def test_an_interrupt_passes_through_untranslated_and_drops_the_guard(conn):
     conn.set_progress_handler(None)
 
     assert conn.execute("SELECT count(*) FROM __memoturn_kv").get == 1
+
+
+def test_an_interrupt_wins_over_an_earlier_refusal(conn):
+    conn.set_progress_handler(lambda: True, 10)
+    with pytest.raises(apsw.InterruptError), conn.user_statements(False) as seen:
+        with contextlib.suppress(apsw.AuthError):
+            seen.execute("DROP TABLE __memoturn_kv")
+        seen.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n")
+    conn.set_progress_handler(None)
+
+
+@pytest.mark.parametrize("sql", [sql for sql in ESCAPES if "temp" in sql.lower()])
+def test_temporary_objects_are_refused_with_the_next_step(conn, sql):
+    with pytest.raises(ForbiddenError, match="use a plain table"):
+        run(conn, sql)
 
 
 def test_long_values_are_limited_in_the_block_alone(conn):
