@@ -351,7 +351,9 @@ def test_an_interrupt_passes_through_untranslated_and_drops_the_guard(conn):
 
 def test_an_interrupt_wins_over_an_earlier_refusal(conn):
     conn.set_progress_handler(lambda: True, 10)
-    with pytest.raises(apsw.InterruptError), conn.user_statements(False) as seen:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(apsw.InterruptError))
+        seen = stack.enter_context(conn.user_statements(False))
         with contextlib.suppress(apsw.AuthError):
             seen.execute("DROP TABLE __memoturn_kv")
         seen.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n")
