@@ -54,10 +54,10 @@ def run_round(
                 return Round(outcomes, committed=False, now_ms=now_ms)
             schema.write_meta(conn, txid, now_ms, epoch)
             conn.execute("COMMIT")
-        except apsw.Error as error:  # BEGIN, the meta row or COMMIT itself: no single op is to blame
+        except Exception as error:  # noqa: BLE001 - BEGIN, the meta row or COMMIT itself: no single op is to blame
             roll_back(conn)
             for index in live:
-                outcomes[index].error = translate(error)
+                outcomes[index].error = outcomes[index].error or translate(error)
             return Round(outcomes, committed=False, now_ms=now_ms)
         except BaseException:
             roll_back(conn)
@@ -119,7 +119,7 @@ def translate(error: BaseException) -> BaseException:
             translated = RequestTimeoutError(
                 "the statement ran past its deadline and was rolled back; do less in one request"
             )
-        case apsw.NoMemError():
+        case apsw.NoMemError() | MemoryError():
             translated = RetryableError("the node is out of memory: the write was rolled back; try again")
         case apsw.IOError() | apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.BusyError():
             translated = RetryableError(
