@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -19,6 +21,7 @@ from memoturnd.leases.local import LocalLeases
 from memoturnd.node import running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
+from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
 
 GRACE_S = 2
@@ -50,7 +53,9 @@ async def serve(settings: Settings) -> None:
         catalog = SqliteCatalog(settings.data_dir / "registry.db")
         leases = LocalLeases(settings.node_id, settings.advertise)
         clock = SystemClock()
+        sockets: list[socket.socket] = []
         try:
+            sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early
             await probe(store)
             async with running(
                 settings,
@@ -65,8 +70,6 @@ async def serve(settings: Settings) -> None:
                 server = _Server(
                     uvicorn.Config(
                         create_app(node, settings, clock=clock),
-                        host=settings.listen.host,
-                        port=settings.listen.port,
                         loop="none",
                         http="httptools",
                         lifespan="off",
@@ -79,15 +82,56 @@ async def serve(settings: Settings) -> None:
                 )
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stop, server, number)
-                _announce(settings)
-                await server.serve()
+                _announce(settings, port=sockets[0].getsockname()[1])
+                await server.serve(sockets)
                 _log.info("draining")
         finally:
+            for listening in sockets:
+                listening.close()
             await leases.close()
             await catalog.close()
             await store.close()
             executor.close()
     _log.info("stopped")
+
+
+def _bind(listen: Address) -> list[socket.socket]:
+    """Return a bound socket per address of the host, all on one port. Raises OSError that says what to do."""
+    sockets: list[socket.socket] = []
+    try:
+        _bind_each(listen, sockets)
+    except OSError as error:
+        for bound in sockets:
+            bound.close()
+        raise OSError(
+            f"cannot listen on {listen}: {error.strerror or error}; stop what listens there, or set "
+            "MEMOTURN_LISTEN to a free port of this machine"
+        ) from error
+    return sockets
+
+
+def _bind_each(listen: Address, sockets: list[socket.socket]) -> None:
+    port = listen.port
+    found = socket.getaddrinfo(listen.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    absent: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        bound = socket.socket(family, kind, protocol)
+        sockets.append(bound)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            bound.bind((address[0], port, *address[2:]))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            # A name may stand for an address that this machine does not have, such as ::1 without IPv6.
+            absent = error
+            sockets.pop().close()
+        else:
+            port = port or bound.getsockname()[1]
+    if absent is not None and not sockets:
+        raise absent
 
 
 def _raise_descriptor_limit() -> None:
@@ -102,14 +146,14 @@ def _stop(server: uvicorn.Server, number: int) -> None:
     server.should_exit = True
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, *, port: int) -> None:
     survives = {
         "normal": "kill -9, not power loss (MEMOTURN_SYNC=normal: COMMIT does not fsync)",
         "full": "kill -9 and power loss (MEMOTURN_SYNC=full: every COMMIT fsyncs)",
     }
     _log.info(
         "memoturnd is up",
-        url=f"http://{settings.listen}",
+        url=f"http://{Address(settings.listen.host, port)}",
         data_dir=str(settings.data_dir),
         object_store=settings.object_store,
         acknowledges=settings.durability,
