@@ -234,6 +234,7 @@ async def running(
         rate_per_s=settings.ship_rate,
         concurrency=settings.ship_concurrency,
     )
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
 
         def spawn(work: Coroutine[Any, Any, None]) -> object:
@@ -282,6 +283,8 @@ async def running(
         ]
         try:
             yield node
+        except Exception as error:  # noqa: BLE001 - raised again below, as itself and not in a group
+            failure = error
         finally:
             left = await node.drain()
             for task in loops:
@@ -290,6 +293,8 @@ async def running(
                 _log.warning(
                     "stopped with branches that are not shipped; their files are kept", branches=left
                 )
+    if failure is not None:
+        raise failure
 
 
 def tier_limits(settings: Settings) -> TierLimits:

@@ -141,8 +141,10 @@ def decode(data: bytes) -> Manifest:
             f"the branch manifest has format {manifest.format}; this version of Memoturn reads up to "
             f"{FORMAT_VERSION}: use a newer one"
         )
-    starts = {ref.max for ref in manifest.snapshots}
-    broken = any(_end(a) != b.prev and b.prev not in starts for a, b in pairwise(manifest.segments))
+    broken = False
+    for a, b in pairwise(manifest.segments):
+        if (a.upto or a.max) != b.prev:  # only behind a snapshot may a new run of segments start
+            broken = broken or all(ref.max != b.prev for ref in manifest.snapshots)
     ends = [ref.end for ref in (*manifest.segments[-1:], *manifest.snapshots[-1:])]
     if broken or max(ends, default=0) != manifest.head_txid or manifest.head_txid > manifest.txid_ceiling:
         raise CorruptionError(f"the manifest of branch {manifest.branch_id} contradicts itself")

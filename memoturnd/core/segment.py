@@ -14,7 +14,7 @@ name carries the first 128 bits of the trailer, so the name proves the bytes and
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -96,10 +96,11 @@ class Segment:
         Raises CorruptionError.
         """
         block_no, block = -1, b""
+        decompress = zstandard.ZstdDecompressor().decompress
         for index in indexes:
             if index // PAGES_PER_BLOCK != block_no:
                 block_no = index // PAGES_PER_BLOCK
-                block = self._block(block_no)
+                block = self._block(block_no, decompress)
             at = (index % PAGES_PER_BLOCK) * self.page_size
             image = block[at : at + self.page_size]
             pgno, expected = self.pages[index]
@@ -107,7 +108,7 @@ class Segment:
                 raise CorruptionError(f"page {pgno} does not match its hash in its segment")
             yield index, image
 
-    def _block(self, number: int) -> bytes:
+    def _block(self, number: int, decompress: Callable[[bytes], bytes]) -> bytes:
         at = self._data_at + sum(size for size, _ in self._blocks[:number])
         size, expected = self._blocks[number]
         stored = self._data[at : at + size]
@@ -119,7 +120,7 @@ class Segment:
             size_bytes = zstandard.frame_content_size(stored)
             if size_bytes != wanted:
                 raise CorruptionError(f"block {number} holds {size_bytes} bytes instead of {wanted}")
-            return zstandard.ZstdDecompressor().decompress(stored)
+            return decompress(stored)
         except zstandard.ZstdError as error:
             raise CorruptionError(f"block {number} does not decompress: {error}") from error
 

@@ -35,7 +35,7 @@ from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
 
 T = TypeVar("T")
 MIN_TXID_WAIT_S = 2.0
-_MAIN_CACHE_KIB = 160
+_MAIN_CACHE_KIB = 112
 _READER_CACHE_KIB = 64
 _INLINE_SCAN_BYTES = 1024 * 1024
 """File size up to which a scan runs on the event loop."""
@@ -61,6 +61,8 @@ class Branch:
         self.ceiling = 0
         """Highest txid that the manifest lets this node commit, while it owns the branch."""
         self.log_frames = 0
+        self.log_syncs = False
+        """Whether the next commit starts the log anew, which fsyncs its header whatever the sync mode."""
         self.users = 0
         self.used_s = services.clock.monotonic_s()
         self.disk_bytes = 0
@@ -257,6 +259,7 @@ class Branch:
             raise
         self.txid, self.at_ms = meta.txid, meta.at_ms
         self.log_frames = 0
+        self.log_syncs = True
         self.disk_bytes = self.files.size_bytes()
         conn.set_wal_hook(self._log_grew)
         self._conn = conn

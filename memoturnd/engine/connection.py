@@ -343,6 +343,8 @@ def _configure(
     else:
         if not os.path.exists(conn.filename):  # noqa: PTH110 - a stat, and never an open of the main file
             pragma(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
+            if sync == "normal":
+                pragma("PRAGMA synchronous=off")  # setting WAL mode in a new file would fsync it
         mode = pragma("PRAGMA journal_mode=WAL")
         if mode not in ("wal", "memory"):
             raise InvariantError(f"{conn.filename} could not be set to WAL mode (it stays {mode})")

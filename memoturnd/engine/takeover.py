@@ -130,7 +130,7 @@ async def take_over(branch: "Branch") -> Owned:
         except FencedError:
             continue  # decide again on what stands now
         await _settle(branch, current, decision, local)
-        return _start(branch, lease, epoch, decision, current)
+        return await _start(branch, lease, epoch, decision, current)
     raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
 
 
@@ -261,7 +261,7 @@ def _create_schema(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
     return None, True
 
 
-def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, current: Manifest) -> Owned:
+async def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, current: Manifest) -> Owned:
     """Build what writes and ships the branch, whose file is open and settled."""
     services, ref = branch.services, branch.ref
     start_txid = max(decision.start_txid, branch.txid)
@@ -318,7 +318,7 @@ def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, curre
     if branch.txid > cursor.txid:
         shipper.committed()
     if branch.txid == 0:
-        writer.commit(_create_schema)
+        await writer.commit(_create_schema)
     elif (meta := schema.read_meta(branch.conn)).schema_version < schema.SCHEMA_VERSION:
-        writer.commit(lambda conn, _: (None, schema.migrate(conn, meta)))
+        await writer.commit(lambda conn, _: (None, schema.migrate(conn, meta)))
     return Owned(lease, epoch, writer, shipper, capture)

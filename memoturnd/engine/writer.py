@@ -50,6 +50,8 @@ class Target(Protocol):
     at_ms: int
     ceiling: int
     """Highest txid that the manifest lets this owner commit."""
+    log_syncs: bool
+    """Whether the next commit starts the log anew, which fsyncs its header whatever the sync mode."""
 
 
 @dataclass(slots=True)
@@ -149,6 +151,7 @@ class Writer:
             and not self._target.gate.locked()
             and self._queue[0].work is not Work.HEAVY
             and self.next_txid <= self._target.ceiling
+            and not self._target.log_syncs
         )
 
     def _take(self) -> list[_Entry]:
@@ -182,12 +185,12 @@ class Writer:
         self._finish([entry], round_)
         return True
 
-    def commit(self, op: WriteOp[Any]) -> Any:
+    async def commit(self, op: WriteOp[Any]) -> Any:
         """Run one op as a round of its own, now; only while nothing else can reach the branch (opening it).
 
         Returns the op's value, raises its error.
         """
-        round_ = self._round([op], self._target.conn)
+        round_ = await self._executor.run(lambda: self._round([op], self._target.conn))
         if round_.committed:
             self.note_commit(round_.now_ms, 1)
         (outcome,) = round_.outcomes
@@ -212,6 +215,7 @@ class Writer:
     def note_commit(self, now_ms: int, requests: int) -> None:
         """Move on behind a committed round."""
         self._target.txid, self._target.at_ms = self.next_txid, now_ms
+        self._target.log_syncs = False
         self.next_txid += 1
         self._metrics.commit_rounds.inc()
         self._metrics.commit_group_requests.observe(requests)

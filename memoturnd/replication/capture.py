@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from memoturnd.core import wal
-from memoturnd.core.pages import META_PAGE, PageHashes, page_hash, parse_meta_page
+from memoturnd.core.pages import META_PAGE, PageHashes, RoundMeta, page_hash, parse_meta_page
 from memoturnd.core.segment import Round
 from memoturnd.errors import CorruptionError
 
@@ -82,7 +82,7 @@ class Capture:
             data = os.pread(self._fd, want * size_bytes, wal.offset_of(start, self.page_size))
             found = wal.committed_rounds(data, start, header)
             short = len(data) < want * size_bytes
-            if found and (want >= limit or short or self._txid(found[-1]) == head_txid):
+            if found and (want >= limit or short or self._reaches(found[-1], head_txid, log_frames)):
                 break
             if short:
                 raise SurpriseError(f"the log ends before txid {head_txid}")
@@ -96,9 +96,13 @@ class Capture:
         self.cursor = Cursor(batch.max_txid, batch.end)
         self._may_restart = False
 
-    def checkpointed(self) -> None:
-        """Expect that the log may restart with new salts: all of it is in the database file now."""
-        self._may_restart = True
+    def checkpointed(self, txid: int) -> None:
+        """Note that the log up to `txid` is in the database file, so that it may restart with new salts.
+
+        That is expected only where all of it has landed. Else rounds that have not landed are in the file
+        alone, and whatever log comes next is a surprise, until a snapshot has landed.
+        """
+        self._may_restart = txid == self.cursor.txid
 
     def restart_at(self, txid: int, hashes: PageHashes) -> None:
         """Start anew behind a snapshot of `txid` that landed: whatever log comes next belongs behind it."""
@@ -134,13 +138,16 @@ class Capture:
             return header.start
         raise SurpriseError("the log was restarted behind the cursor")
 
+    def _reaches(self, last: wal.WalRound, head_txid: int, log_frames: int) -> bool:
+        return last.end.frame == log_frames or self._meta(last).txid == head_txid
+
     @staticmethod
-    def _txid(round_: wal.WalRound) -> int:
+    def _meta(round_: wal.WalRound) -> RoundMeta:
         image = round_.pages.get(META_PAGE)
         if image is None:
             raise SurpriseError("a commit did not touch __memoturn_meta")
         try:
-            return parse_meta_page(image).txid
+            return parse_meta_page(image)
         except CorruptionError as error:
             raise SurpriseError(str(error)) from error
 
@@ -152,17 +159,19 @@ class Capture:
             size_bytes += len(round_.pages) * frame_bytes
             if taken and size_bytes > max_bytes:
                 break
-            txid = self._txid(round_)
+            meta = self._meta(round_)
+            txid = meta.txid
             if self.cursor.position is None and txid <= self.cursor.txid:
                 continue  # the log did not restart behind the snapshot: these rounds are in it
             if txid <= previous or (taken and txid != previous + 1) or txid > head_txid:
                 raise SurpriseError(f"the log goes from txid {previous} to {txid}, the head is {head_txid}")
             if previous == 0 and len(round_.pages) != round_.db_size_pages:
                 raise SurpriseError("the first round does not hold every page")
-            at_ms = parse_meta_page(round_.pages[META_PAGE]).at_ms
             hashes = {pgno: page_hash(pgno, image) for pgno, image in round_.pages.items()}
-            taken.append((txid, at_ms, round_, hashes))
+            taken.append((txid, meta.at_ms, round_, hashes))
             previous = txid
+        if not taken:
+            raise SurpriseError(f"the log holds no round up to txid {head_txid} behind the cursor")
         checksums = self.hashes.preview((hashes, r.db_size_pages) for _, _, r, hashes in taken)
         rounds = tuple(
             Round(txid, at_ms, checksum, r.db_size_pages, r.pages, hashes)

@@ -7,7 +7,7 @@ it is whole: it is written beside it and renamed.
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
 _PARALLEL_GETS = 8
+_RUN_PAGES = 256
+"""Pages written at once: below the system's limit of buffers in one call."""
 _INLINE_BYTES = 256 * 1024
 """Compressed bytes up to which a restore runs where it is called: the work takes less than a thread hop."""
 
@@ -154,8 +156,8 @@ def _write(
         try:
             os.ftruncate(fd, size_bytes)
             for part, indexes in zip(parts, wanted, strict=True):
-                for index, image in part.images(sorted(indexes)):
-                    os.pwrite(fd, image, (part.pages[index][0] - 1) * page_size)
+                for first, images in _runs(part, sorted(indexes)):
+                    os.pwritev(fd, images, (first - 1) * page_size)
             if fsync:
                 os.fsync(fd)
         finally:
@@ -166,3 +168,18 @@ def _write(
             f"restoring to {path} failed: {error.strerror}; make room or mend the folder, then try again"
         ) from error
     return Restored(last, hashes, size_bytes)
+
+
+def _runs(part: Segment, indexes: Sequence[int]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield (first page number, images) for runs of pages that lie side by side in the file."""
+    first, images = 0, list[bytes]()
+    for index, image in part.images(indexes):
+        pgno = part.pages[index][0]
+        if images and (pgno != first + len(images) or len(images) >= _RUN_PAGES):
+            yield first, images
+            images = []
+        if not images:
+            first = pgno
+        images.append(image)
+    if images:
+        yield first, images

@@ -35,7 +35,7 @@ from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
 _INLINE_LOG_BYTES = 256 * 1024
 """Log bytes up to which a segment is read and encoded on the event loop: less work than a thread hop."""
-CHECKPOINT_LOG_BYTES = 1024 * 1024
+CHECKPOINT_LOG_BYTES = 4 * 1024 * 1024
 """Log size from which a branch is checkpointed when everything in it has been shipped."""
 QUIESCE_LOG_BYTES = 16 * 1024 * 1024
 """Log size from which writers are held for one ship, so that the log can be checkpointed at all."""
@@ -70,6 +70,8 @@ class Source(Protocol):
     """Wall time of the round `txid`."""
     ceiling: int
     """Highest txid that the manifest lets the owner commit."""
+    log_syncs: bool
+    """Whether the next commit starts the log anew."""
     log_frames: int
     """Frames in the log, as SQLite last said."""
 
@@ -345,7 +347,8 @@ class Shipper:
         )
         if frames != done:
             raise RetryableError("a reader holds the log; the checkpoint is tried again later")
-        self.capture.checkpointed()
+        self.capture.checkpointed(self._source.txid)
+        self._source.log_syncs = True
 
     async def _tidy(self) -> None:
         """Checkpoint a long log once all of it has landed, and put a snapshot where restores have grown long."""
