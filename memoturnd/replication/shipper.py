@@ -153,8 +153,8 @@ class Shipper:
 
     @property
     def urgent(self) -> bool:
-        """Return whether somebody waits for the next ship."""
-        return bool(self._waiters or self._room)
+        """Return whether somebody waits for the next ship; those who were answered but have not run yet do not."""
+        return any(not future.done() for future in (*(waiter for _, waiter in self._waiters), *self._room))
 
     def crowded(self) -> bool:
         """Return whether the unshipped window is at its bound, so that writes must wait."""
@@ -179,7 +179,11 @@ class Shipper:
             ) from error
 
     async def wait_durable(self, txid: int) -> None:
-        """Wait until the manifest holds `txid`. Raises NotDurableError: the write stands at level local."""
+        """Wait until the manifest holds `txid`.
+
+        Raises NotDurableError where that takes too long: the write stands at level local. Raises FencedError
+        where another owner has taken the branch: the write is not part of it, and is kept as another branch.
+        """
         if txid <= self.durable_txid:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -188,11 +192,10 @@ class Shipper:
         try:
             async with asyncio.timeout(self._limits.durable_wait_s):
                 await future
-        except (TimeoutError, FencedError) as error:
-            cause = error if isinstance(error, FencedError) else self.failed
+        except TimeoutError as error:
             raise NotDurableError(
                 f"txid {txid} is committed on this node but not in object storage yet"
-                f"{f' ({cause})' if cause else ''}; do not repeat the write: POST .../sync to wait for it"
+                f"{f' ({self.failed})' if self.failed else ''}; do not repeat the write: POST .../sync to wait for it"
             ) from error
         finally:
             self._waiters = [w for w in self._waiters if w[1] is not future]
@@ -216,6 +219,8 @@ class Shipper:
         was nothing to ship. Raises FencedError, StoreUnavailableError, CorruptionError, and what `then` raises.
         """
         async with self._lock:
+            if self.stopped:
+                return self.durable_txid
             started_s = self._clock.monotonic_s()
             shipped = False
             try:
