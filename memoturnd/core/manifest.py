@@ -108,6 +108,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
     parent: Parent | None = None
     epoch: int = 0
+    owner: str = ""
     head_txid: int = 0
     head_at: int = 0
     head_checksum: str = "0" * 16
@@ -249,12 +250,17 @@ def _owned(manifest: Manifest, epoch: int) -> Manifest:
     return manifest
 
 
-def own(manifest: Manifest, *, epoch: int, start_txid: int) -> Manifest:
-    """Return the manifest under a new owner, who commits only above `start_txid`. Raises FencedError."""
+def own(manifest: Manifest, *, epoch: int, owner: str, start_txid: int) -> Manifest:
+    """Return the manifest under a new owner (a random token), who commits only above `start_txid`.
+
+    Raises FencedError.
+    """
+    if manifest.owner == owner:
+        return manifest
     if manifest.epoch >= epoch:
         raise FencedError(f"branch {manifest.branch} already has epoch {manifest.epoch}, not below {epoch}")
     ceiling = max(manifest.txid_ceiling, start_txid + CEILING_STEP)
-    return replace(manifest, epoch=epoch, txid_ceiling=ceiling)
+    return replace(manifest, epoch=epoch, owner=owner, txid_ceiling=ceiling)
 
 
 def raise_ceiling(manifest: Manifest, *, epoch: int, txid: int) -> Manifest:

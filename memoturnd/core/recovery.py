@@ -2,7 +2,9 @@
 
 A txid is never used twice, so a local txid that the manifest's chain holds names the same state. A local
 txid outside the chain is an unshipped tail. The tail belongs to the chain exactly when this node's own
-ownership (its owner marker) is still the last one in the manifest: nobody else can have committed since.
+ownership is still the last one in the manifest: nobody else can have committed since. Each ownership puts a
+random token into the manifest; the owner marker beside the file holds the token of the ownership it was
+written under, and that of the takeover that was under way, so that a crash in between is told from a rival.
 """
 
 from enum import Enum
@@ -12,14 +14,14 @@ from memoturnd.core.manifest import Manifest, contains
 
 
 class Local(NamedTuple):
-    """A file found locally: its last txid, and the epoch under which this node owned it (0: never).
+    """A file found locally: its last txid, and the tokens of this node's ownership of it (none: never owned).
 
     That ownership committed only above `start_txid`: what lies between the head and it may have been used by
     a tail that was lost before.
     """
 
     txid: int
-    owned_epoch: int
+    tokens: tuple[str, ...]
     start_txid: int
 
 
@@ -51,7 +53,7 @@ def decide(manifest: Manifest, local: Local | None) -> Decision:
     above_any_tail = manifest.txid_ceiling
     if local is None:
         return Decision(Verdict.ABSENT, above_any_tail)
-    last_owner_is_us = local.owned_epoch != 0 and local.owned_epoch == manifest.epoch
+    last_owner_is_us = manifest.owner in local.tokens
     if local.txid == head:
         return Decision(Verdict.CURRENT, max(head, local.start_txid) if last_owner_is_us else above_any_tail)
     if contains(manifest, local.txid):

@@ -11,7 +11,7 @@ or kept as another branch. How the file comes to be right is memoturnd.engine.ta
 """
 
 import asyncio
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
@@ -23,10 +23,11 @@ from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.services import Services, Surroundings
 from memoturnd.errors import (
     BranchNotFoundError,
-    ConflictError,
     FencedError,
     InvariantError,
     PreconditionFailedError,
+    RetryableError,
+    invariant,
 )
 from memoturnd.replication.capture import Cursor
 from memoturnd.replication.swap import SwapFile
@@ -70,6 +71,8 @@ class Branch:
         self._conn: ProfileConnection | None = None
         self._reader: ProfileConnection | None = None
         self._reader_lock = asyncio.Lock()
+        self._ready = False
+        """Whether the open file is settled, so that it may be read: not while it is being taken over."""
         self._empty = False
         self._fenced = False
         self._gone = False
@@ -121,10 +124,11 @@ class Branch:
         """Run `op` on one state at or above `min_txid`; see memoturnd.seams.profile.Profile.read."""
         self.users += 1
         try:
-            if (self._conn is None and not self._empty) or self._fenced:
-                await self.wake()
-            if min_txid > self.txid:
-                await self._reach(min_txid)
+            while not (self._ready or self._empty) or self._fenced or min_txid > self.txid:
+                if not (self._ready or self._empty) or self._fenced:
+                    await self.wake()
+                if min_txid > self.txid:
+                    await self._reach(min_txid)
             conn = self._conn
             if conn is None:
                 return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
@@ -145,8 +149,8 @@ class Branch:
         """Run `op` on the second connection, in a transaction that fixes the state and its txid."""
         clock, timeout_s = self.services.clock, self.services.writer_settings.statement_timeout_s
         async with self._reader_lock:
-            if self._conn is None:
-                raise ConflictError(f"{self.ref} was closed while a read waited; send it again")
+            if not self._ready:
+                raise RetryableError(f"{self.ref} was closed while a read waited; send it again")
             reader = self._reader
             if reader is None:
                 reader = self._reader = self._connect(read_only=True)
@@ -192,14 +196,15 @@ class Branch:
         await self.surroundings.make_room(self)
         async with self._transition:
             await self._leave_fenced_state()
-            if self._conn is not None or self._empty:
+            if self._ready or self._empty:
                 return
             self._refuse_if_gone()
             with self.services.metrics.wake_seconds.time():
                 if await takeover.open_for_reading(self):
+                    self._ready = self._conn is not None
                     return
                 # The last process may have left commits here that are not in object storage.
-                self.owned = await takeover.take_over(self)
+                await self._take_over()
 
     async def own(self) -> Owned:
         """Take the branch for writing: lease, epoch in the manifest, the local file settled, a writer."""
@@ -208,9 +213,19 @@ class Branch:
             await self._leave_fenced_state()
             if self.owned is None:
                 self._refuse_if_gone()
-                self.owned = await takeover.take_over(self)
-                self._empty = False
-            return self.owned
+                await self._take_over()
+            invariant(self.owned is not None, "a takeover that returns makes an owner", branch=self.ref)
+            return cast("Owned", self.owned)
+
+    async def _take_over(self) -> None:
+        self._ready = False
+        try:
+            self.owned = await takeover.take_over(self)
+        except BaseException:
+            self.close_connections()  # what is here was not settled: nobody may read or drop it
+            self.known = None
+            raise
+        self._ready, self._empty = True, False
 
     async def _refresh(self) -> None:
         """Take the newer state where another node has moved the branch on; nothing unshipped is here then."""
@@ -223,7 +238,7 @@ class Branch:
             self.close_connections()
             self.files.remove()
             await takeover.restore_head(self, current)
-            self._empty = False
+            self._ready, self._empty = True, False
 
     async def _leave_fenced_state(self) -> None:
         """After a fence: close everything, so that the file is looked at anew. Its commits stay on disk."""
@@ -278,6 +293,7 @@ class Branch:
 
     def close_connections(self) -> None:
         """Close both connections and the log's descriptor, leaving the files as they are."""
+        self._ready = False
         if self.owned is not None:
             self.owned.capture.close()
             self.owned.shipper.stopped = True
@@ -343,8 +359,10 @@ class Branch:
         async with self._transition:
             if self._conn is not None or self.users:
                 return False
+            if self.files.owner() is not None and self.files.clean(self.services.boot_id) is None:
+                return False  # it holds commits that are not proven to be in object storage
             await takeover.give_back(self)
-            self.files.remove()
+            await self.services.executor.run(self.files.remove)
             self.txid = self.disk_bytes = 0
             return True
 
@@ -376,7 +394,7 @@ class Branch:
             self.close_connections()
             self.owned = None
             self._empty = False
-            self.files.remove()
+            await self.services.executor.run(self.files.remove)
 
     @property
     def is_main(self) -> bool:

@@ -311,7 +311,7 @@ def open_connection(
     opens it read-write with `query_only`, because reading a WAL database takes its shared memory. `sync`
     decides whether COMMIT fsyncs. Costs about 60 us. Raises apsw.Error as SQLite does.
     """
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOMUTEX
+    flags = apsw.SQLITE_OPEN_READWRITE
     if not read_only:
         flags |= apsw.SQLITE_OPEN_CREATE
     conn = ProfileConnection(path, flags=flags, statementcachesize=STATEMENT_CACHE_SIZE)

@@ -28,6 +28,10 @@ class Owner(msgspec.Struct, frozen=True):
     branch_id: str
     branch: str
     epoch: int
+    token: str
+    """Random, and in the manifest while this ownership is the last one."""
+    claim: str
+    """The token of a takeover under way, whose swap may have landed."""
     start_txid: int
     """The txid above which this ownership commits."""
     boot_id: str
@@ -68,10 +72,20 @@ class BranchFiles:
         return _read_owner(self._owner)
 
     def write_owner(self, owner: Owner) -> None:
-        """Mark the file as open for writing under an epoch, and no longer clean."""
+        """Mark the file as open for writing under an ownership, and no longer clean."""
         try:
             _replace(self._owner, msgspec.json.encode(owner))
             self._clean.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(self._owner, error) from error
+
+    def write_claim(self, token: str) -> None:
+        """Note, where the file was owned before, that this node is about to take it over under `token`."""
+        owner = self.owner()
+        if owner is None:
+            return
+        try:
+            _replace(self._owner, msgspec.json.encode(msgspec.structs.replace(owner, claim=token)))
         except OSError as error:
             raise _refused(self._owner, error) from error
 

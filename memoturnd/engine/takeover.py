@@ -117,20 +117,29 @@ async def take_over(branch: "Branch") -> Owned:
         local = _inspect(branch)
         decision = decide(before, local)
         epoch = max(lease.epoch, before.epoch + 1)
+        token = services.randomness.hex(8)
+        if local is not None and before.owner in local.tokens:
+            # Should this process die behind the swap, the next one must know that it was us who made it. That
+            # is so only of a file that was the chain's until now: claiming a diverged one would make it main's.
+            branch.files.write_claim(token)
 
         def own(
-            m: Manifest, expected: Manifest = before, epoch: int = epoch, start: int = decision.start_txid
+            m: Manifest,
+            expected: Manifest = before,
+            epoch: int = epoch,
+            token: str = token,
+            start: int = decision.start_txid,
         ) -> Manifest:
-            if m.commit_id != expected.commit_id and m.epoch != epoch:
+            if m.commit_id != expected.commit_id and m.owner != token:
                 raise FencedError("the manifest moved while it was taken over")
-            return transitions.own(m, epoch=epoch, start_txid=start) if m.epoch < epoch else m
+            return transitions.own(m, epoch=epoch, owner=token, start_txid=start)
 
         try:
             current = await branch.manifests.update(own)
         except FencedError:
             continue  # decide again on what stands now
         await _settle(branch, current, decision, local)
-        return await _start(branch, lease, epoch, decision, current)
+        return await _start(branch, lease, decision, current)
     raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
 
 
@@ -179,8 +188,8 @@ def _inspect(branch: "Branch") -> Local | None:
         return None
     owner = branch.files.owner()
     if owner is None:
-        return Local(branch.txid, 0, 0)
-    return Local(branch.txid, owner.epoch, owner.start_txid)
+        return Local(branch.txid, (), 0)
+    return Local(branch.txid, tuple(filter(None, (owner.token, owner.claim))), owner.start_txid)
 
 
 def _try_open(branch: "Branch") -> bool:
@@ -213,12 +222,14 @@ async def _settle(branch: "Branch", current: Manifest, decision: Decision, local
     """Make the local file the state that the decision starts from, keeping what the chain does not hold."""
     verdict = decision.verdict
     if verdict in {Verdict.CURRENT, Verdict.TAIL} and branch.known is None and branch.txid:
-        branch.known = prove(
-            branch.conn,
-            branch.files.wal,
-            page_size=current.page_size,
-            txid=current.head_txid,
-            checksum=current.head_checksum,
+        branch.known = await branch.services.executor.run(
+            lambda: prove(
+                branch.conn,
+                branch.files.wal,
+                page_size=current.page_size,
+                txid=current.head_txid,
+                checksum=current.head_checksum,
+            )
         )
     owner = branch.files.owner()
     same_boot = owner is not None and owner.boot_id == branch.services.boot_id
@@ -245,12 +256,14 @@ async def _settle(branch: "Branch", current: Manifest, decision: Decision, local
 
 async def _keep_aside(branch: "Branch", current: Manifest, local: Local) -> None:
     """Keep a local state that the chain went on without as branch `recovered-{epoch}`, before it is dropped."""
-    conn, at_ms = branch.conn, branch.at_ms
-    frames, done = conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    conn, at_ms, owner = branch.conn, branch.at_ms, branch.files.owner()
+    frames, done = await branch.services.executor.run(
+        lambda: conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    )
     if frames != done:
         raise RetryableError(f"the local commits of {branch.ref} cannot be kept yet: a reader holds the log")
     name = await branch.surroundings.keep_diverged(
-        str(branch.files.main), current, local.txid, at_ms, local.owned_epoch
+        str(branch.files.main), current, local.txid, at_ms, owner.epoch if owner is not None else 0
     )
     branch.services.metrics.recovered_branches.inc()
     _log.warning("local commits kept as another branch", branch=str(branch.ref), kept=name, txid=local.txid)
@@ -261,9 +274,9 @@ def _create_schema(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
     return None, True
 
 
-async def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision, current: Manifest) -> Owned:
+async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Manifest) -> Owned:
     """Build what writes and ships the branch, whose file is open and settled."""
-    services, ref = branch.services, branch.ref
+    services, ref, epoch = branch.services, branch.ref, current.epoch
     start_txid = max(decision.start_txid, branch.txid)
     branch.files.write_owner(
         Owner(
@@ -271,7 +284,9 @@ async def _start(branch: "Branch", lease: Lease, epoch: int, decision: Decision,
             db_name=ref.database.name,
             branch_id=ref.branch_id,
             branch=ref.name,
-            epoch=epoch,
+            epoch=current.epoch,
+            token=current.owner,
+            claim="",
             start_txid=start_txid,
             boot_id=services.boot_id,
         )

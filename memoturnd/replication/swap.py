@@ -99,6 +99,7 @@ class SwapFile(Generic[D]):
         StoreUnavailableError when the outcome stays unknown: the change may then still land.
         """
         async with self._lock:
+            sent: set[str] = set()  # any of them may be the one that lands
             for attempt in range(_ATTEMPTS):
                 current = self._current
                 if current is None:
@@ -110,13 +111,14 @@ class SwapFile(Generic[D]):
                     return current
                 new = self._stamp(changed)
                 data = self._encode(new)
+                sent.add(new.commit_id)
                 self._current = None
                 result = await self._swap(self._store.put_if_match(self.key, data, self._etag))
                 if isinstance(result, Committed):
                     self._set(new, result.etag, len(data))
                     return new
                 standing = await self._load()
-                if standing is not None and standing.commit_id == new.commit_id:
+                if standing is not None and standing.commit_id in sent:
                     return standing
                 if attempt:
                     await self._clock.sleep(_BACKOFF_S * 2**attempt)

@@ -53,7 +53,7 @@ def new(**fields):
 
 
 def owned(start_txid=0):
-    return manifest.own(new(), epoch=EPOCH, start_txid=start_txid)
+    return manifest.own(new(), epoch=EPOCH, owner=f"token-{EPOCH}", start_txid=start_txid)
 
 
 def chain(*steps):
@@ -170,7 +170,7 @@ def test_owners_transitions_are_fenced_by_any_other_epoch(name):
 @pytest.mark.parametrize("epoch", [0, EPOCH - 1, EPOCH])
 def test_ownership_needs_a_higher_epoch(epoch):
     with pytest.raises(FencedError):
-        manifest.own(owned(), epoch=epoch, start_txid=0)
+        manifest.own(owned(), epoch=epoch, owner="somebody", start_txid=0)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,9 @@ def test_ceiling_never_comes_down_but_at_a_clean_release():
     made = owned(start_txid=500)
 
     assert manifest.raise_ceiling(made, epoch=EPOCH, txid=1).txid_ceiling == made.txid_ceiling
-    assert manifest.own(made, epoch=EPOCH + 1, start_txid=0).txid_ceiling == made.txid_ceiling
+    assert (
+        manifest.own(made, epoch=EPOCH + 1, owner="somebody", start_txid=0).txid_ceiling == made.txid_ceiling
+    )
     appended = manifest.append_segments(made, (ref(0, 501, 502),), epoch=EPOCH)
     assert appended.txid_ceiling == 502 + CEILING_STEP
     assert manifest.release(appended, epoch=EPOCH, start_txid=500).txid_ceiling == 502
@@ -412,7 +414,7 @@ def test_fork_inside_a_segment_names_it_only_up_to_the_txid():
 
 
 def test_fork_goes_on_from_its_own_head_with_objects_of_its_own():
-    child = manifest.own(fork_at(chain((0, 1, 4), (4, 5, 9)), 7), epoch=1, start_txid=7)
+    child = manifest.own(fork_at(chain((0, 1, 4), (4, 5, 9)), 7), epoch=1, owner="forker", start_txid=7)
 
     grown = manifest.append_segments(child, (ref(7, 8, 8, branch="b2"),), epoch=1)
 

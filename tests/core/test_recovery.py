@@ -16,7 +16,10 @@ CEILING = 500
 def standing(epoch=EPOCH):
     """Return a manifest with txids 1 to 4, and 8 to 10, in its chain; 5 to 7 were lost with a node."""
     made = manifest.own(
-        Manifest(db="d", branch_id="b", branch="main", created_at=1), epoch=epoch, start_txid=0
+        Manifest(db="d", branch_id="b", branch="main", created_at=1),
+        epoch=epoch,
+        owner=f"token-{epoch}",
+        start_txid=0,
     )
     for prev, low, high in ((0, 1, 4), (4, 8, HEAD)):
         ref = ObjectRef(
@@ -32,12 +35,13 @@ def test_without_a_file_the_owner_starts_above_whatever_was_reserved(epoch):
     assert decide(standing(epoch) if epoch else standing(1), None) == Decision(Verdict.ABSENT, CEILING)
 
 
-OURS, OTHERS, NEVER = EPOCH, EPOCH - 1, 0
+OURS, OTHERS, NEVER = (f"token-{EPOCH}",), (f"token-{EPOCH - 1}",), ()
+CLAIMED = ("token-of-the-ownership-before", f"token-{EPOCH}")
 CHAIN, GAP, AHEAD = (1, 4, 8, 9), (5, 7), (HEAD + 1, HEAD + 40)
 
 
 def expected(txid, owner, start_txid):
-    ours = owner == EPOCH
+    ours = owner in {OURS, CLAIMED}
     if txid == HEAD:
         return Decision(Verdict.CURRENT, max(HEAD, start_txid) if ours else CEILING)
     if txid in CHAIN:
@@ -49,7 +53,7 @@ def expected(txid, owner, start_txid):
 
 @pytest.mark.parametrize(
     ("txid", "owner", "start_txid"),
-    list(itertools.product((*CHAIN, *GAP, *AHEAD, HEAD, 0), (OURS, OTHERS, EPOCH + 1, NEVER), (0, 9, 300))),
+    list(itertools.product((*CHAIN, *GAP, *AHEAD, HEAD, 0), (OURS, OTHERS, CLAIMED, NEVER), (0, 9, 300))),
 )
 def test_every_local_file_has_one_verdict(txid, owner, start_txid):
     assert decide(standing(), Local(txid, owner, start_txid)) == expected(txid, owner, start_txid)
@@ -58,8 +62,8 @@ def test_every_local_file_has_one_verdict(txid, owner, start_txid):
 def test_marker_that_was_never_written_matches_no_unowned_manifest():
     made = Manifest(db="d", branch_id="b", branch="main", created_at=1)
 
-    assert decide(made, Local(3, 0, 0)).verdict is Verdict.DIVERGED
-    assert decide(made, Local(0, 0, 0)) == Decision(Verdict.CURRENT, 0)
+    assert decide(made, Local(3, (), 0)).verdict is Verdict.DIVERGED
+    assert decide(made, Local(0, (), 0)) == Decision(Verdict.CURRENT, 0)
 
 
 def test_new_owner_never_starts_below_a_txid_that_may_be_used():

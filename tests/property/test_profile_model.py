@@ -67,7 +67,8 @@ class Driver:
                     done.set_exception(error)
             if self.store.cut:
                 for branch in node.tiers.hot():
-                    branch.close_connections()
+                    async with branch._transition:
+                        branch.close_connections()
 
     def run(self, work: Callable[[Node], Awaitable[Any]]) -> Any:
         done: asyncio.Future[Any] = self.loop.create_future()
@@ -167,15 +168,16 @@ class ProfileMachine(RuleBasedStateMachine):
             return await asyncio.gather(*ops, return_exceptions=True)
 
         results = self.run(work)
+        assert isinstance(results[bad % len(values)], RuntimeError)
+        done = [(r.txid, i) for i, r in enumerate(results) if not isinstance(r, RuntimeError)]
+        assert done == sorted(done), "writes land in the order in which they were sent"
         state = dict(self.models[branch].state)
-        for i, value in enumerate(values):
-            if i == bad % len(values):
-                assert isinstance(results[i], RuntimeError)
+        for txid, i in done:
+            state[KEYS[i % 4]] = values[i]
+            if txid == self.models[branch].head:
+                self.models[branch].history[txid] = dict(state)
             else:
-                state[KEYS[i % 4]] = value
-        txids = {r.txid for r in results if not isinstance(r, RuntimeError)}
-        assert len(txids) == 1, "writes of one turn share a round"
-        self.committed(branch, txids.pop(), state)
+                self.committed(branch, txid, dict(state))
 
     @rule(pick=st.integers(0, 5))
     def failing_write_changes_nothing(self, pick: int) -> None:
