@@ -131,7 +131,7 @@ class Branch:
                     await self._reach(min_txid)
             conn = self._conn
             if conn is None:
-                return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
+                return await self._read_empty(op, work)
             if not self.gate.locked():
                 if work is Work.POINT or (work is Work.SCAN and self.size_bytes <= _INLINE_SCAN_BYTES):
                     return Seen(op(conn, self.services.clock.now_ms()), self.txid, self.durable_txid)
@@ -144,6 +144,24 @@ class Branch:
             return await self._read_in_pool(op)
         finally:
             self.leave()
+
+    async def _read_empty(self, op: ReadOp[T], work: Work) -> Seen[T]:
+        """Run `op` on a profile without data: a shared one, but for what a user wrote and may take long."""
+        services = self.services
+        if work is not Work.USER:
+            return Seen(op(takeover.empty_profile(), services.clock.now_ms()), 0, 0)
+
+        def limited() -> T:
+            conn = takeover.make_empty_profile()
+            try:
+                timeout_s = services.writer_settings.statement_timeout_s
+                return within_deadline(
+                    conn, services.clock, timeout_s, lambda: op(conn, services.clock.now_ms())
+                )
+            finally:
+                conn.close()
+
+        return Seen(await services.executor.run(limited), 0, 0)
 
     async def _read_in_pool(self, op: ReadOp[T]) -> Seen[T]:
         """Run `op` on the second connection, in a transaction that fixes the state and its txid."""

@@ -39,7 +39,12 @@ _log = structlog.get_logger(__name__)
 
 @cache
 def empty_profile() -> ProfileConnection:
-    """Return the profile without any data that branches never written are read as, in memory."""
+    """Return the shared profile without any data that branches never written are read as."""
+    return make_empty_profile()
+
+
+def make_empty_profile() -> ProfileConnection:
+    """Return a profile without any data, in memory; it cannot be written."""
     conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=64)
     conn.execute("BEGIN")
     schema.create(conn)

@@ -36,6 +36,7 @@ class PoolExecutor:
             except asyncio.CancelledError as error:
                 cancelled = error
         if cancelled is not None:
+            running.exception()  # looked at, so that nobody is told that it was lost
             raise cancelled
         return running.result()
 

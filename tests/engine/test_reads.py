@@ -1,0 +1,94 @@
+"""Reads: what they see, where they run, and what they never do."""
+
+import asyncio
+
+import pytest
+from harness import node_on
+
+from memoturnd.errors import PreconditionFailedError, RequestTimeoutError
+from memoturnd.seams.profile import Work
+from memoturnd.stores.memory import MemoryStore
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+
+
+def put(conn, _now_ms):
+    conn.execute("INSERT OR REPLACE INTO __memoturn_kv (ns, k, v) VALUES ('n', 'k', 'v')")
+    return None, True
+
+
+def get(conn, _now_ms):
+    return conn.execute("SELECT v FROM __memoturn_kv WHERE k = 'k'").get
+
+
+def endless(conn, _now_ms):
+    return conn.execute(ENDLESS).get
+
+
+async def test_endless_user_read_of_a_profile_never_written_is_stopped(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), REQUEST_TIMEOUT="1") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+
+        with pytest.raises(RequestTimeoutError):
+            await profile.read(endless, work=Work.USER)
+
+        assert (await profile.read(get)).txid == 0
+
+
+async def test_endless_user_read_stops_at_its_deadline_while_others_go_on(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), REQUEST_TIMEOUT="1") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        await profile.write(put)
+
+        slow = asyncio.create_task(profile.read(endless, work=Work.USER))
+        await asyncio.sleep(0.1)
+        assert (await profile.read(get)).value == "v"
+        assert (await profile.write(put)).txid == 3
+        with pytest.raises(RequestTimeoutError):
+            await slow
+
+
+async def test_read_whose_caller_left_keeps_its_connection_to_itself(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), REQUEST_TIMEOUT="1") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        await profile.write(put)
+
+        slow = asyncio.create_task(profile.read(endless, work=Work.USER))
+        await asyncio.sleep(0.1)
+        slow.cancel()
+        seen = await profile.read(get, work=Work.HEAVY)
+
+        assert seen.value == "v"
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+
+
+async def test_read_below_its_floor_waits_for_the_commit(tmp_path):
+    async with node_on(tmp_path, MemoryStore()) as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        await profile.write(put)
+
+        waiting = asyncio.create_task(profile.read(get, min_txid=3))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await profile.write(put)
+
+        assert (await waiting).txid == 3
+
+
+async def test_read_that_never_reaches_its_floor_fails_and_drops_nothing(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), SHIP_INTERVAL_MS="60000") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        written = await profile.write(put)
+        assert not written.durable
+
+        with pytest.raises(PreconditionFailedError):
+            await profile.read(get, min_txid=99)
+
+        assert (await profile.read(get)).value == "v"
+        assert (await profile.read(get)).txid == written.txid
