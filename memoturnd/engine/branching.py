@@ -142,6 +142,8 @@ class Branching:
         if await self._services.manifest_file(database.uuid, known.id).load() is not None:
             raise AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
         await self._registers.get(database.uuid).update(lambda r: registers.remove_branch(r, name, known.id))
+        # A catalog that was rebuilt from the register lists it as well.
+        await self._services.catalog.delete_branch(database.uuid, name)
         return known.id
 
     async def _shipped(self, branch: Branch) -> Manifest:
