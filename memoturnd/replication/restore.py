@@ -6,6 +6,7 @@ it is whole: it is written beside it and renamed.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,8 @@ def _write(
             os.ftruncate(fd, size_bytes)
             for part, indexes in zip(parts, wanted, strict=True):
                 for first, images in _runs(part, sorted(indexes)):
-                    os.pwritev(fd, images, (first - 1) * page_size)
+                    if os.pwritev(fd, images, (first - 1) * page_size) != len(images) * page_size:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a short write says no more
             if fsync:
                 os.fsync(fd)
         finally:
