@@ -47,8 +47,12 @@ DRAIN_S = 6.0
 """How long a stopping node ships and closes before it gives up on what is left: below an orchestrator's 10 s."""
 STATEMENT_SHARE = 0.9
 """Part of a request's time that one statement may take, so that its own error comes before the request's."""
+RECOVERY_S = 1.0
+"""How long a stopping node lets the recovery of an earlier process's branches go on before it closes them."""
 _PROBE_TIMEOUT_S = 2.0
 _PARALLEL = 16
+_RECOVER_AGAIN_S = 0.1
+_RECOVER_AGAIN_MAX_S = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -112,8 +116,11 @@ class Node:
 
     # ---- start and stop
 
-    async def start(self) -> None:
-        """Bring back a lost catalog, and take up what an earlier process left on the disk."""
+    async def start(self) -> list[Branch]:
+        """Bring back a lost catalog, and take up what an earlier process left on the disk.
+
+        Returns the branches that `recover` has to see to.
+        """
         restored = await self.catalog_export.start()
         if restored:
             _log.info("catalog rebuilt from the object store", databases=restored)
@@ -124,7 +131,7 @@ class Node:
                 self.tiers.adopt_warm(branch)
             elif branch is not None:
                 dirty.append(branch)
-        self._services.spawn(self._recover(dirty))
+        return dirty
 
     async def _left_behind(self, uuid: str, branch_id: str, owner: Owner | None) -> Branch | None:
         """Return the branch that a folder belongs to; a folder that was only read, or has no owner, goes."""
@@ -141,30 +148,44 @@ class Node:
             return None
         return self.tiers.get(BranchRef(database, branch_id, owner.branch))
 
-    async def _recover(self, dirty: list[Branch]) -> None:
-        """Ship what the last process committed and did not ship, a few branches at a time."""
-        gate = asyncio.Semaphore(_PARALLEL)
+    async def recover(self, dirty: list[Branch]) -> None:
+        """Ship what the last process committed and did not ship, a few branches at a time, until it is done.
+
+        A branch that cannot be shipped yet is tried again and again: nobody else may ever use it.
+        """
+        gate = asyncio.Semaphore(min(_PARALLEL, self.tiers.limits.hot_cap))
 
         async def one(branch: Branch) -> None:
-            async with gate:
-                branch.users += 1
-                try:
-                    owned = await branch.own()
-                    await owned.shipper.ship()
-                except MemoturnError as error:
-                    _log.warning(
-                        "recovery failed; the branch's next use tries again",
-                        branch=str(branch.ref),
-                        error=str(error),
-                    )
-                finally:
-                    branch.leave()
+            pause_s = _RECOVER_AGAIN_S
+            while True:
+                async with gate:
+                    if await self._recover(branch):
+                        return
+                await self._services.clock.sleep(pause_s)
+                pause_s = min(_RECOVER_AGAIN_MAX_S, 2 * pause_s)
 
         async with asyncio.TaskGroup() as group:
             for branch in dirty:
                 group.create_task(one(branch))
         if dirty:
             _log.info("recovered branches that were not closed", branches=len(dirty))
+
+    async def _recover(self, branch: Branch) -> bool:
+        """Ship one branch; False when it is to be tried again."""
+        branch.users += 1
+        try:
+            owned = await branch.own()
+            await owned.shipper.ship()
+        except RetryableError as error:
+            _log.warning("recovery is tried again", branch=str(branch.ref), error=str(error))
+            return False
+        except MemoturnError as error:
+            _log.error(
+                "recovery failed; the branch's next use tries again", branch=str(branch.ref), error=str(error)
+            )
+        finally:
+            branch.leave()
+        return True
 
     async def drain(self) -> int:
         """Ship, give back and close every open branch within DRAIN_S; return how many could not be."""
@@ -271,7 +292,7 @@ async def running(
         )
         node = Node(services, tier_limits(settings))
         _set_limits(metrics, settings)
-        await node.start()
+        recovery = group.create_task(node.recover(await node.start()))
         loops = [
             group.create_task(work)
             for work in (
@@ -288,6 +309,9 @@ async def running(
         except Exception as error:  # noqa: BLE001 - raised again below, as itself and not in a group
             failure = error
         finally:
+            # What an earlier process left is shipped as well, while the store lets it.
+            await asyncio.wait([recovery], timeout=RECOVERY_S)
+            recovery.cancel()
             left = await node.drain()
             for task in loops:
                 task.cancel()
