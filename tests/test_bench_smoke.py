@@ -1,0 +1,81 @@
+"""The benchmark runs, measures every row that exists, and uses the original's workload bit for bit."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import workload
+from bench.stats import Row, middle, percentile
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_quick_run_reports_every_part(tmp_path):
+    report = tmp_path / "report.md"
+    results = ROOT / "bench" / "RESULTS.md"
+    before = results.read_bytes() if results.exists() else None
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--output", str(report)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    text = report.read_text()
+    for key in ("1", "2", "3a", "3b", "5", "6", "7", "8a", "8b", "9a", "9b", "3b'"):
+        assert f"\n| {key} | " in text
+    for title in (
+        "Machine",
+        "Targets missed",
+        "In process, MEMOTURN_SYNC=full",
+        "Over HTTP, a connection per request (urllib)",
+        "Over HTTP, one connection kept open",
+        "Throughput over HTTP, kept connections",
+        "Memory of a node",
+        "Event-loop lag under heavy work",
+    ):
+        assert f"\n## {title}\n" in text
+    assert " refused, such as " not in text
+    assert (results.read_bytes() if results.exists() else None) == before
+
+
+def test_embeddings_are_the_generator_in_32_bit_floats():
+    def single(value: float) -> float:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+
+    def reference(seed: int, dimensions: int) -> list[float]:
+        x = (seed * 2654435761 + 1) % 2**64
+        values = []
+        for _ in range(dimensions):
+            x = (x * 6364136223846793005 + 1442695040888963407) % 2**64
+            values.append(single(single(single(x >> 33) / 2**32) - 0.5))
+        return values
+
+    found = workload.embeddings(range(3, 40_000, 9_999), 64).tolist()
+
+    assert found == [reference(seed, 64) for seed in range(3, 40_000, 9_999)]
+    assert all(-0.5 <= value < 0 for vector in found for value in vector)
+
+
+def test_recalls_ask_for_an_embedding_that_was_stored():
+    stored = workload.embeddings(range(50), 16).tolist()
+
+    assert [query["embedding"] for query in workload.queries(5, 16)] == [stored[7 * i + 3] for i in range(5)]
+
+
+def test_percentiles_follow_the_rules_of_both_harnesses():
+    samples = [float(n) for n in range(200)]
+
+    assert (percentile(samples, 0.5), percentile(samples, 0.99), middle(samples)) == (99.0, 197.0, 100.0)
+
+
+def test_row_misses_a_target_that_its_median_is_above():
+    row = Row.of("1", "x", [0.002, 0.003, 0.004], published_s=0.001, target_s=0.0025)
+
+    assert (row.mark, row.ratio) == ("MISSED", "3.00")
+    assert Row.of("1", "x", [0.002], target_s=0.002).mark == "met"
