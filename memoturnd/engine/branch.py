@@ -275,6 +275,11 @@ class Branch:
         if self.owned is not None:
             self.owned.writer.stop(error)
 
+    @property
+    def is_fenced(self) -> bool:
+        """Return whether another owner was found in the manifest, so that the file must be looked at anew."""
+        return self._fenced
+
     def _refuse_if_gone(self) -> None:
         if self._gone:
             raise BranchNotFoundError(f"{self.ref} was deleted")

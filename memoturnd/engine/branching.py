@@ -148,10 +148,9 @@ class Branching:
 
     async def _shipped(self, branch: Branch) -> Manifest:
         """Return the manifest with everything in it that was committed so far."""
+        if branch.is_fenced or (branch.owned is None and branch.files.exists() and not branch.hot):
+            await branch.wake()  # an earlier process or ownership may have left commits that are not shipped
         owned = branch.owned
-        if owned is None and branch.files.exists() and not branch.hot:
-            await branch.wake()  # an earlier process may have left commits that are not shipped
-            owned = branch.owned
         if owned is None and await branch.manifests.load() is None:
             owned = await branch.own()
         if owned is not None and owned.shipper.dirty_since_s is not None:
@@ -345,7 +344,7 @@ class _Use:
     async def __aenter__(self) -> Owned:
         self._branch.users += 1
         try:
-            return self._branch.owned or await self._branch.own()
+            return await self._branch.own()
         except BaseException:
             self._branch.leave()
             raise

@@ -220,7 +220,9 @@ class Shipper:
         """
         async with self._lock:
             if self.stopped:
-                return self.durable_txid
+                if then is None and self.durable_txid == self._source.txid:
+                    return self.durable_txid
+                raise FencedError("the branch is no longer shipped from here; send the request again")
             started_s = self._clock.monotonic_s()
             shipped = False
             try:
