@@ -19,7 +19,7 @@
         RequestTimeoutError      ... or with less work in it                  408 request_timeout
         StoreUnavailableError    ... once the object store answers            503 unavailable
         DiskFullError            ... once the node's disk has room            503 unavailable
-      NotDurableError            do not repeat it; POST .../sync waits        503 unavailable
+      NotDurableError            do not repeat it; POST .../sync waits        500 not_durable
       UnconfiguredError          switch the feature on at the node            503 unconfigured
       CorruptionError            stop and look: stored bytes are not right    500 internal
       InvariantError             a bug of ours                                500 internal
@@ -142,9 +142,12 @@ class DiskFullError(RetryableError):
 
 
 class NotDurableError(MemoturnError):
-    """The write is applied at level `local`, and did not become durable in time. It must not be repeated."""
+    """The write is applied at level `local`, and did not become durable in time. It must not be repeated.
 
-    code = "unavailable"
+    Its status is 500, because clients repeat a 503 by themselves and would so apply the write twice.
+    """
+
+    code = "not_durable"
 
 
 class UnconfiguredError(MemoturnError):

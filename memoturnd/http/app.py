@@ -23,7 +23,7 @@ from memoturnd.errors import (
     RequestTimeoutError,
 )
 from memoturnd.http.call import Call
-from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, status_of
+from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, is_internal
 from memoturnd.http.gates import InFlight, TokenBucket
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.routes import ROUTES, Body, Kind, Route
@@ -34,7 +34,6 @@ from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomne
 SMALL_BODY_BYTES: Final = 1 << 20
 """Largest body of a route that carries no data to store."""
 
-_SERVER_ERROR: Final = 500
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UNMATCHED: Final = "unmatched"
 _log = structlog.get_logger("memoturnd.http")
@@ -112,7 +111,7 @@ class Api(BaseRoute):
             call = Call(self._node, params, scope)
             return template, await self._pass_gates(route, call, receive)
         except MemoturnError as error:
-            if status_of(error) == _SERVER_ERROR:
+            if is_internal(error):
                 return template, self._internal(error, template, request_id)
             return template, error_reply(error)
         except ClientDisconnect:

@@ -1,7 +1,7 @@
 """Answers, and the one table that maps the error tree to HTTP.
 
-Every error is `{"error": human text, "code": stable identifier}`. A 500 never says what went wrong inside:
-its text names the request id under which the node's log has it.
+Every error is `{"error": human text, "code": stable identifier}`. The code `internal` never says what went
+wrong inside: its text names the request id under which the node's log has it.
 """
 
 from dataclasses import dataclass, field
@@ -49,8 +49,8 @@ STATUS: Final[dict[type[MemoturnError], int]] = {
     UnsupportedMediaError: 415,
     OverloadedError: 429,
     MemoturnError: 500,
+    NotDurableError: 500,  # not 503, which clients repeat by themselves: the write is applied already
     RetryableError: 503,
-    NotDurableError: 503,
     UnconfiguredError: 503,
 }
 """Status of an error: that of the nearest class, upwards, that stands here."""
@@ -119,6 +119,11 @@ def error_reply(error: MemoturnError) -> Answer:
     if isinstance(error, UnauthorizedError):
         answer.headers.append((b"www-authenticate", b"Bearer"))
     return answer
+
+
+def is_internal(error: MemoturnError) -> bool:
+    """Return whether the caller may not see what the error says."""
+    return error.code == MemoturnError.code
 
 
 def internal_error_reply(request_id: str) -> Answer:

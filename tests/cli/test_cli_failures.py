@@ -22,7 +22,7 @@ class Scripted(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
+    do_GET = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server calls
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -54,6 +54,7 @@ def server() -> Iterator[HTTPServer]:
         (413, "payload_too_large", 1),
         (429, "overloaded", 5),
         (500, "internal", 5),
+        (500, "not_durable", 5),
         (503, "unavailable", 5),
         (503, "unconfigured", 1),
     ],
@@ -74,6 +75,16 @@ def test_hint_names_the_wait_that_the_server_asks_for(command, server):
     outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "sync", "app")
 
     assert "hint: Nothing was changed; try again. The server asks to wait 2 s." in outcome.stderr
+
+
+def test_hint_for_a_write_that_is_not_durable_is_to_wait_and_not_to_repeat_it(command, server):
+    server.script = (500, b'{"error": "txid 7 is not in object storage yet", "code": "not_durable"}')
+
+    outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "kv", "put", "app", "ns", "k", "v")
+
+    assert outcome.code == 5
+    assert "do not repeat it, run `memoturn sync DB`" in " ".join(outcome.stderr.split())
+    assert "try again" not in outcome.stderr
 
 
 def test_no_node_exits_6_and_says_how_to_start_one(command):

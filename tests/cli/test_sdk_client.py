@@ -179,6 +179,7 @@ def test_listing_follows_the_cursor_to_the_end():
         (415, "unsupported_media_type", memoturn.InvalidRequestError),
         (429, "overloaded", memoturn.OverloadedError),
         (500, "internal", memoturn.ServerError),
+        (500, "not_durable", memoturn.NotDurableError),
         (503, "unavailable", memoturn.RetryableError),
         (503, "unconfigured", memoturn.UnconfiguredError),
         (418, "brand_new_code", memoturn.InvalidRequestError),
@@ -197,6 +198,17 @@ def test_errors_are_typed_by_code(status, code, error):
     assert (raised.value.status, raised.value.code, raised.value.message) == (status, code, "what failed")
     assert raised.value.retry_after == 3.0
     assert str(raised.value) == "what failed"
+
+
+def test_a_write_that_is_not_durable_is_never_sent_again():
+    handler, seen = answering(httpx.Response(500, json={"error": "applied", "code": "not_durable"}))
+
+    with pytest.raises(memoturn.NotDurableError) as raised:
+        client(handler).db("app").kv.put("ns", "k", b"v")
+
+    assert not isinstance(raised.value, memoturn.RetryableError)
+    assert raised.value.retry_after is None
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>bad gateway</html>", b"[]", b'{"error": "x"}', b"\xff\xfe"])

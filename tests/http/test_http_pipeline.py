@@ -8,7 +8,7 @@ import pytest
 import structlog
 from http_support import client_of, limits
 
-from memoturnd.errors import CorruptionError, InvariantError, OverloadedError
+from memoturnd.errors import CorruptionError, InvariantError, NotDurableError, OverloadedError
 from memoturnd.http.app import SMALL_BODY_BYTES, create_app
 from memoturnd.http.envelope import reply
 from memoturnd.http.routes import Body, Kind, Route, Scope
@@ -174,6 +174,21 @@ async def test_unexpected_failure_is_logged_under_the_request_id_and_not_shown(e
             "exc_info": error,
         }
     ]
+
+
+async def test_write_that_is_applied_but_not_durable_says_what_to_do_instead_of_a_repeat():
+    async def late(call):
+        raise NotDurableError("txid 7 is committed; do not repeat the write")
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving(route(late)) as client:
+            answer = await client.post("/x")
+
+    assert_envelope(answer, 500, "not_durable")
+    assert answer.json()["error"] == "txid 7 is committed; do not repeat the write"
+    assert answer.headers["memoturn-durability"] == "local"
+    assert "retry-after" not in answer.headers
+    assert logs == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ MemoturnError
     OverloadedError                                                        429
     RequestTimeoutError                                                    408
   UnconfiguredError          switch the feature on at the node             503 unconfigured
+  NotDurableError            do not repeat it; `sync` waits for it         500 not_durable
   ServerError                look into the node's log                      other 5xx, unreadable answers
   UnreachableError           start the node; the request was not sent      -
   UnknownOutcomeError        look before a write is sent again             -
@@ -90,6 +91,13 @@ class RequestTimeoutError(RetryableError):
     """The request ran past the server's deadline."""
 
 
+class NotDurableError(MemoturnError):
+    """The write is applied on the node, and did not reach object storage in time.
+
+    It must never be sent again, which would apply it twice: `sync` waits until it is durable.
+    """
+
+
 class UnconfiguredError(MemoturnError):
     """The feature is not switched on at the server."""
 
@@ -115,6 +123,7 @@ BY_CODE: Final[dict[str, type[MemoturnError]]] = {
     "internal": ServerError,
     "invalid_request": InvalidRequestError,
     "method_not_allowed": InvalidRequestError,
+    "not_durable": NotDurableError,
     "not_found": NotFoundError,
     "overloaded": OverloadedError,
     "payload_too_large": InvalidRequestError,

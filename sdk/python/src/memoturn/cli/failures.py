@@ -9,6 +9,7 @@ from memoturn.errors import (
     DatabaseNotFoundError,
     ForbiddenError,
     MemoturnError,
+    NotDurableError,
     NotFoundError,
     OverloadedError,
     PreconditionFailedError,
@@ -45,6 +46,7 @@ _CODES: tuple[tuple[type[MemoturnError], ExitCode], ...] = (
     (PreconditionFailedError, ExitCode.CONFLICT),
     (RetryableError, ExitCode.UNAVAILABLE),
     (UnknownOutcomeError, ExitCode.UNAVAILABLE),
+    (NotDurableError, ExitCode.UNAVAILABLE),
     (ServerError, ExitCode.UNAVAILABLE),
     (MemoturnError, ExitCode.REFUSED),
 )
@@ -75,6 +77,7 @@ _HINTS: tuple[tuple[type[MemoturnError], str], ...] = (
     (ForbiddenError, "This credential does not cover it; reserved tables are never open to SQL."),
     (OverloadedError, "Nothing was changed; try again."),
     (UnknownOutcomeError, "Look whether it was applied before you repeat a write; --timeout waits longer."),
+    (NotDurableError, "It is applied: do not repeat it, run `memoturn sync DB` to wait until it is durable."),
     (RetryableError, "Nothing was changed; try again."),
     (ServerError, "The node's log has the cause."),
 )
