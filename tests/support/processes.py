@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -40,7 +41,7 @@ class NodeHome:
         self.env = env
         self.nodes: list[RunningNode] = []
 
-    def __enter__(self) -> "NodeHome":
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
