@@ -91,6 +91,8 @@ async def open_for_reading(branch: "Branch") -> bool:
 async def restore_head(branch: "Branch", current: Manifest) -> None:
     """Restore the head to the branch's path, and open it."""
     services = branch.services
+    if branch.files.folder.exists():  # a log left beside a file that is gone would be played onto the new one
+        await services.executor.run(branch.files.remove)
     branch.files.make_folder()
     restored = await restore(
         services.store,

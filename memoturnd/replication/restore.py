@@ -55,7 +55,7 @@ async def restore(
     blobs = await fetch(store, manifest.db, plan, timeout_s=timeout_s)
 
     def work() -> Restored:
-        parts = [segment.decode(blob, name_hash=ref.hash) for ref, blob in zip(plan, blobs, strict=True)]
+        parts = [_decoded(manifest.db, ref, blob) for ref, blob in zip(plan, blobs, strict=True)]
         return _write(parts, [ref.end for ref in plan], txid, manifest.page_size, path, fsync=fsync)
 
     if sum(map(len, blobs)) <= _INLINE_BYTES:
@@ -102,10 +102,17 @@ async def round_entry(
     if ref.max == txid:
         return ref.last_at, ref.after
     (blob,) = await fetch(store, manifest.db, [ref], timeout_s=timeout_s)
-    for entry in segment.decode(blob, name_hash=ref.hash).rounds:
+    for entry in _decoded(manifest.db, ref, blob).rounds:
         if entry.txid == txid:
             return entry.at_ms, f"{entry.checksum:016x}"
     raise CorruptionError(f"{layout.object_key(manifest.db, ref)} does not hold txid {txid}")
+
+
+def _decoded(uuid: str, ref: ObjectRef, blob: bytes) -> Segment:
+    try:
+        return segment.decode(blob, name_hash=ref.hash)
+    except CorruptionError as error:
+        raise CorruptionError(f"object {layout.object_key(uuid, ref)} is damaged: {error}") from error
 
 
 def assemble(
@@ -165,6 +172,8 @@ def _write(
         finally:
             os.close(fd)
         temporary.rename(path)
+        if fsync:
+            sync_folder(path.parent)
     except OSError as error:
         raise DiskFullError(
             f"restoring to {path} failed: {error.strerror}; make room or mend the folder, then try again"
