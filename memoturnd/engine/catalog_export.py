@@ -6,6 +6,7 @@ a second. A node that starts with an empty catalog on a store that has data rebu
 """
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -74,41 +75,64 @@ class CatalogExport:
         for key in replaced:
             await self._services.store.delete(key)
 
-    async def start(self) -> int:
-        """Rebuild the catalog if it is empty, and return how many databases came back."""
+    async def start(self, *, doubtful: bool) -> int:
+        """Rebuild the catalog where it is empty, or `doubtful`, and return how many databases came back.
+
+        A catalog is doubtful after the machine went down under it: its last rows may not have reached the
+        disk, while the objects that belong to them did.
+        """
         restored = 0
-        if not await self._services.catalog.list_databases(limit=1):
+        if doubtful or not await self._services.catalog.list_databases(limit=1):
             restored = await self._rebuild()
         async for info in self._services.store.list(layout.catalog_changes_prefix()):
             self._keys.append(info.key)
         return restored
 
     async def _rebuild(self) -> int:
-        catalog = self._services.catalog
         restored = 0
         async for found in self._registers():
-            if found.state != "live" or MAIN not in found.branches:
-                continue
-            main_id = found.branches[MAIN].id
+            if found.state == "live" and MAIN in found.branches:
+                restored += await self._restore_database(found)
+        return restored + await self._rebuild_unwritten()
+
+    async def _restore_database(self, found: Register) -> bool:
+        """Enter a registered database and its branches where the catalog lacks them; True for a new database."""
+        catalog = self._services.catalog
+        main_id = found.branches[MAIN].id
+        created = True
+        try:
             await catalog.create_database(
                 Database(found.name, found.uuid, main_id, found.created_at, written=True)
             )
-            for name, branch in found.branches.items():
-                if name != MAIN:
-                    await catalog.put_branch(
-                        BranchRow(
-                            found.uuid, branch.id, name, branch.parent, branch.fork_txid,
-                            branch.created_at, branch.expires_at,
-                        )
-                    )  # fmt: skip
-            restored += 1
-        return restored + await self._rebuild_unwritten()
+        except AlreadyExistsError:
+            created = False
+            if (await catalog.get_database(found.name)).uuid != found.uuid:
+                _log.error(
+                    "database left out of the catalog: its name is taken", name=found.name, uuid=found.uuid
+                )
+                return False
+            await catalog.mark_written(found.uuid)
+        for name, branch in found.branches.items():
+            if name == MAIN:
+                continue
+            row = BranchRow(
+                found.uuid,
+                branch.id,
+                name,
+                branch.parent,
+                branch.fork_txid,
+                branch.created_at,
+                branch.expires_at,
+            )
+            with suppress(AlreadyExistsError):
+                await catalog.put_branch(row)
+        return created
 
     async def _rebuild_unwritten(self) -> int:
         catalog, waiting = self._services.catalog, {}
         async for info in self._services.store.list(layout.catalog_changes_prefix()):
             blob = await self._services.store.get(info.key)
-            for change in msgspec.json.decode(blob.data, type=list[Change]):
+            for change in _changes(info.key, blob.data):
                 if change.op == "created":
                     waiting[change.uuid] = change
                 else:
@@ -132,3 +156,12 @@ class CatalogExport:
                     yield register.decode(blob.data)
                 except CorruptionError as error:
                     _log.error("database left out of the catalog", key=info.key, error=str(error))
+
+
+def _changes(key: str, data: bytes) -> list[Change]:
+    """Return the changes in an exported object; a damaged one is logged, and does not hold up the others."""
+    try:
+        return msgspec.json.decode(data, type=list[Change])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _log.error("exported databases left out of the catalog", key=key, error=str(error))
+        return []

@@ -1,12 +1,12 @@
 """The application: one Starlette router in front of the route table, and what every request passes through.
 
-In order: find the route, pass the gates (slot, control rate), read the body within its limit, run the handler
+In order: find the route, turn away web pages of other origins, pass the gates (slot, control rate), read the body within its limit, run the handler
 under the request's deadline, turn whatever it raised into the error envelope, send, measure.
 """
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,13 +16,15 @@ from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from memoturnd.errors import (
+    CorruptionError,
     MemoturnError,
     MethodNotAllowedError,
     NotFoundError,
     OverloadedError,
     RequestTimeoutError,
 )
-from memoturnd.http.call import Call
+from memoturnd.http.browsers import Browsers
+from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, is_internal
 from memoturnd.http.gates import InFlight, TokenBucket
 from memoturnd.http.ports import HttpSettings, Node
@@ -36,6 +38,7 @@ SMALL_BODY_BYTES: Final = 1 << 20
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UNMATCHED: Final = "unmatched"
+_NOWHERE: Final[tuple[dict[str, Route], dict[str, str]]] = ({}, {})
 _log = structlog.get_logger("memoturnd.http")
 
 
@@ -74,6 +77,7 @@ class Api(BaseRoute):
             Body.LARGE: settings.max_body_bytes,
             Body.RAW: settings.max_body_bytes,
         }
+        self._browsers = Browsers(loopback_only=settings.loopback_only)
         self._control = TokenBucket(settings.control_rate, clock)
         self._slots = InFlight(settings.max_concurrency)
         self._shed = node.metrics.shed
@@ -99,16 +103,17 @@ class Api(BaseRoute):
     async def _answer(self, scope: Scope, receive: Receive, request_id: bytes) -> tuple[str, Answer]:
         template = _UNMATCHED
         try:
-            found = self._tree.find(scope.get("raw_path") or quote(scope["path"]).encode())
-            if found is None:
-                return template, _not_found()
-            by_method, params = found
-            method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            route = by_method.get(method)
-            template = next(iter(by_method.values())).template
+            by_method, params = (
+                self._tree.find(scope.get("raw_path") or quote(scope["path"]).encode()) or _NOWHERE
+            )
+            if by_method:
+                template = next(iter(by_method.values())).template
+            route = by_method.get("GET" if scope["method"] == "HEAD" else scope["method"])
+            headers = headers_of(scope["headers"])
+            self._browsers.check(headers, any_host=route is not None and route.kind is Kind.OPEN)
             if route is None:
-                return template, _method_not_allowed(scope["method"], by_method)
-            call = Call(self._node, params, scope)
+                return template, _no_route(scope["method"], by_method)
+            call = Call(self._node, params, headers, scope["query_string"])
             return template, await self._pass_gates(route, call, receive)
         except MemoturnError as error:
             if is_internal(error):
@@ -168,6 +173,8 @@ class Api(BaseRoute):
     def _internal(self, error: BaseException, template: str, request_id: bytes) -> Answer:
         shown = request_id.decode()
         _log.error("request_failed", route=template, request_id=shown, exc_info=error)
+        if isinstance(error, CorruptionError):
+            return error_reply(error)  # whoever runs the node has to know which object it is
         return internal_error_reply(shown)
 
     def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -198,11 +205,11 @@ class _Timers:
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
-def _not_found() -> Answer:
-    return error_reply(NotFoundError("nothing is served at this path; check it against the API reference"))
-
-
-def _method_not_allowed(method: str, by_method: dict[str, Route]) -> Answer:
+def _no_route(method: str, by_method: Mapping[str, Route]) -> Answer:
+    if not by_method:
+        return error_reply(
+            NotFoundError("nothing is served at this path; check it against the API reference")
+        )
     allowed = ", ".join(sorted({*by_method, "HEAD"} if "GET" in by_method else by_method))
     answer = error_reply(MethodNotAllowedError(f"this path does not take {method[:16]}; it takes {allowed}"))
     answer.headers.append((b"allow", allowed.encode()))

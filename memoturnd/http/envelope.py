@@ -1,7 +1,7 @@
 """Answers, and the one table that maps the error tree to HTTP.
 
-Every error is `{"error": human text, "code": stable identifier}`. The code `internal` never says what went
-wrong inside: its text names the request id under which the node's log has it.
+Every error is `{"error": human text, "code": stable identifier}`. The code `internal` does not say what
+went wrong inside: its text names the request id under which the node's log has it. Only damaged data is named.
 """
 
 from dataclasses import dataclass, field

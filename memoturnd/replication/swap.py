@@ -13,7 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
-from memoturnd.errors import StoreUnavailableError
+from memoturnd.errors import CorruptionError, StoreUnavailableError
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.object_store import Committed, ObjectMissingError, ObjectStore, SwapResult, Unknown
 
@@ -142,7 +142,11 @@ class SwapFile(Generic[D]):
             raise StoreUnavailableError(
                 f"reading {self.key} took over {self._timeout_s} s; try again"
             ) from error
-        self._set(self._decode(blob.data), blob.etag, len(blob.data))
+        try:
+            document = self._decode(blob.data)
+        except CorruptionError as error:
+            raise CorruptionError(f"object {self.key} is damaged: {error}") from error
+        self._set(document, blob.etag, len(blob.data))
         return self._current
 
     def _stamp(self, document: D) -> D:

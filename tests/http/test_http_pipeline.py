@@ -16,6 +16,9 @@ from memoturnd.http.tree import Tree
 from memoturnd.metrics import Metrics
 
 
+HOST = [(b"host", b"localhost:8080")]
+
+
 class Stage:
     """Just enough of a node for handlers that do not need one."""
 
@@ -153,7 +156,20 @@ async def test_cancelled_request_stays_cancelled_and_leaves_no_slot_taken():
     assert b"memoturn_http_in_flight_requests 0.0" in stage.metrics.render()
 
 
-@pytest.mark.parametrize("error", [ValueError("secret"), CorruptionError("secret"), InvariantError("secret")])
+async def test_damaged_data_is_named_and_logged():
+    async def breaks(call):
+        raise CorruptionError("object v1/x is damaged")
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving(route(breaks)) as client:
+            answer = await client.post("/x")
+
+    assert_envelope(answer, 500, "internal")
+    assert "v1/x" in answer.json()["error"]
+    assert [entry["event"] for entry in logs] == ["request_failed"]
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), InvariantError("secret")])
 async def test_unexpected_failure_is_logged_under_the_request_id_and_not_shown(error):
     async def breaks(call):
         raise error
@@ -294,7 +310,7 @@ async def test_client_that_goes_away_gets_no_answer_and_leaves_no_slot_taken():
         "path": "/x",
         "raw_path": b"/x",
         "query_string": b"",
-        "headers": [],
+        "headers": HOST,
     }
     await app(scope, receive, send)
 
@@ -340,7 +356,7 @@ async def test_request_without_a_raw_path_is_still_found():
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/x/é b", "query_string": b"", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/x/é b", "query_string": b"", "headers": HOST}
     await app(scope, None, send)
 
     assert sent[0]["status"] == 200
