@@ -136,6 +136,10 @@ class Node:
     async def _left_behind(self, uuid: str, branch_id: str, owner: Owner | None) -> Branch | None:
         """Return the branch that a folder belongs to; a folder that was only read, or has no owner, goes."""
         files = BranchFiles(self._services.branches_folder, uuid, branch_id)
+        if owner is None and files.is_marked():
+            aside = files.set_aside(self._services.randomness.hex(4))
+            _log.error("local files whose mark cannot be read were set aside", kept=str(aside))
+            return None
         if owner is None:
             files.remove()
             return None

@@ -56,7 +56,7 @@ def decide(manifest: Manifest, local: Local | None) -> Decision:
     last_owner_is_us = manifest.owner in local.tokens
     if local.txid == head:
         return Decision(Verdict.CURRENT, max(head, local.start_txid) if last_owner_is_us else above_any_tail)
-    if contains(manifest, local.txid):
+    if local.txid == 0 or contains(manifest, local.txid):  # a file without any commit is a part of every chain
         return Decision(Verdict.STALE, above_any_tail)
     if last_owner_is_us and local.txid > head:
         return Decision(Verdict.TAIL, max(local.txid, local.start_txid))

@@ -53,6 +53,7 @@ class BranchFiles:
         self.folder = root / db_uuid[:2] / db_uuid / branch_id
         self.main = self.folder / "main.db"
         self.wal = self.folder / "main.db-wal"
+        self._root = root
         self._owner = self.folder / "owner"
         self._clean = self.folder / "clean"
 
@@ -108,6 +109,20 @@ class BranchFiles:
             _replace(self._clean, msgspec.json.encode(clean) + b"\n" + hashes.to_bytes())
         except OSError as error:
             raise _refused(self._clean, error) from error
+
+    def is_marked(self) -> bool:
+        """Return whether there is an owner marker, readable or not."""
+        return self._owner.exists()
+
+    def set_aside(self, suffix: str) -> Path:
+        """Move the folder to `damaged/` in the data directory, for somebody to look at, and return where."""
+        aside = self._root.parent / "damaged" / f"{self.folder.name}-{suffix}"
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(self.folder, aside)
+        except OSError as error:
+            raise _refused(aside, error) from error
+        return aside
 
     def remove(self) -> None:
         """Delete the folder with all in it; the database must be closed."""

@@ -3,7 +3,6 @@
 Called by the branch's state machine inside its transition lock. Nothing here serves requests.
 """
 
-import shutil
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
@@ -204,13 +203,7 @@ def _try_open(branch: "Branch") -> bool:
     try:
         branch.open_file()
     except (apsw.NotADBError, apsw.CorruptError) as error:
-        aside = (
-            branch.services.branches_folder.parent
-            / "damaged"
-            / f"{branch.ref.branch_id}-{branch.services.randomness.hex(4)}"
-        )
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(branch.files.folder, aside)
+        aside = branch.files.set_aside(branch.services.randomness.hex(4))
         _log.error(
             "local file is damaged and was set aside",
             branch=str(branch.ref),

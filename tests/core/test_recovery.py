@@ -44,7 +44,7 @@ def expected(txid, owner, start_txid):
     ours = owner in {OURS, CLAIMED}
     if txid == HEAD:
         return Decision(Verdict.CURRENT, max(HEAD, start_txid) if ours else CEILING)
-    if txid in CHAIN:
+    if txid in CHAIN or txid == 0:
         return Decision(Verdict.STALE, CEILING)
     if txid in AHEAD and ours:
         return Decision(Verdict.TAIL, max(txid, start_txid))
