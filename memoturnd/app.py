@@ -50,7 +50,7 @@ async def serve(settings: Settings) -> None:
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
         store = open_store(settings.object_store)
         executor = PoolExecutor(settings.sqlite_threads)
-        catalog = SqliteCatalog(settings.data_dir / "registry.db")
+        catalog = SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
         leases = LocalLeases(settings.node_id, settings.advertise)
         clock = SystemClock()
         sockets: list[socket.socket] = []

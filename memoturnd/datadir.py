@@ -14,6 +14,7 @@ from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 
 BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 LOCK_NAME = ".lock"
+BOOT_NAME = "boot"
 
 
 class DataDirLock:
@@ -86,6 +87,22 @@ def read_boot_id(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         text = ""
     return text or f"process-{SystemRandomness().hex(16)}"
+
+
+def last_boot(path: Path) -> str | None:
+    """Return the boot under which a node last used the directory, None for a new one."""
+    try:
+        return (path / BOOT_NAME).read_text()
+    except OSError:
+        return None
+
+
+def note_boot(path: Path, boot: str) -> None:
+    """Remember the boot under which the directory is used. Raises ConfigurationError when it cannot be written."""
+    try:
+        (path / BOOT_NAME).write_text(boot)
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def _hold(path: Path, file: int) -> None:

@@ -19,6 +19,7 @@ import structlog
 from memoturnd import config
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
+from memoturnd.datadir import last_boot, note_boot
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
@@ -121,11 +122,15 @@ class Node:
 
         Returns the branches that `recover` has to see to.
         """
-        restored = await self.catalog_export.start()
+        services = self._services
+        data_dir = services.branches_folder.parent
+        rebooted = last_boot(data_dir) not in {None, services.boot_id}
+        restored = await self.catalog_export.start(doubtful=rebooted)
+        note_boot(data_dir, services.boot_id)
         if restored:
             _log.info("catalog rebuilt from the object store", databases=restored)
         dirty = []
-        for uuid, branch_id, owner, clean in found(self._services.branches_folder):
+        for uuid, branch_id, owner, clean in found(services.branches_folder):
             branch = await self._left_behind(uuid, branch_id, owner)
             if branch is not None and clean:
                 self.tiers.adopt_warm(branch)

@@ -86,10 +86,12 @@ class SqliteCatalog:
     when the disk is full.
     """
 
-    def __init__(self, path: Path | Literal[":memory:"]) -> None:
+    def __init__(
+        self, path: Path | Literal[":memory:"], *, sync: Literal["normal", "full"] = "normal"
+    ) -> None:
         self._path = path
         try:
-            self._connection = _open(path)
+            self._connection = _open(path, sync)
         except (apsw.NotADBError, apsw.CorruptError) as error:
             raise CorruptionError(
                 f"the catalog {path} is not a readable SQLite file ({error}); move it away and restore a copy",
@@ -257,13 +259,13 @@ class SqliteCatalog:
             ) from error
 
 
-def _open(path: Path | Literal[":memory:"]) -> apsw.Connection:
+def _open(path: Path | Literal[":memory:"], sync: str) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.transaction_mode = "IMMEDIATE"
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {sync}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         _settle_schema(connection, path)

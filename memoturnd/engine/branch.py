@@ -51,7 +51,9 @@ class Branch:
         self.ref = ref
         self.services = services
         self.surroundings = surroundings
-        self.files = BranchFiles(services.branches_folder, ref.database.uuid, ref.branch_id)
+        self.files = BranchFiles(
+            services.branches_folder, ref.database.uuid, ref.branch_id, fsync=services.sync == "full"
+        )
         self.manifests: SwapFile[Manifest] = services.manifest_file(ref.database.uuid, ref.branch_id)
         self.owned: Owned | None = None
         self.known: tuple[Cursor, PageHashes] | None = None

@@ -16,6 +16,7 @@ import msgspec
 
 from memoturnd.core.pages import PageHashes
 from memoturnd.core.wal import WalPosition
+from memoturnd.disk import sync_folder
 from memoturnd.errors import DiskFullError
 from memoturnd.replication.capture import Cursor
 
@@ -47,13 +48,17 @@ class Clean(msgspec.Struct, frozen=True):
 
 
 class BranchFiles:
-    """Paths of one branch's files, derived from ids alone, and the few operations on them."""
+    """Paths of one branch's files, derived from ids alone, and the few operations on them.
 
-    def __init__(self, root: Path, db_uuid: str, branch_id: str) -> None:
+    With `fsync` what is written here survives power loss, as commits do under MEMOTURN_SYNC=full.
+    """
+
+    def __init__(self, root: Path, db_uuid: str, branch_id: str, *, fsync: bool = False) -> None:
         self.folder = root / db_uuid[:2] / db_uuid / branch_id
         self.main = self.folder / "main.db"
         self.wal = self.folder / "main.db-wal"
         self._root = root
+        self._fsync = fsync
         self._owner = self.folder / "owner"
         self._clean = self.folder / "clean"
 
@@ -61,6 +66,9 @@ class BranchFiles:
         """Create the folder. Raises DiskFullError when the disk refuses."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self._fsync:
+                for folder in (self._root, *reversed(self.folder.relative_to(self._root).parents)):
+                    sync_folder(self._root / folder)
         except OSError as error:
             raise _refused(self.folder, error) from error
 
@@ -75,7 +83,7 @@ class BranchFiles:
     def write_owner(self, owner: Owner) -> None:
         """Mark the file as open for writing under an ownership, and no longer clean."""
         try:
-            _replace(self._owner, msgspec.json.encode(owner))
+            self._replace(self._owner, msgspec.json.encode(owner))
             self._clean.unlink(missing_ok=True)
         except OSError as error:
             raise _refused(self._owner, error) from error
@@ -86,7 +94,7 @@ class BranchFiles:
         if owner is None:
             return
         try:
-            _replace(self._owner, msgspec.json.encode(msgspec.structs.replace(owner, claim=token)))
+            self._replace(self._owner, msgspec.json.encode(msgspec.structs.replace(owner, claim=token)))
         except OSError as error:
             raise _refused(self._owner, error) from error
 
@@ -106,9 +114,20 @@ class BranchFiles:
         """Mark the closed file as holding exactly what is shipped."""
         clean = Clean(boot_id, cursor.txid, f"{hashes.checksum:016x}", cursor.position)
         try:
-            _replace(self._clean, msgspec.json.encode(clean) + b"\n" + hashes.to_bytes())
+            self._replace(self._clean, msgspec.json.encode(clean) + b"\n" + hashes.to_bytes())
         except OSError as error:
             raise _refused(self._clean, error) from error
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        temporary = path.with_name(path.name + ".new")
+        with temporary.open("wb") as file:
+            file.write(data)
+            if self._fsync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if self._fsync:
+            sync_folder(path.parent)
 
     def is_marked(self) -> bool:
         """Return whether there is an owner marker, readable or not."""
@@ -151,12 +170,6 @@ def _read_owner(path: Path) -> Owner | None:
         return msgspec.json.decode(path.read_bytes(), type=Owner)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _refused(path: Path, error: OSError) -> DiskFullError:

@@ -16,6 +16,7 @@ from memoturnd.core import layout, segment
 from memoturnd.core.manifest import Manifest, ObjectRef, restore_plan, round_ref
 from memoturnd.core.pages import PageHashes
 from memoturnd.core.segment import RoundEntry, Segment
+from memoturnd.disk import sync_folder
 from memoturnd.errors import CorruptionError, DiskFullError, StoreUnavailableError
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore

@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import xxhash
 
+from memoturnd.disk import sync_folder
 from memoturnd.errors import InvalidRequestError, StoreUnavailableError
 from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
@@ -233,7 +234,7 @@ class LocalStore:
             with suppress(OSError):
                 temporary.unlink()
         try:
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except FileNotFoundError:
             pass  # deleted again by somebody else, folder and all: this write did happen
         except OSError as error:
@@ -247,7 +248,7 @@ class LocalStore:
         try:
             with self._locked(key):
                 target.unlink()
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except (FileNotFoundError, IsADirectoryError):
             return
         for folder in target.parents:
@@ -283,7 +284,7 @@ class LocalStore:
             made = False
         # Below the root also when it existed: whoever made it may not have come to the fsync yet.
         if made or (ours and folder != self._root):
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         if len(self._known) >= MAX_KNOWN_FOLDERS:
             self._known.clear()
         self._known.add(folder)
@@ -345,11 +346,3 @@ def _write_file(path: Path, data: bytes) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -167,3 +167,19 @@ async def test_everybody_gets_the_same_object_of_a_branch(tmp_path):
         assert await node.tiers.evict(profile)
 
         assert await node.profile("p0") is profile
+
+
+async def test_catalog_rows_that_a_power_cut_took_come_back_from_the_store(tmp_path):
+    store = MemoryStore()
+    async with node_on(tmp_path, store) as node:
+        (profile,) = await some_profiles(node, 1)
+        await node.branches.create("p0", "f")
+        await profile.write(put("k", "new"), durable=True)
+        await node.databases.create("other")
+        await node._services.catalog.delete_branch(profile.ref.database.uuid, "f")
+        await node._services.catalog.delete_database(profile.ref.database.uuid)
+
+    async with node_on(tmp_path, store, boot_id="after the power cut") as node:
+        assert (await (await node.profile("p0")).read(get("k"))).value == "new"
+        assert (await (await node.profile("p0", "f")).read(get("k"))).value == "0"
+        assert [d.name for d in await node.databases.list()] == ["other", "p0"]

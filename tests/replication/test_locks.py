@@ -68,6 +68,7 @@ def test_capture_snapshot_and_proof_leave_sqlites_locks_alone(log):
 MAY_OPEN = {
     "__main__.py": "nothing of a profile",
     "datadir.py": "its lock and the boot id",
+    "disk.py": "folders",
     "engine/files.py": "the marks `owner` and `clean`",
     "replication/capture.py": "the log, which carries no locks",
     "replication/prove.py": "the log, which carries no locks",
