@@ -222,8 +222,8 @@ async def test_short_writes_are_continued(store, monkeypatch):
 
 async def test_failed_folder_fsync_after_the_rename_is_unknown_then_found(store, monkeypatch):
     created = await store.put_if_absent("v1/k", b"one")
-    broken = failing(errno.EIO, times=3)(local._sync_folder)
-    monkeypatch.setattr(local, "_sync_folder", broken)
+    broken = failing(errno.EIO, times=3)(local.sync_folder)
+    monkeypatch.setattr(local, "sync_folder", broken)
 
     swapped = await store.put_if_match("v1/k", b"two", created.etag)
     made = await store.put_if_absent("v1/new", b"three")
