@@ -33,7 +33,7 @@ def request_bytes(method: str, path: str, body: bytes | None = None, headers: st
     """Return a whole request; `headers` are extra lines, each ending with CRLF."""
     kind = "" if body is None or method == "PUT" else "Content-Type: application/json\r\n"
     length = "" if body is None else f"Content-Length: {len(body)}\r\n"
-    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{kind}{length}{headers}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{kind}{length}{headers}\r\n"
     return head.encode() + (body or b"")
 
 

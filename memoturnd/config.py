@@ -59,6 +59,11 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 
+    @property
+    def loopback_only(self) -> bool:
+        """Whether the node serves only its own machine: it listens on loopback, without authentication."""
+        return self.auth == "off" and self.listen.is_loopback
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, is_tty: bool | None = None) -> Self:
         """Return the settings in `environ`; an empty value counts as not set.

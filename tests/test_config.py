@@ -205,6 +205,7 @@ def test_loopback_addresses_are_accepted(text):
 
     assert str(got.listen) == text
     assert got.advertise == f"http://{text}"
+    assert got.loopback_only
 
 
 @pytest.mark.parametrize("text", ["on", "OFF", "true"])

@@ -24,7 +24,15 @@ _BRANCH_HEADER: Final = b"memoturn-branch"
 _DURABILITY_HEADER: Final = b"memoturn-durability"
 _MIN_TXID_HEADER: Final = b"memoturn-min-txid"
 _ONCE: Final = frozenset(
-    {_BRANCH_HEADER, _DURABILITY_HEADER, _MIN_TXID_HEADER, b"content-type", b"content-length"}
+    {
+        _BRANCH_HEADER,
+        _DURABILITY_HEADER,
+        _MIN_TXID_HEADER,
+        b"content-type",
+        b"content-length",
+        b"host",
+        b"origin",
+    }
 )
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 _MAX_DIGITS: Final = 16
@@ -35,12 +43,14 @@ class Call:
 
     __slots__ = ("_headers", "_query", "body", "node", "params")
 
-    def __init__(self, node: Node, params: dict[str, str], scope: Mapping[str, Any]) -> None:
+    def __init__(
+        self, node: Node, params: dict[str, str], headers: Mapping[bytes, bytes], query: bytes
+    ) -> None:
         self.node = node
         self.params = params
         self.body = b""
-        self._headers = _headers(scope["headers"])
-        self._query = _query(scope["query_string"]) if scope["query_string"] else {}
+        self._headers = headers
+        self._query = _query(query) if query else {}
 
     @property
     def durable(self) -> bool:
@@ -145,6 +155,18 @@ def decode_part(part: bytes) -> str:
     return _utf8(unquote_to_bytes(part) if b"%" in part else part, "the path")
 
 
+def headers_of(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return headers by lower-case name. Raises InvalidRequestError when one that carries meaning comes twice."""
+    headers = dict(raw)
+    if len(headers) != len(raw):
+        seen: set[bytes] = set()
+        for name, _ in raw:
+            if name in seen and name in _ONCE:
+                raise InvalidRequestError(f"the header {name.decode('latin-1')} is given twice; give it once")
+            seen.add(name)
+    return headers
+
+
 async def _rest_of_body(message: Any, receive: Receive, limit_bytes: int) -> bytes:
     body = bytearray()
     while True:
@@ -160,17 +182,6 @@ async def _rest_of_body(message: Any, receive: Receive, limit_bytes: int) -> byt
 
 def _too_large(limit_bytes: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(f"the body is over {limit_bytes} bytes; send less at once")
-
-
-def _headers(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    headers = dict(raw)
-    if len(headers) != len(raw):
-        seen: set[bytes] = set()
-        for name, _ in raw:
-            if name in seen and name in _ONCE:
-                raise InvalidRequestError(f"the header {name.decode('latin-1')} is given twice; give it once")
-            seen.add(name)
-    return headers
 
 
 def _query(raw: bytes) -> dict[str, list[str]]:

@@ -15,6 +15,11 @@ class HttpSettings(Protocol):
     """The limits of the HTTP layer."""
 
     @property
+    def loopback_only(self) -> bool:
+        """Whether the node serves only its own machine: it listens on loopback, without authentication."""
+        ...
+
+    @property
     def request_timeout_s(self) -> float:
         """Longest that one request may take, waiting for a slot included."""
         ...

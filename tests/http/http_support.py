@@ -33,6 +33,7 @@ class HandClock:
 def limits(**changes):
     """The settings that the HTTP layer reads."""
     values = {
+        "loopback_only": True,
         "request_timeout_s": 5.0,
         "max_body_bytes": 4 << 20,
         "max_concurrency": 64,
@@ -43,7 +44,7 @@ def limits(**changes):
 
 def client_of(app):
     """A client that calls the application without a socket, and shows what the application raises."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080")
 
 
 @contextlib.asynccontextmanager

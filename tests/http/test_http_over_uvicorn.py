@@ -66,7 +66,7 @@ async def test_requests_share_a_connection_and_keys_come_raw_from_the_path(addre
 
 async def test_body_over_its_limit_is_answered_before_it_is_read(address):
     size = (1 << 20) + 1
-    request = b"POST /v1/memory/app/ann/recall HTTP/1.1\r\nHost: n\r\nContent-Length: %d\r\n\r\n" % size
+    request = b"POST /v1/memory/app/ann/recall HTTP/1.1\r\nHost: [::1]\r\nContent-Length: %d\r\n\r\n" % size
 
     status, _, body = await exchange(address, request)
 
@@ -74,7 +74,7 @@ async def test_body_over_its_limit_is_answered_before_it_is_read(address):
 
 
 async def test_chunked_body_over_its_limit_is_cut_off(address):
-    request = b"POST /v1/memory/app/ann/recall HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request = b"POST /v1/memory/app/ann/recall HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
 
     status, _, body = await exchange(address, request + chunk * 17)
@@ -92,7 +92,7 @@ async def test_client_that_sent_a_body_too_large_reads_the_answer_and_goes_on(ad
 
 @pytest.mark.parametrize("path", [b"/v1/db/a%ff/kv/n", b"/v1/db/a%00/kv/n", b"/v1/db/notes/kv/n/%zz%c3"])
 async def test_odd_bytes_in_a_path_are_answered(address, path):
-    status, head, body = await exchange(address, b"GET " + path + b" HTTP/1.1\r\nHost: n\r\n\r\n")
+    status, head, body = await exchange(address, b"GET " + path + b" HTTP/1.1\r\nHost: [::1]\r\n\r\n")
 
     assert (status, json.loads(body)["code"]) == (400, "invalid_request")
     assert b"memoturn-request-id: " in head
@@ -100,7 +100,7 @@ async def test_odd_bytes_in_a_path_are_answered(address, path):
 
 async def test_client_that_hangs_up_in_its_body_disturbs_nobody(address, node):
     _, writer = await asyncio.open_connection(*address)
-    writer.write(b"PUT /v1/db/x/kv/n/k HTTP/1.1\r\nHost: n\r\nContent-Length: 100\r\n\r\nhalf")
+    writer.write(b"PUT /v1/db/x/kv/n/k HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 100\r\n\r\nhalf")
     await writer.drain()
     await asyncio.sleep(0.02)
     assert b"memoturn_http_in_flight_requests 1.0" in node.metrics.render()

@@ -15,7 +15,6 @@ from memoturnd.http.routes import Body, Kind, Route, Scope
 from memoturnd.http.tree import Tree
 from memoturnd.metrics import Metrics
 
-
 HOST = [(b"host", b"localhost:8080")]
 
 
