@@ -79,6 +79,10 @@ async def open_for_reading(branch: "Branch") -> bool:
     current = await branch.manifests.load()
     if current is None and not branch.is_main:
         raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
+    if current is None and branch.ref.database.written:
+        # Only the first write may be missing its manifest, cut off behind the register. Without the register
+        # this is another store, in which nothing may pass for an empty profile.
+        await branch.surroundings.register_database(branch.ref.database)
     if current is None or current.head_txid == 0:
         branch.stands_empty()
         return True
