@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
+
 from memoturnd.core import manifest as transitions
 from memoturnd.core import names
 from memoturnd.core import register as registers
@@ -19,6 +21,7 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.databases import Registers
 from memoturnd.engine.ownership import BranchRef, Owned
+from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
 from memoturnd.errors import (
@@ -26,7 +29,9 @@ from memoturnd.errors import (
     BranchNotFoundError,
     ConflictError,
     InvalidRequestError,
+    NotDurableError,
     PreconditionFailedError,
+    RetryableError,
 )
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
@@ -288,15 +293,28 @@ class Branching:
                 new_txid = owned.writer.next_txid
                 if new_txid > branch.ceiling:
                     raise ConflictError(f"{branch.ref} has no room for another commit yet; try again")
-                await services.executor.run(lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch))
-                owned.writer.note_commit(now_ms, 1)
+                try:
+                    await services.executor.run(
+                        lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch)
+                    )
+                except apsw.Error as error:
+                    raise translate(error) from error
+                finally:  # the caller may have left meanwhile, and the commit may stand all the same
+                    if schema.read_meta(branch.conn).txid == new_txid:
+                        owned.writer.note_commit(now_ms, 1)
         finally:
             for leftover in past.parent.glob(past.name + "*"):
                 leftover.unlink(missing_ok=True)
         note = Rewind(new_txid, txid, from_txid, now_ms)
-        durable_txid = await owned.shipper.ship(
-            then=lambda m: transitions.record_rewind(m, note, epoch=owned.epoch)
-        )
+        try:
+            durable_txid = await owned.shipper.ship(
+                then=lambda m: transitions.record_rewind(m, note, epoch=owned.epoch)
+            )
+        except RetryableError as error:
+            raise NotDurableError(
+                f"{branch.ref} was rewound to txid {txid} by commit {new_txid}, which is not in object storage yet "
+                f'({error}); do not repeat it: POST .../sync waits for it, and a rewind to "{from_txid}" undoes it'
+            ) from error
         return Rewound(txid, new_txid, owned.epoch, from_txid, durable_txid)
 
     async def sync(self, db_name: str, branch: str, txid: int | None = None) -> int:
