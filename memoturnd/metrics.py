@@ -14,7 +14,14 @@ from memoturnd.seams.clock import Clock
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-SHED_REASONS: Final = ("concurrency", "control_rate", "write_queue", "unshipped_window", "request_timeout")
+SHED_REASONS: Final = (
+    "concurrency",
+    "control_rate",
+    "body_memory",
+    "write_queue",
+    "unshipped_window",
+    "request_timeout",
+)
 SHIP_OUTCOMES: Final = ("committed", "lost", "unknown", "failed")
 TIERS: Final = ("hot", "warm", "cold")
 
@@ -78,6 +85,12 @@ class Metrics:
         self.waiting = self._gauge("http_waiting_requests", "Requests waiting for a free slot.")
         self.waiting_limit = self._gauge(
             "http_waiting_limit_requests", "Most requests that may wait for a slot."
+        )
+        self.body_bytes = self._gauge(
+            "http_body_bytes", "Bytes of request bodies that are being read or handled."
+        )
+        self.body_limit_bytes = self._gauge(
+            "http_body_limit_bytes", "Most bytes of request bodies at once; more are refused."
         )
         sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
         self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}

@@ -215,7 +215,7 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(MIB, _MOST_BYTES),
         str(GIB),
         "bytes",
-        "Memory for hot profiles, counted at 450 KB each.",
+        "Memory for hot profiles, counted at 450 KB each; request bodies may take a quarter as much besides.",
     ),
     Setting(
         "MEMOTURN_DISK_BUDGET_BYTES",

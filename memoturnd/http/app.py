@@ -26,7 +26,7 @@ from memoturnd.errors import (
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, is_internal
-from memoturnd.http.gates import InFlight, TokenBucket
+from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.routes import ROUTES, Body, Kind, Route
 from memoturnd.http.tree import Tree
@@ -35,6 +35,8 @@ from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomne
 
 SMALL_BODY_BYTES: Final = 1 << 20
 """Largest body of a route that carries no data to store."""
+BODIES_OF_MEMORY: Final = 4
+"""Request bodies together take one part in this many of the memory budget, and one whole body at least."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UNMATCHED: Final = "unmatched"
@@ -80,9 +82,12 @@ class Api(BaseRoute):
         self._browsers = Browsers(loopback_only=settings.loopback_only)
         self._control = TokenBucket(settings.control_rate, clock)
         self._slots = InFlight(settings.max_concurrency)
+        self._bodies = BodyMemory(
+            max(settings.max_body_bytes, settings.memory_budget_bytes // BODIES_OF_MEMORY)
+        )
         self._shed = node.metrics.shed
         self._timers = _Timers(node.metrics)
-        _show(self._slots, node.metrics)
+        _show(self._slots, self._bodies, node.metrics)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Take every HTTP request."""
@@ -163,12 +168,20 @@ class Api(BaseRoute):
             raise
         try:
             if route.body is not Body.NONE:
-                if route.body is not Body.RAW:
-                    call.require_json()
-                await call.read_body(receive, self._limits_bytes[route.body])
+                await self._read(route.body, call, receive)
             return await route.handler(call)
         finally:
             self._slots.leave()
+            self._bodies.give(call.held_bytes)
+
+    async def _read(self, body: Body, call: Call, receive: Receive) -> None:
+        if body is not Body.RAW:
+            call.require_json()
+        try:
+            await call.read_body(receive, self._limits_bytes[body], self._bodies)
+        except OverloadedError:
+            self._shed["body_memory"].inc()
+            raise
 
     def _internal(self, error: BaseException, template: str, request_id: bytes) -> Answer:
         shown = request_id.decode()
@@ -225,8 +238,10 @@ async def _send(answer: Answer, send: Send, *, with_body: bool) -> None:
     await send({"type": "http.response.body", "body": answer.body if with_body else b""})
 
 
-def _show(slots: InFlight, metrics: Metrics) -> None:
+def _show(slots: InFlight, bodies: BodyMemory, metrics: Metrics) -> None:
     metrics.in_flight.set_function(lambda: slots.running)
     metrics.in_flight_limit.set(slots.limit)
     metrics.waiting.set_function(lambda: slots.waiting)
     metrics.waiting_limit.set(slots.waiting_limit)
+    metrics.body_bytes.set_function(lambda: bodies.held_bytes)
+    metrics.body_limit_bytes.set(bodies.limit_bytes)

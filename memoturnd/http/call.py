@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
+from memoturnd.http.gates import BodyMemory
 from memoturnd.http.ports import Node
 
 T = TypeVar("T")
@@ -39,9 +40,12 @@ _MAX_DIGITS: Final = 16
 
 
 class Call:
-    """A request that has found its route. `params` are the path's parts, percent-decoded."""
+    """A request that has found its route. `params` are the path's parts, percent-decoded.
 
-    __slots__ = ("_headers", "_query", "body", "node", "params")
+    `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
+    """
+
+    __slots__ = ("_headers", "_query", "body", "held_bytes", "node", "params")
 
     def __init__(
         self, node: Node, params: dict[str, str], headers: Mapping[bytes, bytes], query: bytes
@@ -49,6 +53,7 @@ class Call:
         self.node = node
         self.params = params
         self.body = b""
+        self.held_bytes = 0
         self._headers = headers
         self._query = _query(query) if query else {}
 
@@ -134,20 +139,44 @@ class Call:
         if self._headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise UnsupportedMediaError("encoded bodies are not taken; send it without Content-Encoding")
 
-    async def read_body(self, receive: Receive, limit_bytes: int) -> None:
-        """Read the body into `body`. Raises PayloadTooLargeError, before reading where the length is declared,
-        and ClientDisconnect.
+    async def read_body(self, receive: Receive, limit_bytes: int, memory: BodyMemory) -> None:
+        """Read the body into `body`, its bytes taken of `memory`.
+
+        Raises PayloadTooLargeError and OverloadedError, before reading where the length is declared, and
+        ClientDisconnect.
         """
         declared = self._headers.get(b"content-length")
-        if declared is not None and _integer("Content-Length", declared.decode("latin-1")) > limit_bytes:
-            raise _too_large(limit_bytes)
+        if declared is not None:
+            self._hold(_integer("Content-Length", declared.decode("latin-1")), limit_bytes, memory)
         message = await receive()
         if not message.get("more_body") and message["type"] == "http.request":
             self.body = message.get("body", b"")
+            self._hold(len(self.body), limit_bytes, memory)
         else:
-            self.body = await _rest_of_body(message, receive, limit_bytes)
-        if len(self.body) > limit_bytes:
-            raise _too_large(limit_bytes)
+            self.body = await self._join_body(message, receive, limit_bytes, memory)
+
+    async def _join_body(
+        self, message: Message, receive: Receive, limit_bytes: int, memory: BodyMemory
+    ) -> bytes:
+        body = bytearray()
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            self._hold(len(body) + len(chunk), limit_bytes, memory)
+            body += chunk
+            if not message.get("more_body"):
+                return bytes(body)
+            message = await receive()
+
+    def _hold(self, size_bytes: int, limit_bytes: int, memory: BodyMemory) -> None:
+        """Let the body be of `size_bytes`, of which some may be held already."""
+        if size_bytes > limit_bytes:
+            raise PayloadTooLargeError(f"the body is over {limit_bytes} bytes; send less at once")
+        more_bytes = size_bytes - self.held_bytes
+        if more_bytes > 0:
+            memory.take(more_bytes)
+            self.held_bytes = size_bytes
 
 
 def decode_part(part: bytes) -> str:
@@ -165,23 +194,6 @@ def headers_of(raw: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
                 raise InvalidRequestError(f"the header {name.decode('latin-1')} is given twice; give it once")
             seen.add(name)
     return headers
-
-
-async def _rest_of_body(message: Any, receive: Receive, limit_bytes: int) -> bytes:
-    body = bytearray()
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not message.get("more_body"):
-            return bytes(body)
-        message = await receive()
-
-
-def _too_large(limit_bytes: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(f"the body is over {limit_bytes} bytes; send less at once")
 
 
 def _query(raw: bytes) -> dict[str, list[str]]:

@@ -1,4 +1,6 @@
-"""The two gates in front of the handlers: how many requests run at once, and how often control ones may."""
+"""The gates in front of the handlers: how often control requests may come, how many requests run at once, and
+how much memory their bodies take together.
+"""
 
 import asyncio
 import math
@@ -63,3 +65,28 @@ class InFlight:
         """Give the slot back."""
         self.running -= 1
         self._slots.release()
+
+
+class BodyMemory:
+    """Counts the bytes of the bodies that are being read or handled, and refuses those over `limit_bytes`.
+
+    A body whose length is declared counts whole before it is read, so that it is refused at once or not at all.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Count `size_bytes`; pair with `give`. Raises OverloadedError, and counts nothing, where that is too much."""
+        held_bytes = self.held_bytes + size_bytes
+        if held_bytes > self.limit_bytes:
+            raise OverloadedError(
+                f"the bodies of other requests hold {self.held_bytes} of {self.limit_bytes} bytes, too many for "
+                f"{size_bytes} more; send it again later"
+            )
+        self.held_bytes = held_bytes
+
+    def give(self, size_bytes: int) -> None:
+        """Count `size_bytes` no longer."""
+        self.held_bytes -= size_bytes

@@ -30,6 +30,11 @@ class HttpSettings(Protocol):
         ...
 
     @property
+    def memory_budget_bytes(self) -> int:
+        """Memory that the node may take for profiles; bodies may take a quarter as much."""
+        ...
+
+    @property
     def max_concurrency(self) -> int:
         """Most requests served at once; more wait."""
         ...

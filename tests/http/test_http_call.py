@@ -5,8 +5,9 @@ import threading
 import pytest
 from starlette.requests import ClientDisconnect
 
-from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
+from memoturnd.errors import InvalidRequestError, OverloadedError, PayloadTooLargeError, UnsupportedMediaError
 from memoturnd.http.call import INLINE_BODY_BYTES, Call, decode_part, headers_of
+from memoturnd.http.gates import BodyMemory
 
 
 def call(query=b"", **headers):
@@ -154,14 +155,14 @@ def receiver(*chunks, end=True):
 async def test_body_is_joined_from_its_chunks():
     request = call()
 
-    await request.read_body(receiver(b"ab", b"c"), 3)
+    await request.read_body(receiver(b"ab", b"c"), 3, BodyMemory(3))
 
     assert request.body == b"abc"
 
 
 async def test_body_that_grows_over_its_limit_is_refused():
     with pytest.raises(PayloadTooLargeError, match="over 3 bytes"):
-        await call().read_body(receiver(b"ab", b"cd", b"never read"), 3)
+        await call().read_body(receiver(b"ab", b"cd", b"never read"), 3, BodyMemory(9))
 
 
 async def test_declared_body_over_its_limit_is_refused_without_reading():
@@ -169,9 +170,58 @@ async def test_declared_body_over_its_limit_is_refused_without_reading():
         raise AssertionError
 
     with pytest.raises(PayloadTooLargeError):
-        await call(content_length=b"4").read_body(receive, 3)
+        await call(content_length=b"4").read_body(receive, 3, BodyMemory(9))
 
 
 async def test_body_of_a_client_that_went_away_is_not_a_body():
     with pytest.raises(ClientDisconnect):
-        await call().read_body(receiver(b"ab", end=False), 3)
+        await call().read_body(receiver(b"ab", end=False), 3, BodyMemory(9))
+
+
+async def test_declared_body_takes_its_memory_once_and_before_it_is_read():
+    request, memory, seen = call(content_length=b"3"), BodyMemory(3), []
+    chunks = receiver(b"ab", b"c")
+
+    async def receive():
+        seen.append(memory.held_bytes)
+        return await chunks()
+
+    await request.read_body(receive, 3, memory)
+
+    assert (seen, memory.held_bytes, request.held_bytes) == ([3, 3, 3], 3, 3)
+
+
+async def test_declared_body_over_the_memory_is_refused_without_reading():
+    async def receive():
+        raise AssertionError
+
+    request, memory = call(content_length=b"3"), BodyMemory(4)
+    memory.take(2)
+
+    with pytest.raises(OverloadedError, match="hold 2 of 4 bytes"):
+        await request.read_body(receive, 3, memory)
+
+    assert (memory.held_bytes, request.held_bytes) == (2, 0)
+
+
+async def test_streamed_body_takes_memory_as_it_comes_and_is_cut_off_where_that_ends():
+    request, memory = call(), BodyMemory(4)
+    memory.take(1)
+
+    with pytest.raises(OverloadedError):
+        await request.read_body(receiver(b"ab", b"cd", b"never read"), 9, memory)
+
+    assert (memory.held_bytes, request.held_bytes) == (3, 2)
+
+
+async def test_body_in_one_piece_takes_its_memory():
+    async def receive():
+        return {"type": "http.request", "body": b"abc"}
+
+    request, memory = call(), BodyMemory(4)
+
+    await request.read_body(receive, 3, memory)
+
+    assert (request.body, memory.held_bytes, request.held_bytes) == (b"abc", 3, 3)
+    with pytest.raises(OverloadedError):
+        await call().read_body(receive, 3, memory)

@@ -6,7 +6,7 @@ import pytest
 from http_support import HandClock
 
 from memoturnd.errors import OverloadedError
-from memoturnd.http.gates import WAITERS_PER_SLOT, InFlight, TokenBucket
+from memoturnd.http.gates import WAITERS_PER_SLOT, BodyMemory, InFlight, TokenBucket
 
 
 def test_bucket_gives_a_burst_of_twice_its_rate_then_refuses():
@@ -87,3 +87,17 @@ async def test_waiter_that_gives_up_leaves_no_slot_taken():
     await slots.enter()
 
     assert (slots.running, slots.waiting) == (1, 0)
+
+
+def test_body_memory_is_full_at_its_limit_and_free_again_when_given_back():
+    memory = BodyMemory(10)
+
+    memory.take(4)
+    memory.take(6)
+    memory.take(0)
+    with pytest.raises(OverloadedError, match="hold 10 of 10 bytes, too many for 1 more"):
+        memory.take(1)
+    memory.give(4)
+    memory.take(4)
+
+    assert memory.held_bytes == 10

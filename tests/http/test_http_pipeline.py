@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 
 import httpx
 import pytest
@@ -276,6 +277,81 @@ async def test_more_waiting_requests_than_the_bound_are_shed():
 
     assert sorted(answer.status_code for answer in answers) == [408] * 9 + [429]
     assert b'memoturn_sheds_total{reason="concurrency"} 1.0' in stage.metrics.render()
+
+
+def body_bytes(stage):
+    found = re.search(r"^memoturn_http_body_bytes (\S+)$", stage.metrics.render().decode(), re.MULTILINE)
+    return float(found[1])
+
+
+async def chunked(data):
+    yield data
+
+
+@pytest.mark.parametrize("sent", [bytes, chunked], ids=["declared", "streamed"])
+async def test_bodies_over_the_memory_that_all_share_are_shed_until_others_are_done(sent):
+    free = asyncio.Event()
+
+    async def held(call):
+        await free.wait()
+        return reply({"size": len(call.body)})
+
+    stage = Stage()
+    bounds = {"max_body_bytes": 1000, "memory_budget_bytes": 8000}
+    async with serving(route(held), stage=stage, **bounds) as client:
+        first = [asyncio.create_task(client.post("/x", content=sent(b"x" * 900))) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        refused = await client.post("/x", content=sent(b"x" * 201))
+        third = asyncio.create_task(client.post("/x", content=sent(b"x" * 200)))
+        await asyncio.sleep(0.02)
+        full = body_bytes(stage)
+        free.set()
+        answers = [await task for task in (*first, third)]
+        after = await client.post("/x", content=sent(b"x" * 1000))
+
+    assert_envelope(refused, 429, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    assert full == 2000
+    assert [answer.json()["size"] for answer in (*answers, after)] == [900, 900, 200, 1000]
+    assert body_bytes(stage) == 0
+    assert b"memoturn_http_body_limit_bytes 2000.0" in stage.metrics.render()
+    assert b'memoturn_sheds_total{reason="body_memory"} 1.0' in stage.metrics.render()
+
+
+async def test_one_body_of_the_largest_size_fits_whatever_the_memory_budget():
+    stage = Stage()
+    async with serving(route(echo), stage=stage, max_body_bytes=1000, memory_budget_bytes=10) as client:
+        assert (await client.post("/x", content=b"x" * 1000)).status_code == 200
+
+    assert b"memoturn_http_body_limit_bytes 1000.0" in stage.metrics.render()
+
+
+async def test_memory_of_a_body_is_free_again_however_its_request_ends():
+    async def breaks(call):
+        raise ValueError
+
+    async def full(call):
+        raise OverloadedError("the write queue is full")
+
+    async def slow(call):
+        await asyncio.sleep(10)
+
+    stage = Stage()
+    routes = [route(handler, template=f"/{handler.__name__}") for handler in (breaks, full, slow)]
+    async with serving(*routes, stage=stage, request_timeout_s=0.05) as client:
+        ends = [
+            (await client.post(f"/{name}", content=b"{}")).status_code for name in ("breaks", "full", "slow")
+        ]
+        request = asyncio.create_task(client.post("/slow", content=b"{}"))
+        await asyncio.sleep(0.01)
+        held = body_bytes(stage)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    assert (ends, held) == ([500, 429, 408], 2)
+    assert body_bytes(stage) == 0
+    assert b'memoturn_sheds_total{reason="body_memory"} 0.0' in stage.metrics.render()
 
 
 async def test_requests_are_timed_by_template_and_never_by_path():

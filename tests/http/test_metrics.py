@@ -15,6 +15,8 @@ EXPECTED = {
     "memoturn_http_in_flight_limit_requests",
     "memoturn_http_waiting_requests",
     "memoturn_http_waiting_limit_requests",
+    "memoturn_http_body_bytes",
+    "memoturn_http_body_limit_bytes",
     "memoturn_sheds",
     "memoturn_event_loop_lag_seconds",
     "memoturn_commit_rounds",
