@@ -132,10 +132,11 @@ class Branching:
             created_at=now_ms,
             expires_at=expires_at,
         )
-        await services.manifest_file(database.uuid, branch_id).create(child)
+        # The row before the manifest: a fork that was cut off half way can be seen, deleted and made again.
         await services.catalog.put_branch(
             BranchRow(database.uuid, branch_id, name, parent.ref.name, txid, now_ms, expires_at)
         )
+        await services.manifest_file(database.uuid, branch_id).create(child)
         return BranchCreated(name, parent.ref.name, txid, expires_at)
 
     async def _branch_id(self, database: Database, name: str) -> str:
@@ -147,7 +148,6 @@ class Branching:
         if await self._services.manifest_file(database.uuid, known.id).load() is not None:
             raise AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
         await self._registers.get(database.uuid).update(lambda r: registers.remove_branch(r, name, known.id))
-        # A catalog that was rebuilt from the register lists it as well.
         await self._services.catalog.delete_branch(database.uuid, name)
         return known.id
 
