@@ -111,3 +111,49 @@ async def test_client_that_hangs_up_in_its_body_disturbs_nobody(address, node):
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
         assert (await client.get("/health")).text == "ok"
     assert b"memoturn_http_in_flight_requests 0.0" in node.metrics.render()
+
+
+async def held_open(address, request, count):
+    """Open connections that send `request`, which does not end, and nothing more."""
+    opened = [await asyncio.open_connection(*address) for _ in range(count)]
+    for _, writer in opened:
+        writer.write(request)
+        await writer.drain()
+    await asyncio.sleep(0.02)
+    return opened
+
+
+async def closed(opened):
+    for _, writer in opened:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_connections_that_never_end_their_headers_hold_no_slot(node):
+    async with served(create_app(node, limits(max_concurrency=1))) as address:
+        opened = await held_open(address, b"PUT /v1/db/x/kv/n/k HTTP/1.1\r\nHost: [::1]\r\nX-Slow: a", 20)
+        during = node.metrics.render()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
+            answer = await client.post("/v1/databases", json={"name": "notes"})
+        await closed(opened)
+
+    assert answer.status_code == 201
+    assert b"memoturn_http_in_flight_requests 0.0" in during
+    assert b"memoturn_http_waiting_requests 0.0" in during
+
+
+async def test_body_that_does_not_arrive_in_time_frees_its_slot_and_its_memory(node):
+    bounds = {"max_concurrency": 1, "max_body_bytes": 1024, "memory_budget_bytes": 1024}
+    async with served(create_app(node, limits(request_timeout_s=0.1, **bounds))) as address:
+        head = b"PUT /v1/db/x/kv/n/k HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 1024\r\n\r\nhalf"
+        opened = await held_open(address, head, 1)
+        during = node.metrics.render()
+        status = await opened[0][0].readline()
+        after = node.metrics.render()
+        await closed(opened)
+
+    assert b"memoturn_http_in_flight_requests 1.0" in during
+    assert b"memoturn_http_body_bytes 1024.0" in during
+    assert status.split()[1] == b"408"
+    assert b"memoturn_http_in_flight_requests 0.0" in after
+    assert b"memoturn_http_body_bytes 0.0" in after
