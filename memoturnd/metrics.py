@@ -7,7 +7,7 @@ name that users choose: the series count is fixed by the program.
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from memoturnd.seams.clock import Clock
@@ -51,6 +51,8 @@ class Metrics:
     """Every metric of one node. Attributes are prometheus_client children, ready to `inc`, `set` or `observe`."""
 
     def __init__(self) -> None:
+        # For the whole process: nobody asks when a counter or histogram was made, and each would have one series more.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self._before_scrape: list[Callable[[], None]] = []
         self._http()
