@@ -1,0 +1,113 @@
+"""What an earlier release wrote is read, and today's code still writes the same."""
+
+from pathlib import Path
+
+import golden
+import msgspec
+import pytest
+
+from memoturnd.core import manifest, register, segment
+from memoturnd.core.pages import PageHashes
+from memoturnd.engine.catalog_export import Change
+from memoturnd.engine.files import BranchFiles, Clean, Owner
+from memoturnd.replication.restore import assemble
+
+V1 = Path(__file__).parent / "v1"
+OBJECTS = ("segment", "snapshot")
+
+
+def stored_refs():
+    standing = manifest.decode((V1 / "manifest.json").read_bytes())
+    return {"segment": standing.segments[0], "snapshot": standing.snapshots[0]}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_of_version_1_are_read(name):
+    part = segment.decode((V1 / name).read_bytes(), name_hash=stored_refs()[name].hash)
+
+    assert (part.page_size, part.epoch, part.prev_txid) == (512, 3, 0)
+    txid = part.rounds[-1].txid
+    last, hashes, where = assemble([part], [txid], txid)
+    pages = {pgno: next(part.images([index]))[1] for pgno, (_, index) in where.items()}
+    assert (last.txid, last.db_size_pages, pages) == (14, 5, golden.state())
+    assert f"{hashes.checksum:016x}" == stored_refs()[name].after
+
+
+def test_every_round_of_a_segment_of_version_1_is_read():
+    part = segment.decode((V1 / "segment").read_bytes())
+
+    assert part.kind is segment.Kind.SEGMENT
+    assert [(r.txid, r.at_ms, r.db_size_pages, r.pages) for r in part.rounds] == [
+        (11, 1_700_000_000_000, 20, 20),
+        (12, 1_700_000_000_010, 20, 2),
+        (13, 1_700_000_000_020, 3, 2),
+        (14, 1_700_000_000_030, 5, 3),
+    ]
+
+
+def test_manifest_of_version_1_is_read():
+    standing = manifest.decode((V1 / "manifest.json").read_bytes())
+
+    assert standing == golden.full_manifest(**{f"{n}_ref": r for n, r in stored_refs().items()})
+    assert [ref.max for ref in manifest.restore_plan(standing, 14)] == [14]
+
+
+def test_register_of_version_1_is_read():
+    assert register.decode((V1 / "database.json").read_bytes()) == golden.full_register()
+
+
+def test_marks_of_version_1_are_read(tmp_path):
+    files = BranchFiles(tmp_path, golden.UUID, golden.BRANCH)
+    files.make_folder()
+    for name in ("owner", "clean"):
+        (files.folder / name).write_bytes((V1 / name).read_bytes())
+
+    clean, hashes = files.clean("boot")
+    assert clean == msgspec.json.decode((V1 / "clean").read_bytes().split(b"\n")[0], type=Clean)
+    assert hashes.to_bytes() == golden.rounds()[1].to_bytes()
+    assert files.owner() == msgspec.json.decode((V1 / "owner").read_bytes(), type=Owner)
+    assert files.owner().start_txid == 10
+
+
+def test_catalog_changes_of_version_1_are_read():
+    changes = msgspec.json.decode((V1 / "changes.json").read_bytes(), type=list[Change])
+
+    assert changes == [Change("created", "app--user", golden.UUID, golden.BRANCH, golden.AT_MS)]
+
+
+@pytest.mark.parametrize("name", ["database.json", "owner", "clean", "changes.json"])
+def test_documents_are_still_written_the_same(name):
+    assert golden.encoded()[0][name] == (V1 / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_are_still_written_the_same_but_for_the_compressor(name):
+    """The compressed blocks may change with the version of zstd; everything that they hold may not."""
+    old, new = (V1 / name).read_bytes(), golden.encoded()[0][name]
+    if golden.zstd_version() == (V1 / "zstd-version").read_text():
+        assert new == old
+        return
+    before, after = segment.decode(old), segment.decode(new)
+    whole = range(len(before.pages))
+    assert list(before.images(whole)) == list(after.images(whole))
+    assert (before.rounds, before.pages) == (after.rounds, after.pages)
+    tables = segment._HEADER_SIZE_BYTES + 40 * len(before.rounds) + 12 * len(before.pages)
+    assert old[:tables] == new[:tables]
+
+
+def test_manifest_is_still_written_the_same():
+    stored = stored_refs()
+    again = golden.full_manifest(stored["segment"], stored["snapshot"])
+
+    assert manifest.encode(again) == (V1 / "manifest.json").read_bytes()
+
+
+def test_golden_files_are_small():
+    assert sum(path.stat().st_size for path in V1.iterdir()) < 16_000
+    assert {path.name for path in V1.iterdir()} == {*golden.encoded()[0], "zstd-version"}
+
+
+def test_page_hashes_of_the_golden_state_add_up():
+    hashes = PageHashes(golden.rounds()[1].to_bytes())
+
+    assert f"{hashes.checksum:016x}" == stored_refs()["segment"].after
