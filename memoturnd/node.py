@@ -41,6 +41,7 @@ from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+from memoturnd.stores.timed import TimedStore
 
 STORE_TIMEOUT_S = 10.0
 DURABLE_WAIT_S = 10.0
@@ -273,7 +274,7 @@ async def running(
             return group.create_task(work)
 
         services = Services(
-            store=store,
+            store=TimedStore(store, STORE_TIMEOUT_S),
             leases=leases,
             catalog=catalog,
             clock=clock,
@@ -291,7 +292,6 @@ async def running(
                 unshipped_max_age_s=settings.unshipped_max_age_s,
                 unshipped_wait_s=settings.unshipped_wait_s,
                 durable_wait_s=DURABLE_WAIT_S,
-                store_timeout_s=STORE_TIMEOUT_S,
             ),
             writer_settings=WriterSettings(
                 depth=settings.write_queue_depth,

@@ -112,9 +112,7 @@ class Branching:
         services, database = self._services, parent.ref.database
         source = await self._shipped(parent)
         txid = source.head_txid if at is None else transitions.resolve(source, at)
-        head_at, checksum = await round_entry(
-            services.store, source, txid, timeout_s=services.store_timeout_s
-        )
+        head_at, checksum = await round_entry(services.store, source, txid)
         now_ms = services.clock.now_ms()
         expires_at = None if ttl_s is None else now_ms + 1000 * ttl_s
         register = await self._registers.ensure(database)
@@ -284,7 +282,6 @@ class Branching:
                 txid,
                 past,
                 executor=services.executor,
-                timeout_s=services.store_timeout_s,
                 fsync=False,
             )
             async with branch.gate:

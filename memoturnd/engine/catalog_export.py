@@ -56,7 +56,7 @@ class CatalogExport:
     async def _put(self, rows: list[Change]) -> None:
         now_ms = self._services.clock.now_ms()
         key = f"{layout.catalog_changes_prefix()}{now_ms:013d}-{self._services.randomness.hex(8)}.json"
-        await self._services.put(key, msgspec.json.encode(rows))
+        await self._services.store.put(key, msgspec.json.encode(rows))
         self._keys.append(key)
 
     async def _compact(self) -> None:

@@ -133,7 +133,7 @@ class Databases:
         gate = asyncio.Semaphore(_PARALLEL_DELETES)
 
         async def one(key: str) -> None:
-            async with gate, asyncio.timeout(services.store_timeout_s):
+            async with gate:
                 await services.store.delete(key)
 
         try:
@@ -142,7 +142,7 @@ class Databases:
                     if info.key != register_key:
                         group.create_task(one(info.key))
             await one(register_key)
-        except* (StoreUnavailableError, TimeoutError) as errors:
+        except* StoreUnavailableError as errors:
             raise StoreUnavailableError(
                 "the database's objects could not all be deleted; send the DELETE again to finish it"
             ) from errors

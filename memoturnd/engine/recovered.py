@@ -41,7 +41,7 @@ async def keep_as_branch(
             r, name, RegisteredBranch(branch_id, now_ms, source.branch, source.head_txid)
         )
     )
-    await services.put(layout.object_key(source.db, ref), data)
+    await services.store.put(layout.object_key(source.db, ref), data)
     kept = manifest.replace(
         Manifest(
             db=source.db,

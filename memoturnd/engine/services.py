@@ -1,6 +1,5 @@
 """What every branch of a node shares: the seams, the bounds, and the few things it asks of its surroundings."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from memoturnd.core import layout, manifest, register
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.writer import WriterSettings
-from memoturnd.errors import StoreUnavailableError
 from memoturnd.metrics import Metrics
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
@@ -46,11 +44,6 @@ class Services:
     ship_limits: Limits
     writer_settings: WriterSettings
 
-    @property
-    def store_timeout_s(self) -> float:
-        """Return how long one request to the object store may take."""
-        return self.ship_limits.store_timeout_s
-
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:
         """Return the manifest of a branch as a compare-and-swap file."""
         return SwapFile(
@@ -60,7 +53,6 @@ class Services:
             decode=manifest.decode,
             randomness=self.randomness,
             clock=self.clock,
-            timeout_s=self.store_timeout_s,
         )
 
     def register_file(self, uuid: str) -> SwapFile[Register]:
@@ -72,18 +64,7 @@ class Services:
             decode=register.decode,
             randomness=self.randomness,
             clock=self.clock,
-            timeout_s=self.store_timeout_s,
         )
-
-    async def put(self, key: str, data: bytes) -> None:
-        """Write an immutable object within the store's timeout. Raises StoreUnavailableError."""
-        try:
-            async with asyncio.timeout(self.store_timeout_s):
-                await self.store.put(key, data)
-        except TimeoutError as error:
-            raise StoreUnavailableError(
-                f"writing {key} took over {self.store_timeout_s} s; try again"
-            ) from error
 
 
 class Surroundings(Protocol):

@@ -103,7 +103,6 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
         current.head_txid,
         branch.files.main,
         executor=services.executor,
-        timeout_s=services.store_timeout_s,
         fsync=services.sync == "full",
     )
     branch.open_file()

@@ -44,7 +44,6 @@ async def restore(
     path: Path,
     *,
     executor: Executor,
-    timeout_s: float,
     fsync: bool,
 ) -> Restored:
     """Write the state of the branch at `txid` to `path`, which must not be open in any connection.
@@ -53,7 +52,7 @@ async def restore(
     DiskFullError.
     """
     plan = restore_plan(manifest, txid)
-    blobs = await fetch(store, manifest.db, plan, timeout_s=timeout_s)
+    blobs = await fetch(store, manifest.db, plan)
 
     def work() -> Restored:
         parts = [_decoded(manifest.db, ref, blob) for ref, blob in zip(plan, blobs, strict=True)]
@@ -64,7 +63,7 @@ async def restore(
     return await executor.run(work)
 
 
-async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef], *, timeout_s: float) -> list[bytes]:
+async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef]) -> list[bytes]:
     """Return the bytes of objects, fetched a few at a time.
 
     Raises CorruptionError naming an object that a manifest names and the store does not have.
@@ -74,14 +73,12 @@ async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef], *, tim
     async def one(ref: ObjectRef) -> bytes:
         key = layout.object_key(uuid, ref)
         try:
-            async with gate, asyncio.timeout(timeout_s):
+            async with gate:
                 return (await store.get(key)).data
         except ObjectMissingError as error:
             raise CorruptionError(
                 f"object {key} is named by a manifest, but the store has lost it"
             ) from error
-        except TimeoutError as error:
-            raise StoreUnavailableError(f"reading {key} took over {timeout_s} s; try again") from error
 
     if len(refs) == 1:
         return [await one(refs[0])]
@@ -93,16 +90,14 @@ async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef], *, tim
     return [task.result() for task in tasks]
 
 
-async def round_entry(
-    store: ObjectStore, manifest: Manifest, txid: int, *, timeout_s: float
-) -> tuple[int, str]:
+async def round_entry(store: ObjectStore, manifest: Manifest, txid: int) -> tuple[int, str]:
     """Return (wall time in unix ms, database checksum in hex) of the round `txid`, which is restorable."""
     if txid == 0:
         return 0, "0" * 16
     ref = round_ref(manifest, txid)
     if ref.max == txid:
         return ref.last_at, ref.after
-    (blob,) = await fetch(store, manifest.db, [ref], timeout_s=timeout_s)
+    (blob,) = await fetch(store, manifest.db, [ref])
     for entry in _decoded(manifest.db, ref, blob).rounds:
         if entry.txid == txid:
             return entry.at_ms, f"{entry.checksum:016x}"

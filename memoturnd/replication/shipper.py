@@ -23,7 +23,6 @@ from memoturnd.errors import (
     NotDurableError,
     OverloadedError,
     RetryableError,
-    StoreUnavailableError,
 )
 from memoturnd.metrics import Metrics
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
@@ -52,7 +51,6 @@ class Limits:
     unshipped_max_age_s: float
     unshipped_wait_s: float
     durable_wait_s: float
-    store_timeout_s: float
 
 
 class Source(Protocol):
@@ -388,14 +386,7 @@ class Shipper:
     # ---- store
 
     async def _put(self, ref: ObjectRef, data: bytes) -> None:
-        key = layout.object_key(self._uuid, ref)
-        try:
-            async with asyncio.timeout(self._limits.store_timeout_s):
-                await self._store.put(key, data)
-        except TimeoutError as error:
-            raise StoreUnavailableError(
-                f"writing {key} took over {self._limits.store_timeout_s} s; it is tried again"
-            ) from error
+        await self._store.put(layout.object_key(self._uuid, ref), data)
 
     async def _swap(self, transition: Transition) -> None:
         try:

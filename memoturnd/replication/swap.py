@@ -8,14 +8,14 @@ etag at most one can land.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
 
 from memoturnd.errors import CorruptionError, StoreUnavailableError
 from memoturnd.seams.clock import Clock, Randomness
-from memoturnd.seams.object_store import Committed, ObjectMissingError, ObjectStore, SwapResult, Unknown
+from memoturnd.seams.object_store import Committed, ObjectMissingError, ObjectStore
 
 _ATTEMPTS = 8
 _BACKOFF_S = 0.02
@@ -45,7 +45,6 @@ class SwapFile(Generic[D]):
         decode: Callable[[bytes], D],
         randomness: Randomness,
         clock: Clock,
-        timeout_s: float,
     ) -> None:
         self.key = key
         self.size_bytes = 0
@@ -54,7 +53,6 @@ class SwapFile(Generic[D]):
         self._decode = decode
         self._randomness = randomness
         self._clock = clock
-        self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
         self._current: D | None = None
         self._etag = ""
@@ -82,7 +80,7 @@ class SwapFile(Generic[D]):
             new = self._stamp(document)  # the same body each time: at most one copy can land
             data = self._encode(new)
             for attempt in range(_ATTEMPTS):
-                result = await self._swap(self._store.put_if_absent(self.key, data))
+                result = await self._store.put_if_absent(self.key, data)
                 if isinstance(result, Committed):
                     self._set(new, result.etag, len(data))
                     return True
@@ -113,7 +111,7 @@ class SwapFile(Generic[D]):
                 data = self._encode(new)
                 sent.add(new.commit_id)
                 self._current = None
-                result = await self._swap(self._store.put_if_match(self.key, data, self._etag))
+                result = await self._store.put_if_match(self.key, data, self._etag)
                 if isinstance(result, Committed):
                     self._set(new, result.etag, len(data))
                     return new
@@ -124,24 +122,12 @@ class SwapFile(Generic[D]):
                     await self._clock.sleep(_BACKOFF_S * 2**attempt)
             raise StoreUnavailableError(f"changing {self.key} did not come to an end; try again")
 
-    async def _swap(self, request: Awaitable[SwapResult]) -> SwapResult:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await request
-        except TimeoutError:
-            return Unknown(f"no answer within {self._timeout_s} s")
-
     async def _load(self) -> D | None:
         self._current = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                blob = await self._store.get(self.key)
+            blob = await self._store.get(self.key)
         except ObjectMissingError:
             return None
-        except TimeoutError as error:
-            raise StoreUnavailableError(
-                f"reading {self.key} took over {self._timeout_s} s; try again"
-            ) from error
         try:
             document = self._decode(blob.data)
         except CorruptionError as error:

@@ -377,7 +377,7 @@ class ProfileMachine(RuleBasedStateMachine):
 
     def restored(self, manifest: Manifest, txid: int) -> State:
         path = self.folder / "restored.db"
-        work = restore(self.bucket, manifest, txid, path, executor=InlineExecutor(), timeout_s=5, fsync=False)
+        work = restore(self.bucket, manifest, txid, path, executor=InlineExecutor(), fsync=False)
         self.driver.loop.run_until_complete(work)
         conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=256)
         try:

@@ -24,6 +24,7 @@ from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.executor import InlineExecutor, PoolExecutor
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.memory import MemoryStore
+from memoturnd.stores.timed import TimedStore
 
 
 @pytest.fixture
@@ -52,10 +53,8 @@ async def standing(store, tmp_path):
     return standing
 
 
-async def restore_to(store, standing, txid, path, *, executor=None, timeout_s=5.0):
-    return await restore(
-        store, standing, txid, path, executor=executor or InlineExecutor(), timeout_s=timeout_s, fsync=False
-    )
+async def restore_to(store, standing, txid, path, *, executor=None):
+    return await restore(store, standing, txid, path, executor=executor or InlineExecutor(), fsync=False)
 
 
 async def test_every_retained_txid_restores_to_its_own_state(store, standing, tmp_path):
@@ -71,7 +70,7 @@ async def test_restored_file_says_what_it_is(store, standing, tmp_path):
     result = await restore_to(store, standing, 5, path)
 
     assert (result.at.txid, result.size_bytes) == (5, path.stat().st_size)
-    assert f"{result.hashes.checksum:016x}" == (await round_entry(store, standing, 5, timeout_s=5))[1]
+    assert f"{result.hashes.checksum:016x}" == (await round_entry(store, standing, 5))[1]
     assert (path.stat().st_mode & 0o777) == 0o600
 
 
@@ -152,13 +151,13 @@ async def test_store_that_does_not_answer_is_no_corruption(store, standing, tmp_
 
     store.faults[:] = [Fault(FaultKind.LATENCY, {"get"}, times=None, latency_s=5)]
     with pytest.raises(StoreUnavailableError, match=r"took over 0\.05 s"):
-        await restore_to(store, standing, 6, tmp_path / "x.db", timeout_s=0.05)
+        await restore_to(TimedStore(store, 0.05), standing, 6, tmp_path / "x.db")
 
 
 async def test_parts_whose_rolling_checksum_does_not_continue_are_corrupt(store, standing):
     """Guard: the comparison with `entry.checksum` in memoturnd.replication.restore.assemble."""
     plan = [ref for ref in standing.segments if ref.max <= 4]
-    parts = [segment.decode(blob) for blob in await fetch(store, standing.db, plan, timeout_s=5)]
+    parts = [segment.decode(blob) for blob in await fetch(store, standing.db, plan)]
     assert assemble(parts, [ref.end for ref in plan], 4)[0].txid == 4
 
     with pytest.raises(CorruptionError, match="chain breaks at txid 3"):
@@ -176,7 +175,7 @@ async def test_parts_whose_rolling_checksum_does_not_continue_are_corrupt(store,
 
 
 async def test_parts_that_do_not_reach_the_txid_are_corrupt(store, standing):
-    blob = (await fetch(store, standing.db, standing.segments[:1], timeout_s=5))[0]
+    blob = (await fetch(store, standing.db, standing.segments[:1]))[0]
 
     with pytest.raises(CorruptionError, match="do not hold txid 5"):
         assemble([segment.decode(blob)], [2], 5)
@@ -305,7 +304,7 @@ async def test_fetch_reads_many_objects_a_few_at_a_time(store, tmp_path):
         standing = await manifest_of(store, profile)
         store.inner.get = get
 
-        blobs = await fetch(store, standing.db, standing.segments, timeout_s=5)
+        blobs = await fetch(store, standing.db, standing.segments)
 
     assert [segment.decode(blob).rounds[-1].txid for blob in blobs] == [ref.max for ref in standing.segments]
     assert 1 < most <= 8

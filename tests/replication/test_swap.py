@@ -11,6 +11,7 @@ from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.object_store import ObjectMissingError
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.memory import MemoryStore
+from memoturnd.stores.timed import TimedStore
 
 KEY = "v1/d/doc.json"
 SWAP = {"put_if_match"}
@@ -50,7 +51,7 @@ async def store():
     await store.close()
 
 
-def open_doc(store, who="a", *, timeout_s=5.0):
+def open_doc(store, who="a"):
     return SwapFile(
         store,
         KEY,
@@ -58,7 +59,6 @@ def open_doc(store, who="a", *, timeout_s=5.0):
         decode=decode,
         randomness=Numbers(who),
         clock=NoWait(),
-        timeout_s=timeout_s,
     )
 
 
@@ -207,7 +207,7 @@ async def test_unknown_swap_whose_read_fails_too_is_unavailable_and_read_anew_la
 
 
 async def test_swap_without_an_answer_in_time_is_unknown(store):
-    file = open_doc(store, timeout_s=0.02)
+    file = open_doc(TimedStore(store, 0.02))
     await file.create(Doc())
     hang = asyncio.Event()
     swap, hung = store.inner.put_if_match, []

@@ -82,7 +82,7 @@ async def restored(store, standing, txid, folder: Path):
     """Return all key-values of the state at `txid`, restored from the store alone and checked by SQLite."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{standing.branch_id}-{txid}.db"
-    await restore(store, standing, txid, path, executor=InlineExecutor(), timeout_s=5, fsync=False)
+    await restore(store, standing, txid, path, executor=InlineExecutor(), fsync=False)
     conn = open_connection(str(path), read_only=True, sync="normal", cache_kib=64)
     try:
         assert conn.execute("PRAGMA integrity_check", can_cache=False).get == "ok"
