@@ -56,7 +56,8 @@ def decide(manifest: Manifest, local: Local | None) -> Decision:
     last_owner_is_us = manifest.owner in local.tokens
     if local.txid == head:
         return Decision(Verdict.CURRENT, max(head, local.start_txid) if last_owner_is_us else above_any_tail)
-    if local.txid == 0 or contains(manifest, local.txid):  # a file without any commit is a part of every chain
+    # A file without any commit is a part of every chain: what a power cut leaves of one never checkpointed.
+    if local.txid == 0 or contains(manifest, local.txid):
         return Decision(Verdict.STALE, above_any_tail)
     if last_owner_is_us and local.txid > head:
         return Decision(Verdict.TAIL, max(local.txid, local.start_txid))
