@@ -52,7 +52,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # For the whole process: nobody asks when a counter or histogram was made, and each would have one series more.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._before_scrape: list[Callable[[], None]] = []
         self._http()
