@@ -185,9 +185,14 @@ async def _wakes(node: Node, meter: Meter) -> str:
         target_s=0.6 * MS,
     )
 
-    async def evict(_i: int) -> None:
+    async def evict(
+        _i: int,
+    ) -> None:  # the first time as the owner, which leaves a snapshot if it is worth it
         assert await node.tiers.evict(profile)
 
+    await kv.put(profile, "ns", "k0", b"v")
+    await evict(0)
+    await wake(0)
     await meter.row(
         "7+",
         "cold wake after the node's own eviction",
