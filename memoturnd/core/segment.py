@@ -14,6 +14,7 @@ name carries the first 128 bits of the trailer, so the name proves the bytes and
 
 import hashlib
 import struct
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -38,6 +39,17 @@ _COMPRESSION_ZSTD = 1
 _TRAILER_SIZE_BYTES = 32
 _HEADER_SIZE_BYTES = _HEADER.size + _SUM.size
 _ZSTD_LEVEL = 1
+
+
+class _Codecs(threading.local):
+    """One compressor and one decompressor a thread: making one costs more than a small segment's work."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_codecs = _Codecs()
 
 
 class Kind(IntEnum):
@@ -96,7 +108,7 @@ class Segment:
         Raises CorruptionError.
         """
         block_no, block = -1, b""
-        decompress = zstandard.ZstdDecompressor().decompress
+        decompress = _codecs.decompressor.decompress
         for index in indexes:
             if index // PAGES_PER_BLOCK != block_no:
                 block_no = index // PAGES_PER_BLOCK
@@ -149,7 +161,7 @@ def encode(
         for pgno, image in round_.images.items():
             page_table.append(_PAGE.pack(pgno, hashes[pgno]))
             images.append(image)
-    compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress
+    compress = _codecs.compressor.compress
     blocks = [
         compress(b"".join(images[at : at + PAGES_PER_BLOCK])) for at in range(0, len(images), PAGES_PER_BLOCK)
     ]

@@ -117,10 +117,12 @@ def _contributions(data: bytes, first: int, last: int, header: WalHeader) -> lis
     weights = _weights(header.page_size)
     head = FRAME_HEADER_SIZE_BYTES // 4
     # The sum runs over the frame header's first two words, then over the page; uint32 arithmetic wraps.
-    sums = np.einsum("fw,kw->fk", frames[:, :2], weights[:, :2])
-    sums += np.einsum("fw,kw->fk", frames[:, head:], weights[:, 2:])
-    result: list[list[int]] = sums.tolist()
-    return result
+    sums: list[list[int]] = np.einsum("fw,kw->fk", frames[:, head:], weights[:, 2:]).tolist()
+    (a, b), (c, d) = weights[:, :2].tolist()
+    for total, (x, y) in zip(sums, frames[:, :2].tolist(), strict=True):
+        total[0] += a * x + b * y
+        total[1] += c * x + d * y
+    return sums
 
 
 def _advance(state: tuple[int, int], contribution: list[int], page_size: int) -> tuple[int, int]:

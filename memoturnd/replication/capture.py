@@ -57,6 +57,8 @@ class Capture:
         self.page_size = page_size
         self._path = wal_path
         self._fd = -1
+        self._header_bytes = b""
+        self._known_header: wal.WalHeader | None = None
         self._may_restart = cursor.position is None
 
     def pending_bytes(self, log_frames: int) -> int:
@@ -125,9 +127,13 @@ class Capture:
         if os.fstat(self._fd).st_nlink == 0:
             self.close()
             raise SurpriseError("the log was deleted")
-        header = wal.parse_header(os.pread(self._fd, wal.HEADER_SIZE_BYTES, 0))
+        data = os.pread(self._fd, wal.HEADER_SIZE_BYTES, 0)
+        if data == self._header_bytes and self._known_header is not None:
+            return self._known_header
+        header = wal.parse_header(data)
         if header is None or header.page_size != self.page_size:
             raise SurpriseError("the log has no valid header")
+        self._header_bytes, self._known_header = data, header
         return header
 
     def _start(self, header: wal.WalHeader) -> wal.WalPosition:
