@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 import structlog
 
+from memoturnd.core import layout
 from memoturnd.core import manifest as transitions
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
@@ -20,7 +21,13 @@ from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.files import Owner
 from memoturnd.engine.ownership import Owned
 from memoturnd.engine.writer import Writer
-from memoturnd.errors import BranchNotFoundError, FencedError, InvariantError, RetryableError
+from memoturnd.errors import (
+    BranchNotFoundError,
+    CorruptionError,
+    FencedError,
+    InvariantError,
+    RetryableError,
+)
 from memoturnd.replication.capture import Capture, Cursor
 from memoturnd.replication.prove import prove
 from memoturnd.replication.restore import restore
@@ -79,10 +86,8 @@ async def open_for_reading(branch: "Branch") -> bool:
     current = await branch.manifests.load()
     if current is None and not branch.is_main:
         raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
-    if current is None and branch.ref.database.written:
-        # Only the first write may be missing its manifest, cut off behind the register. Without the register
-        # this is another store, in which nothing may pass for an empty profile.
-        await branch.surroundings.register_database(branch.ref.database)
+    if current is None:
+        await _refuse_a_lost_manifest(branch)
     if current is None or current.head_txid == 0:
         branch.stands_empty()
         return True
@@ -176,6 +181,7 @@ async def _manifest(branch: "Branch") -> Manifest:
             raise BranchNotFoundError(
                 f"{branch.ref} has no manifest in object storage: create the branch again"
             )
+        await _refuse_a_lost_manifest(branch)
         database = branch.ref.database
         await branch.surroundings.register_database(database)
         new = Manifest(
@@ -189,6 +195,22 @@ async def _manifest(branch: "Branch") -> Manifest:
     if current is None:
         raise RetryableError(f"the manifest of {branch.ref} vanished while it was created; try again")
     return current
+
+
+async def _refuse_a_lost_manifest(branch: "Branch") -> None:
+    """Let nothing pass for an empty profile but one: a manifest is made before the branch's first object.
+
+    Raises CorruptionError where the manifest was lost, or this is not the store that the database is in.
+    """
+    services, database = branch.services, branch.ref.database
+    if not database.written:
+        return
+    await branch.surroundings.register_database(database)
+    async for info in services.store.list(layout.branch_prefix(database.uuid, branch.ref.branch_id)):
+        raise CorruptionError(
+            f"object {branch.manifests.key} is gone, although others of its branch are there ({info.key}); "
+            "restore a copy of it"
+        )
 
 
 def _inspect(branch: "Branch") -> Local | None:

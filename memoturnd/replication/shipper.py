@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import apsw
 
-from memoturnd.core import layout, manifest, segment, wal
+from memoturnd.core import layout, manifest, register, segment, wal
 from memoturnd.core.manifest import Manifest, ObjectRef
 from memoturnd.core.segment import Kind
 from memoturnd.engine.connection import ProfileConnection
@@ -23,6 +23,7 @@ from memoturnd.errors import (
     NotDurableError,
     OverloadedError,
     RetryableError,
+    StoreUnavailableError,
 )
 from memoturnd.metrics import Metrics
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
@@ -392,9 +393,22 @@ class Shipper:
         try:
             current = await self.manifests.update(transition)
         except ObjectMissingError as error:
-            raise FencedError("the branch was deleted") from error
+            raise await self._vanished() from error
         self._source.ceiling = current.txid_ceiling
         self._metrics.manifest_largest_bytes.set(self.manifests.size_bytes)
+
+    async def _vanished(self) -> MemoturnError:
+        """Say why the manifest is gone: only the register can tell a deletion from a store that lost it."""
+        key = layout.register_key(self._uuid)
+        try:
+            known = register.decode((await self._store.get(key)).data)
+        except ObjectMissingError:
+            known = None
+        if known is None or self._branch_id in {branch.id for branch in known.branches.values()}:
+            return StoreUnavailableError(
+                f"the object store has lost {self.manifests.key}: bring it back, or check MEMOTURN_OBJECT_STORE"
+            )
+        return FencedError("the branch was deleted")
 
     # ---- outcomes
 
