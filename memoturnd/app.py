@@ -14,9 +14,10 @@ import structlog
 import uvicorn
 
 from memoturnd.catalog.sqlite import SqliteCatalog
-from memoturnd.config import Settings
+from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.http.app import create_app
+from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.leases.local import LocalLeases
 from memoturnd.node import running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
@@ -46,7 +47,8 @@ async def serve(settings: Settings) -> None:
     OSError when the address cannot be bound.
     """
     loop = asyncio.get_running_loop()
-    _raise_descriptor_limit()
+    descriptors = _raise_descriptor_limit()
+    connections = connections_limit(settings.max_concurrency, descriptors)
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
         store = open_store(settings.object_store)
         executor = PoolExecutor(settings.sqlite_threads)
@@ -71,7 +73,7 @@ async def serve(settings: Settings) -> None:
                     uvicorn.Config(
                         create_app(node, settings, clock=clock),
                         loop="none",
-                        http="httptools",
+                        http=bounded_protocol(ConnectionLimits(connections), node.metrics),
                         lifespan="off",
                         log_config=None,
                         access_log=False,
@@ -134,11 +136,15 @@ def _bind_each(listen: Address, sockets: list[socket.socket]) -> None:
         raise absent
 
 
-def _raise_descriptor_limit() -> None:
-    """Take as many descriptors as the system grants: the pool of open profiles is bounded by them."""
+def _raise_descriptor_limit() -> int:
+    """Take as many descriptors as the system grants, and return how many: connections and profiles share them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _DESCRIPTORS)), hard))
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def _stop(server: uvicorn.Server, number: int) -> None:

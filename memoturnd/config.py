@@ -87,6 +87,11 @@ class Settings:
         return cls(**values)
 
 
+def connections_limit(max_concurrency: int, nofile: int) -> int:
+    """Return how many connections a node accepts: two for each request it serves, within a quarter of `nofile`."""
+    return max(16, min(2 * max_concurrency, nofile // 4))
+
+
 def hot_cap(hot_cap: int, nofile: int, memory_budget_bytes: int) -> int:
     """Return how many profiles may be hot at once, at least 1.
 

@@ -15,6 +15,7 @@ from memoturnd.seams.clock import Clock
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 SHED_REASONS: Final = (
+    "connections",
     "concurrency",
     "control_rate",
     "body_memory",
@@ -94,6 +95,8 @@ class Metrics:
         self.body_limit_bytes = self._gauge(
             "http_body_limit_bytes", "Most bytes of request bodies at once; more are refused."
         )
+        self.connections = self._gauge("http_connections", "Connections that are open.")
+        self.connections_limit = self._gauge("http_connections_limit", "Most connections open at once.")
         sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
         self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}
         self.loop_lag_seconds = self._histogram(

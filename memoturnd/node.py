@@ -335,6 +335,8 @@ async def running(
 def tier_limits(settings: Settings) -> TierLimits:
     """Return the tiers' bounds: open profiles are limited by descriptors and memory too."""
     nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if nofile >= 0:
+        nofile -= config.connections_limit(settings.max_concurrency, nofile)
     return TierLimits(
         hot_cap=config.hot_cap(settings.hot_cap, nofile, settings.memory_budget_bytes),
         warm_after_s=settings.warm_after_s,

@@ -32,6 +32,7 @@ from memoturnd.http.routes import ROUTES, Body, Kind, Route
 from memoturnd.http.tree import Tree
 from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
+from memoturnd.seams.object_store import ObjectMissingError
 
 SMALL_BODY_BYTES: Final = 1 << 20
 """Largest body of a route that carries no data to store."""
@@ -186,7 +187,7 @@ class Api(BaseRoute):
     def _internal(self, error: BaseException, template: str, request_id: bytes) -> Answer:
         shown = request_id.decode()
         _log.error("request_failed", route=template, request_id=shown, exc_info=error)
-        if isinstance(error, CorruptionError):
+        if isinstance(error, CorruptionError | ObjectMissingError):
             return error_reply(error)  # whoever runs the node has to know which object it is
         return internal_error_reply(shown)
 

@@ -1,0 +1,141 @@
+"""uvicorn's HTTP/1.1 protocol with the bounds that it lacks: connections, header bytes, header time.
+
+uvicorn starts to count a request once its headers are complete, so a client that never completes them would
+cost a descriptor for ever, and one that sends headers without end would cost memory. What goes wrong before
+a request exists is answered in the error envelope too.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from memoturnd.errors import InvalidRequestError, MemoturnError, OverloadedError, RequestTimeoutError
+from memoturnd.http.envelope import error_reply
+from memoturnd.metrics import Metrics
+
+HEADER_BYTES = 64 * 1024
+"""Most bytes that the request line and the headers of one request may have together."""
+HEADERS_S = 10.0
+"""Longest time from opening a connection, or from the first byte of a later request, to complete headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The bounds of one node's connections."""
+
+    connections: int
+    headers_s: float = HEADERS_S
+    header_bytes: int = HEADER_BYTES
+
+
+def bounded_protocol(limits: ConnectionLimits, metrics: Metrics) -> type[asyncio.Protocol]:
+    """Return the protocol class for uvicorn's `http` setting."""
+    metrics.connections_limit.set(limits.connections)
+
+    class Bounded(BoundedProtocol):
+        pass
+
+    Bounded.limits, Bounded.metrics = limits, metrics
+    return Bounded
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. Made by `bounded_protocol`, which sets the class's bounds."""
+
+    limits: ConnectionLimits
+    metrics: Metrics
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or turn it away where too many are open."""
+        super().connection_made(transport)
+        self.metrics.connections.set(len(self.connections))
+        if len(self.connections) > self.limits.connections:
+            self.metrics.shed["connections"].inc()
+            self._refuse(
+                OverloadedError(
+                    f"{self.limits.connections} connections are open, which is the bound; close some, or try again"
+                )
+            )
+            return
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+        self.metrics.connections.set(len(self.connections))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless the connection was turned away."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Start to count a request's headers."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        if self._header_timer is None:
+            self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the request line."""
+        self._count(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count a header."""
+        self._count(name, value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin the request: from here on its own limits hold."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request."""
+        if not self.transport.is_closing():
+            self._refuse(InvalidRequestError(f"{msg} Send HTTP/1.1 with an ASCII request line."))
+
+    def _count(self, *parts: bytes) -> None:
+        self._header_bytes += sum(map(len, parts))
+        if self._header_bytes > self.limits.header_bytes:
+            self._refuse(
+                InvalidRequestError(
+                    f"the request's headers are over {self.limits.header_bytes} bytes; send less"
+                )
+            )
+            raise ValueError("headers too large")  # ends the parsing
+
+    def _await_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self.limits.headers_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _too_slow(self) -> None:
+        self._header_timer = None
+        self._refuse(
+            RequestTimeoutError(
+                f"the request's headers did not come within {self.limits.headers_s:g} s; send it again"
+            )
+        )
+
+    def _refuse(self, error: MemoturnError) -> None:
+        """Answer with the error and close."""
+        self._stop_timer()
+        answer = error_reply(error)
+        lines = [b"HTTP/1.1 %d \r\n" % answer.status]
+        lines += [b"%s: %s\r\n" % header for header in answer.headers]
+        lines += [b"content-length: %d\r\nconnection: close\r\n\r\n" % len(answer.body), answer.body]
+        self.transport.write(b"".join(lines))
+        self.transport.close()
