@@ -1,5 +1,6 @@
 """Real nodes for end-to-end tests."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,10 +33,15 @@ def small_disk() -> Iterator[Callable[..., "SmallDisk"]]:
             )
             if mounted.returncode:
                 pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-            stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
+            stack.callback(unmount, folder)
             return SmallDisk(folder)
 
         yield mount
+
+
+def unmount(folder: Path) -> None:
+    while os.path.ismount(folder):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class SmallDisk:
@@ -47,12 +53,11 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Leave no free block."""
-        with self._filler.open("ab") as file:
+        with self._filler.open("ab", buffering=0) as file:
             for size_bytes in (1 << 16, 1 << 12, 1):
                 try:
-                    while True:
-                        file.write(bytes(size_bytes))
-                        file.flush()
+                    while file.write(bytes(size_bytes)):
+                        pass
                 except OSError:
                     continue
 
@@ -60,5 +65,10 @@ class SmallDisk:
         self._filler.unlink()
 
     def read_only(self, on: bool) -> None:
-        mode = "ro" if on else "rw"
-        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.folder)], check=True)
+        """Refuse every new file and every new opening for writing; files that are open stay writable."""
+        folder = str(self.folder)
+        if on:
+            subprocess.run(["mount", "--bind", folder, folder], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        else:
+            subprocess.run(["umount", "--lazy", folder], check=True)
