@@ -84,6 +84,8 @@ async def serve(settings: Settings) -> None:
                 )
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, _stop, server, number)
+                for bound in sockets:
+                    bound.listen(_BACKLOG)  # who believes the announcement must be able to connect
                 _announce(settings, port=sockets[0].getsockname()[1])
                 await server.serve(sockets)
                 _log.info("draining")
@@ -191,3 +193,9 @@ def set_up_logging(settings: Settings) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop the trace of each request that was cut off by a stop: uvicorn has said how many there were."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

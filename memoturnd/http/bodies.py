@@ -47,6 +47,8 @@ def decoder(shape: type[S]) -> Callable[[bytes], S]:
 
     def decode_body(body: bytes) -> S:
         try:
+            if not body.isascii():
+                body.decode()  # msgspec skips unknown fields without looking at their bytes
             return decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"the body is not what this route takes: {error}") from error
