@@ -1,0 +1,387 @@
+"""Bad input to a real node over real connections: each a clear 4xx in the envelope, nothing changed, still serving.
+
+The cases are made from the route table, so that a new route is tried as well.
+"""
+
+import itertools
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from calls import Profile, assert_refused, ok
+from processes import NodeHome, RunningNode
+
+from memoturnd.http.app import SMALL_BODY_BYTES
+from memoturnd.http.routes import ROUTES, Body, Kind, Route
+
+LARGE_BODY_BYTES = 2 << 20
+GOOD_PATH = {
+    "ns": "app",
+    "profile": "ann",
+    "db": "app--ann",
+    "branch": "main",
+    "id": "mem_0",
+    "sid": "s",
+    "session": "s",
+    "key": "k",
+    "name": "v1",
+}
+FACT = {"type": "fact", "topic_key": "t", "summary": "known", "content": {"v": 1}, "embedding": [1, 0, 0]}
+GOOD_BODIES = {
+    "/v1/databases": {"name": "new"},
+    "/v1/memory/{ns}/{profile}/memories": {"memories": [{"type": "event", "summary": "x"}]},
+    "/v1/memory/{ns}/{profile}/recall": {"query": "x"},
+    "/v1/db/{db}/sql": {"stmts": [{"q": "CREATE TABLE u (x)"}]},
+    "/v1/db/{db}/sync": {},
+    "/v1/db/{db}/branches": {"name": "new"},
+    "/v1/db/{db}/branches/{branch}/checkpoint": {"name": "new"},
+    "/v1/db/{db}/branches/{branch}/rewind": {"to": "1"},
+    "/v1/db/{db}/memory/{session}/turns": {"role": "user", "content": "x"},
+    "/v1/db/{db}/memory/{session}/search": {"vector": [1, 0, 0]},
+}
+NULL = type(None)
+FIELDS = {
+    "/v1/databases": {"name": {str}},
+    "/v1/memory/{ns}/{profile}/memories": {
+        "memories": set(),
+        "memories.0": set(),
+        "memories.0.type": set(),
+        "memories.0.summary": {str},
+        "memories.0.topic_key": {NULL, str},
+        "memories.0.keywords": {str, NULL},
+        "memories.0.embedding": {NULL},
+        "memories.0.session_id": {str, NULL},
+        "memories.0.source": {str, NULL},
+        "memories.0.ttl": {NULL},
+    },
+    "/v1/memory/{ns}/{profile}/recall": {
+        "query": {str, NULL},
+        "embedding": {NULL},
+        "topic_key": {str, NULL},
+        "types": {NULL},
+        "session_id": {str, NULL},
+        "source": {str, NULL},
+        "k": {int, NULL},
+        "include_superseded": {bool, NULL},
+        "include_turns": {bool, NULL},
+        "explain": {bool, NULL},
+    },
+    "/v1/db/{db}/sql": {"stmts": set(), "stmts.0": set(), "stmts.0.q": set(), "stmts.0.params": {NULL}},
+    "/v1/db/{db}/sync": {"txid": {int, NULL}},
+    "/v1/db/{db}/branches": {
+        "name": {str},
+        "from": {str, NULL},
+        "at": {str, NULL},
+        "checkpoint": {str, NULL},
+        "ttl": {int, NULL},
+    },
+    "/v1/db/{db}/branches/{branch}/checkpoint": {"name": {str}},
+    "/v1/db/{db}/branches/{branch}/rewind": {"to": {str}},
+    "/v1/db/{db}/memory/{session}/turns": {"role": {str}, "embedding": {list, NULL}},
+    "/v1/db/{db}/memory/{session}/search": {"vector": {list}, "k": {int, NULL}},
+}
+"""Types that a field takes, of the values in WRONG; the others must be refused."""
+WRONG = (None, True, 7, 1.5, 2**63, -(2**70), "text", "", "\ud800", [1], [None], {"a": 1})
+NEVER = (2**63, -(2**70), "\ud800", [None])
+"""Values that no field takes, whatever its type."""
+NAMES = {
+    "empty": "",
+    "blank": "%20",
+    "over-long": "a" * 2000,
+    "dots": "%2e%2e",
+    "up and over": "..%2f..%2fetc",
+    "slash": "a%2fb",
+    "upper case": "App",
+    "Cyrillic look-alike": "%d0%b0pp",
+    "full width": "%ef%bd%81pp",
+    "dotless i": "%c4%b1",
+    "NUL": "a%00",
+    "newline": "a%0a",
+    "not UTF-8": "%ff%fe",
+    "cut-off UTF-8": "a%c3",
+    "surrogate": "%ed%a0%80",
+    "too many hyphens": "a----b",
+    "control": "%7f",
+    "quote": "'--",
+}
+ANYTHING = {"key", "session", "sid", "id"}
+"""Path parts that are the user's own words: most of NAMES are fine there, or simply nothing that exists."""
+NEVER_A_WORD = {"NUL", "not UTF-8", "cut-off UTF-8", "surrogate", "empty"}
+
+BODIED = [route for route in ROUTES if route.body is not Body.NONE]
+JSON_ROUTES = [route for route in BODIED if route.body is not Body.RAW]
+
+
+def named(routes: list[Route]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("route", routes, ids=lambda r: f"{r.method} {r.template}")
+
+
+def path_of(route: Route, **parts: str) -> str:
+    return route.template.format(**{**GOOD_PATH, **parts})
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory) -> Iterator[RunningNode]:
+    with NodeHome(tmp_path_factory.mktemp("bad-input"), MAX_BODY_BYTES=str(LARGE_BODY_BYTES)) as home:
+        node = home.start()
+        with httpx.Client(base_url=node.url) as client:
+            ann = Profile(client, "ann")
+            ok(client.post(f"{ann.memory}/memories", json={"memories": [FACT]}))
+            ok(ann.put("k", b"kept"))
+            ok(
+                client.post(
+                    f"{ann.db}/memory/s/turns", json={"role": "user", "content": 1, "embedding": [1, 0, 0]}
+                )
+            )
+            ok(client.post(f"{ann.db}/branches/main/checkpoint", json={"name": "v1"}))
+        yield node
+        assert node.stop() == 0
+        assert "Traceback" not in home.log()
+
+
+@pytest.fixture
+def client(node) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=node.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def refused(client) -> Iterator[Callable[..., None]]:
+    """Send a request that must be refused; at the end of the test nothing may have changed."""
+    before = state(client)
+
+    def send(method: str, path: str, *statuses: int, **request: object) -> None:
+        answer = client.request(method, path, **request)
+        assert_refused(answer, *(statuses or (400,)))
+        assert "memoturn-txid" not in answer.headers
+
+    yield send
+    assert state(client) == before
+
+
+def state(client: httpx.Client) -> list[object]:
+    ann = Profile(client, "ann")
+    paths = ["/v1/databases", "/v1/memory/app", f"{ann.db}/branches", f"{ann.db}/branches/main/checkpoints"]
+    paths += [f"{ann.db}/kv/{ns}" for ns in ("n", "app")] + [
+        f"{ann.memory}/sessions",
+        f"{ann.db}/memory/s/turns",
+    ]
+    return [ann.txid(), ann.recall("t"), *(ok(client.get(path)).json() for path in paths)]
+
+
+RAW = {
+    "empty": b"",
+    "cut off": b'{"name": "x"',
+    "trailing": b'{"name": "x"} {}',
+    "not UTF-8": b'{"name": "\xff\xfe"}',
+    "not UTF-8 in an unknown field": b'{"name": "y", "later": "\xff"}',
+    "deep arrays": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "deep in an unknown field": b'{"later":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "NaN": b'{"later": NaN}',
+    "Infinity": b'{"later": -Infinity}',
+    "array": b"[]",
+    "string": b'"x"',
+    "number": b"1e400",
+    "BOM": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"name": "x"}'.encode("utf-16"),
+    "NUL": b'{"name": "a\\u0000b"}\x00',
+}
+
+
+@named(JSON_ROUTES)
+def test_body_that_is_not_the_json_of_the_route_is_refused(refused, route):
+    for name, body in RAW.items():
+        if route.template.endswith("/sync") and name == "empty":
+            continue  # the one route whose body may be left out
+        refused(route.method, path_of(route), content=body)
+
+
+@named(BODIED)
+def test_body_over_its_limit_is_refused_whether_or_not_it_says_its_length(refused, route):
+    limit = SMALL_BODY_BYTES if route.body is Body.SMALL else LARGE_BODY_BYTES
+    body = b'{"name": "x", "pad": "' + b" " * limit + b'"}'
+
+    refused(route.method, path_of(route), 413, content=body)
+    refused(route.method, path_of(route), 413, content=itertools.repeat(b" " * 65_536, limit // 65_536 + 1))
+
+
+def test_body_of_a_small_route_may_not_be_as_large_as_that_of_a_large_one(refused):
+    body = b'{"query": "x", "pad": "' + b" " * (SMALL_BODY_BYTES + 1) + b'"}'
+
+    refused("POST", "/v1/memory/app/ann/recall", 413, content=body)
+
+
+def ill_typed(template: str) -> Iterator[object]:
+    for path, takes in FIELDS[template].items():
+        for value in WRONG:
+            clamped = path == "k" and value == 2**63
+            if clamped or (type(value) in takes and value not in NEVER):
+                continue
+            body = json.loads(json.dumps(GOOD_BODIES[template]))
+            *parents, last = path.split(".")
+            place = body
+            for step in parents:
+                place = place[int(step)] if step.isdigit() else place[step]
+            place[int(last) if last.isdigit() else last] = value
+            yield path, value, body
+
+
+@named(JSON_ROUTES)
+def test_every_field_refuses_values_of_other_types(refused, route):
+    for _path, _value, body in ill_typed(route.template):
+        refused(route.method, path_of(route), content=json.dumps(body))
+
+
+def test_every_json_route_and_each_field_has_its_cases():
+    assert {route.template for route in JSON_ROUTES} == set(FIELDS) == set(GOOD_BODIES)
+
+
+PARTS = [(route, name) for route in ROUTES for name in route.parameters]
+
+
+@pytest.mark.parametrize(
+    ("route", "part"), PARTS, ids=[f"{r.method} {r.template} {name}" for r, name in PARTS]
+)
+def test_bad_name_in_a_path_is_refused_or_nothing_that_exists(refused, client, route, part):
+    body = GOOD_BODIES.get(route.template)
+    request = {"json": body} if body is not None else {"content": b"x"} if route.body is Body.RAW else {}
+    for name, value in NAMES.items():
+        free = part in ANYTHING or (part == "ns" and "kv" in route.template)
+        if (free and name not in NEVER_A_WORD) or (part == "branch" and name == "too many hyphens"):
+            continue
+        refused(route.method, path_of(route, **{part: value}), 400, 404, **request)
+
+
+def test_raw_bytes_in_a_request_line_are_refused_and_the_node_goes_on(node, client):
+    for target in (
+        b"/v1/db/\xff\xfe/kv/n",
+        b"/v1/db/a\x00b/kv/n",
+        b"/v1/db/\xd0\xb0/kv/n",
+        b"x",
+        b"/" * 9000,
+    ):
+        with socket.create_connection(address(node), 5) as connection:
+            connection.sendall(
+                b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            status = connection.recv(4096).split(b" ")[1:2]
+            assert status in ([b"400"], [b"404"], [b"431"]), (target[:20], status)
+    assert ok(client.get("/health")).text == "ok"
+
+
+HEADERS = {
+    "durability": ("memoturn-durability", "forever"),
+    "branch": ("memoturn-branch", "../x"),
+}
+
+
+def test_headers_that_say_nonsense_are_refused(refused):
+    for name, value in HEADERS.values():
+        refused(
+            "POST",
+            "/v1/memory/app/ann/memories",
+            json=GOOD_BODIES["/v1/memory/{ns}/{profile}/memories"],
+            headers={name: value},
+        )
+    for value in ("-1", "1.5", "x", "9" * 30, "9007199254740992", "", "٣"):
+        refused("GET", "/v1/db/app--ann/kv/n", headers=[(b"memoturn-min-txid", value.encode())])
+
+
+def test_embedding_of_another_dimension_is_refused(refused):
+    fact = {**FACT, "summary": "other", "topic_key": "u"}
+    for embedding in ([1, 0], [1, 0, 0, 0], [], [1] * 5000):
+        refused("POST", "/v1/memory/app/ann/memories", json={"memories": [{**fact, "embedding": embedding}]})
+    for number in (b"1e400", b"NaN", b"Infinity", b"1e39", b'"1"', b"null", b"true"):
+        body = (
+            b'{"memories": [{"type": "fact", "topic_key": "u", "summary": "o", "embedding": [%s, 0, 0]}]}'
+            % number
+        )
+        refused("POST", "/v1/memory/app/ann/memories", content=body)
+    refused("POST", "/v1/memory/app/ann/recall", json={"embedding": [1, 0]})
+
+
+def test_bad_item_at_the_end_of_a_batch_undoes_the_whole_batch(refused):
+    good = [{"type": "event", "summary": f"event {n}"} for n in range(999)]
+    refused("POST", "/v1/memory/app/ann/memories", json={"memories": [*good, {"type": "event"}]})
+    refused("POST", "/v1/memory/app/ann/memories", json={"memories": [*good, *good]})
+    stmts = [
+        {"q": "CREATE TABLE v (x UNIQUE)"},
+        {"q": "INSERT INTO v VALUES (1)"},
+        {"q": "INSERT INTO v VALUES (1)"},
+    ]
+    refused("POST", "/v1/db/app--ann/sql", json={"stmts": stmts})
+
+
+def test_unknown_fields_are_ignored_on_every_route(client):
+    Profile(client, "spare").ingest("first")
+    for number, route in enumerate(r for r in JSON_ROUTES if "rewind" not in r.template):
+        body = {**GOOD_BODIES[route.template], "later": {"a": [1, None]}}
+        if "name" in body:
+            body["name"] = f"spare{number}"
+        ok(client.request(route.method, path_of(route, profile="spare", db="app--spare"), json=body))
+
+
+def address(node: RunningNode) -> tuple[str, int]:
+    host, _, port = node.url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+PARTIAL = [
+    b"",
+    b"POST /v1/memory/app/ann/mem",
+    b"POST /v1/memory/app/ann/memories HTTP/1.1\r\nHost: localhost\r\nX-Slow:",
+    b"POST /v1/memory/app/ann/memories HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+    b"PUT /v1/db/app--ann/kv/n/slow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+]
+
+
+def test_slow_and_half_closed_clients_neither_stop_nor_slow_the_node_nor_its_end(tmp_path):
+    with NodeHome(tmp_path / "home") as home:
+        node = home.start()
+        with httpx.Client(base_url=node.url) as client:
+            ann = Profile(client, "ann")
+            ok(ann.ingest("first"))
+            connections = []
+            for index in range(200):
+                connection = socket.create_connection(address(node), 5)
+                connection.sendall(PARTIAL[index % len(PARTIAL)])
+                if index % 3 == 0:
+                    connection.shutdown(socket.SHUT_WR)
+                connections.append(connection)
+            started_s = time.monotonic()
+
+            for number in range(50):
+                ok(ann.put(f"k{number}"))
+            assert time.monotonic() - started_s < 5
+            for connection in connections[::2]:
+                connection.close()
+            ok(client.get("/health"))
+            ann.assert_kept()
+
+            assert node.stop() == 0
+            for connection in connections:
+                connection.close()
+        with httpx.Client(base_url=home.start().url) as client:
+            ann.client = client
+            ann.assert_kept()
+        assert "Traceback" not in home.log()
+
+
+def test_garbage_on_a_connection_is_answered_and_ends_only_that_connection(node, client):
+    with socket.create_connection(address(node), 5) as connection:
+        connection.sendall(b"\x00\x01GARBAGE\r\n\r\n")
+        received = b""
+        while part := connection.recv(4096):
+            received += part
+    assert received.startswith(b"HTTP/1.1 400")
+    ok(client.get("/health"))
+
+
+def test_operators_routes_take_no_body_and_stay_up(client):
+    for route in ROUTES:
+        if route.kind is Kind.OPEN:
+            assert client.request("GET", route.template, content=b"x" * 100).status_code == 200
