@@ -17,7 +17,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine import schema, takeover
 from memoturnd.engine.budget import OverBudgetError, within_deadline, within_steps
-from memoturnd.engine.connection import ProfileConnection, open_connection
+from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open_connection
 from memoturnd.engine.files import BranchFiles
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.services import Services, Surroundings
@@ -102,8 +102,10 @@ class Branch:
 
     @property
     def size_bytes(self) -> int:
-        """Return about how large the open database is, log included."""
-        return self.disk_bytes + 4096 * self.log_frames
+        """Return about how large the open database is: as of its last ship, or else its opening."""
+        if self.owned is None:
+            return self.disk_bytes
+        return PAGE_SIZE_BYTES * len(self.owned.capture.hashes) + self.owned.shipper.unshipped_bytes
 
     async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
         """Apply `op` in a commit round; see memoturnd.seams.profile.Profile.write."""

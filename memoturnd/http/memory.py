@@ -2,11 +2,13 @@
 
 from typing import Any, Final
 
+import msgspec
+
 from memoturnd.core import names
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.addresses import open_or_create_profile, open_profile
-from memoturnd.http.call import Call
+from memoturnd.http.call import INLINE_BODY_BYTES, Call
 from memoturnd.http.envelope import Answer, at, read_reply, reply, write_reply, written_nothing_to_say
 from memoturnd.http.ports import BranchProfile
 from memoturnd.surfaces import memories
@@ -68,7 +70,22 @@ async def end_session(call: Call) -> Answer:
     )
 
 
+class _Batch(msgspec.Struct):
+    memories: list[msgspec.Raw]
+
+
+_batch = msgspec.json.Decoder(_Batch)
+
+
 def _items(body: bytes) -> list[memories.Item]:
+    """Decode a batch; a large one item by item, so that no single call holds the interpreter for long."""
+    if len(body) > INLINE_BODY_BYTES:
+        try:
+            parts = _batch.decode(body).memories
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # whatever is wrong with it, the plain way says it right
+        else:
+            return memories.parse_items({"memories": [decode_json(bytes(part)) for part in parts]})
     return memories.parse_items(decode_json(body))
 
 

@@ -39,9 +39,11 @@ CHECKPOINT_LOG_BYTES = 4 * 1024 * 1024
 """Log size from which a branch is checkpointed when everything in it has been shipped."""
 QUIESCE_LOG_BYTES = 16 * 1024 * 1024
 """Log size from which writers are held for one ship, so that the log can be checkpointed at all."""
-SNAPSHOT_SEGMENTS = 64
-SNAPSHOT_MIN_BYTES = 1024 * 1024
-"""A snapshot is due when a restore would read this many segments, or this much and twice its base in them."""
+SNAPSHOT_SEGMENTS = 16
+SNAPSHOT_MAX_SEGMENTS = 1024
+OBJECT_COST_BYTES = 16 * 1024
+"""A snapshot is due when a restore would read at least SNAPSHOT_SEGMENTS segments that cost more than their base,
+one request counted as OBJECT_COST_BYTES; at the latest after SNAPSHOT_MAX_SEGMENTS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class Shipper:
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
         self._checkpointed_frames = 0
+        self._snapshot_due = False
         self._since_capture_s: float | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._room: list[asyncio.Future[None]] = []
@@ -359,7 +362,7 @@ class Shipper:
     async def _tidy(self) -> None:
         """Checkpoint a long log once all of it has landed, and put a snapshot where restores have grown long."""
         source = self._source
-        if self._log_bytes() < CHECKPOINT_LOG_BYTES:
+        if self._log_bytes() < CHECKPOINT_LOG_BYTES and not self._snapshot_due:
             return
         try:
             async with source.gate:
@@ -370,8 +373,7 @@ class Shipper:
                 await self._checkpoint()
                 self._checkpointed_frames = source.log_frames
                 at_ms = source.at_ms
-            current = self.manifests.cached
-            if current is not None and _wants_snapshot(current):
+            if self._snapshot_due:
                 await self._snapshot(self.durable_txid, at_ms, None)
         except RetryableError as error:
             # All is shipped; a busy reader or store only puts the tidying off until the next ship.
@@ -395,6 +397,7 @@ class Shipper:
         except ObjectMissingError as error:
             raise await self._vanished() from error
         self._source.ceiling = current.txid_ceiling
+        self._snapshot_due = _wants_snapshot(current)
         self._metrics.manifest_largest_bytes.set(self.manifests.size_bytes)
 
     async def _vanished(self) -> MemoturnError:
@@ -443,4 +446,5 @@ class Shipper:
 
 def _wants_snapshot(current: Manifest) -> bool:
     segments, after_bytes, base_bytes = manifest.bytes_since_base(current)
-    return segments >= SNAPSHOT_SEGMENTS or after_bytes > max(SNAPSHOT_MIN_BYTES, 2 * base_bytes)
+    costs_more = after_bytes + segments * OBJECT_COST_BYTES > base_bytes
+    return segments >= SNAPSHOT_SEGMENTS and (costs_more or segments >= SNAPSHOT_MAX_SEGMENTS)

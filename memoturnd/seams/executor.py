@@ -1,11 +1,15 @@
 """The executor seam: where SQLite work that must not stall the event loop runs."""
 
 import asyncio
+import contextlib
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+_NICENESS = 10
 
 
 class Executor(Protocol):
@@ -24,7 +28,7 @@ class PoolExecutor:
     """A bounded pool of named threads."""
 
     def __init__(self, threads: int, name: str = "sqlite") -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_step_back)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on a thread; a cancelled caller stays until it is done, so that its locks hold as long."""
@@ -43,6 +47,12 @@ class PoolExecutor:
     def close(self) -> None:
         """Wait for running work, then stop."""
         self._pool.shutdown(wait=True)
+
+
+def _step_back() -> None:
+    """Let the event loop's thread go first where both want a core: niceness is per thread on Linux."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class InlineExecutor:

@@ -136,17 +136,17 @@ async def test_disk_over_its_budget_sends_warm_branches_cold(tmp_path):
         assert warm < 14
 
 
-async def test_long_idle_cold_branch_wakes_from_one_object(tmp_path):
+async def test_cold_branch_wakes_from_few_objects_however_many_were_shipped(tmp_path):
     store = FaultyStore(MemoryStore(), None)
     async with node_on(tmp_path, store) as node:
         (profile,) = await some_profiles(node, 1)
-        for i in range(20):
+        for i in range(60):
             await profile.write(put(f"k{i}"), durable=True)
         assert await node.tiers.evict(profile)
 
         store.counts.clear()
-        assert (await profile.read(get("k19"))).value == "v"
-        assert store.counts["get"] == 2, "the manifest and one snapshot"
+        assert (await profile.read(get("k59"))).value == "v"
+        assert store.counts["get"] <= 5, "the manifest, a snapshot, and few segments"
 
 
 async def test_hot_profile_takes_no_more_descriptors_than_it_is_counted_for(tmp_path):

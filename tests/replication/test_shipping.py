@@ -9,6 +9,7 @@ from profiles import BY_HAND, everything, keys, manifest_of, put, restored, reta
 import memoturnd.node
 from memoturnd.core import layout, manifest
 from memoturnd.core.manifest import Checkpoint
+from memoturnd.core.register import remove_branch
 from memoturnd.errors import (
     ConflictError,
     CorruptionError,
@@ -351,6 +352,8 @@ async def test_branch_deleted_in_the_store_stops_its_writer(store, tmp_path):
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         profile = await started(node)
         await profile.write(put("x", "1"))
+        register = node._services.register_file(profile.ref.database.uuid)
+        await register.update(lambda r: remove_branch(r, "main", profile.ref.branch_id))
         await store.inner.delete(profile.manifests.key)
 
         with pytest.raises(FencedError, match="deleted"):
@@ -358,6 +361,21 @@ async def test_branch_deleted_in_the_store_stops_its_writer(store, tmp_path):
 
         with pytest.raises(ObjectMissingError):
             await manifest_of(store, profile)
+
+
+async def test_manifest_that_the_store_lost_is_no_deletion(store, tmp_path):
+    """The register still names the branch: the writer keeps its commits, and ships when the manifest is back."""
+    async with node_on(tmp_path / "n", store, **BY_HAND) as node:
+        profile = await started(node)
+        await profile.write(put("x", "1"))
+        lost = await store.inner.get(profile.manifests.key)
+        await store.inner.delete(profile.manifests.key)
+
+        with pytest.raises(StoreUnavailableError, match="lost"):
+            await profile.owned.shipper.ship()
+
+        await store.inner.put(profile.manifests.key, lost.data)
+        assert await profile.owned.shipper.ship() == 3
 
 
 async def test_store_that_hangs_is_given_up_and_the_segment_sent_again(store, tmp_path, monkeypatch):
