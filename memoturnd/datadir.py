@@ -90,11 +90,19 @@ def read_boot_id(path: Path) -> str:
 
 
 def last_boot(path: Path) -> str | None:
-    """Return the boot under which a node last used the directory, None for a new one."""
+    """Return the boot under which a node last used the directory, None where none has finished its start."""
     try:
         return (path / BOOT_NAME).read_text()
     except OSError:
         return None
+
+
+def forget_boot(path: Path) -> None:
+    """Leave no boot noted until the start is finished. Raises ConfigurationError when it cannot be written."""
+    try:
+        (path / BOOT_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def note_boot(path: Path, boot: str) -> None:

@@ -19,7 +19,7 @@ import structlog
 from memoturnd import config
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
-from memoturnd.datadir import last_boot, note_boot
+from memoturnd.datadir import forget_boot, last_boot, note_boot
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
@@ -125,8 +125,9 @@ class Node:
         """
         services = self._services
         data_dir = services.branches_folder.parent
-        rebooted = last_boot(data_dir) not in {None, services.boot_id}
-        restored = await self.catalog_export.start(doubtful=rebooted)
+        doubtful = last_boot(data_dir) != services.boot_id
+        forget_boot(data_dir)  # a catalog that was rebuilt half way is doubtful as well
+        restored = await self.catalog_export.start(doubtful=doubtful)
         note_boot(data_dir, services.boot_id)
         if restored:
             _log.info("catalog rebuilt from the object store", databases=restored)

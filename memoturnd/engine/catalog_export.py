@@ -79,7 +79,7 @@ class CatalogExport:
         """Rebuild the catalog where it is empty, or `doubtful`, and return how many databases came back.
 
         A catalog is doubtful after the machine went down under it: its last rows may not have reached the
-        disk, while the objects that belong to them did.
+        disk, while the objects that belong to them did. So is one of which no start was ever finished.
         """
         restored = 0
         if doubtful or not await self._services.catalog.list_databases(limit=1):
