@@ -43,17 +43,18 @@ def log(tmp_path):
 def test_no_connection_checkpoints_by_itself(log):
     """Guards: wal_autocheckpoint(0) and NO_CKPT_ON_CLOSE in memoturnd.engine.connection._configure."""
     before = log.path.stat().st_size
+    writer = open_connection(str(log.path), read_only=False, sync="normal", cache_kib=64)
     for n in range(40):
-        log.put(f"k{n}", os.urandom(200_000))
-    assert log.frames > 1500
+        writer.execute("INSERT INTO __memoturn_kv(ns, k, v) VALUES ('t', ?, randomblob(200000))", (f"k{n}",))
+    log_size_bytes = Path(f"{log.path}-wal").stat().st_size
+    assert log_size_bytes > 1500 * 4096
+    assert log.path.stat().st_size == before
 
-    reader = open_connection(str(log.path), read_only=True, sync="normal", cache_kib=64)
-    reader.execute("SELECT count(*) FROM __memoturn_kv").fetchall()
-    reader.close()
     log.conn.close()
+    writer.close()  # the last connection
 
     assert log.path.stat().st_size == before
-    assert Path(f"{log.path}-wal").stat().st_size > 4 * 1024 * 1024
+    assert Path(f"{log.path}-wal").stat().st_size == log_size_bytes
 
 
 async def test_long_unshipped_log_is_captured_round_by_round(tmp_path):
@@ -229,15 +230,25 @@ def test_commit_that_the_engine_did_not_make_is_a_surprise(log):
         log.read()
 
 
-def test_txid_that_does_not_grow_is_a_surprise(log):
+@pytest.mark.parametrize("txids", [[1], [2], [3, 3], [3, 5], [3, 2], [9]])
+def test_txids_that_do_not_go_on_by_one_are_a_surprise(log, txids):
+    """Guard: the order of txids in memoturnd.replication.capture.Capture._batch."""
+    log.put("a", "1")
+    assert log.land() == [1, 2]
+    for txid in txids:
+        log.put("b", str(txid), txid=txid)
+
+    with pytest.raises(SurpriseError, match="the log goes from"):
+        log.capture.read(head_txid=8, log_frames=log.frames)
+
+
+def test_first_txid_of_a_new_owner_may_be_far_above_the_last(log):
     log.put("a", "1")
     log.land()
-    log.txid -= 1
-    log.put("b", "2")
-    log.txid += 1
+    log.put("b", "2", txid=70000)
+    log.put("c", "3")
 
-    with pytest.raises(SurpriseError):
-        log.read()
+    assert log.land() == [70000, 70001]
 
 
 def test_first_round_that_is_not_the_whole_file_is_a_surprise(log):

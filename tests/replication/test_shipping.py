@@ -164,6 +164,20 @@ async def test_concurrent_durable_writes_share_one_upload(store, tmp_path):
         assert retained(standing) == list(range(1, standing.head_txid + 1))
 
 
+async def test_ships_that_are_asked_for_at_once_share_one_upload(store, tmp_path):
+    """Guard: `_lock` in memoturnd.replication.shipper.Shipper.ship."""
+    async with node_on(tmp_path / "n", store, **BY_HAND) as node:
+        profile = await started(node)
+        await profile.write(put("x", "1"))
+        store.counts.clear()
+        store.faults.append(Fault(FaultKind.LATENCY, {"put"}, times=None, latency_s=0.02))
+
+        shipped = await asyncio.gather(*(profile.owned.shipper.ship() for _ in range(5)))
+
+        assert shipped == [3] * 5
+        assert (store.counts["put"], store.counts["put_if_match"]) == (1, 1)
+
+
 async def test_commits_during_an_upload_wait_for_the_next_one(store, tmp_path):
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         profile = await started(node)
@@ -230,8 +244,10 @@ async def test_writes_wait_at_the_byte_bound_and_fail_without_being_applied(stor
     async with node_on(tmp_path / "n", store, **(BY_HAND | bounds)) as node:
         profile = await started(node)
         store.faults.append(Fault(FaultKind.STATUS_503, {"put"}, times=None))
-        while not profile.owned.shipper.crowded():
-            await profile.write(put(f"k{profile.txid}", "v" * 20_000))
+        for n in range(50):
+            if profile.owned.shipper.crowded():
+                break
+            await profile.write(put(f"k{n}", "v" * 20_000))
         with pytest.raises(OverloadedError, match="not applied") as refused:
             await profile.write(put("never", "1"))
         before, txid = (await profile.read(everything)).value, profile.txid

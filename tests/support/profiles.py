@@ -109,6 +109,7 @@ class ProfileLog:
         self.path = path
         self.conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=64)
         self.txid = self.frames = 0
+        self.at_ms = 1000
         self.conn.set_wal_hook(self.grew)
         self.capture = self.new_capture(Cursor(0, None), PageHashes())
         self.commit(schema.create)
@@ -120,15 +121,16 @@ class ProfileLog:
     def new_capture(self, cursor, hashes):
         return Capture(f"{self.path}-wal", page_size=4096, cursor=cursor, hashes=hashes)
 
-    def commit(self, work):
+    def commit(self, work, *, txid=None):
         self.conn.execute("BEGIN IMMEDIATE")
         work(self.conn)
-        self.txid += 1
-        schema.write_meta(self.conn, self.txid, 1000 + self.txid, 1)
+        self.txid = self.txid + 1 if txid is None else txid
+        self.at_ms += 1
+        schema.write_meta(self.conn, self.txid, self.at_ms, 1)
         self.conn.execute("COMMIT")
 
-    def put(self, key, value):
-        self.commit(lambda conn: put(key, value)(conn, 0))
+    def put(self, key, value, *, txid=None):
+        self.commit(lambda conn: put(key, value)(conn, 0), txid=txid)
 
     def read(self):
         return self.capture.read(head_txid=self.txid, log_frames=self.frames)
