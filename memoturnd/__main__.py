@@ -16,7 +16,6 @@ Runs one Memoturn node until SIGTERM or Ctrl-C. With no settings at all it is th
 process on http://127.0.0.1:8080, keeping its data in ./data. Exits 0 after a clean stop, 2 when a setting
 is wrong, 1 on any other failure.
 
-Settings (environment variables):
 """
 
 

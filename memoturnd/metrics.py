@@ -23,8 +23,9 @@ SHED_REASONS: Final = (
     "unshipped_window",
     "request_timeout",
 )
-SHIP_OUTCOMES: Final = ("committed", "lost", "unknown", "failed")
-TIERS: Final = ("hot", "warm", "cold")
+SHIP_OUTCOMES: Final = ("committed", "lost", "failed")
+OPEN_TIERS: Final = ("hot", "warm")
+WAKE_TIERS: Final = ("warm", "cold")
 
 _REQUEST_BUCKETS_S: Final = (
     0.0002,
@@ -137,11 +138,14 @@ class Metrics:
         )
         ships = self._counter(
             "ships_total",
-            "Attempts to ship a branch, by outcome: committed, lost (fenced), unknown (no reply), failed.",
+            "Attempts to ship a branch, by outcome: committed, lost (fenced), failed.",
             "outcome",
         )
-        self.ship_committed, self.ship_lost, self.ship_unknown, self.ship_failed = (
+        self.ship_committed, self.ship_lost, self.ship_failed = (
             ships.labels(outcome) for outcome in SHIP_OUTCOMES
+        )
+        self.ship_surprises = self._counter(
+            "ship_surprises_total", "Logs that did not prove their rounds, so that a whole state was shipped."
         )
         self.ship_seconds = self._histogram(
             "ship_seconds",
@@ -161,14 +165,14 @@ class Metrics:
 
     def _tiers(self) -> None:
         wakes = self._counter("wakes_total", "Branches opened, by the tier that they were in.", "tier")
-        self.wakes = {tier: wakes.labels(tier) for tier in TIERS if tier != "hot"}
+        self.wakes = {tier: wakes.labels(tier) for tier in WAKE_TIERS}
         self.wake_seconds = self._histogram(
             "wake_seconds", "Time to open a branch that was not hot.", _SHIP_BUCKETS_S
         )
         tiers = Gauge(
             "memoturn_branches", "Branches that this node knows, by tier.", ("tier",), registry=self.registry
         )
-        self.branches = {tier: tiers.labels(tier) for tier in TIERS}
+        self.branches = {tier: tiers.labels(tier) for tier in OPEN_TIERS}
         self.hot_handles = self._gauge("hot_handles", "Branches with open connections.")
         self.hot_handles_limit = self._gauge("hot_handles_limit", "Most branches with open connections.")
         self.disk_bytes = self._gauge("disk_bytes", "Local disk that branch files take.")

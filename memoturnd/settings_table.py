@@ -287,7 +287,7 @@ SETTINGS: tuple[Setting, ...] = (
         _number(0.01, 1_000_000),
         "10",
         "requests per second",
-        "Requests that create or delete databases; beyond it the answer is 429.",
+        "Requests that create, list or delete databases; beyond it the answer is 429.",
     ),
     Setting(
         "MEMOTURN_SHIP_INTERVAL_MS",

@@ -30,7 +30,6 @@ from memoturnd.errors import (
     ConflictError,
     InvalidRequestError,
     NotDurableError,
-    PreconditionFailedError,
     RetryableError,
 )
 from memoturnd.replication.restore import restore, round_entry
@@ -298,41 +297,42 @@ class Branching:
                     raise translate(error) from error
                 finally:  # the caller may have left meanwhile, and the commit may stand all the same
                     if schema.read_meta(branch.conn).txid == new_txid:
+                        note = Rewind(new_txid, txid, from_txid, now_ms)
+                        owned.shipper.attach(lambda m: transitions.record_rewind(m, note, epoch=owned.epoch))
                         owned.writer.note_commit(now_ms, 1)
         finally:
             for leftover in past.parent.glob(past.name + "*"):
                 leftover.unlink(missing_ok=True)
-        note = Rewind(new_txid, txid, from_txid, now_ms)
         try:
-            durable_txid = await owned.shipper.ship(
-                then=lambda m: transitions.record_rewind(m, note, epoch=owned.epoch)
-            )
+            durable_txid = await owned.shipper.ship()
         except RetryableError as error:
             raise NotDurableError(
                 f"{branch.ref} was rewound to txid {txid} by commit {new_txid}, which is not in object storage yet "
-                f'({error}); do not repeat it: POST .../sync waits for it, and a rewind to "{from_txid}" undoes it'
+                f"({error}); do not repeat it: POST .../sync waits for it"
             ) from error
         return Rewound(txid, new_txid, owned.epoch, from_txid, durable_txid)
 
     async def sync(self, db_name: str, branch: str, txid: int | None = None) -> int:
         """Ship what is committed, up to `txid` at least, and return the durable txid.
 
-        Raises PreconditionFailedError when the branch is not at `txid` yet, StoreUnavailableError.
+        Raises PreconditionFailedError when the branch does not reach `txid` within 2 s, StoreUnavailableError.
         """
         target = await self.find(db_name, branch)
         target.users += 1
         try:
-            current = await self._shipped(target) if target.owned or target.files.exists() else None
-            if current is None:
-                current = await self._manifest(target)
-            head_txid = current.head_txid if current is not None else 0
+            head_txid = await self._durable_head(target)
             if txid is not None and txid > head_txid:
-                raise PreconditionFailedError(
-                    f"{target.ref} is at txid {head_txid}, not at {txid}; check that the txid came from this branch"
-                )
+                await target.read(lambda _conn, _now_ms: None, min_txid=txid)
+                head_txid = await self._durable_head(target)
             return head_txid
         finally:
             target.leave()
+
+    async def _durable_head(self, branch: Branch) -> int:
+        """Ship what this node has of the branch, and return the head that object storage then holds."""
+        here = branch.owned is not None or branch.files.exists()
+        current = await self._shipped(branch) if here else await self._manifest(branch)
+        return current.head_txid if current is not None else 0
 
 
 def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: int) -> None:

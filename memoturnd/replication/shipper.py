@@ -112,8 +112,8 @@ class Shipper:
         self.durable_txid = capture.cursor.txid
         self.dirty_since_s: float | None = None
         self.failed: BaseException | None = None
-        self.surprises = 0
         self.stopped = False
+        self.surprises = 0
         self.label = f"{uuid}/{branch_id}"
         self._uuid = uuid
         self._branch_id = branch_id
@@ -132,6 +132,7 @@ class Shipper:
         self._since_capture_s: float | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._room: list[asyncio.Future[None]] = []
+        self._notes: list[Transition] = []
 
     # ---- what writers see
 
@@ -214,6 +215,10 @@ class Shipper:
 
     # ---- shipping
 
+    def attach(self, note: Transition) -> None:
+        """Let `note`, an idempotent change, land with the next swap, whoever causes it and however often it fails."""
+        self._notes.append(note)
+
     async def ship(self, *, then: Transition | None = None) -> int:
         """Ship everything committed so far and return the durable txid.
 
@@ -251,6 +256,7 @@ class Shipper:
                 self._prepared = await self._prepare(holding_gate=holding_gate)
             except SurpriseError as error:
                 self.surprises += 1
+                self._metrics.ship_surprises.inc()
                 self.failed = error
                 await self._ship_whole_state(then, holding_gate=holding_gate)
                 return
@@ -392,10 +398,19 @@ class Shipper:
         await self._store.put(layout.object_key(self._uuid, ref), data)
 
     async def _swap(self, transition: Transition) -> None:
+        notes = tuple(self._notes)
+
+        def with_notes(current: Manifest) -> Manifest:
+            changed = transition(current)
+            for note in notes:
+                changed = note(changed)
+            return changed
+
         try:
-            current = await self.manifests.update(transition)
+            current = await self.manifests.update(with_notes)
         except ObjectMissingError as error:
             raise await self._vanished() from error
+        del self._notes[: len(notes)]
         self._source.ceiling = current.txid_ceiling
         self._snapshot_due = _wants_snapshot(current)
         self._metrics.manifest_largest_bytes.set(self.manifests.size_bytes)

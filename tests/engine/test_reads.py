@@ -5,8 +5,10 @@ import asyncio
 import pytest
 from harness import node_on
 
-from memoturnd.errors import PreconditionFailedError, RequestTimeoutError
+from memoturnd.errors import NotDurableError, PreconditionFailedError, RequestTimeoutError
+from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.profile import Work
+from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.memory import MemoryStore
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
@@ -92,3 +94,39 @@ async def test_read_that_never_reaches_its_floor_fails_and_drops_nothing(tmp_pat
 
         assert (await profile.read(get)).value == "v"
         assert (await profile.read(get)).txid == written.txid
+
+
+async def test_rewind_that_is_not_durable_yet_can_be_undone_once_it_is(tmp_path):
+    store = FaultyStore(MemoryStore(), SystemClock())
+    async with node_on(tmp_path, store, SHIP_INTERVAL_MS="60000") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        first = await profile.write(put, durable=True)
+        await profile.write(lambda conn, _: (conn.execute("DELETE FROM __memoturn_kv"), True), durable=True)
+        store.faults.append(Fault(FaultKind.STATUS_503, {"put"}, times=None))
+
+        with pytest.raises(NotDurableError):
+            await node.branches.rewind("a", "main", str(first.txid))
+        assert (await profile.read(get)).value == "v"
+
+        store.faults.clear()
+        await node.branches.sync("a", "main")
+        undone = await node.branches.undo_rewind("a", "main")
+        assert undone.rewound_to == first.txid + 1
+        assert (await profile.read(get)).value is None
+
+
+async def test_sync_waits_for_a_txid_that_is_about_to_be_committed(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), SHIP_INTERVAL_MS="60000") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        await profile.write(put)
+
+        waiting = asyncio.create_task(node.branches.sync("a", "main", 3))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await profile.write(put)
+
+        assert await waiting == 3
+        with pytest.raises(PreconditionFailedError):
+            await node.branches.sync("a", "main", 99)

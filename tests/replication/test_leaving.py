@@ -168,7 +168,7 @@ async def test_rewind_that_is_committed_but_not_shipped_says_not_to_repeat_it(st
         await profile.owned.shipper.ship()
         store.faults.append(Fault(FaultKind.STATUS_503, {"put"}, times=None))
 
-        with pytest.raises(NotDurableError, match=r'do not repeat it.*rewind to "3" undoes it'):
+        with pytest.raises(NotDurableError, match="do not repeat it"):
             await node.branches.rewind("a", "main", "2")
 
         assert (await profile.read(everything)).value == {"x": "1"}

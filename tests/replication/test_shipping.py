@@ -256,6 +256,7 @@ async def test_writes_wait_at_the_byte_bound_and_fail_without_being_applied(stor
         assert "never" not in before
 
         store.faults.clear()
+        await profile.owned.shipper.ship()
 
         assert (await profile.write(put("now", "1"))).txid == txid + 1
 

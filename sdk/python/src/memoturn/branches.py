@@ -47,7 +47,7 @@ class Branches:
         return cast("list[CheckpointInfo]", answer.json()["checkpoints"])
 
     def delete_checkpoint(self, branch: str, name: str) -> None:
-        """Drop a checkpoint; the state it names stays as long as retention says. Raises BranchNotFoundError."""
+        """Drop a checkpoint; the state it names stays reachable by its txid. Raises BranchNotFoundError."""
         self._http.request("DELETE", self._path(branch, "checkpoints", name))
 
     def rewind(self, branch: str, to: str | int) -> Rewind:

@@ -98,7 +98,7 @@ def checkpoints(ctx: typer.Context, db: Database, branch: _Branch) -> None:
 def delete_checkpoint(
     ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpoint, *, yes: Yes = False
 ) -> None:
-    """Drop a checkpoint; the state that it names is then kept only as long as retention says."""
+    """Drop a checkpoint; the state that it names stays reachable by its txid."""
     run = current(ctx)
     confirm(f"Drop checkpoint {name} of {db}@{branch}?", yes=yes)
     run.client.db(db).branch.delete_checkpoint(branch, name)
