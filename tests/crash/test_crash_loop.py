@@ -287,7 +287,7 @@ class CrashLoop:
                 path = folder / f"{entry.id}.db"
                 await restore(
                     store, current, current.head_txid, path,
-                    executor=InlineExecutor(), timeout_s=10, fsync=False,
+                    executor=InlineExecutor(), fsync=False,
                 )  # fmt: skip
                 yield known.name if name == "main" else f"{known.name}@{name}", path
 
