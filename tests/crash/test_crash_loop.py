@@ -369,6 +369,7 @@ async def crash_loop(folder: Path, lives: int) -> CrashLoop:
         return loop
 
 
+@pytest.mark.timeout(300)
 async def test_nothing_acknowledged_is_missing_after_kill_9(tmp_path):
     loop = await crash_loop(tmp_path / "home", 10)
 

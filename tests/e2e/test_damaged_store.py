@@ -135,6 +135,7 @@ def test_object_store_that_is_taken_away_and_comes_back_costs_nothing_acknowledg
         away = shipped.bucket.rename(shipped.bucket.with_name("away"))
 
         waiting = pool.submit(ann.put, "c", **{"memoturn-durability": "durable"})
+        ok(ann.put("d"))
         refused = [
             client.post(f"{ann.db}/sync"),
             client.post(f"{ann.db}/branches", json={"name": "f"}),
@@ -144,7 +145,6 @@ def test_object_store_that_is_taken_away_and_comes_back_costs_nothing_acknowledg
 
         for answer in refused:
             assert_refused(answer, 500, 503)
-        ok(ann.put("d"))
         assert not waiting.done()
         assert client.get("/health").status_code == 200
         shutil.rmtree(shipped.bucket, ignore_errors=True)  # what the node made meanwhile
