@@ -200,6 +200,22 @@ def test_block_that_claims_to_unpack_to_more_is_refused_without_allocating(small
 
 
 @pytest.mark.parametrize(
+    ("table", "says"),
+    [("block", "block 0 does not match its checksum"), ("page", "page 1 does not match its hash")],
+)
+def test_block_and_page_are_each_held_against_their_own_table(small, table, says):
+    pages = len(segment.decode(small).pages)
+    tables_end = HEADER + 3 * 40 + pages * 12 + 12
+    at = tables_end - 8 if table == "block" else HEADER + 3 * 40 + 4
+    tables = bytearray(small[HEADER:tables_end])
+    tables[at - HEADER] ^= 1
+    wrong = resealed(small[:HEADER] + bytes(tables) + segment._sum(bytes(tables)) + small[tables_end + 8 :])
+
+    with pytest.raises(CorruptionError, match=says):
+        read_all(wrong)
+
+
+@pytest.mark.parametrize(
     "fields", [{"version": 2}, {"version": 0}, {"compression": 2}, {"cipher": 1}, {"kind": 9}]
 )
 def test_object_of_another_format_names_what_it_is(small, fields):

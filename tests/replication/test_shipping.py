@@ -143,19 +143,21 @@ async def test_durable_write_that_cannot_be_shipped_is_applied_and_says_not_to_r
 
 
 async def test_concurrent_durable_writes_share_one_upload(store, tmp_path):
-    """Guard: one ship at a time, in Shipper.ship; all waiters up to its txid are answered by one swap."""
+    """Guard: all waiters up to a ship's txid are answered by its one swap, in Shipper._landed."""
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         profile = await started(node)
         store.counts.clear()
-        store.faults.append(Fault(FaultKind.LATENCY, {"put"}, times=None, latency_s=0.03))
+        held = Held(store, "put", SEGMENTS)
         first = asyncio.ensure_future(profile.write(put("first", "1"), durable=True))
-        await asyncio.sleep(0.01)
+        await held.reached.wait()
+        later = [asyncio.ensure_future(profile.write(put(f"k{n}", "1"), durable=True)) for n in range(20)]
+        for _ in range(5000):
+            if len(profile.owned.shipper._waiters) == 21:
+                break
+            await asyncio.sleep(0.001)
+        held.go.set()
 
-        async def later(n):
-            await asyncio.sleep(0.0005 * n)
-            return await profile.write(put(f"k{n}", "1"), durable=True)
-
-        written = await asyncio.gather(first, *(later(n) for n in range(20)))
+        written = await asyncio.gather(first, *later)
 
         assert all(w.durable for w in written)
         assert store.counts["put"] == 2

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import apsw
 import pytest
 from harness import node_on
 from profiles import (
@@ -188,14 +189,30 @@ async def test_clean_file_is_opened_as_it_is_within_the_same_boot(tmp_path, stor
         assert store.counts["get"] == 0
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-async def test_clean_file_of_another_boot_is_proven_or_restored(tmp_path, store, damaged):
-    """Guard: `boot_id` in memoturnd.engine.files.BranchFiles.clean."""
+def cut_the_log(main):
+    """Lose the end of the log."""
+    log = Path(f"{main}-wal")
+    os.truncate(log, log.stat().st_size // 2)
+
+
+def lose_a_page(main):
+    """Move the log into the file, then lose a page of the file that is not the one with the txid."""
+    conn = apsw.Connection(str(main))
+    conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    root = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_kv'").get
+    conn.close()
+    with main.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("damage", [None, cut_the_log, lose_a_page], ids=["whole", "log cut", "page lost"])
+async def test_clean_file_of_another_boot_is_proven_or_restored(tmp_path, store, damage):
+    """Guard: `boot_id` in memoturnd.engine.files.BranchFiles.clean; a power cut leaves such files."""
     disk = tmp_path / "n"
     main = await with_clean_file(disk, store)
-    if damaged:  # what a power cut leaves: pages of an earlier state
-        log = Path(f"{main}-wal")
-        os.truncate(log, log.stat().st_size // 2)
+    if damage is not None:
+        damage(main)
 
     async with node_on(disk, store, boot_id="another boot", **BY_HAND) as node:
         profile = await node.profile("a")
