@@ -11,13 +11,14 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from memoturnd.engine.budget import OverBudgetError, within_deadline, within_steps
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.rounds import Outcome, Round, run_round
 from memoturnd.errors import MemoturnError, OverloadedError
 from memoturnd.metrics import Metrics
+from memoturnd.replication.open_branch import OpenBranch
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.profile import Work, WriteOp
@@ -37,23 +38,6 @@ class WriterSettings:
     """Whether COMMIT returns without an fsync, so that bounded rounds may run on the event loop."""
 
 
-class Target(Protocol):
-    """The open branch that rounds are committed to."""
-
-    @property
-    def conn(self) -> ProfileConnection:
-        """The open main connection."""
-        ...
-
-    gate: asyncio.Lock
-    txid: int
-    at_ms: int
-    ceiling: int
-    """Highest txid that the manifest lets this owner commit."""
-    log_syncs: bool
-    """Whether the next commit starts the log anew, which fsyncs its header whatever the sync mode."""
-
-
 @dataclass(slots=True)
 class _Entry:
     op: WriteOp[Any]
@@ -66,7 +50,7 @@ class Writer:
 
     def __init__(
         self,
-        target: Target,
+        target: OpenBranch,
         *,
         epoch: int,
         start_txid: int,

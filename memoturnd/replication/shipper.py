@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import apsw
 
 from memoturnd.core import layout, manifest, register, segment, wal
 from memoturnd.core.manifest import Manifest, ObjectRef
 from memoturnd.core.segment import Kind
-from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import (
     FencedError,
     MemoturnError,
@@ -27,6 +26,7 @@ from memoturnd.errors import (
 )
 from memoturnd.metrics import Metrics
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
+from memoturnd.replication.open_branch import OpenBranch
 from memoturnd.replication.snapshot import make_snapshot, object_ref
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.clock import Clock
@@ -56,27 +56,6 @@ class Limits:
     durable_wait_s: float
 
 
-class Source(Protocol):
-    """The open branch that is shipped."""
-
-    @property
-    def conn(self) -> ProfileConnection:
-        """The open main connection."""
-        ...
-
-    gate: asyncio.Lock
-    """Held for whatever must not meet a commit: a round in the pool, capture, a checkpoint."""
-    txid: int
-    at_ms: int
-    """Wall time of the round `txid`."""
-    ceiling: int
-    """Highest txid that the manifest lets the owner commit."""
-    log_syncs: bool
-    """Whether the next commit starts the log anew."""
-    log_frames: int
-    """Frames in the log, as SQLite last said."""
-
-
 class _Prepared(NamedTuple):
     batch: Batch
     ref: ObjectRef
@@ -91,7 +70,7 @@ class Shipper:
 
     def __init__(
         self,
-        source: Source,
+        source: OpenBranch,
         capture: Capture,
         manifests: SwapFile[Manifest],
         store: ObjectStore,
