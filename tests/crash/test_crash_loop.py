@@ -241,8 +241,10 @@ class CrashLoop:
                 path = f"/v1/memory/{name.replace('--', '/')}/memories/{memory_id}"
                 answer = await client.get(path, params={"branch": at} if at else {})
                 if answer.status_code == 200:
-                    assert answer.json()["summary"] == part[1]
-                    found.add(part)
+                    # An id is made of type, topic and content: once lost, another summary may take it.
+                    theirs = answer.json()["summary"] == part[1]
+                    assert theirs or item.lost
+                    found |= {part} if theirs else set()
         return found
 
     async def finish(self, number: int) -> None:
