@@ -274,7 +274,7 @@ async def test_evicted_state_is_the_one_that_comes_back(store, tmp_path):
 
 
 async def test_leaving_node_ships_then_gives_back_then_lets_the_lease_go(store, tmp_path, monkeypatch):
-    """Guard: the order of `close` and `give_back` in memoturnd.node.Node.drain."""
+    """Guards: `give_back` in memoturnd.node.Node.drain, and its order in memoturnd.engine.takeover.give_back."""
     events = []
     release, swap_ = LocalLeases.release, store.inner.put_if_match
 
