@@ -287,10 +287,7 @@ class CrashLoop:
                 if current.head_txid == 0:
                     continue
                 path = folder / f"{entry.id}.db"
-                await restore(
-                    store, current, current.head_txid, path,
-                    executor=InlineExecutor(), fsync=False,
-                )  # fmt: skip
+                await restore(store, current, current.head_txid, path, executor=InlineExecutor(), fsync=False)
                 yield known.name if name == "main" else f"{known.name}@{name}", path
 
 
