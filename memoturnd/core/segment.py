@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import xxhash
@@ -109,10 +109,11 @@ class Segment:
         """
         block_no, block = -1, b""
         decompress = _codecs.decompressor.decompress
+        starts = list(accumulate((size for size, _ in self._blocks), initial=self._data_at))
         for index in indexes:
             if index // PAGES_PER_BLOCK != block_no:
                 block_no = index // PAGES_PER_BLOCK
-                block = self._block(block_no, decompress)
+                block = self._block(block_no, starts[block_no], decompress)
             at = (index % PAGES_PER_BLOCK) * self.page_size
             image = block[at : at + self.page_size]
             pgno, expected = self.pages[index]
@@ -120,8 +121,7 @@ class Segment:
                 raise CorruptionError(f"page {pgno} does not match its hash in its segment")
             yield index, image
 
-    def _block(self, number: int, decompress: Callable[[bytes], bytes]) -> bytes:
-        at = self._data_at + sum(size for size, _ in self._blocks[:number])
+    def _block(self, number: int, at: int, decompress: Callable[[bytes], bytes]) -> bytes:
         size, expected = self._blocks[number]
         stored = self._data[at : at + size]
         if xxhash.xxh3_64_intdigest(stored) != expected:

@@ -381,7 +381,7 @@ class Branch:
 
     async def evict(self) -> bool:
         """Go cold: ship, give the lease back, delete the local files. False when somebody uses the branch."""
-        if not await self.close(compact=True):
+        if not await self._is_shipped():
             return False
         async with self._transition:
             if self._conn is not None or self.users:
@@ -392,6 +392,15 @@ class Branch:
             await self.services.executor.run(self.files.remove)
             self.txid = self.disk_bytes = 0
             return True
+
+    async def _is_shipped(self) -> bool:
+        """Close the branch; files that an earlier boot left are looked at first. False when it is in use."""
+        if not await self.close(compact=True):
+            return False
+        if self.files.owner() is None or self.files.clean(self.services.boot_id) is not None:
+            return True
+        await self.wake()  # proves them, or ships, or keeps aside
+        return await self.close(compact=True)
 
     async def give_back(self) -> None:
         """Release the closed branch: the next owner need not skip the txids that were reserved here."""

@@ -1,10 +1,14 @@
 """Keeping a local state that the chain went on without: branch `recovered-{epoch}`, never dropped silently."""
 
+import hashlib
+from contextlib import suppress
+
 from memoturnd.core import layout, manifest
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.services import Services
+from memoturnd.errors import AlreadyExistsError
 from memoturnd.replication.snapshot import make_snapshot
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import BranchRow
@@ -24,24 +28,25 @@ async def keep_as_branch(
     `source` is the branch that it was written on, `epoch` the ownership under which it was. Raises
     StoreUnavailableError; the local file then stays for another try.
     """
-    branch_id = services.randomness.hex(8)
+    # Derived, so that a try that was cut off half way is gone on with and not begun anew.
+    tail = f"{source.branch_id} {epoch} {txid}"
+    branch_id = hashlib.sha256(tail.encode()).hexdigest()[:16]
     now_ms = services.clock.now_ms()
     data, ref, _ = await services.executor.run(
         lambda: make_snapshot(
             path, page_size=source.page_size, txid=txid, at_ms=at_ms, epoch=epoch, branch_id=branch_id
         )
     )
+    await services.store.put(layout.object_key(source.db, ref), data)
     known = await register.load(fresh=True)
-    taken = known.branches if known is not None else {}
     name = f"recovered-{epoch}"
-    while name in taken:
-        name = f"recovered-{epoch}-{branch_id[:4]}"
+    if known is not None and name in known.branches and known.branches[name].id != branch_id:
+        name = f"recovered-{epoch}-{branch_id[:8]}"
     await register.update(
         lambda r: registers.add_branch(
             r, name, RegisteredBranch(branch_id, now_ms, source.branch, source.head_txid)
         )
     )
-    await services.store.put(layout.object_key(source.db, ref), data)
     kept = manifest.replace(
         Manifest(
             db=source.db,
@@ -58,7 +63,8 @@ async def keep_as_branch(
         txid_ceiling=txid,
     )
     await services.manifest_file(source.db, branch_id).create(kept)
-    await services.catalog.put_branch(
-        BranchRow(source.db, branch_id, name, source.branch, source.head_txid, now_ms, None)
-    )
+    with suppress(AlreadyExistsError):
+        await services.catalog.put_branch(
+            BranchRow(source.db, branch_id, name, source.branch, source.head_txid, now_ms, None)
+        )
     return name

@@ -183,3 +183,17 @@ async def test_catalog_rows_that_a_power_cut_took_come_back_from_the_store(tmp_p
         assert (await (await node.profile("p0")).read(get("k"))).value == "new"
         assert (await (await node.profile("p0", "f")).read(get("k"))).value == "0"
         assert [d.name for d in await node.databases.list()] == ["other", "p0"]
+
+
+async def test_files_of_an_earlier_boot_go_cold_too_once_they_are_proven(tmp_path):
+    store = MemoryStore()
+    async with node_on(tmp_path, store) as node:
+        await some_profiles(node, 1)
+
+    async with node_on(tmp_path, store, boot_id="after a reboot") as node:
+        profile = await node.profile("p0")
+        assert profile.files.exists()
+
+        assert await node.tiers.evict(profile)
+        assert not profile.files.exists()
+        assert (await profile.read(get("k"))).value == "0"
