@@ -28,15 +28,16 @@ async def keep_as_branch(
     `source` is the branch that it was written on, `epoch` the ownership under which it was. Raises
     StoreUnavailableError; the local file then stays for another try.
     """
-    # Derived, so that a try that was cut off half way is gone on with and not begun anew.
-    tail = f"{source.branch_id} {epoch} {txid}"
-    branch_id = hashlib.sha256(tail.encode()).hexdigest()[:16]
     now_ms = services.clock.now_ms()
     data, ref, _ = await services.executor.run(
         lambda: make_snapshot(
-            path, page_size=source.page_size, txid=txid, at_ms=at_ms, epoch=epoch, branch_id=branch_id
+            path, page_size=source.page_size, txid=txid, at_ms=at_ms, epoch=epoch, branch_id=""
         )
     )
+    # Derived from what is kept, so that a try that was cut off half way is gone on with and not begun anew.
+    tail = f"{source.branch_id} {epoch} {txid} {ref.hash}"
+    branch_id = hashlib.sha256(tail.encode()).hexdigest()[:16]
+    ref = manifest.replace(ref, branch=branch_id)
     await services.store.put(layout.object_key(source.db, ref), data)
     known = await register.load(fresh=True)
     name = f"recovered-{epoch}"

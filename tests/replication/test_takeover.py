@@ -20,6 +20,7 @@ from profiles import (
 
 from memoturnd.core.manifest import CEILING_STEP
 from memoturnd.engine import takeover
+from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, FencedError, MemoturnError
 from memoturnd.replication import swap
 from memoturnd.seams.clock import SystemClock
@@ -286,10 +287,28 @@ async def test_tail_of_a_branch_that_moved_on_becomes_a_branch_of_its_own(tmp_pa
     assert await restored(store, kept, 5, tmp_path / "r") == ALL
 
 
+async def test_same_tail_brought_twice_is_kept_once(tmp_path, store):
+    disk = await with_tail(tmp_path, store)
+    shutil.copytree(disk, tmp_path / "twin")
+    await move_on(tmp_path, store)
+
+    for folder in (disk, tmp_path / "twin"):
+        async with node_on(folder, store, **BY_HAND) as node:
+            await node.branches.sync("a", "main")
+
+    async with node_on(tmp_path / "fresh", store, **BY_HAND) as node:
+        assert await branches(node) == ["recovered-1"]
+        assert await state(node, "recovered-1") == ALL
+
+
 async def test_second_diverged_tail_of_an_ownership_gets_another_name(tmp_path, store):
     disk = await with_tail(tmp_path, store)
     shutil.copytree(disk, tmp_path / "twin")
     await move_on(tmp_path, store)
+    (database,) = (tmp_path / "twin" / "dbs").glob("*/*/*/main.db")
+    conn = open_connection(str(database), read_only=False, sync="normal", cache_kib=64)
+    conn.execute("CREATE TABLE other (x)")
+    conn.close()
 
     for folder in (disk, tmp_path / "twin"):
         async with node_on(folder, store, **BY_HAND) as node:
