@@ -5,9 +5,11 @@ that names the parent's objects. They land in that order, so that whoever walks 
 register finds every branch, and no fork exists whose parent does not know of it.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import apsw
 
@@ -75,6 +77,8 @@ class Branching:
         self._services = services
         self._tiers = tiers
         self._registers = files
+        # One fork of a database at a time: a half-made one is told from one that is being made.
+        self._forking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, db_name: str, branch: str = MAIN) -> Branch:
         """Return a branch by name. Raises DatabaseNotFoundError, BranchNotFoundError."""
@@ -102,8 +106,10 @@ class Branching:
         if name == MAIN:
             raise AlreadyExistsError(f"every database has a branch {MAIN}; choose another name")
         parent.users += 1
+        lock = self._forking.setdefault(parent.ref.database.uuid, asyncio.Lock())
         try:
-            return await self._fork(parent, name, at, ttl_s)
+            async with lock:
+                return await self._fork(parent, name, at, ttl_s)
         finally:
             parent.leave()
 
@@ -133,7 +139,8 @@ class Branching:
         await services.catalog.put_branch(
             BranchRow(database.uuid, branch_id, name, parent.ref.name, txid, now_ms, expires_at)
         )
-        await services.manifest_file(database.uuid, branch_id).create(child)
+        if not await services.manifest_file(database.uuid, branch_id).create(child):
+            raise _taken(name, database)
         return BranchCreated(name, parent.ref.name, txid, expires_at)
 
     async def _branch_id(self, database: Database, name: str) -> str:
@@ -143,7 +150,7 @@ class Branching:
         if known is None:
             return self._services.randomness.hex(8)
         if await self._services.manifest_file(database.uuid, known.id).load() is not None:
-            raise AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
+            raise _taken(name, database)
         await self._registers.get(database.uuid).update(lambda r: registers.remove_branch(r, name, known.id))
         await self._services.catalog.delete_branch(database.uuid, name)
         return known.id
@@ -333,6 +340,10 @@ class Branching:
         here = branch.owned is not None or branch.files.exists()
         current = await self._shipped(branch) if here else await self._manifest(branch)
         return current.head_txid if current is not None else 0
+
+
+def _taken(name: str, database: Database) -> AlreadyExistsError:
+    return AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
 
 
 def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: int) -> None:
