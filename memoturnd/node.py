@@ -9,6 +9,7 @@ the event loop. On the way out the node ships and closes everything, then stops 
 
 import asyncio
 import resource
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.datadir import forget_boot, last_boot, note_boot
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
+from memoturnd.engine.budget import Deadlines
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
 from memoturnd.engine.files import BranchFiles, Owner, found
@@ -38,7 +40,7 @@ from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
 from memoturnd.seams.catalog import MAIN, Catalog, Database
 from memoturnd.seams.clock import Clock, Randomness
-from memoturnd.seams.executor import Executor
+from memoturnd.seams.executor import Executor, PoolExecutor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 from memoturnd.stores.timed import TimedStore
@@ -51,6 +53,9 @@ STATEMENT_SHARE = 0.9
 """Part of a request's time that one statement may take, so that its own error comes before the request's."""
 RECOVERY_S = 1.0
 """How long a stopping node lets the recovery of an earlier process's branches go on before it closes them."""
+USER_THREADS = 2
+USER_WAITING = 32
+"""Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
 _PROBE_TIMEOUT_S = 2.0
 _PARALLEL = 16
 _RECOVER_AGAIN_S = 0.1
@@ -269,6 +274,8 @@ async def running(
         concurrency=settings.ship_concurrency,
     )
     failure: Exception | None = None
+    stopping = threading.Event()
+    user_executor = PoolExecutor(USER_THREADS, "user-sql", waiting=USER_WAITING)
     async with asyncio.TaskGroup() as group:
 
         def spawn(work: Coroutine[Any, Any, None]) -> object:
@@ -281,6 +288,7 @@ async def running(
             clock=clock,
             randomness=randomness,
             executor=executor,
+            user_executor=user_executor,
             metrics=metrics,
             scheduler=scheduler,
             spawn=spawn,
@@ -296,7 +304,7 @@ async def running(
             ),
             writer_settings=WriterSettings(
                 depth=settings.write_queue_depth,
-                statement_timeout_s=STATEMENT_SHARE * settings.request_timeout_s,
+                deadlines=Deadlines(clock, STATEMENT_SHARE * settings.request_timeout_s, stopping),
                 inline=settings.sync == "normal",
             ),
         )
@@ -319,6 +327,7 @@ async def running(
         except Exception as error:  # noqa: BLE001 - raised again below, as itself and not in a group
             failure = error
         finally:
+            stopping.set()
             # What an earlier process left is shipped as well, while the store lets it.
             await asyncio.wait([recovery], timeout=RECOVERY_S)
             recovery.cancel()
@@ -329,6 +338,7 @@ async def running(
                 _log.warning(
                     "stopped with branches that are not shipped; their files are kept", branches=left
                 )
+    user_executor.close()
     if failure is not None:
         raise failure
 

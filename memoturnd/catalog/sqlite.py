@@ -205,10 +205,13 @@ class SqliteCatalog:
             rows = self._run(f"SELECT {_BRANCH} FROM branches WHERE db_uuid = ? ORDER BY name", (db_uuid,))
             return [BranchRow(*row) for row in rows]
 
-    async def delete_branch(self, db_uuid: str, name: str) -> None:
-        """Remove a branch row; no error when it is already gone."""
+    async def delete_branch(self, db_uuid: str, name: str, *, branch_id: str | None = None) -> None:
+        """Remove a branch row, with `branch_id` only that branch's; no error when it is already gone."""
         with self._translated():
-            self._run("DELETE FROM branches WHERE db_uuid = ? AND name = ?", (db_uuid, name))
+            self._run(
+                "DELETE FROM branches WHERE db_uuid = ?1 AND name = ?2 AND branch_id = coalesce(?3, branch_id)",
+                (db_uuid, name, branch_id),
+            )
 
     async def due_branches(self, now_ms: int, *, limit: int = 100) -> list[BranchRow]:
         """Return burners whose `expires_at` is at or before `now_ms`, oldest first, by index."""

@@ -23,6 +23,8 @@ class Local(NamedTuple):
     txid: int
     tokens: tuple[str, ...]
     start_txid: int
+    same_boot: bool = True
+    """Whether the machine ran on since: otherwise acknowledged commits may be gone from the file's end."""
 
 
 class Verdict(Enum):
@@ -54,11 +56,15 @@ def decide(manifest: Manifest, local: Local | None) -> Decision:
     if local is None:
         return Decision(Verdict.ABSENT, above_any_tail)
     last_owner_is_us = manifest.owner in local.tokens
+    nothing_is_lost = last_owner_is_us and local.same_boot
     if local.txid == head:
-        return Decision(Verdict.CURRENT, max(head, local.start_txid) if last_owner_is_us else above_any_tail)
+        return Decision(Verdict.CURRENT, max(head, local.start_txid) if nothing_is_lost else above_any_tail)
     # A file without any commit is a part of every chain: what a power cut leaves of one never checkpointed.
     if local.txid == 0 or contains(manifest, local.txid):
         return Decision(Verdict.STALE, above_any_tail)
     if last_owner_is_us and local.txid > head:
-        return Decision(Verdict.TAIL, max(local.txid, local.start_txid))
+        return Decision(
+            Verdict.TAIL,
+            max(local.txid, local.start_txid) if nothing_is_lost else max(local.txid, above_any_tail),
+        )
     return Decision(Verdict.DIVERGED, above_any_tail)

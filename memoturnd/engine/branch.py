@@ -11,8 +11,10 @@ or kept as another branch. How the file comes to be right is memoturnd.engine.ta
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar, cast
 
+from memoturnd.core import wal
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine import schema, takeover
@@ -145,49 +147,52 @@ class Branch:
                         return Seen(value, self.txid, self.durable_txid)
                     except OverBudgetError:
                         pass  # it takes longer than the event loop may be held: the pool does it
+            if work is Work.USER:
+                return await self._read_for_user(op, lambda: self._connect(read_only=True))
             return await self._read_in_pool(op)
         finally:
             self.leave()
 
     async def _read_empty(self, op: ReadOp[T], work: Work) -> Seen[T]:
         """Run `op` on a profile without data: a shared one, but for what a user wrote and may take long."""
-        services = self.services
         if work is not Work.USER:
-            return Seen(op(takeover.empty_profile(), services.clock.now_ms()), 0, 0)
+            return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
+        return await self._read_for_user(op, takeover.make_empty_profile)
 
-        def limited() -> T:
-            conn = takeover.make_empty_profile()
+    async def _read_for_user(self, op: ReadOp[T], connect: Callable[[], ProfileConnection]) -> Seen[T]:
+        """Run what a user wrote on a connection of its own, so that other reads do not wait for it."""
+        services = self.services
+
+        def work() -> tuple[T, int]:
+            conn = connect()
             try:
-                timeout_s = services.writer_settings.statement_timeout_s
-                return within_deadline(
-                    conn, services.clock, timeout_s, lambda: op(conn, services.clock.now_ms())
-                )
+                return self._read_transaction(conn, op)
             finally:
                 conn.close()
 
-        return Seen(await services.executor.run(limited), 0, 0)
+        value, txid = await services.user_executor.run(work)
+        return Seen(value, txid, self.durable_txid)
 
     async def _read_in_pool(self, op: ReadOp[T]) -> Seen[T]:
         """Run `op` on the second connection, in a transaction that fixes the state and its txid."""
-        clock, timeout_s = self.services.clock, self.services.writer_settings.statement_timeout_s
         async with self._reader_lock:
             if not self._ready:
                 raise RetryableError(f"{self.ref} was closed while a read waited; send it again")
             reader = self._reader
             if reader is None:
                 reader = self._reader = self._connect(read_only=True)
-
-            def work() -> tuple[T, int]:
-                reader.execute("BEGIN")
-                try:
-                    txid = schema.read_meta(reader).txid
-                    return within_deadline(reader, clock, timeout_s, lambda: op(reader, clock.now_ms())), txid
-                finally:
-                    if reader.in_transaction:
-                        reader.execute("ROLLBACK")
-
-            value, txid = await self.services.executor.run(work)
+            value, txid = await self.services.executor.run(lambda: self._read_transaction(reader, op))
             return Seen(value, txid, self.durable_txid)
+
+    def _read_transaction(self, conn: ProfileConnection, op: ReadOp[T]) -> tuple[T, int]:
+        conn.execute("BEGIN")
+        try:
+            txid = schema.read_meta(conn).txid
+            deadlines, now_ms = self.services.writer_settings.deadlines, self.services.clock.now_ms()
+            return within_deadline(conn, deadlines, lambda: op(conn, now_ms)), txid
+        finally:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
 
     async def _reach(self, min_txid: int) -> None:
         """Wait for a state at or above `min_txid`; where this node does not own the branch, fetch it."""
@@ -240,14 +245,15 @@ class Branch:
             return cast("Owned", self.owned)
 
     async def _take_over(self) -> None:
-        self._ready = False
-        try:
-            self.owned = await takeover.take_over(self)
-        except BaseException:
-            self.close_connections()  # what is here was not settled: nobody may read or drop it
-            self.known = None
-            raise
-        self._ready, self._empty = True, False
+        async with self._reader_lock:  # a read in the pool ends first: its connection may be closed here
+            self._ready = False
+            try:
+                self.owned = await takeover.take_over(self)
+            except BaseException:
+                self.close_connections()  # what is here was not settled: nobody may read or drop it
+                self.known = None
+                raise
+            self._ready, self._empty = True, False
 
     async def _refresh(self) -> None:
         """Take the newer state where another node has moved the branch on; nothing unshipped is here then."""
@@ -305,6 +311,11 @@ class Branch:
         self.disk_bytes = self.files.size_bytes()
         conn.set_wal_hook(self._log_grew)
         self._conn = conn
+
+    def look_at_log(self) -> None:
+        """Count the frames of the log by its size: SQLite's hook does not speak of a backup's commit."""
+        size_bytes = self.files.wal.stat().st_size
+        self.log_frames = max(self.log_frames, size_bytes // wal.frame_size_bytes(PAGE_SIZE_BYTES))
 
     def _log_grew(self, _conn: object, _database: str, frames: int) -> int:
         self.log_frames = frames
@@ -422,15 +433,17 @@ class Branch:
     async def destroy(self) -> None:
         """Drop the branch and its local files for good; what is queued fails with BranchNotFoundError."""
         self._gone = True
-        async with self._transition, self.gate, self._reader_lock:
+        async with self._transition:
             if self.owned is not None:
                 error = BranchNotFoundError(f"{self.ref} was deleted")
                 self.owned.writer.stop(error)
                 self.owned.shipper.stop(error)
-            self.close_connections()
-            self.owned = None
-            self._empty = False
-            await self.services.executor.run(self.files.remove)
+                await self.owned.shipper.settled()
+            async with self.gate, self._reader_lock:
+                self.close_connections()
+                self.owned = None
+                self._empty = False
+                await self.services.executor.run(self.files.remove)
 
     @property
     def is_main(self) -> bool:

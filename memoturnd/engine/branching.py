@@ -77,7 +77,7 @@ class Branching:
         self._services = services
         self._tiers = tiers
         self._registers = files
-        # One fork of a database at a time: a half-made one is told from one that is being made.
+        # One fork or deletion of a database at a time: a half-made fork is told from one that is being made.
         self._forking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, db_name: str, branch: str = MAIN) -> Branch:
@@ -187,11 +187,14 @@ class Branching:
 
     async def drop(self, row: BranchRow) -> None:
         """Delete a branch that the catalog has: local files, manifest, register entry, the parent's pin, row."""
+        async with self._forking.setdefault(row.db_uuid, asyncio.Lock()):
+            await self._drop(row)
+
+    async def _drop(self, row: BranchRow) -> None:
         services = self._services
         database = await services.catalog.get_database_by_uuid(row.db_uuid)
         branch = self._tiers.get(BranchRef(database, row.branch_id, row.name))
         await branch.destroy()
-        self._tiers.forget(branch)
         await services.store.delete(branch.manifests.key)
         register = self._registers.get(database.uuid)
         await register.update(lambda r: registers.remove_branch(r, row.name, row.branch_id))
@@ -200,7 +203,8 @@ class Branching:
             await parent.manifests.update(lambda m: transitions.unpin(m, row.branch_id))
         except (BranchNotFoundError, ObjectMissingError):
             pass  # the parent is gone, and its pins with it
-        await services.catalog.delete_branch(database.uuid, row.name)
+        await services.catalog.delete_branch(database.uuid, row.name, branch_id=row.branch_id)
+        self._tiers.forget(branch)
 
     # ---- checkpoints
 
@@ -276,9 +280,11 @@ class Branching:
                     f"{target.ref} has commits after its last rewind (txid {last.txid}), which an undo would drop; "
                     f'to go back all the same, rewind to "{last.from_txid}"'
                 )
-            return await self._rewind(target, owned, current, last.from_txid)
+            return await self._rewind(target, owned, current, last.from_txid, only_at=last.txid)
 
-    async def _rewind(self, branch: Branch, owned: Owned, current: Manifest, txid: int) -> Rewound:
+    async def _rewind(
+        self, branch: Branch, owned: Owned, current: Manifest, txid: int, *, only_at: int | None = None
+    ) -> Rewound:
         services = self._services
         past = branch.files.folder / f"past-{services.randomness.hex(4)}.db"
         try:
@@ -292,6 +298,10 @@ class Branching:
             )
             async with branch.gate:
                 from_txid = branch.txid
+                if only_at is not None and from_txid != only_at:
+                    raise ConflictError(
+                        f"{branch.ref} was written while the undo began (txid {from_txid}): look again, then decide"
+                    )
                 now_ms = owned.writer.round_time_ms()
                 new_txid = owned.writer.next_txid
                 if new_txid > branch.ceiling:
@@ -306,6 +316,7 @@ class Branching:
                     if schema.read_meta(branch.conn).txid == new_txid:
                         note = Rewind(new_txid, txid, from_txid, now_ms)
                         owned.shipper.attach(lambda m: transitions.record_rewind(m, note, epoch=owned.epoch))
+                        branch.look_at_log()
                         owned.writer.note_commit(now_ms, 1)
         finally:
             for leftover in past.parent.glob(past.name + "*"):

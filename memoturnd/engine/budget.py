@@ -1,6 +1,8 @@
 """How long a user's statement may run: a count of SQLite steps on the event loop, a deadline in the pool."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import apsw
@@ -38,15 +40,31 @@ def within_steps(conn: ProfileConnection, work: Callable[[], T]) -> T:
         conn.set_progress_handler(None)
 
 
-def within_deadline(conn: ProfileConnection, clock: Clock, timeout_s: float, work: Callable[[], T]) -> T:
-    """Run `work` for at most `timeout_s` seconds. Raises RequestTimeoutError."""
-    deadline_s = clock.monotonic_s() + timeout_s
-    conn.set_progress_handler(lambda: clock.monotonic_s() > deadline_s, _POOL_STEPS_PER_LOOK)
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long statements may run, and whether the node is stopping, which ends them all."""
+
+    clock: Clock
+    timeout_s: float
+    stopping: threading.Event
+
+
+def within_deadline(conn: ProfileConnection, deadlines: Deadlines, work: Callable[[], T]) -> T:
+    """Run `work` up to its deadline, or until the node stops. Raises RequestTimeoutError."""
+    clock, stopping = deadlines.clock, deadlines.stopping
+    deadline_s = clock.monotonic_s() + deadlines.timeout_s
+    conn.set_progress_handler(
+        lambda: stopping.is_set() or clock.monotonic_s() > deadline_s, _POOL_STEPS_PER_LOOK
+    )
     try:
         return work()
     except apsw.InterruptError as error:
+        if stopping.is_set():
+            raise RequestTimeoutError(
+                "the node is stopping: the statement was stopped; send it again"
+            ) from error
         raise RequestTimeoutError(
-            f"the statement ran for over {timeout_s:g} s and was stopped; do less in one request"
+            f"the statement ran for over {deadlines.timeout_s:g} s and was stopped; do less in one request"
         ) from error
     finally:
         conn.set_progress_handler(None)

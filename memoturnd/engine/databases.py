@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 from memoturnd.core import layout, names
 from memoturnd.core.register import Register, RegisteredBranch, mark_deleted
+from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
 from memoturnd.errors import (
@@ -112,19 +113,20 @@ class Databases:
         """
         services = self._services
         database = await self.get(name)
-        branch_ids = [database.main_branch_id]
-        branch_ids += [row.branch_id for row in await services.catalog.list_branches(database.uuid)]
-        for branch_id in branch_ids:
-            branch = self._tiers.peek(branch_id)
-            if branch is not None:
-                await branch.destroy()
-                self._tiers.forget(branch)
+        rows = await services.catalog.list_branches(database.uuid)
+        refs = [BranchRef(database, database.main_branch_id, MAIN)]
+        refs += [BranchRef(database, row.branch_id, row.name) for row in rows]
+        branches = [self._tiers.get(ref) for ref in refs]
+        for branch in branches:
+            await branch.destroy()
         register = self._registers.get(database.uuid)
         if await register.load(fresh=True) is not None:
             await register.update(mark_deleted)
             await self._delete_objects(database.uuid)
         self._registers.forget(database.uuid)
         await services.catalog.delete_database(database.uuid)
+        for branch in branches:
+            self._tiers.forget(branch)
 
     async def _delete_objects(self, uuid: str) -> None:
         """Delete every object of the database, its register last, so that a failure can be taken up again."""

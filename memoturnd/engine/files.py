@@ -110,6 +110,13 @@ class BranchFiles:
             return None
         return clean, known
 
+    def was_closed_at(self) -> int | None:
+        """Return the txid at which the file was closed clean, in whatever boot; None when it was not."""
+        try:
+            return msgspec.json.decode(self._clean.read_bytes().partition(b"\n")[0], type=Clean).txid
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+            return None
+
     def write_clean(self, boot_id: str, cursor: Cursor, hashes: PageHashes) -> None:
         """Mark the closed file as holding exactly what is shipped."""
         clean = Clean(boot_id, cursor.txid, f"{hashes.checksum:016x}", cursor.position)

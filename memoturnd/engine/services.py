@@ -33,6 +33,8 @@ class Services:
     clock: Clock
     randomness: Randomness
     executor: Executor
+    user_executor: Executor
+    """Where users' statements run that take long: they must not hold up the engine's own work."""
     metrics: Metrics
     scheduler: ShipScheduler
     spawn: Callable[[Coroutine[Any, Any, None]], object]

@@ -202,7 +202,8 @@ async def _refuse_a_lost_manifest(branch: "Branch") -> None:
 
     Raises CorruptionError where the manifest was lost, or this is not the store that the database is in.
     """
-    services, database = branch.services, branch.ref.database
+    services = branch.services
+    database = await services.catalog.get_database_by_uuid(branch.ref.database.uuid)
     if not database.written:
         return
     await branch.surroundings.register_database(database)
@@ -220,7 +221,10 @@ def _inspect(branch: "Branch") -> Local | None:
     owner = branch.files.owner()
     if owner is None:
         return Local(branch.txid, (), 0)
-    return Local(branch.txid, tuple(filter(None, (owner.token, owner.claim))), owner.start_txid)
+    # A file that was closed clean holds all that was acknowledged, wherever the machine went since.
+    clean = branch.files.was_closed_at() == branch.txid
+    same_boot = clean or owner.boot_id == branch.services.boot_id
+    return Local(branch.txid, tuple(filter(None, (owner.token, owner.claim))), owner.start_txid, same_boot)
 
 
 def _try_open(branch: "Branch") -> bool:
@@ -337,9 +341,13 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
     )
 
     async def raise_ceiling() -> None:
-        raised = await branch.manifests.update(
-            lambda m: transitions.raise_ceiling(m, epoch=epoch, txid=writer.next_txid)
-        )
+        try:
+            raised = await branch.manifests.update(
+                lambda m: transitions.raise_ceiling(m, epoch=epoch, txid=writer.next_txid)
+            )
+        except FencedError as error:
+            branch.fenced(error)
+            raise
         branch.ceiling = raised.txid_ceiling
 
     branch.ceiling = current.txid_ceiling
@@ -352,6 +360,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         settings=services.writer_settings,
         clock=services.clock,
         executor=services.executor,
+        user_executor=services.user_executor,
         metrics=services.metrics,
         spawn=services.spawn,
     )

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from memoturnd.engine.budget import OverBudgetError, within_deadline, within_steps
+from memoturnd.engine.budget import Deadlines, OverBudgetError, within_deadline, within_steps
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.rounds import Outcome, Round, run_round
 from memoturnd.errors import MemoturnError, OverloadedError
@@ -33,7 +33,7 @@ class WriterSettings:
     """Bounds of a commit queue."""
 
     depth: int
-    statement_timeout_s: float
+    deadlines: Deadlines
     inline: bool
     """Whether COMMIT returns without an fsync, so that bounded rounds may run on the event loop."""
 
@@ -59,6 +59,7 @@ class Writer:
         settings: WriterSettings,
         clock: Clock,
         executor: Executor,
+        user_executor: Executor,
         metrics: Metrics,
         spawn: Tasks,
     ) -> None:
@@ -70,6 +71,7 @@ class Writer:
         self._settings = settings
         self._clock = clock
         self._executor = executor
+        self._user_executor = user_executor
         self._metrics = metrics
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
@@ -243,10 +245,11 @@ class Writer:
     async def _run_in_pool(self, batch: list[_Entry]) -> None:
         conn = self._target.conn
         ops = [entry.op for entry in batch]
+        executor = self._executor
         if batch[0].work is Work.USER:
-            ops = [self._limited(ops[0])]
+            ops, executor = [self._limited(ops[0])], self._user_executor
         try:
-            round_ = await self._executor.run(lambda: self._round(ops, conn))
+            round_ = await executor.run(lambda: self._round(ops, conn))
         except BaseException as error:
             for entry in batch:
                 self._fail(entry, error)
@@ -254,10 +257,10 @@ class Writer:
         self._finish(batch, round_)
 
     def _limited(self, op: WriteOp[Any]) -> WriteOp[Any]:
-        timeout_s = self._settings.statement_timeout_s
+        deadlines = self._settings.deadlines
 
         def limited(conn: ProfileConnection, now_ms: int) -> tuple[Any, bool]:
-            return within_deadline(conn, self._clock, timeout_s, lambda: op(conn, now_ms))
+            return within_deadline(conn, deadlines, lambda: op(conn, now_ms))
 
         return limited
 

@@ -91,6 +91,7 @@ class Shipper:
         self.durable_txid = capture.cursor.txid
         self.dirty_since_s: float | None = None
         self.failed: BaseException | None = None
+        self._stop_error: MemoturnError | None = None
         self.stopped = False
         self.surprises = 0
         self.label = f"{uuid}/{branch_id}"
@@ -168,6 +169,8 @@ class Shipper:
         """
         if txid <= self.durable_txid:
             return
+        if self._stop_error is not None:
+            raise self._stop_error
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((txid, future))
         self._wake(True)
@@ -183,6 +186,8 @@ class Shipper:
             self._waiters = [w for w in self._waiters if w[1] is not future]
 
     async def _wait(self, queue: list[asyncio.Future[None]]) -> None:
+        if self._stop_error is not None:
+            raise self._stop_error
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(future)
         self._wake(True)
@@ -214,6 +219,8 @@ class Shipper:
             try:
                 target = self._source.txid
                 while self.durable_txid < target:
+                    if self._stop_error is not None:
+                        raise self._stop_error
                     await self._ship_next(then, target)
                     shipped = True
                 if then is not None and not shipped:
@@ -430,9 +437,15 @@ class Shipper:
         else:
             self._metrics.ship_failed.inc()
 
+    async def settled(self) -> None:
+        """Wait until no ship is under way."""
+        async with self._lock:
+            return
+
     def stop(self, error: MemoturnError) -> None:
-        """Fail everybody who waits: nothing more is shipped from here."""
+        """Fail everybody who waits, now and later: nothing more is shipped from here."""
         self.stopped = True
+        self._stop_error = error
         for future in (*(waiter for _, waiter in self._waiters), *self._room):
             if not future.done():
                 future.set_exception(error)

@@ -73,8 +73,8 @@ class Catalog(Protocol):
         """Return the branches of a database other than main, ordered by name."""
         ...
 
-    async def delete_branch(self, db_uuid: str, name: str) -> None:
-        """Remove a branch row; no error when it is already gone."""
+    async def delete_branch(self, db_uuid: str, name: str, *, branch_id: str | None = None) -> None:
+        """Remove a branch row, with `branch_id` only that branch's; no error when it is already gone."""
         ...
 
     async def due_branches(self, now_ms: int, *, limit: int = 100) -> list[BranchRow]:

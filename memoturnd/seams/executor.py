@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from memoturnd.errors import OverloadedError
+
 T = TypeVar("T")
 _NICENESS = 10
 
@@ -25,13 +27,27 @@ class Executor(Protocol):
 
 
 class PoolExecutor:
-    """A bounded pool of named threads."""
+    """A bounded pool of named threads; with `waiting` at most so many calls wait for one."""
 
-    def __init__(self, threads: int, name: str = "sqlite") -> None:
+    def __init__(self, threads: int, name: str = "sqlite", *, waiting: int | None = None) -> None:
+        self._most = None if waiting is None else threads + waiting
+        self._held = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_step_back)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` on a thread; a cancelled caller stays until it is done, so that its locks hold as long."""
+        """Run `work` on a thread; a cancelled caller stays until it is done, so that its locks hold as long.
+
+        Raises OverloadedError when too many calls wait already.
+        """
+        if self._most is not None and self._held >= self._most:
+            raise OverloadedError(f"{self._held} long statements are running or waiting; try again later")
+        self._held += 1
+        try:
+            return await self._run(work)
+        finally:
+            self._held -= 1
+
+    async def _run(self, work: Callable[[], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(self._pool, work)
         cancelled: asyncio.CancelledError | None = None
         while not running.done():

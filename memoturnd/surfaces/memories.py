@@ -22,6 +22,7 @@ TOPIC_LENGTH_LIMIT: Final = 1024
 SOURCE_LENGTH_LIMIT: Final = 1024
 _TOPICAL = frozenset({"fact", "instruction"})
 _INLINE_ITEMS = 8
+_INLINE_TEXT = 64 * 1024
 """Batches up to this size are written on the event loop."""
 
 _COLUMNS = (
@@ -357,7 +358,9 @@ async def ingest(
     profile: Profile, items: list[Item], *, durable: bool = False
 ) -> Written[list[dict[str, Any]]]:
     """Store a batch; see `apply_ingest`."""
-    work = Work.POINT if len(items) <= _INLINE_ITEMS else Work.HEAVY
+    size = sum(len(i.summary) + len(i.keywords) + len(i.content) for i in items)
+    small = len(items) <= _INLINE_ITEMS and size <= _INLINE_TEXT
+    work = Work.POINT if small else Work.HEAVY
     return await profile.write(
         lambda conn, now_ms: apply_ingest(conn, now_ms, items), durable=durable, work=work
     )

@@ -12,6 +12,7 @@ from memoturnd.seams.profile import Profile, Seen, Work, Written
 from memoturnd.surfaces import fields, memories
 
 ROLE_LENGTH_LIMIT: Final = 256
+_INLINE_TEXT: Final = 64 * 1024
 WINDOW_LIMIT: Final = 1000
 SEARCH_LIMIT: Final = 1000
 SEARCH_DEFAULT: Final = 5
@@ -105,7 +106,9 @@ async def append(profile: Profile, session_id: str, turn: Turn, *, durable: bool
     """Append a turn; see `apply_append`. Raises InvalidRequestError for a bad session id."""
     names.session_id(session_id)
     return await profile.write(
-        lambda conn, now_ms: apply_append(conn, now_ms, session_id, turn), durable=durable
+        lambda conn, now_ms: apply_append(conn, now_ms, session_id, turn),
+        durable=durable,
+        work=Work.POINT if len(turn.content) <= _INLINE_TEXT else Work.HEAVY,
     )
 
 
@@ -115,7 +118,9 @@ async def window(
     """Return the last turns, at most 1000; see `read_window`. Raises InvalidRequestError for a bad session id."""
     names.session_id(session_id)
     last = min(last, WINDOW_LIMIT)
-    return await profile.read(lambda conn, _: read_window(conn, session_id, last), min_txid=min_txid)
+    return await profile.read(
+        lambda conn, _: read_window(conn, session_id, last), min_txid=min_txid, work=Work.SCAN
+    )
 
 
 async def search(

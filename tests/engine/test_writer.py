@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from memoturnd.engine import schema, writer
-from memoturnd.engine.budget import LOOP_STEPS, OverBudgetError, within_deadline, within_steps
+from memoturnd.engine.budget import LOOP_STEPS, Deadlines, OverBudgetError, within_deadline, within_steps
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.writer import MAX_GROUP, Writer, WriterSettings
 from memoturnd.errors import (
@@ -45,13 +45,17 @@ class Rig:
             raise_ceiling=self.raise_ceiling,
             committed=lambda: self.commits.append(self.txid),
             settings=WriterSettings(
-                **({"depth": 256, "statement_timeout_s": 0.3, "inline": True} | settings)
+                **({"depth": 256, "deadlines": self.deadlines(0.3), "inline": True} | settings)
             ),
             clock=self.clock,
             executor=self.executor,
+            user_executor=self.executor,
             metrics=self.metrics,
             spawn=self.spawn,
         )
+
+    def deadlines(self, timeout_s):
+        return Deadlines(self.clock, timeout_s, threading.Event())
 
     async def prepare(self):
         await self.write(make_tables)
@@ -278,8 +282,7 @@ async def test_deadline_in_the_pool_is_lifted_afterwards(rig):
     with pytest.raises(RequestTimeoutError):
         within_deadline(
             rig.conn,
-            rig.clock,
-            0.02,
+            rig.deadlines(0.02),
             lambda: rig.conn.execute(COUNT.format(10**12) + "SELECT count(*) FROM n").get,
         )
     assert rig.conn.execute(COUNT.format(50_000) + "SELECT count(*) FROM n").get == 50_000
