@@ -40,7 +40,7 @@ T = TypeVar("T")
 MIN_TXID_WAIT_S = 2.0
 _MAIN_CACHE_KIB = 112
 _READER_CACHE_KIB = 64
-_INLINE_SCAN_BYTES = 1024 * 1024
+_INLINE_SCAN_BYTES = 2 * 1024 * 1024
 """File size up to which a scan runs on the event loop."""
 _COMPACT_OBJECTS = 4
 """Objects that a restore may read before a branch that goes cold gets a snapshot."""
