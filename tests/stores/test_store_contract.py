@@ -12,12 +12,14 @@ from memoturnd.seams.object_store import Committed, Lost, ObjectMissingError, Ob
 from memoturnd.stores.faulty import FaultyStore
 from memoturnd.stores.local import LocalStore
 from memoturnd.stores.memory import MemoryStore
+from memoturnd.stores.timed import TimedStore
 
 STORES: dict[str, Callable[[Path], ObjectStore]] = {
     "local": LocalStore,
     "memory": lambda _: MemoryStore(),
     "faulty-local": lambda path: FaultyStore(LocalStore(path), SystemClock()),
     "faulty-memory": lambda _: FaultyStore(MemoryStore(), SystemClock()),
+    "timed": lambda _: TimedStore(MemoryStore(), 5.0),
 }
 
 
