@@ -8,6 +8,7 @@ unchanged, so that a swap whose outcome is unknown can simply be tried again.
 
 from bisect import bisect_right
 from itertools import pairwise
+from operator import attrgetter
 from typing import cast
 
 import msgspec
@@ -121,6 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rewinds: tuple[Rewind, ...] = ()
 
 
+_end, _min = attrgetter("end"), attrgetter("min")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Manifest)
 replace = msgspec.structs.replace
@@ -175,7 +177,7 @@ def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
         )
     segments = manifest.segments
     base = _snapshot_at_or_below(manifest, txid)
-    if base is None and segments and segments[0].prev == 0:
+    if base is None and segments and segments[0].is_base:
         base = segments[0]
     if base is None:
         raise CorruptionError(f"branch {manifest.branch_id} has no base at or below txid {txid}")
@@ -187,14 +189,6 @@ def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
             raise CorruptionError(f"the chain of branch {manifest.branch_id} has a gap above txid {at}")
         at = ref.end
     return (base, *after)
-
-
-def _end(ref: ObjectRef) -> int:
-    return ref.upto or ref.max
-
-
-def _min(ref: ObjectRef) -> int:
-    return ref.min
 
 
 def _segment_at(manifest: Manifest, txid: int) -> ObjectRef | None:

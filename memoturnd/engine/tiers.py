@@ -59,10 +59,6 @@ class Tiers:
             branch = self._all[ref.branch_id] = Branch(ref, self._services, self._surroundings)
         return branch
 
-    def peek(self, branch_id: str) -> Branch | None:
-        """Return the branch's object if there is one."""
-        return self._all.get(branch_id)
-
     def hot(self) -> Iterator[Branch]:
         """Yield the branches that are open, least recently placed first."""
         return iter(list(self._hot))
