@@ -56,6 +56,7 @@ class Capture:
         self.hashes = hashes
         self.page_size = page_size
         self._path = wal_path
+        self.database_path = wal_path.removesuffix("-wal")
         self._fd = -1
         self._header_bytes = b""
         self._known_header: wal.WalHeader | None = None

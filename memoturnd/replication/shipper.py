@@ -318,11 +318,11 @@ class Shipper:
 
         Writers go on meanwhile: they append to the log, and only this object checkpoints.
         """
-        source, page_size = self._source, self.capture.page_size
+        page_size = self.capture.page_size
 
         data, ref, known = await self._executor.run(
             lambda: make_snapshot(
-                source.conn.filename,
+                self.capture.database_path,
                 page_size=page_size,
                 txid=txid,
                 at_ms=at_ms,
