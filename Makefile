@@ -1,9 +1,10 @@
 # Everything is installed into .venv by `make setup`, on which the other targets build.
 PYTHON ?= python3
 BIN := .venv/bin
+FUZZ_S ?= 300
 PATHS := memoturnd sdk/python/src tests bench scripts
 
-.PHONY: help setup run test check demo bench soak clean
+.PHONY: help setup run test check demo bench soak fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +40,10 @@ bench: setup ## measure, and write bench/RESULTS.md
 
 soak: setup ## the long runs: crash loop, many random histories
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+fuzz: setup ## look for inputs that break a decoder, FUZZ_S seconds for each (300)
+	for name in segment manifest register wal meta; do \
+	  $(BIN)/python tests/fuzz/run.py $$name --corpus .fuzz/$$name -max_total_time=$(FUZZ_S) || exit 1; done
 
 clean: ## remove what setup installed
 	rm -rf .venv

@@ -9,10 +9,11 @@ unchanged, so that a swap whose outcome is unknown can simply be tried again.
 from bisect import bisect_right
 from itertools import pairwise
 from operator import attrgetter
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 
+from memoturnd.core.bounds import PAGE_SIZES, Count, Id
 from memoturnd.errors import (
     BranchNotFoundError,
     ConflictError,
@@ -25,6 +26,7 @@ FORMAT_VERSION = 1
 CEILING_STEP = 1 << 16
 """Txids that an owner reserves ahead of its head, and so the size of the gap that a lost tail leaves."""
 REWINDS_KEPT = 100
+ObjectKind = Annotated[str, msgspec.Meta(pattern=r"^(segment|snapshot)\Z")]
 _TXID_DIGITS = 20  # more than any txid has, and few enough to convert whatever was sent
 
 
@@ -36,18 +38,18 @@ class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
     are unix ms. A ref is a base, from which a restore can start, when it is a snapshot or `prev` is 0.
     """
 
-    kind: str
-    branch: str
-    prev: int
-    min: int
-    max: int
-    epoch: int
-    hash: str
-    size_bytes: int
-    first_at: int
-    last_at: int
+    kind: ObjectKind
+    branch: Id
+    prev: Count
+    min: Count
+    max: Count
+    epoch: Count
+    hash: Id
+    size_bytes: Count
+    first_at: Count
+    last_at: Count
     after: str
-    upto: int = 0
+    upto: Count = 0
     """In a fork: the last txid of the object that belongs to it, where that is not `max`."""
 
     @property
@@ -69,57 +71,62 @@ class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
 class Parent(msgspec.Struct, frozen=True):
     """Where a branch was forked from."""
 
-    branch_id: str
+    branch_id: Id
     branch: str
-    txid: int
+    txid: Count
 
 
 class Pin(msgspec.Struct, frozen=True):
     """A fork that needs this branch's objects up to `txid`; keyed by the fork's branch id."""
 
     branch: str
-    txid: int
+    txid: Count
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
     """A named restore point; `created_at` is unix ms."""
 
-    txid: int
-    created_at: int
+    txid: Count
+    created_at: Count
 
 
 class Rewind(msgspec.Struct, frozen=True):
     """A commit (`txid`) that made the state equal to that of `to_txid`; `from_txid` is the head before it."""
 
-    txid: int
-    to_txid: int
-    from_txid: int
-    at: int
+    txid: Count
+    to_txid: Count
+    from_txid: Count
+    at: Count
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that a branch is. See the field's docs in docs/formats.md; `commit_id` is new on every write."""
 
     format: int = FORMAT_VERSION
-    db: str
-    branch_id: str
+    db: Id
+    branch_id: Id
     branch: str
     commit_id: str = ""
-    created_at: int
-    expires_at: int | None = None
+    created_at: Count
+    expires_at: Count | None = None
     parent: Parent | None = None
-    epoch: int = 0
+    epoch: Count = 0
     owner: str = ""
-    head_txid: int = 0
-    head_at: int = 0
+    head_txid: Count = 0
+    head_at: Count = 0
     head_checksum: str = "0" * 16
-    txid_ceiling: int = 0
+    txid_ceiling: Count = 0
     page_size: int = 4096
     snapshots: tuple[ObjectRef, ...] = ()
     segments: tuple[ObjectRef, ...] = ()
     checkpoints: dict[str, Checkpoint] = {}
     pins: dict[str, Pin] = {}
     rewinds: tuple[Rewind, ...] = ()
+
+    @property
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """Return every object that it names."""
+        return self.segments + self.snapshots
 
 
 _end, _min = attrgetter("end"), attrgetter("min")
@@ -144,7 +151,8 @@ def decode(data: bytes) -> Manifest:
             f"the branch manifest has format {manifest.format}; this version of Memoturn reads up to "
             f"{FORMAT_VERSION}: use a newer one"
         )
-    broken = False
+    broken = manifest.page_size not in PAGE_SIZES or not all(map(_is_whole, manifest.objects))
+    broken = broken or any(a.end > b.end for a, b in pairwise(manifest.snapshots))
     for a, b in pairwise(manifest.segments):
         if (a.upto or a.max) != b.prev:  # only behind a snapshot may a new run of segments start
             broken = broken or all(ref.max != b.prev for ref in manifest.snapshots)
@@ -152,6 +160,11 @@ def decode(data: bytes) -> Manifest:
     if broken or max(ends, default=0) != manifest.head_txid or manifest.head_txid > manifest.txid_ceiling:
         raise CorruptionError(f"the manifest of branch {manifest.branch_id} contradicts itself")
     return manifest
+
+
+def _is_whole(ref: ObjectRef) -> bool:
+    """Return whether an object's txids are in order."""
+    return ref.prev < ref.min <= ref.end <= ref.max
 
 
 # ---- queries

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.errors import CorruptionError
 
 META_PAGE = 2
@@ -121,7 +122,10 @@ def parse_meta_page(image: bytes) -> RoundMeta:
         _, schema_version, txid, at_ms, epoch = values
     except (IndexError, ValueError, struct.error) as error:
         raise CorruptionError("page 2 does not hold the one row of __memoturn_meta") from error
-    return RoundMeta(schema_version, txid, at_ms, epoch)
+    meta = RoundMeta(schema_version, txid, at_ms, epoch)
+    if any(not 0 <= value <= INTEGER_MAX for value in meta):
+        raise CorruptionError(f"page 2 holds a row of __memoturn_meta that no node writes: {meta}")
+    return meta
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -143,4 +147,6 @@ def _integer(data: bytes, at: int, serial: int) -> tuple[int, int]:
     size = _INTEGER_SIZE_BYTES.get(serial)
     if size is None:
         raise ValueError(f"serial type {serial} is no integer")
+    if at + size > len(data):
+        raise IndexError("the row ends behind its page")
     return int.from_bytes(data[at : at + size], "big", signed=True), at + size

@@ -6,7 +6,9 @@ misses no branch. Transitions are pure; see memoturnd.core.manifest for the rule
 
 import msgspec
 
-from memoturnd.errors import AlreadyExistsError, CorruptionError
+from memoturnd.core import names
+from memoturnd.core.bounds import Count, Id
+from memoturnd.errors import AlreadyExistsError, CorruptionError, InvalidRequestError
 
 FORMAT_VERSION = 1
 
@@ -14,21 +16,21 @@ FORMAT_VERSION = 1
 class RegisteredBranch(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of the register. Times are unix ms; `expires_at` only on a burner."""
 
-    id: str
-    created_at: int
+    id: Id
+    created_at: Count
     parent: str = ""
-    fork_txid: int = 0
-    expires_at: int | None = None
+    fork_txid: Count = 0
+    expires_at: Count | None = None
 
 
 class Register(msgspec.Struct, frozen=True, kw_only=True):
     """The whole of `database.json`. `state` is `live` or `deleted`; `commit_id` is new on every write."""
 
     format: int = FORMAT_VERSION
-    uuid: str
+    uuid: Id
     tenant: str = "default"
     name: str
-    created_at: int
+    created_at: Count
     state: str = "live"
     commit_id: str = ""
     branches: dict[str, RegisteredBranch]
@@ -44,7 +46,7 @@ def encode(register: Register) -> bytes:
 
 
 def decode(data: bytes) -> Register:
-    """Return the register in `data`. Raises CorruptionError when it is cut off or newer."""
+    """Return the register in `data`. Raises CorruptionError when it is cut off, newer, or holds what no node writes."""
     try:
         register = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -54,6 +56,12 @@ def decode(data: bytes) -> Register:
             f"database.json has format {register.format}; this version of Memoturn reads up to "
             f"{FORMAT_VERSION}: use a newer one"
         )
+    try:
+        names.database(register.name)
+        for name in register.branches:
+            names.branch(name)
+    except InvalidRequestError as error:
+        raise CorruptionError(f"database.json holds a name that no node gives: {error}") from error
     return register
 
 

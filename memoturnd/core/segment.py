@@ -24,6 +24,7 @@ from typing import NamedTuple
 import xxhash
 import zstandard
 
+from memoturnd.core.bounds import INTEGER_MAX, PAGE_SIZES
 from memoturnd.core.pages import page_hash
 from memoturnd.errors import CorruptionError, invariant
 
@@ -204,6 +205,10 @@ def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
             f"segment format {version} (kind {kind}, compression {compression}, cipher {cipher}) is not readable "
             f"by this version of Memoturn, which reads format {FORMAT_VERSION}; use a newer one"
         )
+    if page_size not in PAGE_SIZES:
+        raise CorruptionError(
+            f"the segment says that a page has {page_size} bytes, which SQLite does not have"
+        )
     rounds_end = _HEADER_SIZE_BYTES + round_count * _ROUND.size
     pages_end = rounds_end + page_count * _PAGE.size
     blocks_end = pages_end + block_count * _BLOCK.size
@@ -232,9 +237,22 @@ def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
         and block_count == -(-page_count // PAGES_PER_BLOCK)
         and segment._data_at + stored == len(body)  # noqa: SLF001
     )
-    if not consistent:
+    if not consistent or not _is_chain(segment):
         raise CorruptionError("the segment's header and tables contradict each other")
     return segment
+
+
+def _is_chain(segment: Segment) -> bool:
+    """Return whether rounds follow each other, their numbers are in range, and a page stands once in a round."""
+    txid = first = 0
+    for number, entry in enumerate(segment.rounds):
+        follows = entry.txid == txid + 1 if number else entry.txid > segment.prev_txid
+        pages = dict(segment.pages[first : first + entry.pages])
+        if not follows or len(pages) != entry.pages or 0 in pages or entry.at_ms > INTEGER_MAX:
+            return False
+        txid, first = entry.txid, first + entry.pages
+    only_round = segment.kind is Kind.SEGMENT or len(segment.rounds) == 1
+    return only_round and max(txid, segment.epoch) <= INTEGER_MAX
 
 
 def _sum(data: bytes | memoryview) -> bytes:

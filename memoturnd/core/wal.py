@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from memoturnd.core.bounds import PAGE_SIZES
+
 HEADER_SIZE_BYTES = 32
 FRAME_HEADER_SIZE_BYTES = 24
 _MAGIC_LITTLE_ENDIAN = 0x377F0682
@@ -61,6 +63,8 @@ def parse_header(data: bytes) -> WalHeader | None:
         return None
     magic, version, page_size, _, salt1, salt2, sum1, sum2 = struct.unpack_from(">8I", data)
     if magic not in {_MAGIC_LITTLE_ENDIAN, _MAGIC_BIG_ENDIAN} or version != _SUPPORTED_VERSION:
+        return None
+    if page_size not in PAGE_SIZES:
         return None
     big_endian = magic == _MAGIC_BIG_ENDIAN
     words = np.frombuffer(data, dtype=">u4" if big_endian else "<u4", count=6).astype(np.uint32)

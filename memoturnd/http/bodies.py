@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.call import MAX_INTEGER
+from memoturnd.surfaces.fields import SECONDS_LIMIT
 
 S = TypeVar("S", bound=Struct)
 Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
@@ -26,7 +27,7 @@ class BranchBody(Struct, frozen=True, rename={"from_branch": "from"}):
     from_branch: str | None = None
     at: str | None = None
     checkpoint: str | None = None
-    ttl: Count | None = None
+    ttl: Annotated[int, Meta(ge=0, le=SECONDS_LIMIT)] | None = None
 
 
 class RewindBody(Struct, frozen=True):

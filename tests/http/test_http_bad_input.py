@@ -212,6 +212,7 @@ OTHER_BODIES = {
     "txid beyond 2^53": (f"{DB}/sync", {"txid": 2**53}),
     "negative branch ttl": (f"{DB}/branches", {"name": "x", "ttl": -1}),
     "branch ttl beyond 2^53": (f"{DB}/branches", {"name": "x", "ttl": 2**53}),
+    "branch ttl beyond the end of time": (f"{DB}/branches", {"name": "x", "ttl": 8_000_000_000_001}),
     "branch ttl of 1.5": (f"{DB}/branches", {"name": "x", "ttl": 1.5}),
     "checkpoint of digits": (f"{DB}/branches/main/checkpoint", {"name": "12"}),
 }
