@@ -36,6 +36,7 @@ from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
+from memoturnd.replication.archive import Archive
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
 from memoturnd.seams.catalog import MAIN, Catalog, Database
@@ -281,8 +282,10 @@ async def running(
         def spawn(work: Coroutine[Any, Any, None]) -> object:
             return group.create_task(work)
 
+        timed = TimedStore(store, STORE_TIMEOUT_S)
         services = Services(
-            store=TimedStore(store, STORE_TIMEOUT_S),
+            store=timed,
+            archive=Archive(timed),
             leases=leases,
             catalog=catalog,
             clock=clock,

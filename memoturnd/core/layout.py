@@ -1,6 +1,7 @@
 """Object keys (root `v1`, docs/formats.md). Every part is an id that we made: no user's name becomes a key."""
 
-from memoturnd.core.manifest import ObjectRef
+from memoturnd.core.keyed import RunRef
+from memoturnd.core.manifest import ObjectRef, PageRef
 
 ROOT = "v1"
 
@@ -29,6 +30,17 @@ def object_key(uuid: str, ref: ObjectRef) -> str:
     """Return the key of a segment or snapshot, in the folder of the branch that wrote it."""
     folder = "snapshots" if ref.kind == "snapshot" else "segments"
     return f"{ROOT}/{uuid}/branches/{ref.branch}/{folder}/{ref.key_name}"
+
+
+def page_key(uuid: str, ref: PageRef) -> str:
+    """Return the key of a history page, in the folder of the branch that wrote it."""
+    return f"{ROOT}/{uuid}/branches/{ref.branch}/pages/{ref.key_name}"
+
+
+def run_key(uuid: str, ref: RunRef, kind: str) -> str:
+    """Return the key of a run of names: a branch's checkpoints or pins, or the branches of the database."""
+    folder = f"branches/{ref.branch}/" if ref.branch else ""
+    return f"{ROOT}/{uuid}/{folder}{kind}/{ref.key_name}"
 
 
 def catalog_changes_prefix() -> str:

@@ -1,33 +1,37 @@
 """The branch manifest and every transition of it, as pure functions (docs/formats.md).
 
-One JSON object per branch names what the branch is made of. It changes only by compare-and-swap. Each
+One JSON object per branch names what the branch is made of. It changes only by compare-and-swap. It stays
+small: older entries lie in immutable history pages, and checkpoints and pins beyond the latest in immutable
+runs, which it names. Functions here see only the entries that are in the manifest they are given;
+memoturnd.replication.archive brings those of the pages in where an older txid needs them. Each
 transition takes the manifest as read and returns the next one, raises FencedError when a later epoch stands
 in it, and is idempotent: applied to a manifest that already holds its effect it returns that manifest
 unchanged, so that a swap whose outcome is unknown can simply be tried again.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from itertools import pairwise
 from operator import attrgetter
 from typing import Annotated, cast
 
 import msgspec
 
+from memoturnd.core import keyed
 from memoturnd.core.bounds import PAGE_SIZES, Count, Id
+from memoturnd.core.keyed import RunRef
 from memoturnd.errors import (
-    BranchNotFoundError,
     ConflictError,
     CorruptionError,
     FencedError,
     invariant,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CEILING_STEP = 1 << 16
 """Txids that an owner reserves ahead of its head, and so the size of the gap that a lost tail leaves."""
 REWINDS_KEPT = 100
 ObjectKind = Annotated[str, msgspec.Meta(pattern=r"^(segment|snapshot)\Z")]
-_TXID_DIGITS = 20  # more than any txid has, and few enough to convert whatever was sent
 
 
 class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,7 +39,8 @@ class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Holds every txid from `min` to `max`; `prev` is the txid of the state that it applies to, 0 for none.
     `after` is the database checksum at `max` (16 hex digits), `hash` the name hash (32 hex digits), times
-    are unix ms. A ref is a base, from which a restore can start, when it is a snapshot or `prev` is 0.
+    are unix ms. A ref is a base, from which a restore can start, when it is a snapshot or `prev` is 0. A
+    large snapshot has several parts, each with the pages of one range; they come and go together.
     """
 
     kind: ObjectKind
@@ -51,6 +56,16 @@ class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
     after: str
     upto: Count = 0
     """In a fork: the last txid of the object that belongs to it, where that is not `max`."""
+    rounds: int = 0
+    """Rounds in it; 0 stands for one per txid from `min` to `max`."""
+    first_page: int = 0
+    last_page: int = 0
+    """Of a part of a snapshot: the pages that it may hold. 0 for one that holds the whole file."""
+
+    @property
+    def is_thinned(self) -> bool:
+        """Return whether only some of its txids can be restored: the others' rounds were joined to the next kept one."""
+        return self.rounds not in {0, self.max - self.min + 1}
 
     @property
     def end(self) -> int:
@@ -66,6 +81,35 @@ class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_base(self) -> bool:
         """Return whether a restore can start from this object alone."""
         return self.kind == "snapshot" or self.prev == 0
+
+
+class PageRef(msgspec.Struct, frozen=True):
+    """One history page: entries of `min` to `max`, with wall times from `first_at` to `last_at` (unix ms).
+
+    `branch` is the id of the branch whose folder holds the page, `hash` its name hash.
+    """
+
+    branch: str
+    min: int
+    max: int
+    hash: str
+    size_bytes: int
+    entries: int
+    first_at: int
+    last_at: int
+
+    @property
+    def key_name(self) -> str:
+        """Return the page's file name: txid range and content hash."""
+        return f"{self.min:016d}-{self.max:016d}-{self.hash}"
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """The content of a history page: entries as they stood in the manifest, ascending by txid."""
+
+    snapshots: tuple[ObjectRef, ...]
+    segments: tuple[ObjectRef, ...]
+    format: int = FORMAT_VERSION
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -117,11 +161,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     head_checksum: str = "0" * 16
     txid_ceiling: Count = 0
     page_size: int = 4096
+    pages: tuple[PageRef, ...] = ()
     snapshots: tuple[ObjectRef, ...] = ()
     segments: tuple[ObjectRef, ...] = ()
-    checkpoints: dict[str, Checkpoint] = {}
-    pins: dict[str, Pin] = {}
+    checkpoints: dict[str, Checkpoint | None] = {}
+    checkpoint_runs: tuple[RunRef, ...] = ()
+    pins: dict[str, Pin | None] = {}
+    pin_runs: tuple[RunRef, ...] = ()
     rewinds: tuple[Rewind, ...] = ()
+    deleted_at: int | None = None
 
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
@@ -129,6 +177,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.segments + self.snapshots
 
 
+Transition = Callable[["Manifest"], "Manifest"]
 _end, _min = attrgetter("end"), attrgetter("min")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Manifest)
@@ -153,6 +202,7 @@ def decode(data: bytes) -> Manifest:
         )
     broken = manifest.page_size not in PAGE_SIZES or not all(map(_is_whole, manifest.objects))
     broken = broken or any(a.end > b.end for a, b in pairwise(manifest.snapshots))
+    broken = broken or any(a.max >= b.min for a, b in pairwise(manifest.pages))
     for a, b in pairwise(manifest.segments):
         if (a.upto or a.max) != b.prev:  # only behind a snapshot may a new run of segments start
             broken = broken or all(ref.max != b.prev for ref in manifest.snapshots)
@@ -171,37 +221,41 @@ def _is_whole(ref: ObjectRef) -> bool:
 
 
 def contains(manifest: Manifest, txid: int) -> bool:
-    """Return whether the state at `txid` can be restored from the objects named."""
-    return (
-        _segment_at(manifest, txid) is not None
-        or _snapshot_at_or_below(manifest, txid, exact=True) is not None
-    )
+    """Return whether `txid` is a commit of the chain; where its object is thinned it may not be restorable."""
+    return _segment_at(manifest, txid) is not None or bool(_snapshots_at_or_below(manifest, txid, exact=True))
 
 
 def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
     """Return the objects that make up the state at `txid`: the newest base at or below it, then segments.
 
-    Raises ConflictError when no such state can be restored.
+    A base may be several parts of a snapshot. Raises ConflictError when no such state can be restored.
     """
     if not contains(manifest, txid):
-        raise ConflictError(
-            f"txid {txid} of branch {manifest.branch} cannot be restored: it was never committed, was lost "
-            f"with its node, or is past retention; the head is {manifest.head_txid}"
-        )
+        raise unrestorable(manifest, txid)
     segments = manifest.segments
-    base = _snapshot_at_or_below(manifest, txid)
-    if base is None and segments and segments[0].is_base:
-        base = segments[0]
-    if base is None:
-        raise CorruptionError(f"branch {manifest.branch_id} has no base at or below txid {txid}")
-    at = base.end
+    base = _snapshots_at_or_below(manifest, txid)
+    if not base and segments and segments[0].is_base:
+        base = segments[:1]
+    if not base:
+        raise ConflictError(
+            f"txid {txid} of branch {manifest.branch} is past retention; the oldest that is kept whole is newer"
+        )
+    at = base[0].end
     first, last = bisect_right(segments, at, key=_end), bisect_right(segments, txid, key=_min)
     after = segments[first:last] if at < txid else ()
     for ref in after:
         if ref.prev > at:
             raise CorruptionError(f"the chain of branch {manifest.branch_id} has a gap above txid {at}")
         at = ref.end
-    return (base, *after)
+    return (*base, *after)
+
+
+def unrestorable(manifest: Manifest, txid: int) -> ConflictError:
+    """Return the error for a txid without a state."""
+    return ConflictError(
+        f"txid {txid} of branch {manifest.branch} cannot be restored: it was never committed, was lost "
+        f"with its node, or is past retention; the head is {manifest.head_txid}"
+    )
 
 
 def _segment_at(manifest: Manifest, txid: int) -> ObjectRef | None:
@@ -212,43 +266,36 @@ def _segment_at(manifest: Manifest, txid: int) -> ObjectRef | None:
     return None
 
 
-def _snapshot_at_or_below(manifest: Manifest, txid: int, *, exact: bool = False) -> ObjectRef | None:
-    """Return the newest snapshot of a state at or below `txid`."""
-    index = bisect_right(manifest.snapshots, txid, key=_end) - 1
-    if index >= 0 and (not exact or manifest.snapshots[index].max == txid):
-        return manifest.snapshots[index]
-    return None
+def _snapshots_at_or_below(manifest: Manifest, txid: int, *, exact: bool = False) -> tuple[ObjectRef, ...]:
+    """Return every part of the newest snapshot of a state at or below `txid`."""
+    snapshots = manifest.snapshots
+    last = bisect_right(snapshots, txid, key=_end)
+    if last == 0 or (exact and snapshots[last - 1].max != txid):
+        return ()
+    return snapshots[bisect_left(snapshots, snapshots[last - 1].end, key=_end) : last]
 
 
-def resolve(manifest: Manifest, revision: str) -> int:
-    """Return the txid that a revision names: a decimal txid, or a checkpoint.
-
-    Raises BranchNotFoundError for an unknown checkpoint, ConflictError for a txid that cannot be restored.
-    """
-    if revision.isdecimal():
-        txid = int(revision[:_TXID_DIGITS])
-    elif revision in manifest.checkpoints:
-        txid = manifest.checkpoints[revision].txid
-    else:
-        raise BranchNotFoundError(
-            f"branch {manifest.branch} has no checkpoint {revision!r}; list them with GET .../checkpoints"
-        )
-    restore_plan(manifest, txid)
-    return txid
+def first_txid(manifest: Manifest) -> int:
+    """Return the lowest txid of which the manifest itself has an entry; above the head without entries."""
+    firsts = (ref.min for ref in (*manifest.snapshots[:1], *manifest.segments[:1]))
+    return min(firsts, default=manifest.head_txid + 1)
 
 
 def bytes_since_base(manifest: Manifest) -> tuple[int, int, int]:
     """Return (segments after the newest base, their bytes, the base's bytes): what a restore of the head reads."""
     if manifest.head_txid == 0:
         return 0, 0, 0
-    base, *after = restore_plan(manifest, manifest.head_txid)
-    return len(after), sum(ref.size_bytes for ref in after), base.size_bytes
+    plan = restore_plan(manifest, manifest.head_txid)
+    base = [ref for ref in plan if ref.end == plan[0].end]
+    after = plan[len(base) :]
+    return len(after), sum(ref.size_bytes for ref in after), sum(ref.size_bytes for ref in base)
 
 
 # ---- transitions
 
 
 def _owned(manifest: Manifest, epoch: int) -> Manifest:
+    _alive(manifest)
     if manifest.epoch != epoch:
         raise FencedError(
             f"branch {manifest.branch} is owned under epoch {manifest.epoch} now, not {epoch}; "
@@ -257,12 +304,23 @@ def _owned(manifest: Manifest, epoch: int) -> Manifest:
     return manifest
 
 
+def _alive(manifest: Manifest) -> Manifest:
+    if manifest.deleted_at is not None:
+        raise FencedError(f"branch {manifest.branch} was deleted")
+    return manifest
+
+
+def delete(manifest: Manifest, *, at_ms: int) -> Manifest:
+    """Return the manifest of a branch that is deleted: nothing is committed to it any more. Its objects stay for now."""
+    return manifest if manifest.deleted_at is not None else replace(manifest, deleted_at=at_ms)
+
+
 def own(manifest: Manifest, *, epoch: int, owner: str, start_txid: int) -> Manifest:
     """Return the manifest under a new owner (a random token), who commits only above `start_txid`.
 
     Raises FencedError.
     """
-    if manifest.owner == owner:
+    if _alive(manifest).owner == owner:
         return manifest
     if manifest.epoch >= epoch:
         raise FencedError(f"branch {manifest.branch} already has epoch {manifest.epoch}, not below {epoch}")
@@ -308,24 +366,26 @@ def append_segments(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: i
     )
 
 
-def add_snapshot(manifest: Manifest, ref: ObjectRef, *, epoch: int) -> Manifest:
-    """Return the manifest with a snapshot of a state in its chain, or of a state above its head.
+def add_snapshot(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int) -> Manifest:
+    """Return the manifest with a snapshot (all its parts) of a state in its chain, or of one above its head.
 
     A snapshot above the head starts a new run of segments: what lies between was committed but could not be
     captured round by round. Raises FencedError.
     """
     _owned(manifest, epoch)
-    if any(known.hash == ref.hash for known in manifest.snapshots):
+    first = refs[0]
+    if _snapshots_at_or_below(manifest, first.max, exact=True):
         return manifest
-    grown = replace(manifest, snapshots=tuple(sorted((*manifest.snapshots, ref), key=lambda r: r.max)))
-    if ref.max <= manifest.head_txid:
+    index = bisect_right(manifest.snapshots, first.max, key=_end)
+    grown = replace(manifest, snapshots=(*manifest.snapshots[:index], *refs, *manifest.snapshots[index:]))
+    if first.max <= manifest.head_txid:
         return grown
     return replace(
         grown,
-        head_txid=ref.max,
-        head_at=ref.last_at,
-        head_checksum=ref.after,
-        txid_ceiling=max(manifest.txid_ceiling, ref.max + CEILING_STEP),
+        head_txid=first.max,
+        head_at=first.last_at,
+        head_checksum=first.after,
+        txid_ceiling=max(manifest.txid_ceiling, first.max + CEILING_STEP),
     )
 
 
@@ -339,27 +399,22 @@ def record_rewind(manifest: Manifest, rewind: Rewind, *, epoch: int) -> Manifest
 
 def set_checkpoint(manifest: Manifest, name: str, checkpoint: Checkpoint) -> Manifest:
     """Return the manifest with a named restore point; a name that exists moves."""
-    restore_plan(manifest, checkpoint.txid)
     return replace(manifest, checkpoints={**manifest.checkpoints, name: checkpoint})
 
 
 def delete_checkpoint(manifest: Manifest, name: str) -> Manifest:
-    """Return the manifest without the restore point. Raises BranchNotFoundError."""
-    if name not in manifest.checkpoints:
-        raise BranchNotFoundError(f"branch {manifest.branch} has no checkpoint {name!r}")
-    return replace(manifest, checkpoints={n: c for n, c in manifest.checkpoints.items() if n != name})
+    """Return the manifest without the restore point, which may lie in a run."""
+    return replace(manifest, checkpoints=keyed.without(manifest.checkpoints, manifest.checkpoint_runs, name))
 
 
 def pin(manifest: Manifest, fork_id: str, pin_: Pin) -> Manifest:
-    """Return the parent's manifest with the pin that a fork places before it exists."""
-    if pin_.txid:
-        restore_plan(manifest, pin_.txid)
-    return replace(manifest, pins={**manifest.pins, fork_id: pin_})
+    """Return the parent's manifest with the pin that a fork places before it exists. Raises FencedError."""
+    return replace(_alive(manifest), pins={**manifest.pins, fork_id: pin_})
 
 
 def unpin(manifest: Manifest, fork_id: str) -> Manifest:
     """Return the parent's manifest without a fork's pin."""
-    return replace(manifest, pins={k: v for k, v in manifest.pins.items() if k != fork_id})
+    return replace(manifest, pins=keyed.without(manifest.pins, manifest.pin_runs, fork_id))
 
 
 def fork(
@@ -375,8 +430,9 @@ def fork(
 ) -> Manifest:
     """Return the manifest of a new branch whose state is the parent's at `txid` (0: an empty one).
 
-    It names the parent's objects up to `txid`; no data moves. `head_at` and `head_checksum` (16 hex digits)
-    are those of the round `txid`.
+    It names the parent's objects and history pages up to `txid`; no data moves. The parent's own entries
+    must reach down to the base of `txid`. `head_at` and `head_checksum` (16 hex digits) are those of the
+    round `txid`.
     """
     if txid:
         restore_plan(parent, txid)
@@ -395,6 +451,7 @@ def fork(
         head_checksum=head_checksum,
         txid_ceiling=txid,
         page_size=parent.page_size,
+        pages=tuple(page for page in parent.pages if page.max <= txid),
         snapshots=parent.snapshots[: bisect_right(parent.snapshots, txid, key=_end)],
         segments=segments,
     )
@@ -402,6 +459,7 @@ def fork(
 
 def round_ref(manifest: Manifest, txid: int) -> ObjectRef:
     """Return the object that holds the round `txid`, which must be restorable."""
-    ref = _segment_at(manifest, txid) or _snapshot_at_or_below(manifest, txid, exact=True)
+    at = _snapshots_at_or_below(manifest, txid, exact=True)
+    ref = _segment_at(manifest, txid) or (at[0] if at else None)
     invariant(ref is not None, "a restorable txid is in some object", txid=txid, branch=manifest.branch_id)
     return cast("ObjectRef", ref)

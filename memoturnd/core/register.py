@@ -1,26 +1,32 @@
 """`database.json`: what a database is called, and the register of its branches (docs/formats.md).
 
 A branch stands in the register before its manifest exists, so that whoever walks a database from here
-misses no branch. Transitions are pure; see memoturnd.core.manifest for the rules they share.
+misses no branch. A deleted one stays, under its name and id, until its objects are gone. Like the names in
+a manifest, all but the latest entries lie in immutable runs. Transitions are pure; see memoturnd.core.manifest for the rules they share.
 """
 
 import msgspec
 
-from memoturnd.core import names
+from memoturnd.core import keyed, names
 from memoturnd.core.bounds import Count, Id
+from memoturnd.core.keyed import RunRef
 from memoturnd.errors import AlreadyExistsError, CorruptionError, InvalidRequestError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_DELETED = "#"
 
 
 class RegisteredBranch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One branch of the register. Times are unix ms; `expires_at` only on a burner."""
+    """One branch of the register. Times are unix ms; `expires_at` only on a burner, `deleted_at` once deleted."""
 
     id: Id
     created_at: Count
     parent: str = ""
     fork_txid: Count = 0
     expires_at: Count | None = None
+    is_new: bool = False
+    """Whether its manifest may not be made yet: a fork that was cut off half way is told from one that lost it."""
+    deleted_at: Count | None = None
 
 
 class Register(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +39,12 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Count
     state: str = "live"
     commit_id: str = ""
-    branches: dict[str, RegisteredBranch]
+    branches: dict[str, RegisteredBranch | None]
+    branch_runs: tuple[RunRef, ...] = ()
+    deleted_at: Count | None = None
 
 
+replace = msgspec.structs.replace
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Register)
 
@@ -59,14 +68,17 @@ def decode(data: bytes) -> Register:
     try:
         names.database(register.name)
         for name in register.branches:
-            names.branch(name)
+            names.branch(name.partition(_DELETED)[0])
     except InvalidRequestError as error:
         raise CorruptionError(f"database.json holds a name that no node gives: {error}") from error
     return register
 
 
 def add_branch(register: Register, name: str, branch: RegisteredBranch) -> Register:
-    """Return the register with a branch. Raises AlreadyExistsError when the name is another branch's."""
+    """Return the register with a branch. Raises AlreadyExistsError when the name is another branch's.
+
+    Names in runs are not seen here: the caller has looked them up.
+    """
     known = register.branches.get(name)
     if known is not None:
         if known.id == branch.id:
@@ -74,18 +86,38 @@ def add_branch(register: Register, name: str, branch: RegisteredBranch) -> Regis
         raise AlreadyExistsError(
             f"branch {name} of database {register.name} already exists; choose another name"
         )
-    return msgspec.structs.replace(register, branches={**register.branches, name: branch})
+    return replace(register, branches={**register.branches, name: branch})
 
 
 def remove_branch(register: Register, name: str, branch_id: str) -> Register:
     """Return the register without the branch, unless the name is another branch's by now."""
     known = register.branches.get(name)
-    if known is None or known.id != branch_id:
+    if known is not None and known.id != branch_id:
         return register
-    rest = {other: branch for other, branch in register.branches.items() if other != name}
-    return msgspec.structs.replace(register, branches=rest)
+    if known is None and (name in register.branches or not register.branch_runs):
+        return register
+    return replace(register, branches=keyed.without(register.branches, register.branch_runs, name))
 
 
-def mark_deleted(register: Register) -> Register:
+def delete_branch(register: Register, name: str, branch: RegisteredBranch, *, at_ms: int) -> Register:
+    """Return the register with the branch deleted: its name is free, its id is kept for the collector."""
+    without = remove_branch(register, name, branch.id)
+    gone = replace(branch, deleted_at=at_ms)
+    return replace(without, branches={**without.branches, deleted_name(name, branch.id): gone})
+
+
+def deleted_name(name: str, branch_id: str) -> str:
+    """Return the name under which a deleted branch stays registered: one that no branch can have."""
+    return f"{name}{_DELETED}{branch_id}"
+
+
+def is_deleted_name(name: str) -> bool:
+    """Return whether `name` stands for a deleted branch."""
+    return _DELETED in name
+
+
+def mark_deleted(register: Register, *, at_ms: int) -> Register:
     """Return the register of a deleted database."""
-    return msgspec.structs.replace(register, state="deleted")
+    if register.state == "deleted":
+        return register
+    return replace(register, state="deleted", deleted_at=at_ms)

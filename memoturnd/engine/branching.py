@@ -34,7 +34,9 @@ from memoturnd.errors import (
     NotDurableError,
     RetryableError,
 )
+from memoturnd.replication.archive import BRANCHES, CHECKPOINTS, PINS, update_names
 from memoturnd.replication.restore import restore, round_entry
+from memoturnd.replication.revisions import resolve
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
 from memoturnd.seams.object_store import ObjectMissingError
 
@@ -116,17 +118,26 @@ class Branching:
     async def _fork(self, parent: Branch, name: str, at: str | None, ttl_s: int | None) -> BranchCreated:
         services, database = self._services, parent.ref.database
         source = await self._shipped(parent)
-        txid = source.head_txid if at is None else transitions.resolve(source, at)
-        head_at, checksum = await round_entry(services.store, source, txid)
+        txid = source.head_txid if at is None else await resolve(services.store, services.archive, source, at)
+        head_at, checksum = await round_entry(
+            services.store, await services.archive.reaching(source, txid), txid
+        )
         now_ms = services.clock.now_ms()
         expires_at = None if ttl_s is None else now_ms + 1000 * ttl_s
         register = await self._registers.ensure(database)
         branch_id = await self._branch_id(database, name)
-        entry = RegisteredBranch(branch_id, now_ms, parent.ref.name, txid, expires_at)
-        await register.update(lambda r: registers.add_branch(r, name, entry))
-        pinned = await parent.manifests.update(lambda m: transitions.pin(m, branch_id, Pin(name, txid)))
+        entry = RegisteredBranch(branch_id, now_ms, parent.ref.name, txid, expires_at, is_new=True)
+        await update_names(
+            services.archive, BRANCHES, register, lambda r: registers.add_branch(r, name, entry)
+        )
+        pinned = await update_names(
+            services.archive,
+            PINS,
+            parent.manifests,
+            lambda m: transitions.pin(m, branch_id, Pin(name, txid)),
+        )
         child = transitions.fork(
-            pinned,
+            await services.archive.reaching(pinned, txid),
             branch_id=branch_id,
             branch=name,
             txid=txid,
@@ -146,7 +157,7 @@ class Branching:
     async def _branch_id(self, database: Database, name: str) -> str:
         """Return the id for a new branch: that of a fork of this name that was cut off half way, else a new one."""
         register = await self._registers.get(database.uuid).load()
-        known = register.branches.get(name) if register is not None else None
+        known = await self._services.archive.find(BRANCHES, register, name) if register is not None else None
         if known is None:
             return self._services.randomness.hex(8)
         if await self._services.manifest_file(database.uuid, known.id).load() is not None:
@@ -215,10 +226,12 @@ class Branching:
         async with _Use(target) as owned:
             now_ms = self._services.clock.now_ms()
             made: list[Checkpoint] = []
+            before = await target.manifests.load()
+            flush = await self._services.archive.flush(CHECKPOINTS, before) if before is not None else None
 
             def mark(m: Manifest) -> Manifest:
                 made.append(Checkpoint(m.head_txid, now_ms))
-                return transitions.set_checkpoint(m, name, made[-1])
+                return transitions.set_checkpoint(m if flush is None else flush(m), name, made[-1])
 
             durable_txid = await owned.shipper.ship(then=mark)
             return NamedCheckpoint(name, made[-1].txid, now_ms, durable_txid)
@@ -228,18 +241,22 @@ class Branching:
         current = await self._manifest(await self.find(db_name, branch))
         if current is None:
             return []
-        rows = [
-            NamedCheckpoint(name, c.txid, c.created_at, current.head_txid)
-            for name, c in current.checkpoints.items()
-        ]
+        named = await self._services.archive.all(CHECKPOINTS, current)
+        rows = [NamedCheckpoint(name, c.txid, c.created_at, current.head_txid) for name, c in named.items()]
         return sorted(rows, key=lambda c: (c.txid, c.name))
 
     async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
         """Drop a checkpoint. Raises BranchNotFoundError when the branch has none of that name."""
         target = await self.find(db_name, branch)
-        if await self._manifest(target) is None:
+        current = await self._manifest(target)
+        if current is None or await self._services.archive.find(CHECKPOINTS, current, name) is None:
             raise BranchNotFoundError(f"branch {branch} has no checkpoint {name!r}")
-        await target.manifests.update(lambda m: transitions.delete_checkpoint(m, name))
+        await update_names(
+            self._services.archive,
+            CHECKPOINTS,
+            target.manifests,
+            lambda m: transitions.delete_checkpoint(m, name),
+        )
 
     async def _manifest(self, branch: Branch) -> Manifest | None:
         current = await branch.manifests.load(fresh=branch.owned is None)
@@ -261,7 +278,8 @@ class Branching:
             current = await self._manifest(target)
             if current is None:
                 raise ConflictError(f"{target.ref} has no history to rewind to")
-            return await self._rewind(target, owned, current, transitions.resolve(current, to))
+            txid = await resolve(self._services.store, self._services.archive, current, to)
+            return await self._rewind(target, owned, current, txid)
 
     async def undo_rewind(self, db_name: str, branch: str) -> Rewound:
         """Bring back the state from before the last rewind, as a new commit; doing it twice redoes the rewind.
@@ -290,7 +308,7 @@ class Branching:
         try:
             await restore(
                 services.store,
-                current,
+                await services.archive.reaching(current, txid),
                 txid,
                 past,
                 executor=services.executor,

@@ -15,6 +15,7 @@ from memoturnd.core import layout, register
 from memoturnd.core.register import Register
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError, CorruptionError
+from memoturnd.replication.archive import BRANCHES
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
 
 EXPORT_S = 1.0
@@ -91,14 +92,17 @@ class CatalogExport:
     async def _rebuild(self) -> int:
         restored = 0
         async for found in self._registers():
-            if found.state == "live" and MAIN in found.branches:
+            if found.state == "live":
                 restored += await self._restore_database(found)
         return restored + await self._rebuild_unwritten()
 
     async def _restore_database(self, found: Register) -> bool:
         """Enter a registered database and its branches where the catalog lacks them; True for a new database."""
         catalog = self._services.catalog
-        main_id = found.branches[MAIN].id
+        branches = await self._services.archive.all(BRANCHES, found)
+        if MAIN not in branches:
+            return False
+        main_id = branches[MAIN].id
         created = True
         try:
             await catalog.create_database(
@@ -112,8 +116,8 @@ class CatalogExport:
                 )
                 return False
             await catalog.mark_written(found.uuid)
-        for name, branch in found.branches.items():
-            if name == MAIN:
+        for name, branch in branches.items():
+            if name == MAIN or register.is_deleted_name(name):
                 continue
             row = BranchRow(
                 found.uuid,

@@ -121,7 +121,8 @@ class Databases:
             await branch.destroy()
         register = self._registers.get(database.uuid)
         if await register.load(fresh=True) is not None:
-            await register.update(mark_deleted)
+            now_ms = services.clock.now_ms()
+            await register.update(lambda r: mark_deleted(r, at_ms=now_ms))
             await self._delete_objects(database.uuid)
         self._registers.forget(database.uuid)
         await services.catalog.delete_database(database.uuid)

@@ -9,6 +9,7 @@ from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError
+from memoturnd.replication.archive import BRANCHES
 from memoturnd.replication.snapshot import make_snapshot
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import BranchRow
@@ -41,7 +42,8 @@ async def keep_as_branch(
     await services.store.put(layout.object_key(source.db, ref), data)
     known = await register.load(fresh=True)
     name = f"recovered-{epoch}"
-    if known is not None and name in known.branches and known.branches[name].id != branch_id:
+    taken = await services.archive.find(BRANCHES, known, name) if known is not None else None
+    if taken is not None and taken.id != branch_id:
         name = f"recovered-{epoch}-{branch_id[:8]}"
     await register.update(
         lambda r: registers.add_branch(

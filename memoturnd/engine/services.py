@@ -10,6 +10,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
+from memoturnd.replication.archive import Archive
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
 from memoturnd.replication.swap import SwapFile
@@ -28,6 +29,7 @@ class Services:
     """The node, as its branches see it."""
 
     store: ObjectStore
+    archive: Archive
     leases: Leases
     catalog: Catalog
     clock: Clock

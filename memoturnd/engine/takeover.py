@@ -329,6 +329,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         capture,
         branch.manifests,
         services.store,
+        services.archive,
         uuid=ref.database.uuid,
         branch_id=ref.branch_id,
         epoch=epoch,

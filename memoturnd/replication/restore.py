@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memoturnd.core import layout, segment
-from memoturnd.core.manifest import Manifest, ObjectRef, restore_plan, round_ref
+from memoturnd.core.manifest import Manifest, ObjectRef, restore_plan, round_ref, unrestorable
 from memoturnd.core.pages import PageHashes
 from memoturnd.core.segment import RoundEntry, Segment
 from memoturnd.disk import sync_folder
@@ -101,6 +101,8 @@ async def round_entry(store: ObjectStore, manifest: Manifest, txid: int) -> tupl
     for entry in _decoded(manifest.db, ref, blob).rounds:
         if entry.txid == txid:
             return entry.at_ms, f"{entry.checksum:016x}"
+    if ref.is_thinned:
+        raise unrestorable(manifest, txid)
     raise CorruptionError(f"{layout.object_key(manifest.db, ref)} does not hold txid {txid}")
 
 

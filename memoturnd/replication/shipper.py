@@ -14,7 +14,7 @@ from typing import NamedTuple
 import apsw
 
 from memoturnd.core import layout, manifest, register, segment, wal
-from memoturnd.core.manifest import Manifest, ObjectRef
+from memoturnd.core.manifest import Manifest, ObjectRef, Transition
 from memoturnd.core.segment import Kind
 from memoturnd.errors import (
     FencedError,
@@ -25,6 +25,7 @@ from memoturnd.errors import (
     StoreUnavailableError,
 )
 from memoturnd.metrics import Metrics
+from memoturnd.replication.archive import BRANCHES, Archive
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
 from memoturnd.replication.open_branch import OpenBranch
 from memoturnd.replication.snapshot import make_snapshot, object_ref
@@ -62,9 +63,6 @@ class _Prepared(NamedTuple):
     data: bytes
 
 
-Transition = Callable[[Manifest], Manifest]
-
-
 class Shipper:
     """The replication state of one branch that this node owns under `epoch`."""
 
@@ -74,6 +72,7 @@ class Shipper:
         capture: Capture,
         manifests: SwapFile[Manifest],
         store: ObjectStore,
+        archive: Archive,
         *,
         uuid: str,
         branch_id: str,
@@ -99,6 +98,7 @@ class Shipper:
         self._branch_id = branch_id
         self._source = source
         self._store = store
+        self._archive = archive
         self._limits = limits
         self._clock = clock
         self._executor = executor
@@ -333,7 +333,7 @@ class Shipper:
         await self._put(ref, data)
 
         def land(current: Manifest) -> Manifest:
-            grown = manifest.add_snapshot(current, ref, epoch=self.epoch)
+            grown = manifest.add_snapshot(current, (ref,), epoch=self.epoch)
             return then(grown) if then is not None else grown
 
         await self._swap(land)
@@ -408,7 +408,9 @@ class Shipper:
             known = register.decode((await self._store.get(key)).data)
         except ObjectMissingError:
             known = None
-        if known is None or self._branch_id in {branch.id for branch in known.branches.values()}:
+        if known is None or self._branch_id in {
+            branch.id for branch in (await self._archive.all(BRANCHES, known)).values()
+        }:
             return StoreUnavailableError(
                 f"the object store has lost {self.manifests.key}: bring it back, or check MEMOTURN_OBJECT_STORE"
             )

@@ -61,7 +61,7 @@ def chain(*steps):
     made = owned()
     for step in steps:
         if isinstance(step, int):
-            made = manifest.add_snapshot(made, snapshot(step), epoch=EPOCH)
+            made = manifest.add_snapshot(made, (snapshot(step),), epoch=EPOCH)
         else:
             made = manifest.append_segments(made, (ref(*step),), epoch=EPOCH)
     return manifest.decode(manifest.encode(made))
@@ -114,7 +114,7 @@ def test_deeply_nested_manifest_is_corrupt():
 
 def test_manifest_of_a_newer_format_says_so():
     with pytest.raises(CorruptionError, match="use a newer one"):
-        manifest.decode(manifest.encode(new(format=2)))
+        manifest.decode(manifest.encode(new(format=manifest.FORMAT_VERSION + 1)))
 
 
 def test_unknown_fields_are_ignored():

@@ -1,0 +1,98 @@
+"""Maps that outgrow a manifest: the latest changes in it, the rest in immutable runs that it names.
+
+A map of names (checkpoints, pins, the branches of a database) is its `recent` dict over a few `runs`, newest
+first. A value of None in either says that the name is gone. When the dict is full it becomes a run, joined
+with those runs that are not much larger, so that n names make about log4(n) runs and each is written again
+only so often. Finding that a run is still exactly the one that was joined decides whether a swap may land.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+V = TypeVar("V")
+RECENT_LIMIT = 64
+"""Changes that a manifest holds itself before they become a run."""
+_RATIO = 4
+
+
+class RunRef(msgspec.Struct, frozen=True):
+    """One immutable run: `count` entries. `branch` is the id of the branch whose folder holds it, empty for the database's."""
+
+    branch: str
+    count: int
+    hash: str
+    size_bytes: int
+
+    @property
+    def key_name(self) -> str:
+        """Return the run's file name: its size and content hash."""
+        return f"{self.count:08d}-{self.hash}"
+
+
+class Flush(NamedTuple):
+    """What becomes one new run: the whole of `recent`, over the newest `joined` runs."""
+
+    recent: Mapping[str, object]
+    joined: tuple[RunRef, ...]
+    is_whole: bool
+    """Whether no run is left below, so that entries that are gone need not be kept."""
+
+
+def flush_due(recent: Mapping[str, object], limit: int = RECENT_LIMIT) -> bool:
+    """Return whether the dict is so full that it should become a run."""
+    return len(recent) >= limit
+
+
+def plan_flush(recent: Mapping[str, object], runs: tuple[RunRef, ...]) -> Flush:
+    """Return what to join with `recent`: each run up to four times as large as what is joined before it."""
+    count, joined = len(recent), 0
+    for run in runs:
+        if run.count > _RATIO * count:
+            break
+        count += run.count
+        joined += 1
+    return Flush(recent, runs[:joined], joined == len(runs))
+
+
+def join(
+    flush: Flush, runs: list[Mapping[str, V | None]], recent: Mapping[str, V | None]
+) -> dict[str, V | None]:
+    """Return the entries of the new run, sorted by name: newer ones win, `runs` being newest first."""
+    merged: dict[str, V | None] = {}
+    for entries in (*reversed(runs), recent):
+        merged.update(entries)
+    return {name: merged[name] for name in sorted(merged) if merged[name] is not None or not flush.is_whole}
+
+
+def flushed(
+    recent: Mapping[str, V | None], runs: tuple[RunRef, ...], flush: Flush, new: RunRef | None
+) -> tuple[dict[str, V | None], tuple[RunRef, ...]] | None:
+    """Return (recent, runs) with `flush` replaced by run `new` (None: it was empty); None where its runs moved.
+
+    Names that changed since the flush began stay in `recent`.
+    """
+    if runs[: len(flush.joined)] != flush.joined:
+        return None
+    rest = {
+        name: value
+        for name, value in recent.items()
+        if name not in flush.recent or flush.recent[name] != value
+    }
+    kept = runs[len(flush.joined) :]
+    return rest, ((new, *kept) if new is not None else kept)
+
+
+def without(recent: Mapping[str, V | None], runs: tuple[RunRef, ...], name: str) -> dict[str, V | None]:
+    """Return `recent` with `name` gone, remembered as gone where a run may have it."""
+    rest = {other: value for other, value in recent.items() if other != name}
+    return {**rest, name: None} if runs else rest
+
+
+def live(layers: list[Mapping[str, V | None]]) -> dict[str, V]:
+    """Return every name that is there, `layers` being newest first."""
+    merged: dict[str, V | None] = {}
+    for layer in reversed(layers):
+        merged.update(layer)
+    return {name: value for name, value in merged.items() if value is not None}

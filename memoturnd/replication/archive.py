@@ -1,0 +1,248 @@
+"""What manifests leave to immutable objects: history pages, and runs of checkpoints, pins and branches.
+
+Pages and runs are read through one bounded cache: they never change, so what was read once stays right. A
+page or run is written before the swap that names it; one whose swap did not land is garbage.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+import msgspec
+
+from memoturnd.core import keyed, layout, manifest
+from memoturnd.core.keyed import RunRef
+from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, ObjectRef, PageRef, Pin, replace
+from memoturnd.core.register import Register, RegisteredBranch
+from memoturnd.errors import CorruptionError
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+
+D = TypeVar("D", Manifest, Register)
+T = TypeVar("T")
+V = TypeVar("V", Checkpoint, Pin, RegisteredBranch)
+CACHE_BYTES = 16 * 1024 * 1024
+"""Encoded bytes of pages and runs that a node keeps decoded; decoded they take a few times as much."""
+
+
+class Run(msgspec.Struct, Generic[V], frozen=True):
+    """The content of a run: names with what they stand for, null for one that is gone."""
+
+    entries: dict[str, V | None]
+    format: int = manifest.FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMap(Generic[D, V]):
+    """A map of names that document D keeps: where it is in D, and how its runs are called and decoded."""
+
+    kind: str
+    run_type: type[Run[V]]
+    parts: Callable[[D], tuple[dict[str, V | None], tuple[RunRef, ...]]]
+    with_parts: Callable[[D, dict[str, V | None], tuple[RunRef, ...]], D]
+    home: Callable[[D], tuple[str, str]]
+    """Uuid of the database and id of the branch in whose folder runs lie; no id for the database's own."""
+
+
+CHECKPOINTS: NamedMap[Manifest, Checkpoint] = NamedMap(
+    "checkpoints",
+    Run[Checkpoint],
+    lambda m: (m.checkpoints, m.checkpoint_runs),
+    lambda m, recent, runs: replace(m, checkpoints=recent, checkpoint_runs=runs),
+    lambda m: (m.db, m.branch_id),
+)
+PINS: NamedMap[Manifest, Pin] = NamedMap(
+    "pins",
+    Run[Pin],
+    lambda m: (m.pins, m.pin_runs),
+    lambda m, recent, runs: replace(m, pins=recent, pin_runs=runs),
+    lambda m: (m.db, m.branch_id),
+)
+BRANCHES: NamedMap[Register, RegisteredBranch] = NamedMap(
+    "branches",
+    Run[RegisteredBranch],
+    lambda r: (r.branches, r.branch_runs),
+    lambda r, recent, runs: replace(r, branches=recent, branch_runs=runs),
+    lambda r: (r.uuid, ""),
+)
+
+
+class Archive:
+    """Reads and writes pages and runs of any database."""
+
+    def __init__(self, store: ObjectStore, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._store = store
+        self._cache: OrderedDict[str, tuple[object, int]] = OrderedDict()
+        self._room_bytes = cache_bytes
+
+    # ---- history
+
+    async def page(self, uuid: str, ref: PageRef) -> HistoryPage:
+        """Return a history page. Raises CorruptionError, StoreUnavailableError."""
+        return await self._read(layout.page_key(uuid, ref), ref.hash, HistoryPage)
+
+    async def reaching(self, current: Manifest, txid: int) -> Manifest:
+        """Return the manifest with as many pages brought in as the state at `txid` needs.
+
+        Raises CorruptionError, StoreUnavailableError. Whether the state can be restored is not decided here.
+        """
+        while current.pages and not _holds_base(current, txid):
+            current = await self._with_last_page(current)
+        return current
+
+    async def whole(self, current: Manifest) -> Manifest:
+        """Return the manifest with the entries of all pages in it. Raises CorruptionError, StoreUnavailableError."""
+        while current.pages:
+            current = await self._with_last_page(current)
+        return current
+
+    async def _with_last_page(self, current: Manifest) -> Manifest:
+        page = await self.page(current.db, current.pages[-1])
+        return replace(
+            current,
+            pages=current.pages[:-1],
+            snapshots=page.snapshots + current.snapshots,
+            segments=page.segments + current.segments,
+        )
+
+    async def write_page(
+        self, uuid: str, branch_id: str, snapshots: tuple[ObjectRef, ...], segments: tuple[ObjectRef, ...]
+    ) -> PageRef:
+        """Write a history page and return its entry. Raises StoreUnavailableError."""
+        page = HistoryPage(snapshots, segments)
+        data = msgspec.json.encode(page)
+        refs = (*snapshots, *segments)
+        ref = PageRef(
+            branch=branch_id,
+            min=min(r.min for r in refs),
+            max=max(r.end for r in refs),
+            hash=_hash(data),
+            size_bytes=len(data),
+            entries=len(refs),
+            first_at=min(r.first_at for r in refs),
+            last_at=max(r.last_at for r in refs),
+        )
+        await self._write(layout.page_key(uuid, ref), data, page)
+        return ref
+
+    # ---- names
+
+    async def find(self, names: NamedMap[D, V], document: D, name: str) -> V | None:
+        """Return what `name` stands for, None where nothing. Raises CorruptionError, StoreUnavailableError."""
+        recent, runs = names.parts(document)
+        if name in recent:
+            return recent[name]
+        for ref in runs:
+            entries = await self._run(names, document, ref)
+            if name in entries:
+                return entries[name]
+        return None
+
+    async def all(self, names: NamedMap[D, V], document: D) -> dict[str, V]:
+        """Return every name and what it stands for. Raises CorruptionError, StoreUnavailableError."""
+        recent, runs = names.parts(document)
+        layers: list[Mapping[str, V | None]] = [recent]
+        for ref in runs:
+            layers.append(await self._run(names, document, ref))
+        return keyed.live(layers)
+
+    async def flush(self, names: NamedMap[D, V], document: D) -> Callable[[D], D] | None:
+        """Write the document's own entries as a run where they have grown many, and return the change that names it.
+
+        The change leaves a document alone whose runs have moved since. None where nothing is due.
+        """
+        recent, runs = names.parts(document)
+        if not keyed.flush_due(recent):
+            return None
+        flush = keyed.plan_flush(recent, runs)
+        older: list[Mapping[str, V | None]] = []
+        for ref in flush.joined:
+            older.append(await self._run(names, document, ref))
+        new = await self._write_run(names, document, keyed.join(flush, older, recent))
+
+        def change(current: D) -> D:
+            parts = keyed.flushed(*names.parts(current), flush, new)
+            return current if parts is None else names.with_parts(current, *parts)
+
+        return change
+
+    async def _write_run(
+        self, names: NamedMap[D, V], document: D, entries: dict[str, V | None]
+    ) -> RunRef | None:
+        if not entries:
+            return None
+        run = names.run_type(entries)
+        data = msgspec.json.encode(run)
+        uuid, branch_id = names.home(document)
+        ref = RunRef(branch_id, len(entries), _hash(data), len(data))
+        await self._write(layout.run_key(uuid, ref, names.kind), data, run)
+        return ref
+
+    async def _run(self, names: NamedMap[D, V], document: D, ref: RunRef) -> Mapping[str, V | None]:
+        uuid, _ = names.home(document)
+        run = await self._read(layout.run_key(uuid, ref, names.kind), ref.hash, names.run_type)
+        return run.entries
+
+    # ---- objects
+
+    async def _write(self, key: str, data: bytes, decoded: object) -> None:
+        await self._store.put(key, data)
+        self._keep(key, decoded, len(data))
+
+    async def _read(self, key: str, name_hash: str, kind: type[T]) -> T:
+        known = self._cache.get(key)
+        if known is not None:
+            self._cache.move_to_end(key)
+            return cast("T", known[0])
+        try:
+            data = (await self._store.get(key)).data
+        except ObjectMissingError as error:
+            raise CorruptionError(
+                f"object {key} is named by a manifest, but the store has lost it"
+            ) from error
+        if _hash(data) != name_hash:
+            raise CorruptionError(f"object {key} is damaged: its bytes do not match its name")
+        try:
+            decoded = msgspec.json.decode(data, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise CorruptionError(f"object {key} cannot be read: {error}") from error
+        self._keep(key, decoded, len(data))
+        return decoded
+
+    def _keep(self, key: str, decoded: object, size_bytes: int) -> None:
+        if key not in self._cache:
+            self._cache[key] = decoded, size_bytes
+            self._room_bytes -= size_bytes
+        while self._room_bytes < 0:
+            _, (_, freed_bytes) = self._cache.popitem(last=False)
+            self._room_bytes += freed_bytes
+
+
+async def update_names(
+    archive: Archive, names: NamedMap[D, V], file: SwapFile[D], transition: Callable[[D], D]
+) -> D:
+    """Apply `transition`, which changes `names`, and keep the document small; return what then stands.
+
+    The run is written before the swap that adds the name which fills it up, so most changes cost one swap
+    and one in RECENT_LIMIT one more object. Raises what SwapFile.update raises.
+    """
+    current = await file.load()
+    flush = await archive.flush(names, current) if current is not None else None
+
+    def change(document: D) -> D:
+        return transition(document if flush is None else flush(document))
+
+    return await file.update(change)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).digest()[:16].hex()
+
+
+def _holds_base(current: Manifest, txid: int) -> bool:
+    """Return whether the entries in the manifest itself reach down to a base of the state at `txid`."""
+    return any(ref.end <= txid for ref in current.snapshots) or any(
+        ref.is_base and ref.min <= txid for ref in current.segments[:1]
+    )
