@@ -7,9 +7,11 @@ only so often. Finding that a run is still exactly the one that was joined decid
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
+
+from memoturnd.core.bounds import Count, Id
 
 V = TypeVar("V")
 RECENT_LIMIT = 64
@@ -20,10 +22,10 @@ _RATIO = 4
 class RunRef(msgspec.Struct, frozen=True):
     """One immutable run: `count` entries. `branch` is the id of the branch whose folder holds it, empty for the database's."""
 
-    branch: str
-    count: int
-    hash: str
-    size_bytes: int
+    branch: Id | Literal[""]
+    count: Count
+    hash: Id
+    size_bytes: Count
 
     @property
     def key_name(self) -> str:
@@ -35,9 +37,14 @@ class Flush(NamedTuple):
     """What becomes one new run: the whole of `recent`, over the newest `joined` runs."""
 
     recent: Mapping[str, object]
+    runs: tuple[RunRef, ...]
+    """All runs as they stood when the flush was planned."""
     joined: tuple[RunRef, ...]
-    is_whole: bool
-    """Whether no run is left below, so that entries that are gone need not be kept."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no run is left below, so that entries that are gone need not be kept."""
+        return self.joined == self.runs
 
 
 def flush_due(recent: Mapping[str, object], limit: int = RECENT_LIMIT) -> bool:
@@ -53,7 +60,7 @@ def plan_flush(recent: Mapping[str, object], runs: tuple[RunRef, ...]) -> Flush:
             break
         count += run.count
         joined += 1
-    return Flush(recent, runs[:joined], joined == len(runs))
+    return Flush(recent, runs, runs[:joined])
 
 
 def join(
@@ -71,15 +78,13 @@ def flushed(
 ) -> tuple[dict[str, V | None], tuple[RunRef, ...]] | None:
     """Return (recent, runs) with `flush` replaced by run `new` (None: it was empty); None where its runs moved.
 
-    Names that changed since the flush began stay in `recent`.
+    Names that changed since the flush began stay in `recent`; one that was dropped since is remembered as gone.
     """
-    if runs[: len(flush.joined)] != flush.joined:
+    if runs != flush.runs:
         return None
-    rest = {
-        name: value
-        for name, value in recent.items()
-        if name not in flush.recent or flush.recent[name] != value
-    }
+    gone: dict[str, V | None] = {name: None for name in flush.recent if name not in recent}
+    changed = {n: value for n, value in recent.items() if n not in flush.recent or flush.recent[n] != value}
+    rest = gone | changed
     kept = runs[len(flush.joined) :]
     return rest, ((new, *kept) if new is not None else kept)
 

@@ -39,8 +39,8 @@ def page_key(uuid: str, ref: PageRef) -> str:
 
 def run_key(uuid: str, ref: RunRef, kind: str) -> str:
     """Return the key of a run of names: a branch's checkpoints or pins, or the branches of the database."""
-    folder = f"branches/{ref.branch}/" if ref.branch else ""
-    return f"{ROOT}/{uuid}/{folder}{kind}/{ref.key_name}"
+    folder = f"branches/{ref.branch}/{kind}" if ref.branch else "register"
+    return f"{ROOT}/{uuid}/{folder}/{ref.key_name}"
 
 
 def catalog_changes_prefix() -> str:

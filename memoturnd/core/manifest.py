@@ -56,10 +56,10 @@ class ObjectRef(msgspec.Struct, frozen=True, omit_defaults=True):
     after: str
     upto: Count = 0
     """In a fork: the last txid of the object that belongs to it, where that is not `max`."""
-    rounds: int = 0
+    rounds: Count = 0
     """Rounds in it; 0 stands for one per txid from `min` to `max`."""
-    first_page: int = 0
-    last_page: int = 0
+    first_page: Count = 0
+    last_page: Count = 0
     """Of a part of a snapshot: the pages that it may hold. 0 for one that holds the whole file."""
 
     @property
@@ -89,14 +89,14 @@ class PageRef(msgspec.Struct, frozen=True):
     `branch` is the id of the branch whose folder holds the page, `hash` its name hash.
     """
 
-    branch: str
-    min: int
-    max: int
-    hash: str
-    size_bytes: int
-    entries: int
-    first_at: int
-    last_at: int
+    branch: Id
+    min: Count
+    max: Count
+    hash: Id
+    size_bytes: Count
+    entries: Count
+    first_at: Count
+    last_at: Count
 
     @property
     def key_name(self) -> str:
@@ -169,7 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     pins: dict[str, Pin | None] = {}
     pin_runs: tuple[RunRef, ...] = ()
     rewinds: tuple[Rewind, ...] = ()
-    deleted_at: int | None = None
+    deleted_at: Count | None = None
 
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
@@ -200,6 +200,8 @@ def decode(data: bytes) -> Manifest:
             f"the branch manifest has format {manifest.format}; this version of Memoturn reads up to "
             f"{FORMAT_VERSION}: use a newer one"
         )
+    if manifest.format < FORMAT_VERSION:  # what is written next is of this version
+        manifest = replace(manifest, format=FORMAT_VERSION)
     broken = manifest.page_size not in PAGE_SIZES or not all(map(_is_whole, manifest.objects))
     broken = broken or any(a.end > b.end for a, b in pairwise(manifest.snapshots))
     broken = broken or any(a.max >= b.min for a, b in pairwise(manifest.pages))

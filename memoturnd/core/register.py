@@ -71,6 +71,8 @@ def decode(data: bytes) -> Register:
             names.branch(name.partition(_DELETED)[0])
     except InvalidRequestError as error:
         raise CorruptionError(f"database.json holds a name that no node gives: {error}") from error
+    if register.format < FORMAT_VERSION:  # what is written next is of this version
+        return replace(register, format=FORMAT_VERSION)
     return register
 
 

@@ -144,8 +144,7 @@ class Archive:
         """Return every name and what it stands for. Raises CorruptionError, StoreUnavailableError."""
         recent, runs = names.parts(document)
         layers: list[Mapping[str, V | None]] = [recent]
-        for ref in runs:
-            layers.append(await self._run(names, document, ref))
+        layers += await self._runs(names, document, runs)
         return keyed.live(layers)
 
     async def flush(self, names: NamedMap[D, V], document: D) -> Callable[[D], D] | None:
@@ -157,9 +156,7 @@ class Archive:
         if not keyed.flush_due(recent):
             return None
         flush = keyed.plan_flush(recent, runs)
-        older: list[Mapping[str, V | None]] = []
-        for ref in flush.joined:
-            older.append(await self._run(names, document, ref))
+        older = await self._runs(names, document, flush.joined)
         new = await self._write_run(names, document, keyed.join(flush, older, recent))
 
         def change(current: D) -> D:
@@ -179,6 +176,11 @@ class Archive:
         ref = RunRef(branch_id, len(entries), _hash(data), len(data))
         await self._write(layout.run_key(uuid, ref, names.kind), data, run)
         return ref
+
+    async def _runs(
+        self, names: NamedMap[D, V], document: D, refs: tuple[RunRef, ...]
+    ) -> list[Mapping[str, V | None]]:
+        return [await self._run(names, document, ref) for ref in refs]
 
     async def _run(self, names: NamedMap[D, V], document: D, ref: RunRef) -> Mapping[str, V | None]:
         uuid, _ = names.home(document)

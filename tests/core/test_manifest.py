@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoturnd.core import layout, manifest
+from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import (
     CEILING_STEP,
     Checkpoint,
@@ -17,7 +18,6 @@ from memoturnd.core.manifest import (
     replace,
 )
 from memoturnd.errors import (
-    BranchNotFoundError,
     ConflictError,
     CorruptionError,
     FencedError,
@@ -154,7 +154,7 @@ TRANSITIONS = {
     "raise_ceiling": lambda m, epoch: manifest.raise_ceiling(m, epoch=epoch, txid=9),
     "release": lambda m, epoch: manifest.release(m, epoch=epoch, start_txid=0),
     "append_segments": lambda m, epoch: manifest.append_segments(m, (ref(0, 1, 1),), epoch=epoch),
-    "add_snapshot": lambda m, epoch: manifest.add_snapshot(m, snapshot(1), epoch=epoch),
+    "add_snapshot": lambda m, epoch: manifest.add_snapshot(m, (snapshot(1),), epoch=epoch),
     "record_rewind": lambda m, epoch: manifest.record_rewind(m, Rewind(1, 1, 1, 1), epoch=epoch),
 }
 
@@ -292,11 +292,31 @@ def test_txid_that_no_object_holds_cannot_be_restored(txid):
         manifest.restore_plan(chain((0, 1, 4), (4, 70000, 70001)), txid)
 
 
-def test_chain_without_a_base_is_corrupt():
+def test_txid_whose_base_is_past_retention_cannot_be_restored():
     made = replace(owned(), segments=(ref(3, 4, 5),), head_txid=5)
 
-    with pytest.raises(CorruptionError, match="no base"):
+    with pytest.raises(ConflictError, match="past retention"):
         manifest.restore_plan(made, 4)
+
+
+def parts(txid, *, of=3, upto=30):
+    """Return a snapshot in parts of ten pages."""
+    whole = snapshot(txid)
+    return tuple(
+        replace(whole, hash=f"{n}".rjust(32, "0"), first_page=10 * n + 1, last_page=min(10 * n + 10, upto))
+        for n in range(of)
+    )
+
+
+def test_base_is_every_part_of_the_newest_snapshot():
+    made = manifest.add_snapshot(chain((0, 1, 4), 3, (4, 5, 9)), parts(4), epoch=EPOCH)
+
+    assert [(r.max, r.first_page) for r in made.snapshots] == [(3, 0), (4, 1), (4, 11), (4, 21)]
+    assert manifest.restore_plan(made, 7) == (*parts(4), made.segments[1])
+    assert manifest.restore_plan(made, 4) == parts(4)
+    assert manifest.bytes_since_base(made) == (1, 1000, 3000)
+    assert manifest.add_snapshot(made, parts(4), epoch=EPOCH) is made
+    assert manifest.decode(manifest.encode(made)) == made
 
 
 def test_gap_in_the_chain_is_corrupt():
@@ -323,7 +343,7 @@ def test_any_history_restores_every_txid_that_was_shipped_and_no_other(steps, da
             shipped |= set(range(low, low + count))
         elif shipped:
             at = head + count if kind == "lost" else sorted(shipped)[-min(count, len(shipped))]
-            made = manifest.add_snapshot(made, snapshot(at), epoch=EPOCH)
+            made = manifest.add_snapshot(made, (snapshot(at),), epoch=EPOCH)
             shipped.add(at)
     made = manifest.decode(manifest.encode(made))
 
@@ -350,19 +370,7 @@ def check_plan(plan, txid):
     assert plan[-1].min <= txid <= plan[-1].end
 
 
-# ---- revisions
-
-
-def test_revision_is_a_txid_or_a_checkpoint():
-    made = manifest.set_checkpoint(chain((0, 1, 4), (4, 9, 9)), "good", Checkpoint(2, 1))
-
-    assert manifest.resolve(made, "9") == 9
-    assert manifest.resolve(made, "good") == 2
-    with pytest.raises(BranchNotFoundError, match="no checkpoint 'bad'"):
-        manifest.resolve(made, "bad")
-    for lost in ("5", "0", "9" * 5000):
-        with pytest.raises(ConflictError):
-            manifest.resolve(made, lost)
+# ---- names
 
 
 def test_checkpoints_are_set_moved_and_deleted():
@@ -372,10 +380,8 @@ def test_checkpoints_are_set_moved_and_deleted():
 
     assert moved.checkpoints == {"good": Checkpoint(3, 2)}
     assert manifest.delete_checkpoint(moved, "good").checkpoints == {}
-    with pytest.raises(BranchNotFoundError):
-        manifest.delete_checkpoint(moved, "other")
-    with pytest.raises(ConflictError):
-        manifest.set_checkpoint(made, "never", Checkpoint(5, 1))
+    in_runs = replace(made, checkpoint_runs=(RunRef("b1", 3, "ab", 9),))
+    assert manifest.delete_checkpoint(in_runs, "other").checkpoints == {**made.checkpoints, "other": None}
 
 
 def test_rewinds_are_bounded_and_the_newest_kept():
@@ -462,8 +468,19 @@ def test_pins_come_and_go_by_the_forks_id():
     assert made.pins == {"f1": Pin("fork", 3)}
     assert manifest.unpin(made, "f1").pins == {}
     assert manifest.unpin(made, "other") == made
-    with pytest.raises(ConflictError):
-        manifest.pin(made, "f2", Pin("fork", 5))
+
+
+def test_deleted_branch_fences_its_owner_and_takes_no_fork():
+    made = manifest.delete(chain((0, 1, 4)), at_ms=9)
+
+    assert manifest.delete(made, at_ms=10) is made
+    for change in (
+        lambda: manifest.append_segments(made, (ref(4, 5, 5),), epoch=EPOCH),
+        lambda: manifest.own(made, epoch=EPOCH + 1, owner="somebody", start_txid=4),
+        lambda: manifest.pin(made, "f1", Pin("fork", 3)),
+    ):
+        with pytest.raises(FencedError, match="deleted"):
+            change()
 
 
 def test_round_is_found_in_the_object_that_holds_it():

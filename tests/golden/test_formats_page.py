@@ -10,12 +10,23 @@ import pytest
 
 from memoturnd.core import layout, manifest, segment
 from memoturnd.core.canonical import canonical_json, memory_id, memory_id_with_summary
-from memoturnd.core.manifest import Checkpoint, Manifest, ObjectRef, Parent, Pin, Rewind
+from memoturnd.core.keyed import RunRef
+from memoturnd.core.manifest import (
+    Checkpoint,
+    HistoryPage,
+    Manifest,
+    ObjectRef,
+    PageRef,
+    Parent,
+    Pin,
+    Rewind,
+)
 from memoturnd.core.pages import lock_page
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.wal import WalPosition
 from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import BranchFiles, Clean, Owner
+from memoturnd.replication.archive import Run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 
@@ -104,6 +115,8 @@ def fields_of(heading, index=0):
     [
         ("Branch manifest", 0, Manifest),
         ("Branch manifest", 1, ObjectRef),
+        ("History pages", 0, HistoryPage),
+        ("Runs of names", 0, Run),
         ("database.json", 0, Register),
         ("Catalog changes", 0, Change),
         ("Files beside a branch", 0, Owner),
@@ -122,6 +135,8 @@ def test_field_tables_name_exactly_the_fields(heading, index, kind):
         ("rewinds", Rewind),
         ("parent", Parent),
         ("branches", RegisteredBranch),
+        ("pages", PageRef),
+        ("checkpoint_runs", RunRef),
     ],
 )
 def test_fields_inside_fields_are_named(field, kind):
@@ -133,7 +148,7 @@ def test_fields_inside_fields_are_named(field, kind):
 
 
 def test_versions_and_bounds_are_the_ones_in_use():
-    assert (segment.FORMAT_VERSION, manifest.FORMAT_VERSION) == (1, 1)
+    assert (segment.FORMAT_VERSION, manifest.FORMAT_VERSION) == (1, 2)
     assert f"the last {manifest.REWINDS_KEPT}" in PAGE
     assert f"blocks of {segment.PAGES_PER_BLOCK}" in PAGE
     assert lock_page(4096) == 0x40000000 // 4096 + 1
@@ -154,7 +169,17 @@ def test_object_keys_are_the_ones_in_use():
     assert filled(templates[1], part) == layout.manifest_key("u", part.branch)
     assert filled(templates[2], part) == layout.object_key("u", part)
     assert filled(templates[3], whole) == layout.object_key("u", whole)
-    assert templates[4].startswith(layout.catalog_changes_prefix())
+    page = golden.full_manifest_2(part, whole).pages[0]
+    run = golden.full_manifest_2(part, whole).checkpoint_runs[0]
+    key = templates[4].replace("{txid range}-{hash}", page.key_name)
+    assert key.format(**{"uuid": "u", "branch id": page.branch}) == layout.page_key("u", page)
+    for template, kind in zip(templates[5:7], ("checkpoints", "pins"), strict=True):
+        key = template.replace("{count}-{hash}", run.key_name)
+        assert key.format(**{"uuid": "u", "branch id": run.branch}) == layout.run_key("u", run, kind)
+    run = golden.full_register_2().branch_runs[0]
+    key = templates[7].replace("{count}-{hash}", run.key_name)
+    assert key.format(uuid="u") == layout.run_key("u", run, "branches")
+    assert templates[8].startswith(layout.catalog_changes_prefix())
 
 
 def test_marks_lie_where_the_page_says(tmp_path):

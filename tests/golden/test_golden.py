@@ -7,12 +7,15 @@ import msgspec
 import pytest
 
 from memoturnd.core import manifest, register, segment
+from memoturnd.core.manifest import Checkpoint, HistoryPage
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import BranchFiles, Clean, Owner
+from memoturnd.replication.archive import Run
 from memoturnd.replication.restore import assemble
 
 V1 = Path(__file__).parent / "v1"
+V2 = Path(__file__).parent / "v2"
 OBJECTS = ("segment", "snapshot")
 
 
@@ -75,16 +78,29 @@ def test_catalog_changes_of_version_1_are_read():
     assert changes == [Change("created", "app--user", golden.UUID, golden.BRANCH, golden.AT_MS)]
 
 
-@pytest.mark.parametrize("name", ["database.json", "owner", "clean", "changes.json"])
+def test_documents_of_version_2_are_read():
+    refs = [stored_refs()[name] for name in OBJECTS]
+
+    assert manifest.decode((V2 / "manifest.json").read_bytes()) == golden.full_manifest_2(*refs)
+    assert register.decode((V2 / "database.json").read_bytes()) == golden.full_register_2()
+    page = msgspec.json.decode((V2 / "page.json").read_bytes(), type=HistoryPage)
+    assert page == golden.full_page(*refs)
+    run = msgspec.json.decode((V2 / "run.json").read_bytes(), type=Run[Checkpoint])
+    assert run == golden.full_run()
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "database.json", "page.json", "run.json", "owner", "clean", "changes.json"]
+)
 def test_documents_are_still_written_the_same(name):
-    assert golden.encoded()[0][name] == (V1 / name).read_bytes()
+    assert golden.encoded()[0][name] == (V2 / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_are_still_written_the_same_but_for_the_compressor(name):
     """The compressed blocks may change with the version of zstd; everything that they hold may not."""
-    old, new = (V1 / name).read_bytes(), golden.encoded()[0][name]
-    if golden.zstd_version() == (V1 / "zstd-version").read_text():
+    old, new = (V2 / name).read_bytes(), golden.encoded()[0][name]
+    if golden.zstd_version() == (V2 / "zstd-version").read_text():
         assert new == old
         return
     before, after = segment.decode(old), segment.decode(new)
@@ -95,16 +111,10 @@ def test_objects_are_still_written_the_same_but_for_the_compressor(name):
     assert old[:tables] == new[:tables]
 
 
-def test_manifest_is_still_written_the_same():
-    stored = stored_refs()
-    again = golden.full_manifest(stored["segment"], stored["snapshot"])
-
-    assert manifest.encode(again) == (V1 / "manifest.json").read_bytes()
-
-
 def test_golden_files_are_small():
-    assert sum(path.stat().st_size for path in V1.iterdir()) < 16_000
-    assert {path.name for path in V1.iterdir()} == {*golden.encoded()[0], "zstd-version"}
+    for folder in (V1, V2):
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 16_000
+    assert {path.name for path in V2.iterdir()} == {*golden.encoded()[0], "zstd-version"}
 
 
 def test_page_hashes_of_the_golden_state_add_up():

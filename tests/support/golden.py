@@ -10,16 +10,18 @@ import msgspec
 import zstandard
 
 from memoturnd.core import manifest, register, segment
-from memoturnd.core.manifest import Checkpoint, Manifest, Parent, Pin, Rewind
+from memoturnd.core.keyed import RunRef
+from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, PageRef, Parent, Pin, Rewind
 from memoturnd.core.pages import PageHashes, page_hash
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.segment import Kind, Round
 from memoturnd.core.wal import WalPosition
 from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import Clean, Owner
+from memoturnd.replication.archive import Run
 from memoturnd.replication.snapshot import object_ref
 
-FOLDER = Path(__file__).parent.parent / "golden" / f"v{segment.FORMAT_VERSION}"
+FOLDER = Path(__file__).parent.parent / "golden" / f"v{manifest.FORMAT_VERSION}"
 PAGE_SIZE = 512
 UUID = "00112233445566778899aabbccddeeff"
 BRANCH = "b1b2b3b4b5b6b7b8"
@@ -92,8 +94,10 @@ def encoded():
     return {
         "segment": first,
         "snapshot": snap,
-        "manifest.json": manifest.encode(full_manifest(*refs)),
-        "database.json": register.encode(full_register()),
+        "manifest.json": manifest.encode(full_manifest_2(*refs)),
+        "database.json": register.encode(full_register_2()),
+        "page.json": msgspec.json.encode(full_page(*refs)),
+        "run.json": msgspec.json.encode(full_run()),
         "owner": msgspec.json.encode(owner),
         "clean": msgspec.json.encode(clean) + b"\n" + hashes.to_bytes(),
         "changes.json": msgspec.json.encode([Change("created", "app--user", UUID, BRANCH, AT_MS)]),
@@ -101,7 +105,7 @@ def encoded():
 
 
 def full_manifest(segment_ref, snapshot_ref):
-    """Return a manifest with every field set."""
+    """Return a manifest with every field of version 1 set."""
     return Manifest(
         db=UUID,
         branch_id=BRANCH,
@@ -125,8 +129,45 @@ def full_manifest(segment_ref, snapshot_ref):
     )
 
 
+def full_page(segment_ref, snapshot_ref):
+    """Return a history page: a thinned segment, and one of two parts of a snapshot."""
+    thinned = manifest.replace(segment_ref, rounds=3, upto=13)
+    part = manifest.replace(snapshot_ref, first_page=1, last_page=4)
+    return HistoryPage((part,), (thinned,))
+
+
+def full_run():
+    """Return a run of checkpoints, one of them gone."""
+    return Run[Checkpoint]({"gone": None, "good": Checkpoint(12, AT_MS + 10)})
+
+
+def full_manifest_2(segment_ref, snapshot_ref):
+    """Return a manifest with the fields of version 2 set as well."""
+    page = PageRef("a1a2a3a4a5a6a7a8", 1, 10, "ab" * 16, 777, 9, AT_MS - 100, AT_MS - 10)
+    return manifest.replace(
+        full_manifest(segment_ref, snapshot_ref),
+        pages=(page,),
+        checkpoints={"good": Checkpoint(12, AT_MS + 10), "gone": None},
+        checkpoint_runs=(RunRef(BRANCH, 64, "cd" * 16, 4000),),
+        pin_runs=(RunRef(BRANCH, 65, "ef" * 16, 4001),),
+        deleted_at=AT_MS + 40,
+    )
+
+
+def full_register_2():
+    """Return a register with the fields of version 2 set as well."""
+    before = full_register()
+    fork = register.replace(before.branches["fork"], is_new=True)
+    return register.replace(
+        register.delete_branch(before, "fork", fork, at_ms=AT_MS + 50),
+        branch_runs=(RunRef("", 64, "12" * 16, 5000),),
+        state="deleted",
+        deleted_at=AT_MS + 60,
+    )
+
+
 def full_register():
-    """Return a register with every field set."""
+    """Return a register with every field of version 1 set."""
     return Register(
         uuid=UUID,
         name="app--user",
