@@ -7,7 +7,7 @@ only so often. Finding that a run is still exactly the one that was joined decid
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ _RATIO = 4
 class RunRef(msgspec.Struct, frozen=True):
     """One immutable run: `count` entries. `branch` is the id of the branch whose folder holds it, empty for the database's."""
 
-    branch: Id | Literal[""]
+    branch: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]{0,63})?\Z")]
     count: Count
     hash: Id
     size_bytes: Count

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 REGRESSIONS = Path(__file__).parent / "regressions"
-GOLDEN = Path(__file__).parent.parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent.parent / "golden" / "v2"
 INPUT_LIMIT_BYTES = 16 * 1024
 """Longest input that is made up. What a decoder may take grows with its input, so short ones show it."""
 TIME_LIMIT_S = 2.0
