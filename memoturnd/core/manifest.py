@@ -460,8 +460,8 @@ def fork(
 
 
 def round_ref(manifest: Manifest, txid: int) -> ObjectRef:
-    """Return the object that holds the round `txid`, which must be restorable."""
+    """Return the object that holds the round `txid`, which must be restorable: rather a snapshot of just that state."""
     at = _snapshots_at_or_below(manifest, txid, exact=True)
-    ref = _segment_at(manifest, txid) or (at[0] if at else None)
+    ref = at[0] if at else _segment_at(manifest, txid)
     invariant(ref is not None, "a restorable txid is in some object", txid=txid, branch=manifest.branch_id)
     return cast("ObjectRef", ref)

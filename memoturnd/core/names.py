@@ -8,6 +8,7 @@ names one. Pure.
 import re
 from typing import Final
 
+from memoturnd.core import revisions
 from memoturnd.errors import InvalidRequestError
 
 MAIN_BRANCH: Final = "main"
@@ -20,9 +21,9 @@ _BRANCH_RULE = (
     "1 to 64 characters of a-z, 0-9, '.', '_' and '-', starting with a letter or digit,"
     " not ending in '-' or '.', without '..'"
 )
-_CHECKPOINT = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_CHECKPOINT_RULE = "1 to 128 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-', not digits alone"
-_DIGITS = re.compile(r"[0-9]+")
+_CHECKPOINT_RULE = (
+    "1 to 128 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-', not digits alone, not `head` and not a time"
+)
 # C0 and C1 controls, delete, line and paragraph separators, and lone surrogates, which UTF-8 cannot carry.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -100,8 +101,8 @@ def parse_spec(spec: str) -> tuple[str, str]:
 
 
 def checkpoint(value: str) -> str:
-    """Check a checkpoint name. Digits alone are refused: rewind reads them as a txid. Raises InvalidRequestError."""
-    if not _CHECKPOINT.fullmatch(value) or _DIGITS.fullmatch(value):
+    """Check a checkpoint name. What a revision reads as something else is refused. Raises InvalidRequestError."""
+    if not revisions.is_checkpoint(value):
         raise _refuse("checkpoint", value, _CHECKPOINT_RULE)
     return value
 

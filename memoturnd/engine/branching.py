@@ -14,10 +14,11 @@ from weakref import WeakValueDictionary
 import apsw
 
 from memoturnd.core import manifest as transitions
-from memoturnd.core import names
+from memoturnd.core import names, revisions
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
 from memoturnd.core.register import RegisteredBranch
+from memoturnd.core.revisions import Revision
 from memoturnd.engine import schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
@@ -99,11 +100,13 @@ class Branching:
         at: str | None = None,
         ttl_s: int | None = None,
     ) -> BranchCreated:
-        """Fork `from_branch` at its head, or at `at`: a checkpoint or a retained txid.
+        """Fork `from_branch` at its head, or at the revision `at` (memoturnd.core.revisions).
 
-        Raises AlreadyExistsError, BranchNotFoundError, ConflictError for a txid that cannot be restored.
+        Raises AlreadyExistsError, InvalidRequestError for bad grammar, BranchNotFoundError for an unknown
+        checkpoint too, ConflictError for a state that cannot be restored.
         """
         names.branch(name)
+        revision = None if at is None else revisions.parse(at)
         parent = await self.find(db_name, from_branch)
         if name == MAIN:
             raise AlreadyExistsError(f"every database has a branch {MAIN}; choose another name")
@@ -111,14 +114,14 @@ class Branching:
         lock = self._forking.setdefault(parent.ref.database.uuid, asyncio.Lock())
         try:
             async with lock:
-                return await self._fork(parent, name, at, ttl_s)
+                return await self._fork(parent, name, revision, ttl_s)
         finally:
             parent.leave()
 
-    async def _fork(self, parent: Branch, name: str, at: str | None, ttl_s: int | None) -> BranchCreated:
+    async def _fork(self, parent: Branch, name: str, at: Revision | None, ttl_s: int | None) -> BranchCreated:
         services, database = self._services, parent.ref.database
         source = await self._shipped(parent)
-        txid = source.head_txid if at is None else await resolve(services.store, services.archive, source, at)
+        txid = source.head_txid if at is None else await resolve(services.archive, source, at)
         head_at, checksum = await round_entry(
             services.store, await services.archive.reaching(source, txid), txid
         )
@@ -267,18 +270,19 @@ class Branching:
     # ---- rewind
 
     async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:
-        """Make the state that of a checkpoint or retained txid again, as a new commit.
+        """Make the state that of the revision `to` (memoturnd.core.revisions) again, as a new commit.
 
-        What comes after that point stays in history. Raises BranchNotFoundError for an unknown checkpoint,
-        ConflictError for a txid that cannot be restored.
+        What comes after that point stays in history. Raises InvalidRequestError for bad grammar,
+        BranchNotFoundError for an unknown checkpoint, ConflictError for a state that cannot be restored.
         """
+        revision = revisions.parse(to)
         target = await self.find(db_name, branch)
         async with _Use(target) as owned:
             await owned.shipper.ship()
             current = await self._manifest(target)
             if current is None:
                 raise ConflictError(f"{target.ref} has no history to rewind to")
-            txid = await resolve(self._services.store, self._services.archive, current, to)
+            txid = await resolve(self._services.archive, current, revision)
             return await self._rewind(target, owned, current, txid)
 
     async def undo_rewind(self, db_name: str, branch: str) -> Rewound:

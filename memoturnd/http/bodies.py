@@ -21,7 +21,7 @@ class NameBody(Struct, frozen=True):
 
 
 class BranchBody(Struct, frozen=True, rename={"from_branch": "from"}):
-    """Fork a branch; `ttl` in seconds. `at` takes a checkpoint or a txid, `checkpoint` only the former's name."""
+    """Fork a branch; `ttl` in seconds. `at` takes a revision, `checkpoint` only a checkpoint's name."""
 
     name: str
     from_branch: str | None = None
@@ -31,7 +31,7 @@ class BranchBody(Struct, frozen=True, rename={"from_branch": "from"}):
 
 
 class RewindBody(Struct, frozen=True):
-    """Rewind to a checkpoint, else to a decimal txid."""
+    """Rewind to a revision."""
 
     to: str
 

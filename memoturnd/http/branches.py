@@ -1,5 +1,6 @@
 """Routes of branches and history: sync, fork, checkpoint, rewind. What they change is durable when they answer."""
 
+from memoturnd.core import names
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
@@ -24,7 +25,7 @@ async def sync(call: Call) -> Answer:
 
 
 async def create(call: Call) -> Answer:
-    """Fork a branch from its head, a checkpoint or a txid. Raises BranchNotFoundError, AlreadyExistsError."""
+    """Fork a branch from its head or a revision. Raises BranchNotFoundError, AlreadyExistsError."""
     name, addressed = database_of(call)
     body = call.decoded(_decode_branch)
     if body.at is not None and body.checkpoint is not None:
@@ -33,7 +34,7 @@ async def create(call: Call) -> Answer:
         name,
         body.name,
         from_branch=addressed if body.from_branch is None else body.from_branch,
-        at=body.checkpoint if body.at is None else body.at,
+        at=body.at if body.checkpoint is None else names.checkpoint(body.checkpoint),
         ttl_s=body.ttl,
     )
     shown = {
@@ -104,7 +105,7 @@ async def delete_checkpoint(call: Call) -> Answer:
 
 
 async def rewind(call: Call) -> Answer:
-    """Bring back the state of a checkpoint or txid, as a new commit. Raises BranchNotFoundError, ConflictError."""
+    """Bring back the state of a revision, as a new commit. Raises BranchNotFoundError, ConflictError."""
     name, _ = database_of(call)
     return _rewound(await call.node.branches.rewind(name, branch_of(call), call.decoded(_decode_rewind).to))
 

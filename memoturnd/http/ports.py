@@ -172,7 +172,7 @@ class Branches(Protocol):
         at: str | None = None,
         ttl_s: int | None = None,
     ) -> BranchCreated:
-        """Fork `from_branch` at a checkpoint or txid, its head when `at` is None."""
+        """Fork `from_branch` at a revision, its head when `at` is None."""
         ...
 
     async def list(self, db_name: str) -> Sequence[BranchRow]:
@@ -196,7 +196,7 @@ class Branches(Protocol):
         ...
 
     async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:
-        """Bring back the state of a checkpoint or txid as a new commit."""
+        """Bring back the state of a revision as a new commit."""
         ...
 
     async def undo_rewind(self, db_name: str, branch: str) -> Rewound:

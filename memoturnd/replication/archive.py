@@ -1,7 +1,8 @@
 """What manifests leave to immutable objects: history pages, and runs of checkpoints, pins and branches.
 
-Pages and runs are read through one bounded cache: they never change, so what was read once stays right. A
-page or run is written before the swap that names it; one whose swap did not land is garbage.
+Pages, runs and the round tables of segments are read through one bounded cache: they never change, so what
+was read once stays right. A page or run is written before the swap that names it; one whose swap did not
+land is garbage.
 """
 
 import hashlib
@@ -12,11 +13,13 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from memoturnd.core import keyed, layout, manifest
+from memoturnd.core import keyed, layout, manifest, segment
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, ObjectRef, PageRef, Pin, replace
 from memoturnd.core.register import Register, RegisteredBranch
+from memoturnd.core.segment import RoundEntry
 from memoturnd.errors import CorruptionError
+from memoturnd.replication.restore import fetch
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
@@ -24,7 +27,9 @@ D = TypeVar("D", Manifest, Register)
 T = TypeVar("T")
 V = TypeVar("V", Checkpoint, Pin, RegisteredBranch)
 CACHE_BYTES = 16 * 1024 * 1024
-"""Encoded bytes of pages and runs that a node keeps decoded; decoded they take a few times as much."""
+"""Encoded bytes of pages, runs and round tables that a node keeps decoded; decoded they take a few times as much."""
+ROUND_SIZE_BYTES = 40
+"""What a round of a table counts as in that."""
 
 
 class Run(msgspec.Struct, Generic[V], frozen=True):
@@ -84,10 +89,11 @@ class Archive:
         return await self._read(layout.page_key(uuid, ref), ref.hash, HistoryPage)
 
     async def reaching(self, current: Manifest, txid: int) -> Manifest:
-        """Return the manifest with as many pages brought in as the state at `txid` needs.
+        """Return the manifest with those pages brought in that the state at `txid` needs, and no later ones.
 
         Raises CorruptionError, StoreUnavailableError. Whether the state can be restored is not decided here.
         """
+        current = replace(current, pages=tuple(page for page in current.pages if page.min <= txid))
         while current.pages and not _holds_base(current, txid):
             current = await self._with_last_page(current)
         return current
@@ -126,6 +132,20 @@ class Archive:
         )
         await self._write(layout.page_key(uuid, ref), data, page)
         return ref
+
+    async def rounds(self, uuid: str, ref: ObjectRef) -> tuple[RoundEntry, ...]:
+        """Return the round table of an object. Raises CorruptionError, StoreUnavailableError."""
+        key = layout.object_key(uuid, ref)
+        known = self._known(key)
+        if known is not None:
+            return cast("tuple[RoundEntry, ...]", known)
+        (blob,) = await fetch(self._store, uuid, [ref])
+        try:
+            rounds = segment.decode(blob, name_hash=ref.hash).rounds
+        except CorruptionError as error:
+            raise CorruptionError(f"object {key} is damaged: {error}") from error
+        self._keep(key, rounds, ROUND_SIZE_BYTES * len(rounds))
+        return rounds
 
     # ---- names
 
@@ -194,10 +214,9 @@ class Archive:
         self._keep(key, decoded, len(data))
 
     async def _read(self, key: str, name_hash: str, kind: type[T]) -> T:
-        known = self._cache.get(key)
+        known = self._known(key)
         if known is not None:
-            self._cache.move_to_end(key)
-            return cast("T", known[0])
+            return cast("T", known)
         try:
             data = (await self._store.get(key)).data
         except ObjectMissingError as error:
@@ -212,6 +231,12 @@ class Archive:
             raise CorruptionError(f"object {key} cannot be read: {error}") from error
         self._keep(key, decoded, len(data))
         return decoded
+
+    def _known(self, key: str) -> object | None:
+        if key not in self._cache:
+            return None
+        self._cache.move_to_end(key)
+        return self._cache[key][0]
 
     def _keep(self, key: str, decoded: object, size_bytes: int) -> None:
         if key not in self._cache:

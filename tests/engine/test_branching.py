@@ -7,8 +7,9 @@ import time
 import pytest
 from harness import node_on
 
+from memoturnd.core.revisions import rfc3339
 from memoturnd.engine.branching import BranchCreated
-from memoturnd.errors import AlreadyExistsError, ConflictError, RequestTimeoutError
+from memoturnd.errors import AlreadyExistsError, ConflictError, InvalidRequestError, RequestTimeoutError
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.profile import Work
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
@@ -128,3 +129,43 @@ async def test_long_user_statements_neither_hold_up_others_nor_the_stop(tmp_path
     assert time.monotonic() - started_s < 8
     for outcome in await asyncio.gather(*reads, return_exceptions=True):
         assert isinstance(outcome, RequestTimeoutError)
+
+
+async def test_forks_and_rewinds_take_any_revision(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), SHIP_INTERVAL_MS="60000") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        txids, times = [], []
+        for value in "123":
+            txids.append((await profile.write(put(value))).txid)
+            times.append(profile.at_ms)
+            await asyncio.sleep(0.003)
+
+        for name, at in (
+            ("f1", rfc3339(times[0])),
+            ("f2", str(times[1] + 1)),
+            ("f3", "head~1"),
+            ("f4", "head"),
+        ):
+            await node.branches.create("a", name, at=at)
+        values = [
+            (await (await node.profile("a", name)).read(get)).value for name in ("f1", "f2", "f3", "f4")
+        ]
+        back = await node.branches.rewind("a", "main", "head~2")
+
+        assert values == ["1", "2", "2", "3"]
+        assert (back.rewound_to, (await profile.read(get)).value) == (txids[0], "1")
+
+
+async def test_bad_revision_is_refused_before_anything_is_shipped_or_made(tmp_path):
+    async with node_on(tmp_path, MemoryStore(), SHIP_INTERVAL_MS="60000") as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        written = await profile.write(put("1"))
+
+        with pytest.raises(InvalidRequestError, match="head~N"):
+            await node.branches.create("a", "f", at="yesterday noon")
+        with pytest.raises(InvalidRequestError, match="head~N"):
+            await node.branches.rewind("a", "main", "2026-11-24T09:30")
+
+        assert (await node.branches.list("a"), profile.durable_txid < written.txid) == ([], True)

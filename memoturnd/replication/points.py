@@ -1,0 +1,157 @@
+"""Restore points: the commits of a branch that can be restored, found in what its manifest names.
+
+The manifest and its history pages say which object holds which txids and wall times. Only where an object
+holds several rounds is its table read, so a question about one point reads one history page and one table
+at most. Wall times never decrease along a branch, and several commits may share one.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+from memoturnd.core.manifest import HistoryPage, Manifest, ObjectRef, PageRef
+from memoturnd.replication.archive import Archive
+
+_min = attrgetter("min")
+
+
+class Point(NamedTuple):
+    """One commit that can be restored: `at_ms` is its wall time in unix ms."""
+
+    txid: int
+    at_ms: int
+    is_snapshot: bool
+    """Whether a snapshot holds just this state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which points are asked for: txids above one and below another, wall times in unix ms within two."""
+
+    above: int = -1
+    below: int = 1 << 62
+    since_ms: int = -(1 << 62)
+    until_ms: int = 1 << 62
+
+    def meets(self, part: PageRef | ObjectRef) -> bool:
+        """Return whether the part may hold points of the window."""
+        return (
+            part.min < self.below
+            and _last(part) > self.above
+            and part.first_at <= self.until_ms
+            and part.last_at >= self.since_ms
+        )
+
+    def holds(self, point: Point) -> bool:
+        """Return whether the point is in the window."""
+        return self.above < point.txid < self.below and self.since_ms <= point.at_ms <= self.until_ms
+
+
+async def points(
+    archive: Archive, current: Manifest, window: Window, limit: int, *, newest_first: bool = True
+) -> list[Point]:
+    """Return up to `limit` points of the window, by txid. Raises CorruptionError, StoreUnavailableError."""
+    found: list[Point] = []
+    step = -1 if newest_first else 1
+    for number in range(len(current.pages) + 1)[::step]:
+        if number < len(current.pages) and not window.meets(current.pages[number]):
+            continue
+        part = await _part(archive, current, number)
+        for ref in part.refs[::step]:
+            if window.meets(ref):
+                rows = [p for p in await _points_of(archive, current, part, ref) if window.holds(p)]
+                found += rows[::step]
+            if len(found) >= limit:
+                return found[:limit]
+    return found
+
+
+async def counted_back(archive: Archive, current: Manifest, rounds: int) -> int | None:
+    """Return the txid of the commit so many rounds before the newest one; None where so many are not kept.
+
+    Raises CorruptionError, StoreUnavailableError.
+    """
+    left = rounds
+    for number in reversed(range(len(current.pages) + 1)):
+        part = await _part(archive, current, number)
+        for ref in reversed(part.refs):
+            count = _count(ref) if ref.min >= part.floor else None
+            if count is None:
+                rows = await _points_of(archive, current, part, ref)
+                if left < len(rows):
+                    return rows[-1 - left].txid
+                count = len(rows)
+            elif left < count and _is_dense(ref):
+                return ref.end - left
+            elif left < count:
+                return (await _points_of(archive, current, part, ref))[-1 - left].txid
+            left -= count
+    return None
+
+
+class _Part(NamedTuple):
+    """A history page, or what the manifest has itself: objects with points of their own, ascending by txid.
+
+    Commits below `floor` have no base any more that a restore could start from.
+    """
+
+    refs: Sequence[ObjectRef]
+    floor: int
+    snapshots: AbstractSet[int]
+
+
+async def _part(archive: Archive, current: Manifest, number: int) -> _Part:
+    """Return the page of that number; the one behind the last stands for the manifest's own entries."""
+    pages = current.pages
+    whole: Manifest | HistoryPage = current
+    if number < len(pages):
+        whole = await archive.page(current.db, pages[number])
+    above = pages[-1].max if number == len(pages) and pages else -1
+    snapshots = {ref.end: ref for ref in whole.snapshots}  # of several parts one stands for all
+    alone = [
+        ref for ref in snapshots.values() if ref.end > above and not _in_segments(whole.segments, ref.end)
+    ]
+    refs = sorted((*whole.segments, *alone), key=_last)
+    return _Part(refs, 0 if number else _floor(whole), snapshots.keys())
+
+
+def _in_segments(segments: Sequence[ObjectRef], txid: int) -> bool:
+    at = bisect_right(segments, txid, key=_min) - 1
+    return at >= 0 and txid <= segments[at].end
+
+
+def _floor(oldest: Manifest | HistoryPage) -> int:
+    """Return the lowest txid with a base at or below it, given the oldest entries of a branch."""
+    if oldest.segments and oldest.segments[0].is_base:
+        return 0
+    return oldest.snapshots[0].end if oldest.snapshots else 1 << 62
+
+
+async def _points_of(archive: Archive, current: Manifest, part: _Part, ref: ObjectRef) -> list[Point]:
+    if ref.end < part.floor:
+        return []
+    if ref.kind == "snapshot" or ref.min == ref.max:
+        rows = [(ref.end, ref.last_at)]
+    else:
+        rows = [(r.txid, r.at_ms) for r in await archive.rounds(current.db, ref) if r.txid <= ref.end]
+    return [Point(txid, at_ms, txid in part.snapshots) for txid, at_ms in rows if txid >= part.floor]
+
+
+def _count(ref: ObjectRef) -> int | None:
+    """Return how many rounds of the object belong to the branch, None where only its table can tell."""
+    if ref.kind == "snapshot":
+        return 1
+    if ref.upto:
+        return None if ref.is_thinned else ref.upto - ref.min + 1
+    return ref.rounds or ref.max - ref.min + 1
+
+
+def _is_dense(ref: ObjectRef) -> bool:
+    return ref.kind == "snapshot" or not ref.is_thinned
+
+
+def _last(part: PageRef | ObjectRef) -> int:
+    return part.end if isinstance(part, ObjectRef) else part.max
