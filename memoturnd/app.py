@@ -19,11 +19,12 @@ from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.http.app import create_app
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.leases.local import LocalLeases
-from memoturnd.node import running
+from memoturnd.node import STORE_TIMEOUT_S, running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
+from memoturnd.stores.timed import TimedStore
 
 GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
@@ -50,7 +51,9 @@ async def serve(settings: Settings) -> None:
     descriptors = _raise_descriptor_limit()
     connections = connections_limit(settings.max_concurrency, descriptors)
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
-        store = open_store(settings.object_store)
+        store = open_store(
+            settings.object_store, s3_client=settings.s3_client, connections=settings.s3_connections
+        )
         executor = PoolExecutor(settings.sqlite_threads)
         catalog = SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
         leases = LocalLeases(settings.node_id, settings.advertise)
@@ -58,7 +61,7 @@ async def serve(settings: Settings) -> None:
         sockets: list[socket.socket] = []
         try:
             sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early
-            await probe(store)
+            await probe(TimedStore(store, STORE_TIMEOUT_S))
             async with running(
                 settings,
                 store=store,

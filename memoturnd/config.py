@@ -25,6 +25,8 @@ CLIENT_VARIABLES = frozenset(
     PREFIX + name for name in ("URL", "TOKEN", "PLATFORM_KEY", "SOURCE", "MCP_HOST", "MCP_PORT")
 )
 """Settings of the clients, which may share the node's environment."""
+TEST_VARIABLES = (PREFIX + "TEST_", PREFIX + "REQUIRE_SERVICES", PREFIX + "SERVICES_DIR")
+"""What settings of the test suite and of `scripts/services` begin with; they may be left in a developer's shell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class Settings:
     advertise: str
     node_id: str
     object_store: str
+    s3_client: Literal["aiobotocore", "obstore"]
+    s3_connections: int
     auth: Literal["off"]
     durability: Literal["local", "durable"]
     sync: Literal["normal", "full"]
@@ -92,6 +96,12 @@ def connections_limit(max_concurrency: int, nofile: int) -> int:
     return max(16, min(2 * max_concurrency, nofile // 4))
 
 
+def bucket_connections(settings: Settings) -> int:
+    """Return how many connections the object store may open: two pools to a bucket, none elsewhere."""
+    local = settings.object_store.startswith(("file://", "mem://"))
+    return 0 if local else 2 * settings.s3_connections
+
+
 def hot_cap(hot_cap: int, nofile: int, memory_budget_bytes: int) -> int:
     """Return how many profiles may be hot at once, at least 1.
 
@@ -125,7 +135,11 @@ def help_markdown() -> str:
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {setting.variable for setting in SETTINGS}
     strange = sorted(
-        name for name in environ if name.startswith(PREFIX) and name not in known | CLIENT_VARIABLES
+        name
+        for name in environ
+        if name.startswith(PREFIX)
+        and name not in known | CLIENT_VARIABLES
+        and not name.startswith(TEST_VARIABLES)
     )
     return [f"{name} is not a setting{did_you_mean(name, known)}" for name in strange]
 

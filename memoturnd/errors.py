@@ -18,6 +18,7 @@
         OverloadedError          ... after `retry_after_s`                    429 overloaded
         RequestTimeoutError      ... or with less work in it                  408 request_timeout
         StoreUnavailableError    ... once the object store answers            503 unavailable
+          StoreRefusedError      ... once its settings are right              503 unavailable
         DiskFullError            ... once the node's disk has room            503 unavailable
       NotDurableError            do not repeat it; POST .../sync waits        500 not_durable
       UnconfiguredError          switch the feature on at the node            503 unconfigured
@@ -135,6 +136,10 @@ class RequestTimeoutError(RetryableError):
 
 class StoreUnavailableError(RetryableError):
     """The object store did not do what was asked, and nothing says that it never will."""
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The object store turns the node away: wrong credentials, bucket, region or policy. Nothing was done."""
 
 
 class DiskFullError(RetryableError):

@@ -24,6 +24,15 @@ SHED_REASONS: Final = (
     "request_timeout",
 )
 SHIP_OUTCOMES: Final = ("committed", "lost", "failed")
+STORE_OPERATIONS: Final = (
+    "get",
+    "get_range",
+    "put",
+    "put_if_absent",
+    "put_if_match",
+    "delete",
+    "list",
+)
 OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
 
@@ -60,6 +69,7 @@ class Metrics:
         self._http()
         self._commits()
         self._shipping()
+        self._store()
         self._tiers()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
@@ -162,6 +172,18 @@ class Metrics:
             "recovered_branches_total",
             "Local tails kept as a branch of their own because the manifest had moved on.",
         )
+
+    def _store(self) -> None:
+        requests = self._counter(
+            "store_requests_total",
+            "Requests to the object store by operation; put_if_* are the conditional writes.",
+            "operation",
+        )
+        self.store_requests = {name: requests.labels(name) for name in STORE_OPERATIONS}
+        sent = self._counter(
+            "store_bytes_total", "Bytes of objects sent to and received from the object store.", "direction"
+        )
+        self.store_sent_bytes, self.store_received_bytes = sent.labels("sent"), sent.labels("received")
 
     def _tiers(self) -> None:
         wakes = self._counter("wakes_total", "Branches opened, by the tier that they were in.", "tier")

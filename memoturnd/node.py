@@ -44,6 +44,7 @@ from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor, PoolExecutor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+from memoturnd.stores.counted import CountedStore, StoreUsage
 from memoturnd.stores.timed import TimedStore
 
 STORE_TIMEOUT_S = 10.0
@@ -67,7 +68,7 @@ _log = structlog.get_logger(__name__)
 class Node:
     """One data-plane node. `databases` and `branches` hold the operations, `profile` opens a branch."""
 
-    def __init__(self, services: Services, limits: TierLimits) -> None:
+    def __init__(self, services: Services, limits: TierLimits, counted: CountedStore) -> None:
         self.metrics = services.metrics
         self.tiers = Tiers(services, self, limits)
         registers = Registers(services)
@@ -77,11 +78,17 @@ class Node:
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
         self._registers = registers
         self._services = services
+        self._counted = counted
         services.metrics.before_scrape(self._measure)
 
     async def profile(self, db_name: str, branch: str = MAIN) -> Branch:
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError, InvalidRequestError."""
         return await self.branches.find(db_name, branch)
+
+    @property
+    def store_usage(self) -> StoreUsage:
+        """What this node has asked of the object store since its start; two of them subtract."""
+        return self._counted.usage
 
     async def ready(self) -> dict[str, str]:
         """Return what answers. Raises RetryableError naming what does not."""
@@ -268,6 +275,7 @@ async def running(
 ) -> AsyncIterator[Node]:
     """Run a node on these parts; leaving drains it. The parts stay the caller's to close."""
     metrics = metrics or Metrics()
+    counted = CountedStore(store, metrics)
     scheduler = ShipScheduler(
         clock,
         interval_s=settings.ship_interval_ms / 1000,
@@ -282,7 +290,7 @@ async def running(
         def spawn(work: Coroutine[Any, Any, None]) -> object:
             return group.create_task(work)
 
-        timed = TimedStore(store, STORE_TIMEOUT_S)
+        timed = TimedStore(counted, STORE_TIMEOUT_S)
         services = Services(
             store=timed,
             archive=Archive(timed),
@@ -311,7 +319,7 @@ async def running(
                 inline=settings.sync == "normal",
             ),
         )
-        node = Node(services, tier_limits(settings))
+        node = Node(services, tier_limits(settings), counted)
         _set_limits(metrics, settings)
         recovery = group.create_task(node.recover(await node.start()))
         loops = [
@@ -351,6 +359,7 @@ def tier_limits(settings: Settings) -> TierLimits:
     nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if nofile >= 0:
         nofile -= config.connections_limit(settings.max_concurrency, nofile)
+        nofile -= config.bucket_connections(settings)
     return TierLimits(
         hot_cap=config.hot_cap(settings.hot_cap, nofile, settings.memory_budget_bytes),
         warm_after_s=settings.warm_after_s,

@@ -180,8 +180,26 @@ SETTINGS: tuple[Setting, ...] = (
         _object_store,
         "",
         "",
-        "Where segments, snapshots and manifests live, the source of truth: file://PATH, or mem:// to lose all.",
+        "Where segments, snapshots and manifests live, the source of truth: s3://BUCKET/PREFIX, gs://, az://, "
+        "file://PATH, or mem:// to lose all. Buckets take their credentials from the standard AWS_*, GOOGLE_* and "
+        "AZURE_* variables.",
         derived="file://{data dir}/objects",
+    ),
+    Setting(
+        "MEMOTURN_S3_CLIENT",
+        "s3_client",
+        _choice(aiobotocore="aiobotocore", obstore="obstore"),
+        "aiobotocore",
+        "",
+        "Library that talks to s3://: aiobotocore, or obstore, which takes less processor time.",
+    ),
+    Setting(
+        "MEMOTURN_S3_CONNECTIONS",
+        "s3_connections",
+        _whole(1, 4096),
+        "32",
+        "connections",
+        "Connections to a bucket: so many for conditional writes, and as many for everything else.",
     ),
     Setting("MEMOTURN_AUTH", "auth", _auth, "off", "", "Only off: this release has no authentication."),
     Setting(

@@ -3,7 +3,14 @@ import os
 
 import pytest
 
-from memoturnd.config import HOT_PROFILE_BYTES, Settings, help_markdown, help_text, hot_cap
+from memoturnd.config import (
+    HOT_PROFILE_BYTES,
+    Settings,
+    bucket_connections,
+    help_markdown,
+    help_text,
+    hot_cap,
+)
 from memoturnd.errors import ConfigurationError
 from memoturnd.settings_table import SETTINGS, Address
 
@@ -52,6 +59,8 @@ def test_each_variable_reaches_its_field():
         "DATA_DIR": ("/srv/memoturn", "data_dir"),
         "LISTEN": ("[::1]:9000", "listen"),
         "OBJECT_STORE": ("mem://", "object_store"),
+        "S3_CLIENT": ("obstore", "s3_client"),
+        "S3_CONNECTIONS": ("24", "s3_connections"),
         "HOT_CAP": ("11", "hot_cap"),
         "WRITE_QUEUE_DEPTH": ("12", "write_queue_depth"),
         "NODE_ID": ("node-a", "node_id"),
@@ -181,7 +190,10 @@ def test_every_problem_is_listed_at_once():
         ("ADVERTISE", "node-a:8080"),
         ("ADVERTISE", "http://node-a:99999"),
         ("ADVERTISE", "http://node-a/path"),
-        ("OBJECT_STORE", "s3://bucket"),
+        ("OBJECT_STORE", "s3://"),
+        ("OBJECT_STORE", "ftp://bucket"),
+        ("S3_CLIENT", "boto3"),
+        ("S3_CONNECTIONS", "0"),
         ("OBJECT_STORE", "./objects"),
     ],
 )
@@ -252,3 +264,17 @@ def test_every_default_parses():
         assert setting.default or setting.derived
         if setting.default:
             setting.parse(setting.default)
+
+
+def test_settings_of_the_test_suite_may_be_left_in_the_shell():
+    settings(TEST_S3_ENDPOINT="http://127.0.0.1:9000", REQUIRE_SERVICES="1", SERVICES_DIR="/tmp/x")
+
+    with pytest.raises(ConfigurationError, match="TESTS3"):
+        settings(TESTS3="x")
+
+
+@pytest.mark.parametrize(
+    ("url", "connections"), [("s3://b", 14), ("gs://b", 14), ("mem://", 0), ("file://x", 0)]
+)
+def test_connections_to_a_bucket_are_kept_back_from_profiles(url, connections):
+    assert bucket_connections(settings(OBJECT_STORE=url, S3_CONNECTIONS="7")) == connections

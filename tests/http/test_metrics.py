@@ -64,7 +64,17 @@ def test_counters_end_in_total_and_carry_only_labels_of_the_program():
     found = families(metrics)
 
     labels = {label for family in found.values() for sample in family.samples for label in sample.labels}
-    assert labels == {"route", "method", "status", "reason", "outcome", "tier", "le"}
+    assert labels == {
+        "route",
+        "method",
+        "status",
+        "reason",
+        "outcome",
+        "tier",
+        "le",
+        "operation",
+        "direction",
+    }
     for family in found.values():
         if family.type == "counter":
             assert all(sample.name.endswith("_total") for sample in family.samples)

@@ -1,12 +1,16 @@
+import subprocess
+import sys
+
 import pytest
 
-from memoturnd.errors import ConfigurationError, StoreUnavailableError
+from memoturnd.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.object_store import Committed
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.local import LocalStore
+from memoturnd.stores.location import Location
 from memoturnd.stores.memory import MemoryStore
-from memoturnd.stores.open import open_store, probe
+from memoturnd.stores.open import check_url, open_store, probe
 
 
 class BlindStore(MemoryStore):
@@ -60,7 +64,7 @@ def test_mem_url_opens_memory():
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://bucket", "gs://bucket", "/plain/path", "", "file:/one", "file://", "mem://name"]
+    "url", ["https://bucket", "ftp://bucket", "/plain/path", "", "file:/one", "file://", "mem://name"]
 )
 def test_other_urls_are_refused_with_what_is_supported(url):
     with pytest.raises(ConfigurationError, match=r"file://PATH|use mem://"):
@@ -106,3 +110,88 @@ async def test_failed_clean_up_does_not_fail_the_probe():
     await probe(store)
 
     assert isinstance(await store.put_if_absent("k", b""), Committed)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "full"),
+    [
+        ("s3://bucket", "s3://bucket", "v1/k"),
+        ("s3://bucket/", "s3://bucket", "v1/k"),
+        ("s3://my-bucket.x/some/prefix/", "s3://my-bucket.x/some/prefix", "some/prefix/v1/k"),
+        ("gs://bucket/p", "gs://bucket/p", "p/v1/k"),
+        ("az://container/p", "az://container/p", "p/v1/k"),
+    ],
+)
+def test_bucket_urls_name_a_bucket_and_a_prefix(url, shown, full):
+    check_url(url)
+    location = Location.parse(url)
+
+    assert str(location) == shown
+    assert location.key("v1/k") == full
+    assert location.relative(full) == "v1/k"
+
+
+@pytest.mark.parametrize("name", ["other/v1/k", "p/", "p/v1//k", "p", "px/v1/k"])
+def test_foreign_objects_below_a_prefix_are_no_keys(name):
+    assert Location.parse("s3://bucket/p").relative(name) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://",
+        "s3:///prefix",
+        "s3://Bucket",
+        "s3://key:sesame@bucket",
+        "s3://bucket/a//b",
+        "s3://bucket/../x",
+        "s3://bucket/a b",
+        "s3://bucket/" + "a/" * 150,
+    ],
+)
+def test_bad_bucket_urls_are_refused_without_repeating_what_may_be_secret(url):
+    with pytest.raises(ConfigurationError) as caught:
+        check_url(url)
+    assert "sesame" not in str(caught.value)
+
+
+class RefusingStore(MemoryStore):
+    async def put_if_absent(self, key, data):
+        raise StoreRefusedError("the bucket does not exist there")
+
+
+async def test_probe_turns_a_refusal_into_a_matter_of_settings():
+    with pytest.raises(ConfigurationError, match="the bucket does not exist there"):
+        await probe(RefusingStore())
+
+
+class MakingStore(MemoryStore):
+    """A store that makes an object by a swap, as MinIO did until 2025."""
+
+    async def put_if_match(self, key, data, etag):
+        return (
+            self._write(key, data)
+            if key not in self._objects
+            else await super().put_if_match(key, data, etag)
+        )
+
+
+async def test_probe_refuses_a_store_that_swaps_what_is_gone():
+    store = MakingStore()
+
+    with pytest.raises(ConfigurationError, match="swap of an object that is gone"):
+        await probe(store)
+    assert [row async for row in store.list("")] == []
+
+
+def test_clients_of_buckets_are_imported_only_for_buckets(tmp_path):
+    """A node on a local directory must not pay for them when it starts."""
+    program = (
+        "import sys, memoturnd.__main__, memoturnd.stores.open as o; o.open_store('file://x'); "
+        "print(sorted({'aiobotocore', 'botocore', 'obstore', 'aiohttp'} & set(sys.modules)))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert shown.stdout.strip() == "[]"
