@@ -4,7 +4,7 @@ BIN := .venv/bin
 FUZZ_S ?= 300
 PATHS := memoturnd sdk/python/src tests bench scripts
 
-.PHONY: help setup run test check demo bench soak fuzz clean
+.PHONY: help setup services run test check demo bench soak fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,10 +23,13 @@ setup: .venv/installed ## install everything into .venv
 run: setup ## run one node on http://127.0.0.1:8080
 	$(BIN)/memoturnd
 
-test: setup ## run every test
+services: setup ## get the object stores that the tests use; building MinIO takes minutes, once
+	@scripts/services get || true
+
+test: services ## run every test
 	$(BIN)/python -m pytest
 
-check: setup ## format, lint, types, tests
+check: services ## format, lint, types, tests
 	$(BIN)/ruff format --check $(PATHS)
 	$(BIN)/ruff check $(PATHS)
 	$(BIN)/mypy
@@ -38,7 +41,7 @@ demo: setup ## a narrated two-minute tour, against a node of its own
 bench: setup ## measure, and write bench/RESULTS.md
 	$(BIN)/python -m bench
 
-soak: setup ## the long runs: crash loop, many random histories
+soak: services ## the long runs: crash loop, many random histories
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
 fuzz: setup ## look for inputs that break a decoder, FUZZ_S seconds for each (300)

@@ -1,24 +1,33 @@
 """Fixtures that every room of the tests may use: real object stores."""
 
+import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from servers import REPORT, S3Server, Servers
+
+if TYPE_CHECKING:
+    from servers import S3Server, Servers
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers() -> Iterator["Servers"]:
+    """Every object store of this run, each started when a test first asks for it."""
+    from servers import Servers
+
     servers = Servers()
     yield servers
     servers.stop()
 
 
 @pytest.fixture
-def s3_server(servers: Servers) -> S3Server:
-    """The real S3 server of this run."""
-    return servers.get("minio")
+def s3_server(servers: "Servers") -> "S3Server":
+    """A real S3 server."""
+    return servers.real()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    for line in REPORT:
-        terminalreporter.write_line(line)
+    """Say which object stores were really there."""
+    if "servers" in sys.modules:
+        for line in sys.modules["servers"].REPORT:
+            terminalreporter.write_line(line)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from servers import store_on
+from servers import RGW, store_on
 
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.clock import SystemClock
@@ -27,9 +27,8 @@ STORES: dict[str, Callable[[Path], ObjectStore]] = {
 SERVERS = {  # name: (server, client)
     "s3-minio": ("minio", "aiobotocore"),
     "s3-moto": ("moto", "aiobotocore"),
-    "s3-rgw": ("rgw", "aiobotocore"),
     "obstore-minio": ("minio", "obstore"),
-    "obstore-rgw": ("rgw", "obstore"),
+    **({"s3-rgw": ("rgw", "aiobotocore"), "obstore-rgw": ("rgw", "obstore")} if RGW else {}),
 }
 
 

@@ -5,7 +5,7 @@
     MEMOTURN_TEST_MOTO_..., MEMOTURN_TEST_RGW_...           the same for the emulator and for Ceph RGW
 
 A server that cannot be had skips its tests and says why; with MEMOTURN_REQUIRE_SERVICES=1 that is a failure. Ceph
-RGW is never started unless MEMOTURN_TEST_RGW=1 asks for it: one real server is enough.
+RGW has no tests unless MEMOTURN_TEST_RGW=1 or an endpoint asks for them: one real server is enough.
 """
 
 import os
@@ -28,6 +28,7 @@ from memoturnd.seams.object_store import ObjectStore
 from memoturnd.stores.open import open_store
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "services"
+RGW = os.environ.get("MEMOTURN_TEST_RGW") == "1" or "MEMOTURN_TEST_RGW_ENDPOINT" in os.environ
 REPORT: list[str] = []
 """What the end of the run says about object stores."""
 
@@ -80,26 +81,31 @@ class Servers:
 
     def get(self, kind: str) -> S3Server:
         """Return the server `minio`, `moto` or `rgw`, or skip the test with the reason."""
-        if kind not in self._found:
-            self._found[kind] = self._find(kind)
-            found = self._found[kind]
-            REPORT.append(
-                f"object store {kind}: {found.name} at {found.endpoint}"
-                if isinstance(found, S3Server)
-                else f"object store {kind}: not run: {found}"
-            )
-        found = self._found[kind]
+        found = self._look(kind)
         if isinstance(found, S3Server):
             return found
         if os.environ.get("MEMOTURN_REQUIRE_SERVICES") == "1" and self._needed(kind):
             pytest.fail(f"MEMOTURN_REQUIRE_SERVICES=1, and {kind} cannot be had: {found}", pytrace=False)
         pytest.skip(f"{kind}: {found}")
 
+    def real(self) -> S3Server:
+        """Return a real S3 server: MinIO, or Ceph RGW where only that is to be had."""
+        return self.get("rgw" if RGW and isinstance(self._look("minio"), str) else "minio")
+
     def _needed(self, kind: str) -> bool:
         """One real server is enough, whichever."""
-        return kind == "moto" or not any(
-            isinstance(self._found.get(other), S3Server) for other in ("minio", "rgw")
-        )
+        other = {"minio": "rgw", "rgw": "minio"}.get(kind)
+        return other is None or not (RGW and isinstance(self._look(other), S3Server))
+
+    def _look(self, kind: str) -> S3Server | str:
+        """Return the server, or why there is none; look once."""
+        if kind not in self._found:
+            found = self._found[kind] = self._find(kind)
+            there = isinstance(found, S3Server)
+            REPORT.append(
+                f"object store {kind}: {found.name} at {found.endpoint}" if there else f"no {kind}: {found}"
+            )
+        return self._found[kind]
 
     def stop(self) -> None:
         """Stop what this session started."""
@@ -114,9 +120,7 @@ class Servers:
         ]
         given = os.environ
         if f"{prefix}ENDPOINT" not in given:
-            if kind == "rgw" and given.get("MEMOTURN_TEST_RGW") != "1":
-                return "set MEMOTURN_TEST_RGW=1 to start Ceph RGW, which takes Debian's packages and a minute"
-            started = self._services("start", kind)
+            started = self._services("start", "--quick", kind)
             given = dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", started.stdout, flags=re.MULTILINE))
             if f"{prefix}ENDPOINT" not in given:
                 return started.stderr.strip()
@@ -130,7 +134,7 @@ class Servers:
             env=os.environ | {"MEMOTURN_SERVICES_DIR": str(self._folder)},
             capture_output=True,
             text=True,
-            timeout=1800,
+            timeout=100,
             check=False,
         )
 
