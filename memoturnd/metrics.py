@@ -21,6 +21,7 @@ SHED_REASONS: Final = (
     "body_memory",
     "write_queue",
     "unshipped_window",
+    "past_states",
     "request_timeout",
 )
 SHIP_OUTCOMES: Final = ("committed", "lost", "failed")
@@ -35,6 +36,7 @@ STORE_OPERATIONS: Final = (
 )
 OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
+PAST_OUTCOMES: Final = ("hit", "shared", "miss")
 
 _REQUEST_BUCKETS_S: Final = (
     0.0002,
@@ -71,6 +73,7 @@ class Metrics:
         self._shipping()
         self._store()
         self._tiers()
+        self._past()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -198,7 +201,23 @@ class Metrics:
         self.hot_handles = self._gauge("hot_handles", "Branches with open connections.")
         self.hot_handles_limit = self._gauge("hot_handles_limit", "Most branches with open connections.")
         self.disk_bytes = self._gauge("disk_bytes", "Local disk that branch files take.")
-        self.disk_budget_bytes = self._gauge("disk_budget_bytes", "Local disk that branch files may take.")
+        self.disk_budget_bytes = self._gauge(
+            "disk_budget_bytes", "Local disk that branch files and past states may take together."
+        )
+
+    def _past(self) -> None:
+        self.past_states = self._gauge("past_states", "Past states on the local disk, ready to be read.")
+        self.past_making = self._gauge("past_states_making", "Past states being made, or waiting for it.")
+        self.past_bytes = self._gauge("past_bytes", "Local disk that past states take.")
+        reads = self._counter(
+            "past_reads_total",
+            "Reads of past states: the state was here (hit), was being made already (shared), had to be made (miss).",
+            "outcome",
+        )
+        self.past_reads = {outcome: reads.labels(outcome) for outcome in PAST_OUTCOMES}
+        self.past_seconds = self._histogram(
+            "past_seconds", "Time to make a past state, without the wait for its turn.", _SHIP_BUCKETS_S
+        )
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"memoturn_{name}", text, registry=self.registry)

@@ -20,6 +20,7 @@ import structlog
 from memoturnd import config
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
+from memoturnd.core.revisions import Revision
 from memoturnd.datadir import forget_boot, last_boot, note_boot
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
@@ -27,6 +28,7 @@ from memoturnd.engine.budget import Deadlines
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
 from memoturnd.engine.files import BranchFiles, Owner, found
+from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
 from memoturnd.engine.recovered import keep_as_branch
@@ -90,6 +92,13 @@ class Node:
         """What this node has asked of the object store since its start; two of them subtract."""
         return self._counted.usage
 
+    async def past(self, db_name: str, branch: str, at: Revision) -> PastProfile:
+        """Return a branch as it was at a revision, which is looked up when it is read.
+
+        Raises DatabaseNotFoundError, BranchNotFoundError, InvalidRequestError.
+        """
+        return PastProfile(await self.branches.find(db_name, branch), self.tiers.past, at)
+
     async def ready(self) -> dict[str, str]:
         """Return what answers. Raises RetryableError naming what does not."""
         services = self._services
@@ -138,6 +147,7 @@ class Node:
         """
         services = self._services
         data_dir = services.branches_folder.parent
+        await self.tiers.past.start()
         doubtful = last_boot(data_dir) != services.boot_id
         forget_boot(data_dir)  # a catalog that was rebuilt half way is doubtful as well
         restored = await self.catalog_export.start(doubtful=doubtful)
@@ -251,6 +261,10 @@ class Node:
         metrics.hot_handles.set(hot)
         metrics.hot_handles_limit.set(self.tiers.limits.hot_cap)
         metrics.disk_bytes.set(disk_bytes)
+        made, making = self.tiers.past.counts
+        metrics.past_states.set(made)
+        metrics.past_making.set(making)
+        metrics.past_bytes.set(self.tiers.past.size_bytes)
         metrics.disk_budget_bytes.set(self.tiers.limits.disk_budget_bytes)
         owned = [branch.owned for branch in self.tiers.hot() if branch.owned is not None]
         sizes = [o.shipper.unshipped_bytes for o in owned]
@@ -287,7 +301,7 @@ async def running(
     user_executor = PoolExecutor(USER_THREADS, "user-sql", waiting=USER_WAITING)
     async with asyncio.TaskGroup() as group:
 
-        def spawn(work: Coroutine[Any, Any, None]) -> object:
+        def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return group.create_task(work)
 
         timed = TimedStore(counted, STORE_TIMEOUT_S)
@@ -342,6 +356,7 @@ async def running(
             # What an earlier process left is shipped as well, while the store lets it.
             await asyncio.wait([recovery], timeout=RECOVERY_S)
             recovery.cancel()
+            await node.tiers.past.close()
             left = await node.drain()
             for task in loops:
                 task.cancel()

@@ -137,7 +137,7 @@ class Branch:
                     await self._reach(min_txid)
             conn = self._conn
             if conn is None:
-                return await self._read_empty(op, work)
+                return await self.read_empty(op, work)
             if not self.gate.locked():
                 if work is Work.POINT or (work is Work.SCAN and self.size_bytes <= _INLINE_SCAN_BYTES):
                     return Seen(op(conn, self.services.clock.now_ms()), self.txid, self.durable_txid)
@@ -153,7 +153,7 @@ class Branch:
         finally:
             self.leave()
 
-    async def _read_empty(self, op: ReadOp[T], work: Work) -> Seen[T]:
+    async def read_empty(self, op: ReadOp[T], work: Work) -> Seen[T]:
         """Run `op` on a profile without data: a shared one, but for what a user wrote and may take long."""
         if work is not Work.USER:
             return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
@@ -233,6 +233,15 @@ class Branch:
                 # The last process may have left commits here that are not in object storage.
                 await self._take_over()
 
+    async def take_up(self) -> None:
+        """See to commits that an earlier process or ownership left here without shipping them, if there are any."""
+        is_open = self._ready or self._empty
+        files = self.files
+        if self._fenced or (
+            not is_open and files.owner() is not None and files.clean(self.services.boot_id) is None
+        ):
+            await self.wake()
+
     async def own(self) -> Owned:
         """Take the branch for writing: lease, epoch in the manifest, the local file settled, a writer."""
         await self.surroundings.make_room(self)
@@ -289,6 +298,11 @@ class Branch:
     def is_fenced(self) -> bool:
         """Return whether another owner was found in the manifest, so that the file must be looked at anew."""
         return self._fenced
+
+    @property
+    def is_gone(self) -> bool:
+        """Return whether the branch was deleted."""
+        return self._gone
 
     def _refuse_if_gone(self) -> None:
         if self._gone:

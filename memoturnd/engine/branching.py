@@ -171,8 +171,7 @@ class Branching:
 
     async def _shipped(self, branch: Branch) -> Manifest:
         """Return the manifest with everything in it that was committed so far."""
-        if branch.is_fenced or (branch.owned is None and branch.files.exists() and not branch.hot):
-            await branch.wake()  # an earlier process or ownership may have left commits that are not shipped
+        await branch.take_up()
         owned = branch.owned
         if owned is None and await branch.manifests.load() is None:
             owned = await branch.own()
@@ -218,7 +217,7 @@ class Branching:
         except (BranchNotFoundError, ObjectMissingError):
             pass  # the parent is gone, and its pins with it
         await services.catalog.delete_branch(database.uuid, row.name, branch_id=row.branch_id)
-        self._tiers.forget(branch)
+        await self._tiers.forget(branch)
 
     # ---- checkpoints
 

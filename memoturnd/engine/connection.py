@@ -323,6 +323,23 @@ def open_connection(
     return conn
 
 
+def open_immutable(path: Path, *, cache_kib: int) -> ProfileConnection:
+    """Open the profile file `path` for reading, which nobody changes as long as it is there.
+
+    SQLite takes no locks on such a file and makes neither log nor shared memory beside it; a log that is
+    there is not looked at. Raises apsw.Error as SQLite does.
+    """
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    uri = f"{path.absolute().as_uri()}?immutable=1"
+    conn = ProfileConnection(uri, flags=flags, statementcachesize=STATEMENT_CACHE_SIZE)
+    try:
+        _configure(conn, read_only=True, sync="normal", cache_kib=cache_kib)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
 def _configure(
     conn: ProfileConnection, *, read_only: bool, sync: Literal["normal", "full"], cache_kib: int
 ) -> None:

@@ -127,7 +127,7 @@ class Databases:
         self._registers.forget(database.uuid)
         await services.catalog.delete_database(database.uuid)
         for branch in branches:
-            self._tiers.forget(branch)
+            await self._tiers.forget(branch)
 
     async def _delete_objects(self, uuid: str) -> None:
         """Delete every object of the database, its register last, so that a failure can be taken up again."""

@@ -1,5 +1,6 @@
 """What every branch of a node shares: the seams, the bounds, and the few things it asks of its surroundings."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Services:
     """Where users' statements run that take long: they must not hold up the engine's own work."""
     metrics: Metrics
     scheduler: ShipScheduler
-    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     """Starts a task in the node's task group."""
     branches_folder: Path
     boot_id: str

@@ -87,7 +87,7 @@ async def open_for_reading(branch: "Branch") -> bool:
     if current is None and not branch.is_main:
         raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
     if current is None:
-        await _refuse_a_lost_manifest(branch)
+        await refuse_a_lost_manifest(branch)
     if current is None or current.head_txid == 0:
         branch.stands_empty()
         return True
@@ -181,7 +181,7 @@ async def _manifest(branch: "Branch") -> Manifest:
             raise BranchNotFoundError(
                 f"{branch.ref} has no manifest in object storage: create the branch again"
             )
-        await _refuse_a_lost_manifest(branch)
+        await refuse_a_lost_manifest(branch)
         database = branch.ref.database
         await branch.surroundings.register_database(database)
         new = Manifest(
@@ -197,7 +197,7 @@ async def _manifest(branch: "Branch") -> Manifest:
     return current
 
 
-async def _refuse_a_lost_manifest(branch: "Branch") -> None:
+async def refuse_a_lost_manifest(branch: "Branch") -> None:
     """Let nothing pass for an empty profile but one: a manifest is made before the branch's first object.
 
     Raises CorruptionError where the manifest was lost, or this is not the store that the database is in.

@@ -3,11 +3,14 @@
     hot    open connections, bounded by descriptors and memory   -> warm after a while without use
     warm   files, closed, all shipped, bounded by the disk budget -> cold after a longer while
 
+Past states (memoturnd.engine.past) share the disk budget with them.
+
 A branch object is looked up by its id, and as long as anybody holds one, everybody gets the same one, so
 that no path ever has two owners. Only hot and warm branches are held here; the rest costs nothing.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ import structlog
 
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.past import PastStates
 from memoturnd.engine.services import Services, Surroundings
 from memoturnd.errors import MemoturnError, OverloadedError
 
@@ -42,6 +46,8 @@ class Tiers:
 
     def __init__(self, services: Services, surroundings: Surroundings, limits: TierLimits) -> None:
         self.limits = limits
+        self.past = PastStates(services, room_bytes=lambda: limits.disk_budget_bytes - self._disk_bytes)
+        """Past states, which share the disk budget."""
         self._services = services
         self._surroundings = surroundings
         self._all: WeakValueDictionary[str, Branch] = WeakValueDictionary()
@@ -134,8 +140,9 @@ class Tiers:
         """Send a branch cold now; False when it is in use or cannot be shipped."""
         return await self._to_cold(branch)
 
-    def forget(self, branch: Branch) -> None:
-        """Drop a branch that was destroyed."""
+    async def forget(self, branch: Branch) -> None:
+        """Drop a branch that was destroyed, and its past states."""
+        await self.past.forget(branch.ref.branch_id)
         self._hot.pop(branch, None)
         self._warm.pop(branch, None)
         self._disk_bytes -= self._disk.pop(branch, 0)
@@ -148,11 +155,22 @@ class Tiers:
             self._account(branch)
         await self._sweep_tier(self._hot, now_s - self.limits.warm_after_s, self._to_warm)
         await self._sweep_tier(self._warm, now_s - self.limits.cold_after_s, self._to_cold)
-        over = [b for b in self._warm if self._disk_bytes > self.limits.disk_budget_bytes]
-        for branch in over:
-            if self._disk_bytes <= self.limits.disk_budget_bytes:
-                break
-            await self._to_cold(branch)
+        await self.past.drop_unused(now_s - self.limits.cold_after_s)
+        await self._make_disk_room()
+
+    async def _make_disk_room(self) -> None:
+        """While the disk is over its budget, remove what was unused longest: a past state or a warm branch's file."""
+        warm = iter(list(self._warm.items()))
+        branch, placed_s = next(warm, (None, math.inf))
+        while self._disk_bytes + self.past.size_bytes > self.limits.disk_budget_bytes:
+            oldest_s = self.past.oldest_s
+            if oldest_s is not None and oldest_s <= placed_s:
+                await self.past.drop_oldest()
+            elif branch is not None:
+                await self._to_cold(branch)
+                branch, placed_s = next(warm, (None, math.inf))
+            else:
+                return
 
     async def _sweep_tier(
         self, tier: OrderedDict[Branch, float], before_s: float, send: Callable[[Branch], Awaitable[bool]]

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from memoturnd.errors import (
     CorruptionError,
+    InvalidRequestError,
     MemoturnError,
     MethodNotAllowedError,
     NotFoundError,
@@ -27,6 +28,7 @@ from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, is_internal
 from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
+from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.routes import ROUTES, Body, Kind, Route
 from memoturnd.http.tree import Tree
@@ -120,6 +122,8 @@ class Api(BaseRoute):
             if route is None:
                 return template, _no_route(scope["method"], by_method)
             call = Call(self._node, params, headers, scope["query_string"])
+            if route.kind is not Kind.OPEN:
+                _look_back(route, call)
             return template, await self._pass_gates(route, call, receive)
         except MemoturnError as error:
             if is_internal(error):
@@ -217,6 +221,18 @@ class _Timers:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+def _look_back(route: Route, call: Call) -> None:
+    """Let a read that asks for a past state find it behind the node. Raises InvalidRequestError on other routes."""
+    at = call.at
+    if at is None:
+        return
+    if not route.takes_at:
+        raise InvalidRequestError(
+            f"{route.method} {route.template} takes no Memoturn-At and no `at`: only reads of what a branch holds do"
+        )
+    call.node = PastNode(call.node, at)
 
 
 def _no_route(method: str, by_method: Mapping[str, Route]) -> Answer:

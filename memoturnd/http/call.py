@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from memoturnd.core import revisions
+from memoturnd.core.revisions import Revision
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
 from memoturnd.http.gates import BodyMemory
 from memoturnd.http.ports import Node
@@ -24,11 +26,13 @@ INLINE_BODY_BYTES: Final = 128 * 1024
 _BRANCH_HEADER: Final = b"memoturn-branch"
 _DURABILITY_HEADER: Final = b"memoturn-durability"
 _MIN_TXID_HEADER: Final = b"memoturn-min-txid"
+_AT_HEADER: Final = b"memoturn-at"
 _ONCE: Final = frozenset(
     {
         _BRANCH_HEADER,
         _DURABILITY_HEADER,
         _MIN_TXID_HEADER,
+        _AT_HEADER,
         b"content-type",
         b"content-length",
         b"host",
@@ -88,6 +92,14 @@ class Call:
             return value
         header = self._headers.get(_BRANCH_HEADER)
         return "main" if header is None else _utf8(header, "Memoturn-Branch")
+
+    @property
+    def at(self) -> Revision | None:
+        """The past state that a read asks for: `?at=`, else `Memoturn-At`; None for the newest. Raises InvalidRequestError."""
+        value = self.text("at")
+        if value is None and _AT_HEADER in self._headers:
+            value = _utf8(self._headers[_AT_HEADER], "Memoturn-At").strip()
+        return None if value is None else revisions.parse(value)
 
     def text(self, name: str) -> str | None:
         """Return a query value, None when it is absent. Raises InvalidRequestError when it is given twice."""

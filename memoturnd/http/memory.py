@@ -90,10 +90,15 @@ def _items(body: bytes) -> list[memories.Item]:
 
 
 async def _open_or_none(call: Call, min_txid: int) -> BranchProfile | None:
-    """Return the profile, None when nobody has created it. Raises NotFoundError when a floor was asked of that."""
+    """Return the profile, None when nobody has created it.
+
+    Raises NotFoundError when a floor, DatabaseNotFoundError when a past state was asked of that.
+    """
     try:
         return await open_profile(call)
     except DatabaseNotFoundError:
+        if call.at is not None:
+            raise
         if min_txid > 0:
             raise NotFoundError(
                 f"no such profile here, so txid {min_txid} cannot be reached; ingest into it first"

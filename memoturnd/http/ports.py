@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from memoturnd.core.revisions import Revision
 from memoturnd.metrics import Metrics
 from memoturnd.seams.catalog import BranchRow, Database
 from memoturnd.seams.profile import Profile
@@ -228,6 +229,10 @@ class Node(Protocol):
 
     async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        ...
+
+    async def past(self, db_name: str, branch: str, at: Revision) -> BranchProfile:
+        """Return a branch as it was at a revision. Raises DatabaseNotFoundError, BranchNotFoundError."""
         ...
 
     async def ready(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ class Kind(Enum):
     """What a route does, which decides the gates in front of it."""
 
     READ = "read"
-    """Shows a state; honours Memoturn-Min-Txid."""
+    """Shows a state; honours Memoturn-Min-Txid and Memoturn-At."""
     WRITE = "write"
     """Changes a branch; honours Memoturn-Durability, or is always durable."""
     CONTROL = "control"
@@ -54,7 +54,11 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. `parameters` are the names in `template`, in order."""
+    """One method of one path. `parameters` are the names in `template`, in order.
+
+    `at` is whether it takes Memoturn-At where that does not follow from its kind: reads do. A read finds the
+    past state behind `call.node`, and need not know of it.
+    """
 
     method: str
     template: str
@@ -62,11 +66,17 @@ class Route:
     kind: Kind
     body: Body
     scope: Scope
+    at: bool | None = None
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         names = tuple(part[1:-1] for part in self.template.split("/") if part.startswith("{"))
         object.__setattr__(self, "parameters", names)
+
+    @property
+    def takes_at(self) -> bool:
+        """Whether the route shows past states."""
+        return self.kind is Kind.READ if self.at is None else self.at
 
 
 _MEMORY: Final = "/v1/memory/{ns}/{profile}"
@@ -82,20 +92,28 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/databases", control.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
-    Route("GET", "/v1/memory/{ns}", control.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE),
+    Route("GET", "/v1/memory/{ns}", control.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE, at=False),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),
     Route("GET", f"{_MEMORY}/memories/{{id}}", memory.get, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_MEMORY}/memories/{{id}}", memory.forget, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("GET", f"{_MEMORY}/sessions", memory.sessions, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_MEMORY}/sessions/{{sid}}", memory.end_session, Kind.WRITE, Body.NONE, Scope.WRITE),
-    Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ),
+    Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ, at=True),
     Route("POST", f"{_DB}/sync", branches.sync, Kind.WRITE, Body.SMALL, Scope.WRITE),
     Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
-    Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN),
+    Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN, at=False),
     Route("DELETE", _BRANCH, branches.delete, Kind.WRITE, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_BRANCH}/checkpoint", branches.checkpoint, Kind.WRITE, Body.SMALL, Scope.ADMIN),
-    Route("GET", f"{_BRANCH}/checkpoints", branches.list_checkpoints, Kind.READ, Body.NONE, Scope.ADMIN),
+    Route(
+        "GET",
+        f"{_BRANCH}/checkpoints",
+        branches.list_checkpoints,
+        Kind.READ,
+        Body.NONE,
+        Scope.ADMIN,
+        at=False,
+    ),
     Route(
         "DELETE",
         f"{_BRANCH}/checkpoints/{{name}}",

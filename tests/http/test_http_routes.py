@@ -1,5 +1,7 @@
 """Every route over a whole node: fields, statuses and headers of the wire contract."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from http_support import client_of, limits
 
@@ -469,6 +471,136 @@ async def test_every_read_honours_its_floor(client, written, read):
     assert failure(odd) == (400, "invalid_request")
 
 
+PAST = {name: call for name, call in READS.items() if name not in {"branches", "checkpoints"}}
+REFUSING_AT = {
+    **{name: call for name, call in WRITES.items() if name != "sql"},
+    "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
+    "profiles": ("GET", "/v1/memory/app", {}),
+    "branches": ("GET", "/v1/db/app--ann/branches", {}),
+    "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
+    "sync": ("POST", "/v1/db/app--ann/sync", {}),
+    "fork": ("POST", "/v1/db/app--ann/branches", {"json": {"name": "f"}}),
+    "delete branch": ("DELETE", "/v1/db/app--ann/branches/other", {}),
+    "checkpoint": ("POST", "/v1/db/app--ann/branches/main/checkpoint", {"json": {"name": "c"}}),
+    "delete checkpoint": ("DELETE", "/v1/db/app--ann/branches/main/checkpoints/c", {}),
+    "rewind": ("POST", "/v1/db/app--ann/branches/main/rewind", {"json": {"to": "1"}}),
+    "undo": ("POST", "/v1/db/app--ann/branches/main/rewind/undo", {}),
+    "create": ("POST", "/v1/databases", {"json": {"name": "new"}}),
+    "list": ("GET", "/v1/databases", {}),
+    "delete database": ("DELETE", "/v1/databases/other", {}),
+}
+
+
+async def rewrite(client):
+    """Change or remove everything that `READS` look at, in five commits."""
+    await client.delete(f"/v1/memory/app/ann/memories/{FACT_ID}")
+    await client.delete("/v1/memory/app/ann/sessions/s?turns=true")
+    await client.put("/v1/db/app--ann/kv/ns/old", content=b"changed")
+    await client.put("/v1/db/app--ann/kv/ns/new", content=b"x")
+    turn = {"role": "user", "content": "later", "embedding": [1]}
+    assert (await client.post("/v1/db/app--ann/memory/s/turns", json=turn)).status_code == 201
+
+
+@pytest.mark.parametrize("read", PAST.values(), ids=PAST)
+async def test_every_read_shows_the_past_that_it_asks_for(client, written, read):
+    method, path, rest = read
+    before = await client.request(method, path, **rest)
+    assert before.status_code == 200, before.text
+
+    await rewrite(client)
+    by_query = await client.request(method, path, params={"at": str(written)}, **rest)
+    by_header = await client.request(method, path, headers={"Memoturn-At": f" {written} "}, **rest)
+    query_first = await client.request(
+        method, path, params={"at": "head~5"}, headers={"Memoturn-At": "head"}, **rest
+    )
+
+    for answer in (by_query, by_header, query_first):
+        assert (answer.status_code, answer.content) == (200, before.content)
+        assert stamps(answer)[0] == written <= stamps(answer)[1]
+
+
+@pytest.mark.parametrize("read", PAST.values(), ids=PAST)
+async def test_every_read_refuses_a_revision_that_means_nothing(client, written, read):
+    method, path, rest = read
+
+    for bad in ("", " ", "2026-11-24T09:30", "9" * 17, "head~x", "na\u00efve", "\u0663", "a b", "x" * 200):
+        answer = await client.request(method, path, params={"at": bad}, **rest)
+        assert failure(answer) == (400, "invalid_request")
+        assert "head~N" in answer.json()["error"]
+    twice = await client.request(method, f"{path}?at=1&at=2", **rest)
+    assert failure(twice) == (400, "invalid_request")
+    raw = await client.request(method, f"{path}?at=%ff", **rest)
+    assert failure(raw) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("read", PAST.values(), ids=PAST)
+async def test_every_read_says_what_is_wrong_with_a_state_that_is_not_to_be_had(client, written, read):
+    method, path, rest = read
+
+    async def failed(at):
+        return failure(await client.request(method, path, params={"at": at}, **rest))
+
+    assert await failed("999") == (409, "conflict")
+    assert await failed("999999999999") == (409, "conflict")
+    assert await failed("0") == (409, "conflict")
+    assert await failed("head~100") == (409, "conflict")
+    assert await failed("1990-01-01T00:00:00Z") == (409, "conflict")
+    assert await failed("no-such-checkpoint") == (404, "branch_not_found")
+    floor = {"Memoturn-Min-Txid": str(written)}
+    below = await client.request(method, path, params={"at": "head~1"}, headers=floor, **rest)
+    assert failure(below) == (412, "precondition_failed")
+    reached = await client.request(method, path, params={"at": "head"}, headers=floor, **rest)
+    assert (reached.status_code, stamps(reached)[0]) == (200, written)
+
+
+@pytest.mark.parametrize("write", REFUSING_AT.values(), ids=REFUSING_AT)
+async def test_routes_that_show_no_past_refuse_to_be_asked_and_change_nothing(client, written, write):
+    method, path, rest = write
+
+    by_query = await client.request(method, path, params={"at": str(written)}, **rest)
+    by_header = await client.request(method, path, headers={"Memoturn-At": "head"}, **rest)
+
+    assert failure(by_query) == failure(by_header) == (400, "invalid_request")
+    assert stamps(await client.get("/v1/memory/app/ann/sessions"))[0] == written
+    assert [row["name"] for row in (await client.get("/v1/databases")).json()["databases"]] == ["app--ann"]
+
+
+async def test_past_of_a_profile_that_does_not_exist_is_not_found(client):
+    for method, path, rest in PAST.values():
+        answer = await client.request(method, path, params={"at": "head"}, **rest)
+        assert failure(answer) == (404, "database_not_found")
+
+
+async def test_operators_routes_let_a_revision_pass(client):
+    for path in ("/health", "/ready", "/metrics"):
+        assert (await client.get(f"{path}?at=nonsense at all")).status_code == 200
+
+
+async def test_time_is_taken_as_it_comes_in_urls(client, written):
+    times = [row["last_active_at"] for row in (await client.get(f"{MEMORY}/sessions")).json()["sessions"]]
+    moment = datetime.fromtimestamp(times[0] / 1000, timezone(timedelta(hours=2))).isoformat(
+        timespec="milliseconds"
+    )
+
+    for sent in (moment.replace("+", "%2B"), moment, str(times[0])):
+        answer = await client.get(f"{MEMORY}/sessions?at={sent}")
+        assert (answer.status_code, stamps(answer)[0] in {written - 1, written}) == (200, True)
+    ahead = await client.get(f"{MEMORY}/sessions?at=2199-01-01T00:00:00Z")
+    assert stamps(ahead)[0] == written
+
+
+async def test_too_many_past_states_are_429_with_the_time_to_come_back(client, node, written):
+    past, branch = node.tiers.past, await node.profile("app--ann")
+    keys = (branch.ref.database.uuid,)
+    for _ in range(10):
+        past._admission.enter(keys)
+
+    answer = await client.get(f"{MEMORY}/sessions?at=head~1")
+
+    assert failure(answer) == (429, "overloaded")
+    assert answer.headers["retry-after"] == "1"
+
+
 async def test_read_below_its_floor_fails_after_waiting_and_destroys_nothing(client, written):
     floor = {"Memoturn-Min-Txid": str(written + 1)}
     answer = await client.get("/v1/db/app--ann/kv/ns/old", headers=floor)
@@ -490,6 +622,13 @@ def test_every_route_that_writes_or_reads_a_branch_is_tried_for_its_headers():
         route for route in ROUTES if "/branches" in route.template or route.template.endswith("/sync")
     }
     of_no_branch = {route for route in ROUTES if route.template == "/v1/memory/{ns}"}
+    assert found(PAST) == {route for route in ROUTES if route.takes_at}
+    assert found(REFUSING_AT) >= {
+        route for route in ROUTES if not route.takes_at and route.kind is not Kind.OPEN
+    }
+    assert {route for route in ROUTES if route.kind is Kind.READ and not route.takes_at} <= {
+        route for route in ROUTES if route.scope in {Scope.ADMIN, Scope.NAMESPACE}
+    }
     assert found(WRITES) == {route for route in ROUTES if route.kind is Kind.WRITE} - always_durable
     assert found(READS) >= {route for route in ROUTES if route.kind is Kind.READ} - of_no_branch
 

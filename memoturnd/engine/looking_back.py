@@ -1,0 +1,115 @@
+"""A branch as it was: which manifest a revision is looked up in, and reads of the state that it names."""
+
+from typing import Never, TypeVar
+
+from memoturnd.core.manifest import Manifest
+from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, Revision
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.past import PastStates
+from memoturnd.engine.takeover import refuse_a_lost_manifest
+from memoturnd.errors import BranchNotFoundError, InvalidRequestError, PreconditionFailedError
+from memoturnd.replication.revisions import resolve
+from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp
+
+T = TypeVar("T")
+
+
+class PastProfile:
+    """A branch as it was at a revision. Implements memoturnd.seams.profile.Profile; it can only be read."""
+
+    def __init__(self, branch: Branch, past: PastStates, at: Revision) -> None:
+        self._branch = branch
+        self._past = past
+        self._at = at
+        self._txid = 0
+        self._durable_txid = 0
+
+    @property
+    def txid(self) -> int:
+        """Return the txid of the state, once it was read."""
+        return self._txid
+
+    @property
+    def durable_txid(self) -> int:
+        """Return the newest txid of the branch that is known to be in object storage."""
+        return max(self._durable_txid, self._branch.durable_txid, self._txid)
+
+    async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
+        """Run `op` on the past state, at that state's wall time.
+
+        Raises what memoturnd.replication.revisions.resolve and PastStates.hold raise, and
+        PreconditionFailedError where the state lies below `min_txid`.
+        """
+        branch, past = self._branch, self._past
+        current = None
+        if isinstance(self._at, AtTxid) and past.has(branch, self._at.txid):
+            self._txid = self._at.txid  # a txid stands for one state for ever
+        else:
+            current = await standing(branch, self._at)
+            self._txid = await resolve(branch.services.archive, current, self._at)
+            self._durable_txid = current.head_txid
+        if self._txid < min_txid:
+            raise PreconditionFailedError(
+                f"the revision names txid {self._txid} of {branch.ref}, and the read asked for {min_txid} or above; "
+                "send Memoturn-Min-Txid only with reads of the newest state"
+            )
+        if self._txid == 0:
+            return await branch.read_empty(op, work)
+        async with past.hold(branch, self._txid, current) as state:
+            value = await past.read(state, op, work)
+        return Seen(value, self._txid, self.durable_txid)
+
+    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Never:
+        """Refuse: raises InvalidRequestError."""
+        del op, durable, work
+        raise InvalidRequestError(
+            "a past state can only be read: leave Memoturn-At and `at` out, or fork the branch there and write to the fork"
+        )
+
+
+async def standing(branch: Branch, revision: Revision) -> Manifest:
+    """Return the manifest to look `revision` up in, with all in it that this node has committed, where that matters.
+
+    Takes no lease, unless an earlier process left commits here that have to be shipped. A main branch that was
+    never written has one that names nothing. Raises BranchNotFoundError, CorruptionError for a manifest that
+    was lost, and what shipping raises.
+    """
+    current = await branch.manifests.load(fresh=branch.owned is None)
+    if current is None or _may_lie_above(current, revision):
+        branch.users += 1
+        try:
+            current = await _shipped(branch)
+        finally:
+            branch.leave()
+    if current is not None and current.deleted_at is not None:
+        raise BranchNotFoundError(f"{branch.ref} was deleted")
+    if current is not None:
+        return current
+    if not branch.is_main:
+        raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
+    await refuse_a_lost_manifest(branch)
+    ref = branch.ref
+    return Manifest(
+        db=ref.database.uuid, branch_id=ref.branch_id, branch=ref.name, created_at=ref.database.created_at
+    )
+
+
+def _may_lie_above(current: Manifest, revision: Revision) -> bool:
+    """Return whether commits that are not in the manifest could be what the revision names."""
+    match revision:
+        case AtTxid(txid):
+            return txid > current.head_txid
+        case AtTime(at_ms):
+            return at_ms >= current.head_at
+        case BeforeHead():
+            return True
+        case AtCheckpoint():
+            return False
+
+
+async def _shipped(branch: Branch) -> Manifest | None:
+    await branch.take_up()
+    owned = branch.owned
+    if owned is not None and owned.shipper.dirty_since_s is not None:
+        await owned.shipper.ship()
+    return await branch.manifests.load(fresh=owned is None)

@@ -1,0 +1,40 @@
+"""The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
+
+from memoturnd.core.revisions import Revision
+from memoturnd.http.ports import Branches, BranchProfile, Databases, Node
+from memoturnd.metrics import Metrics
+
+
+class PastNode:
+    """A node whose profiles are looked at as of a revision. Implements memoturnd.http.ports.Node."""
+
+    def __init__(self, node: Node, at: Revision) -> None:
+        self._node = node
+        self._at = at
+
+    @property
+    def databases(self) -> Databases:
+        """The directory of databases, as it is now."""
+        return self._node.databases
+
+    @property
+    def branches(self) -> Branches:
+        """The branches, as they are now."""
+        return self._node.branches
+
+    @property
+    def metrics(self) -> Metrics:
+        """What GET /metrics shows."""
+        return self._node.metrics
+
+    async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
+        """Return a branch as it was. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        return await self._node.past(db_name, branch, self._at)
+
+    async def past(self, db_name: str, branch: str, at: Revision) -> BranchProfile:
+        """Return a branch as it was at another revision."""
+        return await self._node.past(db_name, branch, at)
+
+    async def ready(self) -> dict[str, str]:
+        """Return the state of store, leases and catalog."""
+        return await self._node.ready()
