@@ -243,13 +243,29 @@ def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
             f"txid {txid} of branch {manifest.branch} is past retention; the oldest that is kept whole is newer"
         )
     at = base[0].end
-    first, last = bisect_right(segments, at, key=_end), bisect_right(segments, txid, key=_min)
-    after = segments[first:last] if at < txid else ()
+    after = _segments_between(segments, at, txid)
     for ref in after:
         if ref.prev > at:
             raise CorruptionError(f"the chain of branch {manifest.branch_id} has a gap above txid {at}")
         at = ref.end
     return (*base, *after)
+
+
+def plan_from(manifest: Manifest, start_txid: int, txid: int) -> tuple[ObjectRef, ...] | None:
+    """Return the segments that lead from the state at `start_txid` to `txid`; None where none of the manifest's do."""
+    at, after = start_txid, _segments_between(manifest.segments, start_txid, txid)
+    for ref in after:
+        if ref.prev > at:
+            return None
+        at = ref.end
+    return after if at >= txid >= start_txid else None
+
+
+def _segments_between(segments: tuple[ObjectRef, ...], at: int, txid: int) -> tuple[ObjectRef, ...]:
+    """Return the segments with txids above `at` and up to `txid`."""
+    if at >= txid:
+        return ()
+    return segments[bisect_right(segments, at, key=_end) : bisect_right(segments, txid, key=_min)]
 
 
 def unrestorable(manifest: Manifest, txid: int) -> ConflictError:

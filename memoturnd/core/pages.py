@@ -8,8 +8,10 @@ applied by subtracting the old hashes and adding the new ones, without touching 
 import struct
 from array import array
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from memoturnd.core.bounds import INTEGER_MAX
@@ -22,6 +24,15 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 _LEAF_TABLE_PAGE = 0x0D
 _ZEROS = bytes(65536)  # the largest page that SQLite has
 _ZERO_HEAD = bytes(64)
+_ENTRY = np.dtype([("pgno", "<u4"), ("hash", "<u8")])
+PageTable = npt.NDArray[Any]
+"""(page number, page hash) entries, 12 bytes each, with the fields `pgno` and `hash`: a segment's page table."""
+Words = npt.NDArray[np.uint64]
+
+
+def page_table_of(data: bytes, first: int, count: int) -> PageTable:
+    """Return `count` entries of an encoded page table from entry `first` on, without a copy."""
+    return np.frombuffer(data, dtype=_ENTRY, count=count, offset=first * _ENTRY.itemsize)
 
 
 class RoundMeta(NamedTuple):
@@ -53,25 +64,63 @@ class PageHashes:
 
     def __init__(self, hashes: bytes = b"") -> None:
         self._hashes = array("Q", hashes)
-        self.checksum = sum(self._hashes) & _MASK
+        self.checksum = _total(self._words())
 
     def __len__(self) -> int:
         return len(self._hashes)
 
+    def __getitem__(self, pgno: int) -> int:
+        return self._hashes[pgno - 1]
+
+    def duplicate(self) -> "PageHashes":
+        """Return an independent copy: 8 bytes a page."""
+        return PageHashes(self.to_bytes())
+
     def apply(self, changes: dict[int, int], db_size_pages: int) -> int:
         """Set the hashes of changed pages, cut or grow to the new size, and return the new checksum."""
+        self._grow(db_size_pages)
         hashes, checksum = self._hashes, self.checksum
-        if len(hashes) < db_size_pages:
-            hashes.frombytes(bytes(8 * (db_size_pages - len(hashes))))
         for pgno, value in changes.items():
-            if pgno <= db_size_pages:
+            if 0 < pgno <= db_size_pages:
                 checksum += value - hashes[pgno - 1]
                 hashes[pgno - 1] = value
-        if len(hashes) > db_size_pages:
-            checksum -= sum(hashes[db_size_pages:])
-            del hashes[db_size_pages:]
         self.checksum = checksum & _MASK
+        return self._cut(db_size_pages)
+
+    def apply_table(self, table: PageTable, db_size_pages: int) -> int:
+        """Do the same with the entries of a page table, whose pages are distinct, without a loop in Python."""
+        self._grow(db_size_pages)
+        at, words = (
+            table["pgno"] - 1,
+            self._words(),
+        )  # page 0, which there is not, becomes one that is too large
+        inside = at < db_size_pages
+        at, table = at[inside], table[inside]
+        self.checksum = (self.checksum + _total(table["hash"]) - _total(words[at])) & _MASK
+        words[at] = table["hash"]
+        del words
+        return self._cut(db_size_pages)
+
+    def _grow(self, db_size_pages: int) -> None:
+        missing = db_size_pages - len(self._hashes)
+        if missing > 0:
+            self._hashes.frombytes(bytes(8 * missing))
+
+    def _cut(self, db_size_pages: int) -> int:
+        if len(self._hashes) > db_size_pages:
+            self.checksum = (self.checksum - _total(self._words()[db_size_pages:])) & _MASK
+            del self._hashes[db_size_pages:]
         return self.checksum
+
+    def table(self, pgnos: Words) -> bytes:
+        """Return the page table of the pages `pgnos`, encoded."""
+        made = np.empty(len(pgnos), dtype=_ENTRY)
+        made["pgno"], made["hash"] = pgnos, self._words()[pgnos - 1]
+        return made.tobytes()
+
+    def _words(self) -> Words:
+        """Return the hashes as an array on the same memory; while it lives, they cannot grow or shrink."""
+        return np.frombuffer(self._hashes, dtype=np.uint64)
 
     def preview(self, rounds: Iterable[tuple[dict[int, int], int]]) -> list[int]:
         """Return the checksum after each (changes, file size) in turn, without applying any."""
@@ -97,6 +146,11 @@ class PageHashes:
     def to_bytes(self) -> bytes:
         """Return the hashes as little-endian 64-bit words, page 1 first."""
         return self._hashes.tobytes()
+
+
+def _total(words: Words) -> int:
+    """Return the sum of 64-bit words modulo 2^64."""
+    return int(words.sum(dtype=np.uint64))
 
 
 def parse_meta_page(image: bytes) -> RoundMeta:

@@ -8,24 +8,29 @@
     data     the blocks: 16 page images each (the last one fewer), zstd
     trailer  32 bytes: SHA-256 of everything before it
 
-A snapshot is the same with one round that holds every page. All integers are little-endian. An object's
-name carries the first 128 bits of the trailer, so the name proves the bytes and a retry writes the same key.
+A snapshot is the same with one round that holds every page, or, as one part of several, those of one range.
+All integers are little-endian. An object's name carries the first 128 bits of the trailer, so the name proves
+the bytes and a retry writes the same key. Header and tables alone say where each page's bytes are and what
+they must be, so single blocks can be read and proven without the rest.
 """
 
 import hashlib
+import io
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+import numpy as np
 import xxhash
 import zstandard
 
 from memoturnd.core.bounds import INTEGER_MAX, PAGE_SIZES
-from memoturnd.core.pages import page_hash
+from memoturnd.core.pages import PageTable, page_hash, page_table_of
 from memoturnd.errors import CorruptionError, invariant
 
 FORMAT_VERSION = 1
@@ -39,6 +44,10 @@ _SUM = struct.Struct("<Q")
 _COMPRESSION_ZSTD = 1
 _TRAILER_SIZE_BYTES = 32
 _HEADER_SIZE_BYTES = _HEADER.size + _SUM.size
+ARRAY_PAGES = 48
+"""Pages of a round from which arrays are faster than a loop."""
+SHORTEST_SIZE_BYTES = _HEADER_SIZE_BYTES + _SUM.size + _TRAILER_SIZE_BYTES
+"""No object is smaller: a header, a table sum and a trailer."""
 _ZSTD_LEVEL = 1
 
 
@@ -82,9 +91,12 @@ class Round:
     hashes: dict[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Segment:
-    """A decoded object. Tables are verified; a block is verified when it is read."""
+    """The header and tables of an object, verified, and its bytes where it was read whole.
+
+    A block is verified when it is unpacked, a page when it is taken out.
+    """
 
     kind: Kind
     page_size: int
@@ -92,42 +104,79 @@ class Segment:
     epoch: int
     checksum_before: int
     rounds: tuple[RoundEntry, ...]
-    pages: tuple[tuple[int, int], ...]
-    """(page number, page hash) of each stored image, in round order."""
+    page_count: int
+    _page_table: bytes
     _blocks: tuple[tuple[int, int], ...]
-    _data: bytes
-    _data_at: int
+    """(stored size, checksum) of each block."""
+    _starts: tuple[int, ...]
+    """Where each block starts in the object, and where the last one ends."""
+    _data: bytes = b""
 
     @property
     def checksum_after(self) -> int:
         """Return the database checksum after the last round."""
         return self.rounds[-1].checksum
 
-    def images(self, indexes: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield (index, image) for ascending indexes into `pages`, verifying every block and page on the way.
+    @property
+    def data_bytes(self) -> int:
+        """Return how many bytes of the object are held, beside the tables: all or none."""
+        return len(self._data)
 
-        Raises CorruptionError.
+    def without_data(self) -> "Segment":
+        """Return the tables alone, so that the object's bytes can be let go."""
+        return replace(self, _data=b"")
+
+    @cached_property
+    def pages(self) -> tuple[tuple[int, int], ...]:
+        """Return (page number, page hash) of each stored image, in round order."""
+        return tuple(self.page_entries(0, self.page_count))
+
+    def page_entries(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """Return (page number, page hash) of `count` images from index `first` on."""
+        return _PAGE.iter_unpack(
+            memoryview(self._page_table)[first * _PAGE.size : (first + count) * _PAGE.size]
+        )
+
+    def page_array(self, first: int, count: int) -> PageTable:
+        """Return the same as one array with the fields `pgno` and `hash`."""
+        return page_table_of(self._page_table, first, count)
+
+    def page_number(self, index: int) -> int:
+        """Return the page number of one image."""
+        pgno: int = _PAGE.unpack_from(self._page_table, index * _PAGE.size)[0]
+        return pgno
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Return (offset, length) in the object of the blocks `first` to `last`."""
+        return self._starts[first], self._starts[last + 1] - self._starts[first]
+
+    def images(
+        self, indexes: Iterable[int], stored: bytes | None = None, stored_at: int = 0
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, image) for ascending indexes of images, verifying every block and page on the way.
+
+        They are taken from `stored`, the object's bytes from offset `stored_at` on, where it was not read
+        whole. Raises CorruptionError.
         """
+        data = self._data if stored is None else stored
         block_no, block = -1, b""
         decompress = _codecs.decompressor.decompress
-        starts = list(accumulate((size for size, _ in self._blocks), initial=self._data_at))
         for index in indexes:
             if index // PAGES_PER_BLOCK != block_no:
                 block_no = index // PAGES_PER_BLOCK
-                block = self._block(block_no, starts[block_no], decompress)
+                at = self._starts[block_no] - stored_at
+                block = self._unpacked(block_no, data[at : at + self._blocks[block_no][0]], decompress)
             at = (index % PAGES_PER_BLOCK) * self.page_size
             image = block[at : at + self.page_size]
-            pgno, expected = self.pages[index]
+            pgno, expected = _PAGE.unpack_from(self._page_table, index * _PAGE.size)
             if page_hash(pgno, image) != expected:
                 raise CorruptionError(f"page {pgno} does not match its hash in its segment")
             yield index, image
 
-    def _block(self, number: int, at: int, decompress: Callable[[bytes], bytes]) -> bytes:
-        size, expected = self._blocks[number]
-        stored = self._data[at : at + size]
-        if xxhash.xxh3_64_intdigest(stored) != expected:
+    def _unpacked(self, number: int, stored: bytes, decompress: Callable[[bytes], bytes]) -> bytes:
+        if xxhash.xxh3_64_intdigest(stored) != self._blocks[number][1]:
             raise CorruptionError(f"block {number} does not match its checksum in its segment")
-        wanted = min(PAGES_PER_BLOCK, len(self.pages) - number * PAGES_PER_BLOCK) * self.page_size
+        wanted = min(PAGES_PER_BLOCK, self.page_count - number * PAGES_PER_BLOCK) * self.page_size
         try:
             # Looked at first: the decompressor allocates whatever the block itself says that it holds.
             size_bytes = zstandard.frame_content_size(stored)
@@ -147,11 +196,11 @@ def encode(
     epoch: int,
     checksum_before: int,
 ) -> tuple[bytes, str]:
-    """Return (object bytes, name hash of 32 hex digits). Rounds are non-empty and number consecutive txids."""
+    """Return (object bytes, name hash of 32 hex digits). Rounds are non-empty and their txids ascend."""
     invariant(rounds, "a segment holds at least one round")
     invariant(
-        all(b.txid == a.txid + 1 for a, b in pairwise(rounds)) and rounds[0].txid > prev_txid,
-        "the rounds of a segment are consecutive",
+        all(b.txid > a.txid for a, b in pairwise(rounds)) and rounds[0].txid > prev_txid,
+        "the rounds of a segment ascend",
         prev_txid=prev_txid,
         txids=[r.txid for r in rounds[:3]],
     )
@@ -162,25 +211,57 @@ def encode(
         for pgno, image in round_.images.items():
             page_table.append(_PAGE.pack(pgno, hashes[pgno]))
             images.append(image)
-    compress = _codecs.compressor.compress
-    blocks = [
-        compress(b"".join(images[at : at + PAGES_PER_BLOCK])) for at in range(0, len(images), PAGES_PER_BLOCK)
-    ]
-    tables = b"".join(
-        (
-            *(_ROUND.pack(r.txid, r.at_ms, r.checksum, r.db_size_pages, len(r.images), 0) for r in rounds),
-            *page_table,
-            *(_BLOCK.pack(len(block), xxhash.xxh3_64_intdigest(block)) for block in blocks),
-        )
+    return encode_stream(
+        kind,
+        [RoundEntry(r.txid, r.at_ms, r.checksum, r.db_size_pages, len(r.images)) for r in rounds],
+        b"".join(page_table),
+        (b"".join(images[at : at + PAGES_PER_BLOCK]) for at in range(0, len(images), PAGES_PER_BLOCK)),
+        page_size=page_size,
+        prev_txid=prev_txid,
+        epoch=epoch,
+        checksum_before=checksum_before,
     )
+
+
+def encode_stream(
+    kind: Kind,
+    rounds: Sequence[RoundEntry],
+    page_table: bytes,
+    raw_blocks: Iterable[bytes],
+    *,
+    page_size: int,
+    prev_txid: int,
+    epoch: int,
+    checksum_before: int,
+) -> tuple[bytes, str]:
+    """Return (object bytes, name hash), taking the images from `raw_blocks`: PAGES_PER_BLOCK each, joined.
+
+    `page_table` is as in the format. Holds the compressed object and one raw block in memory.
+    """
+    pages = len(page_table) // _PAGE.size
+    block_count = -(-pages // PAGES_PER_BLOCK)
+    tables_size_bytes = len(rounds) * _ROUND.size + len(page_table) + block_count * _BLOCK.size
+    compress = _codecs.compressor.compress
+    block_table: list[bytes] = []
+    out = io.BytesIO()
+    out.seek(_HEADER_SIZE_BYTES + tables_size_bytes + _SUM.size)
+    for raw in raw_blocks:
+        block = compress(raw)
+        block_table.append(_BLOCK.pack(len(block), xxhash.xxh3_64_intdigest(block)))
+        out.write(block)
+    tables = b"".join((*(_ROUND.pack(*entry, 0) for entry in rounds), page_table, *block_table))
+    invariant(len(tables) == tables_size_bytes, "there is a raw block for every 16 pages of the table")
     header = _HEADER.pack(
         MAGIC, FORMAT_VERSION, kind, _COMPRESSION_ZSTD, 0, 0, 0, page_size,
-        len(rounds), len(images), len(blocks), PAGES_PER_BLOCK, 0,
+        len(rounds), pages, block_count, PAGES_PER_BLOCK, 0,
         prev_txid, rounds[0].txid, rounds[-1].txid, epoch, checksum_before, rounds[-1].checksum, bytes(16),
     )  # fmt: skip
-    body = b"".join((header, _sum(header), tables, _sum(tables), *blocks))
-    digest = hashlib.sha256(body).digest()
-    return body + digest, digest[:16].hex()
+    out.seek(0)
+    out.write(b"".join((header, _sum(header), tables, _sum(tables))))
+    digest = hashlib.sha256(out.getbuffer()).digest()
+    out.seek(0, io.SEEK_END)
+    out.write(digest)
+    return out.getvalue(), digest[:16].hex()
 
 
 def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
@@ -188,17 +269,25 @@ def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
 
     With `name_hash` the bytes must also be the ones that the object's name promises. Raises CorruptionError.
     """
-    if len(data) < _HEADER_SIZE_BYTES + _SUM.size + _TRAILER_SIZE_BYTES:
+    if len(data) < SHORTEST_SIZE_BYTES:
         raise CorruptionError(f"a segment of {len(data)} bytes is cut off")
-    body = memoryview(data)[:-_TRAILER_SIZE_BYTES]
-    digest = hashlib.sha256(body).digest()
+    digest = hashlib.sha256(memoryview(data)[:-_TRAILER_SIZE_BYTES]).digest()
     if digest != data[-_TRAILER_SIZE_BYTES:] or (name_hash is not None and digest[:16].hex() != name_hash):
         raise CorruptionError("the segment's bytes do not match its checksum")
+    return decode_tables(data, len(data), whole=True)
+
+
+def tables_end(data: bytes, size_bytes: int) -> int:
+    """Return where the tables end in an object of `size_bytes`, whose first SHORTEST_SIZE_BYTES `data` holds.
+
+    Verifies the header. Raises CorruptionError.
+    """
+    if min(len(data), size_bytes) < SHORTEST_SIZE_BYTES:
+        raise CorruptionError(f"a segment of {min(len(data), size_bytes)} bytes is cut off")
     (
-        magic, version, kind, compression, cipher, _, _, page_size, round_count, page_count, block_count,
-        per_block, _, prev_txid, min_txid, max_txid, epoch, checksum_before, checksum_after, _,
+        magic, version, kind, compression, cipher, _, _, page_size, rounds, pages, blocks, *_,
     ) = _HEADER.unpack_from(data)  # fmt: skip
-    if magic != MAGIC or _sum(body[: _HEADER.size]) != bytes(body[_HEADER.size : _HEADER_SIZE_BYTES]):
+    if magic != MAGIC or _sum(data[: _HEADER.size]) != data[_HEADER.size : _HEADER_SIZE_BYTES]:
         raise CorruptionError("this is no segment: its header is wrong")
     if kind not in set(Kind) or version != FORMAT_VERSION or compression != _COMPRESSION_ZSTD or cipher != 0:
         raise CorruptionError(
@@ -209,50 +298,75 @@ def decode(data: bytes, *, name_hash: str | None = None) -> Segment:
         raise CorruptionError(
             f"the segment says that a page has {page_size} bytes, which SQLite does not have"
         )
+    end = _HEADER_SIZE_BYTES + rounds * _ROUND.size + pages * _PAGE.size + blocks * _BLOCK.size + _SUM.size
+    if end > size_bytes - _TRAILER_SIZE_BYTES:
+        raise CorruptionError(f"the segment's tables do not fit into its {size_bytes} bytes")
+    return int(end)
+
+
+def decode_tables(data: bytes, size_bytes: int, *, whole: bool = False) -> Segment:
+    """Return the segment of `size_bytes` whose first bytes, up to the end of its tables at least, are `data`.
+
+    Verifies header and tables; with `whole`, `data` is the object. Raises CorruptionError.
+    """
+    data_at = tables_end(data, size_bytes)
+    (
+        _, _, kind, _, _, _, _, page_size, round_count, page_count, block_count,
+        per_block, _, prev_txid, min_txid, max_txid, epoch, checksum_before, checksum_after, _,
+    ) = _HEADER.unpack_from(data)  # fmt: skip
+    view = memoryview(data)
     rounds_end = _HEADER_SIZE_BYTES + round_count * _ROUND.size
     pages_end = rounds_end + page_count * _PAGE.size
     blocks_end = pages_end + block_count * _BLOCK.size
-    tables = body[_HEADER_SIZE_BYTES:blocks_end]
-    if blocks_end + _SUM.size > len(body) or _sum(tables) != bytes(body[blocks_end : blocks_end + _SUM.size]):
+    if _sum(view[_HEADER_SIZE_BYTES:blocks_end]) != view[blocks_end:data_at]:
         raise CorruptionError("the segment's tables do not match their checksum")
-    rounds = tuple(RoundEntry(*row[:5]) for row in _ROUND.iter_unpack(body[_HEADER_SIZE_BYTES:rounds_end]))
-    segment = Segment(
-        kind=Kind(kind),
-        page_size=page_size,
-        prev_txid=prev_txid,
-        epoch=epoch,
-        checksum_before=checksum_before,
-        rounds=rounds,
-        pages=tuple(_PAGE.iter_unpack(body[rounds_end:pages_end])),
-        _blocks=tuple(_BLOCK.iter_unpack(body[pages_end:blocks_end])),
-        _data=data,
-        _data_at=blocks_end + _SUM.size,
-    )
-    stored = sum(size for size, _ in segment._blocks)  # noqa: SLF001 - our own value, being built
+    rounds = tuple(RoundEntry(*row[:5]) for row in _ROUND.iter_unpack(view[_HEADER_SIZE_BYTES:rounds_end]))
+    blocks = tuple(_BLOCK.iter_unpack(view[pages_end:blocks_end]))
+    starts = tuple(accumulate((size for size, _ in blocks), initial=data_at))
     consistent = (
         rounds
         and (rounds[0].txid, rounds[-1].txid, rounds[-1].checksum) == (min_txid, max_txid, checksum_after)
         and sum(r.pages for r in rounds) == page_count
         and per_block == PAGES_PER_BLOCK
         and block_count == -(-page_count // PAGES_PER_BLOCK)
-        and segment._data_at + stored == len(body)  # noqa: SLF001
+        and starts[-1] == size_bytes - _TRAILER_SIZE_BYTES
     )
-    if not consistent or not _is_chain(segment):
+    made = Segment(
+        kind=Kind(kind),
+        page_size=page_size,
+        prev_txid=prev_txid,
+        epoch=epoch,
+        checksum_before=checksum_before,
+        rounds=rounds,
+        page_count=page_count,
+        _page_table=bytes(view[rounds_end:pages_end]),
+        _blocks=blocks,
+        _starts=starts,
+        _data=data if whole else b"",
+    )
+    if not consistent or not _is_chain(made):
         raise CorruptionError("the segment's header and tables contradict each other")
-    return segment
+    return made
 
 
 def _is_chain(segment: Segment) -> bool:
-    """Return whether rounds follow each other, their numbers are in range, and a page stands once in a round."""
-    txid = first = 0
-    for number, entry in enumerate(segment.rounds):
-        follows = entry.txid == txid + 1 if number else entry.txid > segment.prev_txid
-        pages = dict(segment.pages[first : first + entry.pages])
-        if not follows or len(pages) != entry.pages or 0 in pages or entry.at_ms > INTEGER_MAX:
+    """Return whether rounds ascend, their numbers are in range, and a page stands once in a round."""
+    txid, first = segment.prev_txid, 0
+    for entry in segment.rounds:
+        if entry.txid <= txid or entry.at_ms > INTEGER_MAX or not _are_distinct(segment, first, entry.pages):
             return False
         txid, first = entry.txid, first + entry.pages
     only_round = segment.kind is Kind.SEGMENT or len(segment.rounds) == 1
     return only_round and max(txid, segment.epoch) <= INTEGER_MAX
+
+
+def _are_distinct(segment: Segment, first: int, count: int) -> bool:
+    """Return whether `count` images from index `first` on are of pages that there are, each another one."""
+    if count < ARRAY_PAGES:
+        pages = dict(segment.page_entries(first, count))
+        return len(pages) == count and 0 not in pages
+    pgnos = np.unique(segment.page_array(first, count)["pgno"])
+    return len(pgnos) == count and bool(pgnos[0] > 0)
 
 
 def _sum(data: bytes | memoryview) -> bytes:

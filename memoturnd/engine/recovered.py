@@ -3,14 +3,14 @@
 import hashlib
 from contextlib import suppress
 
-from memoturnd.core import layout, manifest
+from memoturnd.core import manifest
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError
 from memoturnd.replication.archive import BRANCHES
-from memoturnd.replication.snapshot import make_snapshot
+from memoturnd.replication.snapshot import State, hash_whole_file, write_snapshot
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import BranchRow
 
@@ -30,16 +30,19 @@ async def keep_as_branch(
     StoreUnavailableError; the local file then stays for another try.
     """
     now_ms = services.clock.now_ms()
-    data, ref, _ = await services.executor.run(
-        lambda: make_snapshot(
-            path, page_size=source.page_size, txid=txid, at_ms=at_ms, epoch=epoch, branch_id=""
-        )
-    )
+    hashes = await hash_whole_file(services.executor, path, source.page_size)
     # Derived from what is kept, so that a try that was cut off half way is gone on with and not begun anew.
-    tail = f"{source.branch_id} {epoch} {txid} {ref.hash}"
+    tail = f"{source.branch_id} {epoch} {txid} {hashes.checksum:016x}"
     branch_id = hashlib.sha256(tail.encode()).hexdigest()[:16]
-    ref = manifest.replace(ref, branch=branch_id)
-    await services.store.put(layout.object_key(source.db, ref), data)
+    refs, _ = await write_snapshot(
+        services.store,
+        services.executor,
+        path,
+        State(txid, at_ms, epoch, source.page_size),
+        uuid=source.db,
+        branch_id=branch_id,
+        known=hashes,
+    )
     known = await register.load(fresh=True)
     name = f"recovered-{epoch}"
     taken = await services.archive.find(BRANCHES, known, name) if known is not None else None
@@ -59,10 +62,10 @@ async def keep_as_branch(
             parent=Parent(source.branch_id, source.branch, 0),
             page_size=source.page_size,
         ),
-        snapshots=(ref,),
+        snapshots=refs,
         head_txid=txid,
         head_at=at_ms,
-        head_checksum=ref.after,
+        head_checksum=refs[0].after,
         txid_ceiling=txid,
     )
     await services.manifest_file(source.db, branch_id).create(kept)

@@ -113,6 +113,10 @@ class Capture:
         self.hashes = hashes
         self._may_restart = True
 
+    def hashes_at(self, txid: int) -> PageHashes | None:
+        """Return a copy of the page hashes of the state at `txid`, None where they are not known."""
+        return self.hashes.duplicate() if self.cursor.txid == txid and len(self.hashes) else None
+
     def close(self) -> None:
         """Close the descriptor."""
         if self._fd >= 0:

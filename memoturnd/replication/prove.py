@@ -61,11 +61,16 @@ def hash_file(conn: ProfileConnection, page_size: int) -> PageHashes:
     return hashes
 
 
-def read_file(conn: ProfileConnection, page_size: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield (first page number, page images) of the database file in order, through SQLite's own handle."""
-    size_bytes = Path(conn.filename).stat().st_size
-    pages = size_bytes // page_size
-    for first in range(1, pages + 1, _CHUNK_PAGES):
-        count = min(_CHUNK_PAGES, pages - first + 1)
-        _, data = conn.read("main", 0, (first - 1) * page_size, count * page_size)
-        yield first, [data[i * page_size : (i + 1) * page_size] for i in range(count)]
+def read_file(
+    conn: ProfileConnection, page_size: int, first: int = 1, last: int | None = None
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield (first page number, page images) of the database file in order, through SQLite's own handle.
+
+    From page `first` to page `last`, without one to the end.
+    """
+    if last is None:
+        last = Path(conn.filename).stat().st_size // page_size
+    for at in range(first, last + 1, _CHUNK_PAGES):
+        count = min(_CHUNK_PAGES, last - at + 1)
+        _, data = conn.read("main", 0, (at - 1) * page_size, count * page_size)
+        yield at, [data[i * page_size : (i + 1) * page_size] for i in range(count)]

@@ -1,31 +1,46 @@
 """Restore: the state of a branch at a txid, from its objects, to a file.
 
-Every byte is proven on the way: the object against its name, each block and page against its checksum, and
-the rolling database checksum after every round that is applied. The file appears under its name only when
-it is whole: it is written beside it and renamed.
+Every byte is proven on the way: an object that is read whole against its name, the tables of one that is
+read in ranges against their checksums and the manifest, each block and page that is used against its own,
+and the rolling database checksum after every round. The file appears under its name only when it is whole:
+it is written beside it and renamed.
+
+A small state is read and written in one go. Of a large one the tables are read first, then only the blocks
+that the state is made of, a few ranges at a time, so that memory does not grow with the file but for its
+tables and page hashes.
 """
 
 import asyncio
-import errno
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from memoturnd.core import layout, segment
-from memoturnd.core.manifest import Manifest, ObjectRef, restore_plan, round_ref, unrestorable
+from memoturnd.core.assembly import Assembly, Indexes, Part, Range, assemble, ranges
+from memoturnd.core.manifest import Manifest, ObjectRef, plan_from, restore_plan, round_ref, unrestorable
 from memoturnd.core.pages import PageHashes
-from memoturnd.core.segment import RoundEntry, Segment
-from memoturnd.disk import sync_folder
-from memoturnd.errors import CorruptionError, DiskFullError, StoreUnavailableError
+from memoturnd.core.segment import RoundEntry
+from memoturnd.errors import CorruptionError
+from memoturnd.replication.new_file import NewFile
+from memoturnd.replication.ranged import each, each_of, fetch, fetch_range, fetch_tables, named_damage
 from memoturnd.seams.executor import Executor
-from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+from memoturnd.seams.object_store import ObjectStore
 
-_PARALLEL_GETS = 8
-_RUN_PAGES = 256
-"""Pages written at once: below the system's limit of buffers in one call."""
+WHOLE_BYTES = 1024 * 1024
+"""Stored bytes up to which all objects of a state are read whole, and held in memory at once."""
+RANGE_BYTES = 4 * 1024 * 1024
+"""Stored bytes that one request for a part of an object asks for at most."""
+_GAP_BYTES = 64 * 1024
+"""Bytes that nobody wants which are read along, since another request costs more."""
 _INLINE_BYTES = 256 * 1024
-"""Compressed bytes up to which a restore runs where it is called: the work takes less than a thread hop."""
+_INLINE_RAW_BYTES = 2 * 1024 * 1024
+"""Stored and unpacked bytes up to which a restore runs where it is called: less work than a thread hop."""
+_KEPT_BYTES = 8 * 1024 * 1024
+"""Bytes of small objects, read whole for their tables, that are held until their pages are written."""
+_WRITERS = 2
+"""Threads that unpack and write for one restore, so that others find one free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,13 @@ class Restored:
     size_bytes: int
 
 
+class Start(NamedTuple):
+    """A file that holds an earlier state of the branch; no connection that writes may have it open."""
+
+    path: Path
+    state: Restored
+
+
 async def restore(
     store: ObjectStore,
     manifest: Manifest,
@@ -45,49 +67,33 @@ async def restore(
     *,
     executor: Executor,
     fsync: bool,
+    start: Start | None = None,
 ) -> Restored:
     """Write the state of the branch at `txid` to `path`, which must not be open in any connection.
 
-    Raises ConflictError when the txid cannot be restored, CorruptionError, StoreUnavailableError,
-    DiskFullError.
+    With `start` it may be made from a copy of that file, where this reads less. Raises ConflictError when
+    the txid cannot be restored, CorruptionError, StoreUnavailableError, DiskFullError.
     """
-    plan = restore_plan(manifest, txid)
+    plan, start = _plan(manifest, txid, start)
+    if sum(ref.size_bytes for ref in plan) > WHOLE_BYTES:
+        return await _Large(store, manifest, txid, plan, NewFile(path, fsync=fsync), executor, start).run()
     blobs = await fetch(store, manifest.db, plan)
+    parts = [_part(manifest.db, ref, blob) for ref, blob in zip(plan, blobs, strict=True)]
 
     def work() -> Restored:
-        parts = [_decoded(manifest.db, ref, blob) for ref, blob in zip(plan, blobs, strict=True)]
-        return _write(parts, [ref.end for ref in plan], txid, manifest.page_size, path, fsync=fsync)
+        made = assemble(parts, txid, _start_state(start))
+        restored = _reached(manifest, txid, made, start)
+        with NewFile(path, fsync=fsync) as file:
+            file.begin(restored.size_bytes, _copied(start, made, manifest.page_size))
+            for part, indexes in zip(parts, made.wanted(len(parts)), strict=True):
+                file.write(part.tables, indexes.tolist())
+            file.finish()
+        return restored
 
-    if sum(map(len, blobs)) <= _INLINE_BYTES:
+    raw_bytes = sum(part.tables.page_count for part in parts) * manifest.page_size
+    if start is None and sum(map(len, blobs)) <= _INLINE_BYTES and raw_bytes <= _INLINE_RAW_BYTES:
         return work()
     return await executor.run(work)
-
-
-async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef]) -> list[bytes]:
-    """Return the bytes of objects, fetched a few at a time.
-
-    Raises CorruptionError naming an object that a manifest names and the store does not have.
-    """
-    gate = asyncio.Semaphore(_PARALLEL_GETS)
-
-    async def one(ref: ObjectRef) -> bytes:
-        key = layout.object_key(uuid, ref)
-        try:
-            async with gate:
-                return (await store.get(key)).data
-        except ObjectMissingError as error:
-            raise CorruptionError(
-                f"object {key} is named by a manifest, but the store has lost it"
-            ) from error
-
-    if len(refs) == 1:
-        return [await one(refs[0])]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(ref)) for ref in refs]
-    except* (CorruptionError, StoreUnavailableError) as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 async def round_entry(store: ObjectStore, manifest: Manifest, txid: int) -> tuple[int, str]:
@@ -97,8 +103,7 @@ async def round_entry(store: ObjectStore, manifest: Manifest, txid: int) -> tupl
     ref = round_ref(manifest, txid)
     if ref.max == txid:
         return ref.last_at, ref.after
-    (blob,) = await fetch(store, manifest.db, [ref])
-    for entry in _decoded(manifest.db, ref, blob).rounds:
+    for entry in (await fetch_tables(store, manifest.db, ref)).rounds:
         if entry.txid == txid:
             return entry.at_ms, f"{entry.checksum:016x}"
     if ref.is_thinned:
@@ -106,89 +111,114 @@ async def round_entry(store: ObjectStore, manifest: Manifest, txid: int) -> tupl
     raise CorruptionError(f"{layout.object_key(manifest.db, ref)} does not hold txid {txid}")
 
 
-def _decoded(uuid: str, ref: ObjectRef, blob: bytes) -> Segment:
+def _plan(manifest: Manifest, txid: int, start: Start | None) -> tuple[tuple[ObjectRef, ...], Start | None]:
+    """Return the objects to read, and the start where they apply to it."""
+    plan = restore_plan(manifest, txid)
+    if start is None or not _holds(start, manifest.page_size):
+        return plan, None
+    near = plan_from(manifest, start.state.at.txid, txid)
+    if near is None or sum(ref.size_bytes for ref in near) > sum(ref.size_bytes for ref in plan):
+        return plan, None
+    return near, start
+
+
+def _holds(start: Start, page_size: int) -> bool:
+    """Return whether the start's file is there and as long as its state."""
     try:
-        return segment.decode(blob, name_hash=ref.hash)
-    except CorruptionError as error:
-        raise CorruptionError(f"object {layout.object_key(uuid, ref)} is damaged: {error}") from error
+        return start.path.stat().st_size == len(start.state.hashes) * page_size
+    except OSError:
+        return False
 
 
-def assemble(
-    parts: Sequence[Segment], ends: Sequence[int], txid: int
-) -> tuple[RoundEntry, PageHashes, dict[int, tuple[int, int]]]:
-    """Apply rounds up to `txid` and return (last round, page hashes, page number -> (part, image index)).
-
-    `ends` says how far each part belongs to the branch: a fork may own only the beginning of its last one.
-    Raises CorruptionError where the rolling checksum of the parts does not continue from one to the next.
-    """
-    hashes = PageHashes()
-    where: dict[int, tuple[int, int]] = {}
-    last: RoundEntry | None = None
-    for number, part in enumerate(parts):
-        first = 0
-        for entry in part.rounds:
-            if entry.txid > min(txid, ends[number]):
-                break
-            pages = part.pages[first : first + entry.pages]
-            if last is None or entry.txid > last.txid:
-                hashes.apply(dict(pages), entry.db_size_pages)
-                where.update((pgno, (number, first + at)) for at, (pgno, _) in enumerate(pages))
-                if last is not None and entry.db_size_pages < last.db_size_pages:
-                    where = {p: w for p, w in where.items() if p <= entry.db_size_pages}
-                if hashes.checksum != entry.checksum:
-                    raise CorruptionError(
-                        f"the chain breaks at txid {entry.txid}: the database checksum is "
-                        f"{hashes.checksum:016x} instead of {entry.checksum:016x}"
-                    )
-                last = entry
-            first += entry.pages
-    if last is None or last.txid != txid:
-        raise CorruptionError(f"the objects of the chain do not hold txid {txid}")
-    return last, hashes, where
+def _part(uuid: str, ref: ObjectRef, blob: bytes) -> Part:
+    key = layout.object_key(uuid, ref)
+    with named_damage(key):
+        return Part(key, segment.decode(blob, name_hash=ref.hash), ref.end)
 
 
-def _write(
-    parts: Sequence[Segment], ends: Sequence[int], txid: int, page_size: int, path: Path, *, fsync: bool
-) -> Restored:
-    last, hashes, where = assemble(parts, ends, txid)
-    wanted: list[list[int]] = [[] for _ in parts]
-    for pgno, (number, index) in where.items():
-        if pgno <= last.db_size_pages:
-            wanted[number].append(index)
-    size_bytes = last.db_size_pages * page_size
-    temporary = path.with_name(path.name + ".restoring")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _start_state(start: Start | None) -> tuple[int, PageHashes] | None:
+    return None if start is None else (start.state.at.txid, start.state.hashes)
+
+
+def _copied(start: Start | None, made: Assembly, page_size: int) -> tuple[Path, int] | None:
+    """Return the file to begin with, and how many of its bytes are still part of the state."""
+    return None if start is None else (start.path, made.shortest_pages * page_size)
+
+
+def _reached(manifest: Manifest, txid: int, made: Assembly, start: Start | None) -> Restored:
+    """Return what was made. Raises where it is not the state at `txid`."""
+    at = made.at if made.at is not None or start is None else start.state.at
+    if at is None or at.txid != txid:
+        if round_ref(manifest, txid).is_thinned:
+            raise unrestorable(manifest, txid)
+        raise CorruptionError(f"the objects of branch {manifest.branch_id} do not hold txid {txid}")
+    return Restored(at, made.hashes, at.db_size_pages * manifest.page_size)
+
+
+class _Large:
+    """The restore of a state that is not held in memory."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        manifest: Manifest,
+        txid: int,
+        plan: Sequence[ObjectRef],
+        file: NewFile,
+        executor: Executor,
+        start: Start | None,
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._txid = txid
+        self._plan = plan
+        self._file = file
+        self._executor = executor
+        self._start = start
+        self._writing = asyncio.Semaphore(_WRITERS)
+
+    async def run(self) -> Restored:
+        """Read and write it."""
+        uuid, page_size, run = self._manifest.db, self._manifest.page_size, self._executor.run
+        room_bytes = _KEPT_BYTES
+
+        async def read_tables(ref: ObjectRef) -> Part:
+            nonlocal room_bytes
+            tables = await fetch_tables(self._store, uuid, ref)
+            room_bytes -= tables.data_bytes
+            key = layout.object_key(uuid, ref)
+            return Part(key, tables if room_bytes >= 0 else tables.without_data(), ref.end)
+
+        parts = await each_of(self._plan, read_tables)
+
+        def prepare() -> tuple[Restored, list[Indexes]]:
+            made = assemble(parts, self._txid, _start_state(self._start))
+            restored = _reached(self._manifest, self._txid, made, self._start)
+            self._file.begin(restored.size_bytes, _copied(self._start, made, page_size))
+            return restored, made.wanted(len(parts))
+
         try:
-            os.ftruncate(fd, size_bytes)
-            for part, indexes in zip(parts, wanted, strict=True):
-                for first, images in _runs(part, sorted(indexes)):
-                    if os.pwritev(fd, images, (first - 1) * page_size) != len(images) * page_size:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a short write says no more
-            if fsync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
-        if fsync:
-            sync_folder(path.parent)
-    except OSError as error:
-        raise DiskFullError(
-            f"restoring to {path} failed: {error.strerror}; make room or mend the folder, then try again"
-        ) from error
-    return Restored(last, hashes, size_bytes)
+            restored, wanted = await run(prepare)
+            wants = (
+                (part, piece)
+                for part, indexes in zip(parts, wanted, strict=True)
+                for piece in ranges(part.tables, indexes, most_bytes=RANGE_BYTES, gap_bytes=_GAP_BYTES)
+            )
+            await each(wants, self._bring)
+            await run(self._file.finish)
+        except BaseException:
+            await run(self._file.abandon)
+            raise
+        return restored
 
-
-def _runs(part: Segment, indexes: Sequence[int]) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield (first page number, images) for runs of pages that lie side by side in the file."""
-    first, images = 0, list[bytes]()
-    for index, image in part.images(indexes):
-        pgno = part.pages[index][0]
-        if images and (pgno != first + len(images) or len(images) >= _RUN_PAGES):
-            yield first, images
-            images = []
-        if not images:
-            first = pgno
-        images.append(image)
-    if images:
-        yield first, images
+    async def _bring(self, want: tuple[Part, Range]) -> None:
+        """Read one range and write the pages that are wanted from it."""
+        part, (start, length, indexes) = want
+        stored = None
+        if not part.tables.data_bytes:
+            stored = await fetch_range(self._store, part.key, start, length)
+        async with self._writing:
+            with named_damage(part.key):
+                await self._executor.run(
+                    partial(self._file.write, part.tables, indexes, stored=stored, stored_at=start)
+                )

@@ -28,7 +28,7 @@ from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import BRANCHES, Archive
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
 from memoturnd.replication.open_branch import OpenBranch
-from memoturnd.replication.snapshot import make_snapshot, object_ref
+from memoturnd.replication.snapshot import State, object_ref, write_snapshot
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.executor import Executor
@@ -318,22 +318,19 @@ class Shipper:
 
         Writers go on meanwhile: they append to the log, and only this object checkpoints.
         """
-        page_size = self.capture.page_size
-
-        data, ref, known = await self._executor.run(
-            lambda: make_snapshot(
-                self.capture.database_path,
-                page_size=page_size,
-                txid=txid,
-                at_ms=at_ms,
-                epoch=self.epoch,
-                branch_id=self._branch_id,
-            )
+        capture = self.capture
+        refs, known = await write_snapshot(
+            self._store,
+            self._executor,
+            capture.database_path,
+            State(txid, at_ms, self.epoch, capture.page_size),
+            uuid=self._uuid,
+            branch_id=self._branch_id,
+            known=capture.hashes_at(txid),
         )
-        await self._put(ref, data)
 
         def land(current: Manifest) -> Manifest:
-            grown = manifest.add_snapshot(current, (ref,), epoch=self.epoch)
+            grown = manifest.add_snapshot(current, refs, epoch=self.epoch)
             return then(grown) if then is not None else grown
 
         await self._swap(land)

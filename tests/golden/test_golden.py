@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from memoturnd.core import manifest, register, segment
+from memoturnd.core.assembly import Part, assemble
 from memoturnd.core.manifest import Checkpoint, HistoryPage
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import BranchFiles, Clean, Owner
 from memoturnd.replication.archive import Run
-from memoturnd.replication.restore import assemble
 
 V1 = Path(__file__).parent / "v1"
 V2 = Path(__file__).parent / "v2"
@@ -30,10 +30,11 @@ def test_objects_of_version_1_are_read(name):
 
     assert (part.page_size, part.epoch, part.prev_txid) == (512, 3, 0)
     txid = part.rounds[-1].txid
-    last, hashes, where = assemble([part], [txid], txid)
-    pages = {pgno: next(part.images([index]))[1] for pgno, (_, index) in where.items()}
-    assert (last.txid, last.db_size_pages, pages) == (14, 5, golden.state())
-    assert f"{hashes.checksum:016x}" == stored_refs()[name].after
+    made = assemble([Part(name, part, txid)], txid)
+    [indexes] = made.wanted(1)
+    pages = {part.page_number(index): image for index, image in part.images(indexes.tolist())}
+    assert (made.at.txid, made.at.db_size_pages, pages) == (14, 5, golden.state())
+    assert f"{made.hashes.checksum:016x}" == stored_refs()[name].after
 
 
 def test_every_round_of_a_segment_of_version_1_is_read():

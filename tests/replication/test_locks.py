@@ -13,7 +13,8 @@ import memoturnd
 from memoturnd.engine.connection import check_library, open_connection
 from memoturnd.errors import ConfigurationError
 from memoturnd.replication.prove import hash_file, prove
-from memoturnd.replication.snapshot import make_snapshot
+from memoturnd.replication.snapshot import State, write_snapshot
+from memoturnd.seams.executor import InlineExecutor
 from memoturnd.stores.memory import MemoryStore
 
 PACKAGE = Path(memoturnd.__file__).parent
@@ -41,7 +42,7 @@ def locks_of(path):
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the kernel does not list locks here")
-def test_capture_snapshot_and_proof_leave_sqlites_locks_alone(log):
+async def test_capture_snapshot_and_proof_leave_sqlites_locks_alone(log):
     """Guard: memoturnd.replication.prove.read_file reads through SQLite's handle; nothing opens the file itself."""
     log.put("a", "x" * 9000)
     log.land()
@@ -55,7 +56,9 @@ def test_capture_snapshot_and_proof_leave_sqlites_locks_alone(log):
     assert all(before), "SQLite holds locks on both files"
 
     log.read()
-    make_snapshot(str(log.path), page_size=4096, txid=2, at_ms=1, epoch=1, branch_id="b")
+    await write_snapshot(
+        MemoryStore(), InlineExecutor(), str(log.path), State(2, 1, 1, 4096), uuid="u", branch_id="b"
+    )
     other = open_connection(str(log.path), read_only=True, sync="normal", cache_kib=64)
     prove(other, Path(f"{log.path}-wal"), page_size=4096, txid=2, checksum="0" * 16)
     hash_file(other, 4096)
@@ -72,7 +75,7 @@ MAY_OPEN = {
     "engine/files.py": "the marks `owner` and `clean`",
     "replication/capture.py": "the log, which carries no locks",
     "replication/prove.py": "the log, which carries no locks",
-    "replication/restore.py": "a new file beside the database's name",
+    "replication/new_file.py": "a new file beside the database's name, and a past state that nobody writes, to copy it",
     "stores/local.py": "objects",
 }
 OPENING = {

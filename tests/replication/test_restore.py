@@ -11,6 +11,7 @@ from harness import node_on
 from profiles import BY_HAND, everything, keys, manifest_of, put, restored, retained
 
 from memoturnd.core import layout, manifest, segment
+from memoturnd.core.assembly import Part, assemble
 from memoturnd.core.pages import PageHashes
 from memoturnd.errors import (
     ConflictError,
@@ -18,8 +19,10 @@ from memoturnd.errors import (
     DiskFullError,
     StoreUnavailableError,
 )
+from memoturnd.replication import new_file
 from memoturnd.replication import restore as restoring
-from memoturnd.replication.restore import assemble, fetch, restore, round_entry
+from memoturnd.replication.ranged import fetch
+from memoturnd.replication.restore import restore, round_entry
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.executor import InlineExecutor, PoolExecutor
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
@@ -118,7 +121,7 @@ async def damage(store, key, how):
 
 @pytest.mark.parametrize("how", ["missing", "short", "empty", "flipped", "another's"])
 async def test_damaged_object_is_named_and_no_file_appears(store, standing, tmp_path, how):
-    """Guards: segment.decode against the name's hash, and ObjectMissingError in replication.restore.fetch."""
+    """Guards: segment.decode against the name's hash, and ObjectMissingError in memoturnd.replication.ranged."""
     plan = manifest.restore_plan(standing, 6)
     for ref in plan:
         key = layout.object_key(standing.db, ref)
@@ -155,13 +158,14 @@ async def test_store_that_does_not_answer_is_no_corruption(store, standing, tmp_
 
 
 async def test_parts_whose_rolling_checksum_does_not_continue_are_corrupt(store, standing):
-    """Guard: the comparison with `entry.checksum` in memoturnd.replication.restore.assemble."""
-    plan = [ref for ref in standing.segments if ref.max <= 4]
-    parts = [segment.decode(blob) for blob in await fetch(store, standing.db, plan)]
-    assert assemble(parts, [ref.end for ref in plan], 4)[0].txid == 4
+    """Guard: the comparison with `entry.checksum` in memoturnd.core.assembly.assemble."""
+    refs = [ref for ref in standing.segments if ref.max <= 4]
+    blobs = await fetch(store, standing.db, refs)
+    parts = [Part(ref.hash, segment.decode(blob), ref.end) for ref, blob in zip(refs, blobs, strict=True)]
+    assert assemble(parts, 4).at.txid == 4
 
-    with pytest.raises(CorruptionError, match="chain breaks at txid 3"):
-        assemble([parts[1]], [4], 4)
+    with pytest.raises(CorruptionError, match=f"chain breaks at txid 3 in {refs[1].hash}"):
+        assemble([parts[1]], 4)
     wrong = segment.encode(
         segment.Kind.SEGMENT,
         [segment.Round(3, 1, 12345, 3, {3: b"x" * 4096}, {3: 1})],
@@ -170,15 +174,23 @@ async def test_parts_whose_rolling_checksum_does_not_continue_are_corrupt(store,
         epoch=1,
         checksum_before=PageHashes().checksum,
     )[0]
-    with pytest.raises(CorruptionError, match="chain breaks"):
-        assemble([parts[0], segment.decode(wrong)], [2, 3], 3)
+    with pytest.raises(CorruptionError, match="chain breaks at txid 3 in wrong"):
+        assemble([parts[0], Part("wrong", segment.decode(wrong), 3)], 3)
 
 
-async def test_parts_that_do_not_reach_the_txid_are_corrupt(store, standing):
-    blob = (await fetch(store, standing.db, standing.segments[:1]))[0]
+async def test_objects_that_do_not_reach_the_txid_are_corrupt(store, standing, tmp_path):
+    """As where a manifest promises more of an object than there is."""
+    short = standing.segments[-1]
+    lying = manifest.replace(
+        standing, segments=(*standing.segments[:-1], manifest.replace(short, max=7)), head_txid=7
+    )
+    await store.inner.put(
+        layout.object_key(standing.db, lying.segments[-1]),
+        (await store.inner.get(layout.object_key(standing.db, short))).data,
+    )
 
-    with pytest.raises(CorruptionError, match="do not hold txid 5"):
-        assemble([segment.decode(blob)], [2], 5)
+    with pytest.raises(CorruptionError, match="do not hold txid 7"):
+        await restore_to(store, lying, 7, tmp_path / "x.db")
 
 
 async def test_damaged_branch_is_an_error_and_the_node_serves_the_others(store, tmp_path):
@@ -206,7 +218,7 @@ async def test_damaged_branch_is_an_error_and_the_node_serves_the_others(store, 
 
 
 async def test_file_appears_under_its_name_only_when_it_is_whole(store, standing, tmp_path, monkeypatch):
-    """Guard: the temporary name and the rename in memoturnd.replication.restore._write."""
+    """Guard: the temporary name and the rename in memoturnd.replication.new_file."""
     path, seen = tmp_path / "r" / "x.db", []
     path.parent.mkdir()
     write = os.pwritev
@@ -215,7 +227,7 @@ async def test_file_appears_under_its_name_only_when_it_is_whole(store, standing
         seen.append(sorted(p.name for p in path.parent.iterdir()))
         return write(fd, images, at)
 
-    monkeypatch.setattr(restoring.os, "pwritev", watched)
+    monkeypatch.setattr(new_file.os, "pwritev", watched)
 
     await restore_to(store, standing, 6, path)
 
@@ -229,7 +241,7 @@ async def test_restore_that_breaks_off_half_way_leaves_nothing_under_the_name(
 ):
     path = tmp_path / "x.db"
     with monkeypatch.context() as patch:
-        patch.setattr(restoring.os, "pwritev", broken_write)
+        patch.setattr(new_file.os, "pwritev", broken_write)
         with pytest.raises(DiskFullError, match="make room"):
             await restore_to(store, standing, 6, path)
     assert not path.exists()
@@ -244,8 +256,8 @@ def broken_write(_fd, _images, _at):
 
 
 async def test_short_write_is_a_full_disk(store, standing, tmp_path, monkeypatch):
-    """Guard: the count that pwritev returns, in memoturnd.replication.restore._write."""
-    monkeypatch.setattr(restoring.os, "pwritev", lambda _fd, images, _at: sum(map(len, images)) - 1)
+    """Guard: the count that pwritev returns, in memoturnd.replication.new_file."""
+    monkeypatch.setattr(new_file.os, "pwritev", lambda _fd, images, _at: sum(map(len, images)) - 1)
 
     with pytest.raises(DiskFullError):
         await restore_to(store, standing, 6, tmp_path / "x.db")
