@@ -126,6 +126,6 @@ def _lost(key: str) -> Iterator[None]:
 
 def _compare(ref: ObjectRef, tables: Segment) -> None:
     """Raise CorruptionError where the tables are not of the object that the manifest means."""
-    found = (tables.prev_txid, tables.rounds[0].txid, tables.rounds[-1].txid, tables.epoch)
-    if found != (ref.prev, ref.min, ref.max, ref.epoch) or f"{tables.checksum_after:016x}" != ref.after:
+    found = (tables.prev_txid, tables.rounds[-1].txid, tables.epoch)
+    if found != (ref.prev, ref.max, ref.epoch) or f"{tables.checksum_after:016x}" != ref.after:
         raise CorruptionError("its tables are of another object than the one that the manifest names")

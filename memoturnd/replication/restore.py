@@ -215,7 +215,9 @@ class _Large:
         """Read one range and write the pages that are wanted from it."""
         part, (start, length, indexes) = want
         stored = None
-        if not part.tables.data_bytes:
+        if part.tables.data_bytes:
+            start = 0
+        else:
             stored = await fetch_range(self._store, part.key, start, length)
         async with self._writing:
             with named_damage(part.key):
