@@ -64,7 +64,7 @@ class PageHashes:
 
     def __init__(self, hashes: bytes = b"") -> None:
         self._hashes = array("Q", hashes)
-        self.checksum = _total(self._words())
+        self.checksum = _total(self._words()) if hashes else 0
 
     def __len__(self) -> int:
         return len(self._hashes)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -67,6 +67,9 @@ class Kind(IntEnum):
 
     SEGMENT = 1
     SNAPSHOT = 2
+
+
+_KINDS = frozenset(map(int, Kind))
 
 
 class RoundEntry(NamedTuple):
@@ -133,45 +136,46 @@ class Segment:
 
     def page_entries(self, first: int, count: int) -> Iterator[tuple[int, int]]:
         """Return (page number, page hash) of `count` images from index `first` on."""
-        return _PAGE.iter_unpack(
-            memoryview(self._page_table)[first * _PAGE.size : (first + count) * _PAGE.size]
-        )
+        return _PAGE.iter_unpack(self._page_table[first * _PAGE.size : (first + count) * _PAGE.size])
 
     def page_array(self, first: int, count: int) -> PageTable:
         """Return the same as one array with the fields `pgno` and `hash`."""
         return page_table_of(self._page_table, first, count)
 
-    def page_number(self, index: int) -> int:
-        """Return the page number of one image."""
-        pgno: int = _PAGE.unpack_from(self._page_table, index * _PAGE.size)[0]
-        return pgno
-
     def span(self, first: int, last: int) -> tuple[int, int]:
         """Return (offset, length) in the object of the blocks `first` to `last`."""
         return self._starts[first], self._starts[last + 1] - self._starts[first]
 
-    def images(
+    def images(self, indexes: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield (index, image) for ascending indexes of images, verifying every block and page on the way.
+
+        Raises CorruptionError.
+        """
+        for index, (_, image) in zip(indexes, self.numbered_images(indexes), strict=True):
+            yield index, image
+
+    def numbered_images(
         self, indexes: Iterable[int], stored: bytes | None = None, stored_at: int = 0
     ) -> Iterator[tuple[int, bytes]]:
-        """Yield (index, image) for ascending indexes of images, verifying every block and page on the way.
+        """Yield the same as (page number, image).
 
         They are taken from `stored`, the object's bytes from offset `stored_at` on, where it was not read
         whole. Raises CorruptionError.
         """
-        data = self._data if stored is None else stored
+        data, data_at = (self._data, 0) if stored is None else (stored, stored_at)
         block_no, block = -1, b""
-        decompress = _codecs.decompressor.decompress
+        decompress, entry_at, page_size = _codecs.decompressor.decompress, _PAGE.unpack_from, self.page_size
         for index in indexes:
             if index // PAGES_PER_BLOCK != block_no:
                 block_no = index // PAGES_PER_BLOCK
-                at = self._starts[block_no] - stored_at
+                at = self._starts[block_no] - data_at
                 block = self._unpacked(block_no, data[at : at + self._blocks[block_no][0]], decompress)
-            at = (index % PAGES_PER_BLOCK) * self.page_size
-            image = block[at : at + self.page_size]
-            pgno, expected = _PAGE.unpack_from(self._page_table, index * _PAGE.size)
+            at = (index % PAGES_PER_BLOCK) * page_size
+            image = block[at : at + page_size]
+            pgno, expected = entry_at(self._page_table, index * _PAGE.size)
             if page_hash(pgno, image) != expected:
                 raise CorruptionError(f"page {pgno} does not match its hash in its segment")
-            yield index, image
+            yield pgno, image
 
     def _unpacked(self, number: int, stored: bytes, decompress: Callable[[bytes], bytes]) -> bytes:
         if xxhash.xxh3_64_intdigest(stored) != self._blocks[number][1]:
@@ -282,14 +286,18 @@ def tables_end(data: bytes, size_bytes: int) -> int:
 
     Verifies the header. Raises CorruptionError.
     """
+    return _header(data, size_bytes)[0]
+
+
+def _header(data: bytes, size_bytes: int) -> tuple[int, tuple[Any, ...]]:
+    """Return (where the tables end, the header's fields)."""
     if min(len(data), size_bytes) < SHORTEST_SIZE_BYTES:
         raise CorruptionError(f"a segment of {min(len(data), size_bytes)} bytes is cut off")
-    (
-        magic, version, kind, compression, cipher, _, _, page_size, rounds, pages, blocks, *_,
-    ) = _HEADER.unpack_from(data)  # fmt: skip
+    fields = _HEADER.unpack_from(data)
+    magic, version, kind, compression, cipher, _, _, page_size, rounds, pages, blocks = fields[:11]
     if magic != MAGIC or _sum(data[: _HEADER.size]) != data[_HEADER.size : _HEADER_SIZE_BYTES]:
         raise CorruptionError("this is no segment: its header is wrong")
-    if kind not in set(Kind) or version != FORMAT_VERSION or compression != _COMPRESSION_ZSTD or cipher != 0:
+    if kind not in _KINDS or version != FORMAT_VERSION or compression != _COMPRESSION_ZSTD or cipher != 0:
         raise CorruptionError(
             f"segment format {version} (kind {kind}, compression {compression}, cipher {cipher}) is not readable "
             f"by this version of Memoturn, which reads format {FORMAT_VERSION}; use a newer one"
@@ -301,7 +309,7 @@ def tables_end(data: bytes, size_bytes: int) -> int:
     end = _HEADER_SIZE_BYTES + rounds * _ROUND.size + pages * _PAGE.size + blocks * _BLOCK.size + _SUM.size
     if end > size_bytes - _TRAILER_SIZE_BYTES:
         raise CorruptionError(f"the segment's tables do not fit into its {size_bytes} bytes")
-    return int(end)
+    return end, fields
 
 
 def decode_tables(data: bytes, size_bytes: int, *, whole: bool = False) -> Segment:
@@ -309,11 +317,11 @@ def decode_tables(data: bytes, size_bytes: int, *, whole: bool = False) -> Segme
 
     Verifies header and tables; with `whole`, `data` is the object. Raises CorruptionError.
     """
-    data_at = tables_end(data, size_bytes)
+    data_at, fields = _header(data, size_bytes)
     (
         _, _, kind, _, _, _, _, page_size, round_count, page_count, block_count,
         per_block, _, prev_txid, min_txid, max_txid, epoch, checksum_before, checksum_after, _,
-    ) = _HEADER.unpack_from(data)  # fmt: skip
+    ) = fields  # fmt: skip
     view = memoryview(data)
     rounds_end = _HEADER_SIZE_BYTES + round_count * _ROUND.size
     pages_end = rounds_end + page_count * _PAGE.size

@@ -13,13 +13,13 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from memoturnd.core import keyed, layout, manifest, segment
+from memoturnd.core import keyed, layout, manifest
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, ObjectRef, PageRef, Pin, replace
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.segment import RoundEntry
 from memoturnd.errors import CorruptionError
-from memoturnd.replication.restore import fetch
+from memoturnd.replication.ranged import fetch_tables
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
@@ -139,11 +139,7 @@ class Archive:
         known = self._known(key)
         if known is not None:
             return cast("tuple[RoundEntry, ...]", known)
-        (blob,) = await fetch(self._store, uuid, [ref])
-        try:
-            rounds = segment.decode(blob, name_hash=ref.hash).rounds
-        except CorruptionError as error:
-            raise CorruptionError(f"object {key} is damaged: {error}") from error
+        rounds = (await fetch_tables(self._store, uuid, ref)).rounds
         self._keep(key, rounds, ROUND_SIZE_BYTES * len(rounds))
         return rounds
 

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +28,7 @@ class NewFile:
 
     def begin(self, size_bytes: int, start: tuple[Path, int] | None = None) -> None:
         """Make the file with zeros, or with the first so many bytes of another one. Raises DiskFullError."""
-        with self._refusals():
+        try:
             if start is not None:
                 shutil.copyfile(start[0], self._temporary)
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if start is None else 0)
@@ -37,31 +37,34 @@ class NewFile:
                 os.fchmod(self._fd, 0o600)
                 os.ftruncate(self._fd, start[1])
             os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def write(
         self, tables: Segment, indexes: Iterable[int], *, stored: bytes | None = None, stored_at: int = 0
     ) -> None:
-        """Write images of a segment to their places; `stored` as in Segment.images.
+        """Write images of a segment to their places; `stored` as in Segment.numbered_images.
 
         Raises CorruptionError, DiskFullError.
         """
-        for first, images in _runs(tables, tables.images(indexes, stored, stored_at)):
-            with self._refusals():
-                if (
-                    os.pwritev(self._fd, images, (first - 1) * tables.page_size)
-                    != len(images) * tables.page_size
-                ):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a short write says no more
+        page_size = tables.page_size
+        try:
+            for first, images in _runs(tables.numbered_images(indexes, stored, stored_at)):
+                _write_all(self._fd, images, (first - 1) * page_size)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def finish(self) -> None:
         """Let the file appear under its name. Raises DiskFullError."""
-        with self._refusals():
+        try:
             if self._fsync:
                 os.fsync(self._fd)
             self._close()
             self._temporary.rename(self._path)
             if self._fsync:
                 sync_folder(self._path.parent)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def abandon(self) -> None:
         """Remove what there is, unless it is finished."""
@@ -82,21 +85,21 @@ class NewFile:
         fd, self._fd = self._fd, -1
         os.close(fd)
 
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DiskFullError(
-                f"restoring to {self._path} failed: {error.strerror}; make room or mend the folder, then try again"
-            ) from error
+    def _refused(self, error: OSError) -> DiskFullError:
+        return DiskFullError(
+            f"restoring to {self._path} failed: {error.strerror}; make room or mend the folder, then try again"
+        )
 
 
-def _runs(tables: Segment, images: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+def _write_all(fd: int, images: list[bytes], at: int) -> None:
+    if os.pwritev(fd, images, at) != sum(map(len, images)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a short write says no more
+
+
+def _runs(pages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
     """Yield (first page number, images) for runs of pages that lie side by side in the file."""
     first, run = 0, list[bytes]()
-    for index, image in images:
-        pgno = tables.page_number(index)
+    for pgno, image in pages:
         if run and (pgno != first + len(run) or len(run) >= _RUN_PAGES):
             yield first, run
             run = []

@@ -60,14 +60,14 @@ async def each_of(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list
     return [results[number] for number in range(len(items))]
 
 
-async def fetch(store: ObjectStore, uuid: str, refs: Sequence[ObjectRef]) -> list[bytes]:
+async def fetch(store: ObjectStore, keys: Sequence[str]) -> list[bytes]:
     """Return the bytes of objects, fetched a few at a time.
 
     Raises CorruptionError naming an object that a manifest names and the store does not have.
     """
-    if len(refs) == 1:
-        return [await _whole(store, layout.object_key(uuid, refs[0]))]
-    return await each_of(refs, lambda ref: _whole(store, layout.object_key(uuid, ref)))
+    if len(keys) == 1:
+        return [await _whole(store, keys[0])]
+    return await each_of(keys, lambda key: _whole(store, key))
 
 
 async def fetch_tables(store: ObjectStore, uuid: str, ref: ObjectRef) -> Segment:
@@ -93,8 +93,10 @@ async def fetch_tables(store: ObjectStore, uuid: str, ref: ObjectRef) -> Segment
 
 async def fetch_range(store: ObjectStore, key: str, start: int, length: int) -> bytes:
     """Return bytes [start, start+length) of an object. Raises CorruptionError where it has fewer."""
-    with _lost(key):
+    try:
         data = await store.get_range(key, start, length)
+    except ObjectMissingError as error:
+        raise _lost(key) from error
     if len(data) != length:
         raise CorruptionError(
             f"object {key} is damaged: bytes {start} to {start + length} were asked for, {len(data)} came"
@@ -112,16 +114,15 @@ def named_damage(key: str) -> Iterator[None]:
 
 
 async def _whole(store: ObjectStore, key: str) -> bytes:
-    with _lost(key):
-        return (await store.get(key)).data
-
-
-@contextmanager
-def _lost(key: str) -> Iterator[None]:
     try:
-        yield
+        return (await store.get(key)).data
     except ObjectMissingError as error:
-        raise CorruptionError(f"object {key} is named by a manifest, but the store has lost it") from error
+        raise _lost(key) from error
+
+
+def _lost(key: str) -> CorruptionError:
+    """Return the error for an object that the store does not have."""
+    return CorruptionError(f"object {key} is named by a manifest, but the store has lost it")
 
 
 def _compare(ref: ObjectRef, tables: Segment) -> None:

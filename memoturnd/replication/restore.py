@@ -77,16 +77,17 @@ async def restore(
     plan, start = _plan(manifest, txid, start)
     if sum(ref.size_bytes for ref in plan) > WHOLE_BYTES:
         return await _Large(store, manifest, txid, plan, NewFile(path, fsync=fsync), executor, start).run()
-    blobs = await fetch(store, manifest.db, plan)
-    parts = [_part(manifest.db, ref, blob) for ref, blob in zip(plan, blobs, strict=True)]
+    keys = [layout.object_key(manifest.db, ref) for ref in plan]
+    blobs = await fetch(store, keys)
+    parts = list(map(_part, keys, plan, blobs))
 
     def work() -> Restored:
         made = assemble(parts, txid, _start_state(start))
         restored = _reached(manifest, txid, made, start)
         with NewFile(path, fsync=fsync) as file:
             file.begin(restored.size_bytes, _copied(start, made, manifest.page_size))
-            for part, indexes in zip(parts, made.wanted(len(parts)), strict=True):
-                file.write(part.tables, indexes.tolist())
+            for number, indexes in made.wanted_of_few().items():
+                file.write(parts[number].tables, indexes)
             file.finish()
         return restored
 
@@ -130,10 +131,11 @@ def _holds(start: Start, page_size: int) -> bool:
         return False
 
 
-def _part(uuid: str, ref: ObjectRef, blob: bytes) -> Part:
-    key = layout.object_key(uuid, ref)
-    with named_damage(key):
+def _part(key: str, ref: ObjectRef, blob: bytes) -> Part:
+    try:
         return Part(key, segment.decode(blob, name_hash=ref.hash), ref.end)
+    except CorruptionError as error:
+        raise CorruptionError(f"object {key} is damaged: {error}") from error
 
 
 def _start_state(start: Start | None) -> tuple[int, PageHashes] | None:

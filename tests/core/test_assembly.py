@@ -56,9 +56,11 @@ def file_of(made, parts, start=b""):
     """Return the file that an assembly stands for, applied to `start`."""
     size = made.at.db_size_pages * PAGE
     file = bytearray(start[: made.shortest_pages * PAGE].ljust(size, b"\0")[:size])
-    for part, indexes in zip(parts, made.wanted(len(parts)), strict=True):
-        for index, image in part.tables.images(indexes.tolist()):
-            at = (part.tables.page_number(index) - 1) * PAGE
+    few = made.wanted_of_few()
+    for number, (part, indexes) in enumerate(zip(parts, made.wanted(len(parts)), strict=True)):
+        assert few.get(number, []) == indexes.tolist()
+        for pgno, image in part.tables.numbered_images(indexes.tolist()):
+            at = (pgno - 1) * PAGE
             file[at : at + PAGE] = image
     return bytes(file)
 

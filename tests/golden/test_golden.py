@@ -32,7 +32,7 @@ def test_objects_of_version_1_are_read(name):
     txid = part.rounds[-1].txid
     made = assemble([Part(name, part, txid)], txid)
     [indexes] = made.wanted(1)
-    pages = {part.page_number(index): image for index, image in part.images(indexes.tolist())}
+    pages = dict(part.numbered_images(indexes.tolist()))
     assert (made.at.txid, made.at.db_size_pages, pages) == (14, 5, golden.state())
     assert f"{made.hashes.checksum:016x}" == stored_refs()[name].after
 

@@ -160,7 +160,7 @@ async def test_store_that_does_not_answer_is_no_corruption(store, standing, tmp_
 async def test_parts_whose_rolling_checksum_does_not_continue_are_corrupt(store, standing):
     """Guard: the comparison with `entry.checksum` in memoturnd.core.assembly.assemble."""
     refs = [ref for ref in standing.segments if ref.max <= 4]
-    blobs = await fetch(store, standing.db, refs)
+    blobs = await fetch(store, [layout.object_key(standing.db, ref) for ref in refs])
     parts = [Part(ref.hash, segment.decode(blob), ref.end) for ref, blob in zip(refs, blobs, strict=True)]
     assert assemble(parts, 4).at.txid == 4
 
@@ -316,7 +316,7 @@ async def test_fetch_reads_many_objects_a_few_at_a_time(store, tmp_path):
         standing = await manifest_of(store, profile)
         store.inner.get = get
 
-        blobs = await fetch(store, standing.db, standing.segments)
+        blobs = await fetch(store, [layout.object_key(standing.db, ref) for ref in standing.segments])
 
     assert [segment.decode(blob).rounds[-1].txid for blob in blobs] == [ref.max for ref in standing.segments]
     assert 1 < most <= 8

@@ -172,7 +172,7 @@ async def test_any_damaged_byte_that_is_used_is_detected_and_named(tmp_path):
 
 async def bytes_used(chain, plan):
     """Return for each object of a plan the places of the bytes that the state depends on."""
-    blobs = await ranged.fetch(chain.store, "d1", plan)
+    blobs = await ranged.fetch(chain.store, [layout.object_key("d1", ref) for ref in plan])
     parts = [Part("", segment.decode(blob), ref.end) for ref, blob in zip(plan, blobs, strict=True)]
     made = assemble(parts, chain.txid)
     used = []

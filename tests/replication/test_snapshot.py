@@ -60,8 +60,8 @@ async def file_in(store, refs):
     made = assemble(parts, refs[0].max)
     file = bytearray(made.at.db_size_pages * PAGE)
     for part, indexes in zip(parts, made.wanted(len(parts)), strict=True):
-        for index, image in part.tables.images(indexes.tolist()):
-            at = (part.tables.page_number(index) - 1) * PAGE
+        for pgno, image in part.tables.numbered_images(indexes.tolist()):
+            at = (pgno - 1) * PAGE
             file[at : at + PAGE] = image
     return bytes(file)
 
