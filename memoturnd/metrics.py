@@ -34,6 +34,7 @@ STORE_OPERATIONS: Final = (
     "delete",
     "list",
 )
+COMPACTION_OUTCOMES: Final = ("joined", "snapshot", "rolled", "failed")
 OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
 PAST_OUTCOMES: Final = ("hit", "shared", "miss")
@@ -167,6 +168,15 @@ class Metrics:
         )
         self.segment_bytes = self._histogram(
             "segment_bytes", "Stored size of shipped segments.", _SEGMENT_BUCKETS_BYTES
+        )
+        jobs = self._counter(
+            "compactions_total",
+            "Compactions: segments joined, snapshots taken, history pages rolled, failures.",
+            "outcome",
+        )
+        self.compactions = {outcome: jobs.labels(outcome) for outcome in COMPACTION_OUTCOMES}
+        self.compacted_bytes = self._counter(
+            "compacted_bytes_total", "Bytes of segments that were written joined."
         )
         self.manifest_largest_bytes = self._gauge(
             "manifest_largest_bytes", "Size of the largest manifest seen."

@@ -60,6 +60,8 @@ RECOVERY_S = 1.0
 USER_THREADS = 2
 USER_WAITING = 32
 """Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
+COMPACTIONS = 2
+"""Branches compacted at once; more wait."""
 _PROBE_TIMEOUT_S = 2.0
 _PARALLEL = 16
 _RECOVER_AGAIN_S = 0.1
@@ -316,6 +318,7 @@ async def running(
             user_executor=user_executor,
             metrics=metrics,
             scheduler=scheduler,
+            compaction_slots=asyncio.Semaphore(COMPACTIONS),
             spawn=spawn,
             branches_folder=Path(settings.data_dir) / "dbs",
             boot_id=boot_id,

@@ -204,7 +204,7 @@ def decode(data: bytes) -> Manifest:
         manifest = replace(manifest, format=FORMAT_VERSION)
     broken = manifest.page_size not in PAGE_SIZES or not all(map(_is_whole, manifest.objects))
     broken = broken or any(a.end > b.end for a, b in pairwise(manifest.snapshots))
-    broken = broken or any(a.max >= b.min for a, b in pairwise(manifest.pages))
+    broken = broken or any(a.max > b.min for a, b in pairwise(manifest.pages))
     for a, b in pairwise(manifest.segments):
         if (a.upto or a.max) != b.prev:  # only behind a snapshot may a new run of segments start
             broken = broken or all(ref.max != b.prev for ref in manifest.snapshots)
@@ -309,10 +309,18 @@ def bytes_since_base(manifest: Manifest) -> tuple[int, int, int]:
     return len(after), sum(ref.size_bytes for ref in after), sum(ref.size_bytes for ref in base)
 
 
+def base_txid(manifest: Manifest) -> int:
+    """Return the txid of the newest base, 0 without one."""
+    if manifest.snapshots:
+        return manifest.snapshots[-1].end
+    return manifest.segments[0].end if manifest.segments and manifest.segments[0].is_base else 0
+
+
 # ---- transitions
 
 
-def _owned(manifest: Manifest, epoch: int) -> Manifest:
+def check_owner(manifest: Manifest, epoch: int) -> Manifest:
+    """Return the manifest where `epoch` is that of its owner. Raises FencedError."""
     _alive(manifest)
     if manifest.epoch != epoch:
         raise FencedError(
@@ -348,7 +356,7 @@ def own(manifest: Manifest, *, epoch: int, owner: str, start_txid: int) -> Manif
 
 def raise_ceiling(manifest: Manifest, *, epoch: int, txid: int) -> Manifest:
     """Return the manifest with room to commit above `txid`. Raises FencedError."""
-    _owned(manifest, epoch)
+    check_owner(manifest, epoch)
     return replace(manifest, txid_ceiling=max(manifest.txid_ceiling, txid + CEILING_STEP))
 
 
@@ -357,7 +365,7 @@ def release(manifest: Manifest, *, epoch: int, start_txid: int) -> Manifest:
 
     Raises FencedError.
     """
-    _owned(manifest, epoch)
+    check_owner(manifest, epoch)
     used_txid = max(manifest.head_txid, start_txid)
     if manifest.txid_ceiling == used_txid:
         return manifest
@@ -366,9 +374,9 @@ def release(manifest: Manifest, *, epoch: int, start_txid: int) -> Manifest:
 
 def append_segments(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int) -> Manifest:
     """Return the manifest with the next segments of the chain. Raises FencedError, ConflictError on a gap."""
-    _owned(manifest, epoch)
-    if manifest.segments and manifest.segments[-1].hash == refs[-1].hash:
-        return manifest
+    check_owner(manifest, epoch)
+    if (manifest.head_txid, manifest.head_checksum) == (refs[-1].max, refs[-1].after):
+        return manifest  # it has landed, perhaps as an earlier try under another name
     if refs[0].prev != manifest.head_txid:
         raise ConflictError(
             f"segment {refs[0].min}..{refs[0].max} of branch {manifest.branch} follows txid {refs[0].prev}, "
@@ -390,7 +398,7 @@ def add_snapshot(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int)
     A snapshot above the head starts a new run of segments: what lies between was committed but could not be
     captured round by round. Raises FencedError.
     """
-    _owned(manifest, epoch)
+    check_owner(manifest, epoch)
     first = refs[0]
     if _snapshots_at_or_below(manifest, first.max, exact=True):
         return manifest
@@ -409,7 +417,7 @@ def add_snapshot(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int)
 
 def record_rewind(manifest: Manifest, rewind: Rewind, *, epoch: int) -> Manifest:
     """Return the manifest with a rewind noted, so that it can be undone. Raises FencedError."""
-    _owned(manifest, epoch)
+    check_owner(manifest, epoch)
     if manifest.rewinds and manifest.rewinds[-1] == rewind:
         return manifest
     return replace(manifest, rewinds=(*manifest.rewinds, rewind)[-REWINDS_KEPT:])

@@ -42,6 +42,7 @@ _PAGE = struct.Struct("<IQ")
 _BLOCK = struct.Struct("<IQ")
 _SUM = struct.Struct("<Q")
 _COMPRESSION_ZSTD = 1
+_NO_NONCE = bytes(16)
 _TRAILER_SIZE_BYTES = 32
 _HEADER_SIZE_BYTES = _HEADER.size + _SUM.size
 ARRAY_PAGES = 48
@@ -199,8 +200,12 @@ def encode(
     prev_txid: int,
     epoch: int,
     checksum_before: int,
+    nonce: bytes = _NO_NONCE,
 ) -> tuple[bytes, str]:
-    """Return (object bytes, name hash of 32 hex digits). Rounds are non-empty and their txids ascend."""
+    """Return (object bytes, name hash of 32 hex digits). Rounds are non-empty and their txids ascend.
+
+    Another `nonce` of 16 bytes gives the same content another name.
+    """
     invariant(rounds, "a segment holds at least one round")
     invariant(
         all(b.txid > a.txid for a, b in pairwise(rounds)) and rounds[0].txid > prev_txid,
@@ -224,6 +229,7 @@ def encode(
         prev_txid=prev_txid,
         epoch=epoch,
         checksum_before=checksum_before,
+        nonce=nonce,
     )
 
 
@@ -237,6 +243,7 @@ def encode_stream(
     prev_txid: int,
     epoch: int,
     checksum_before: int,
+    nonce: bytes = _NO_NONCE,
 ) -> tuple[bytes, str]:
     """Return (object bytes, name hash), taking the images from `raw_blocks`: PAGES_PER_BLOCK each, joined.
 
@@ -258,7 +265,7 @@ def encode_stream(
     header = _HEADER.pack(
         MAGIC, FORMAT_VERSION, kind, _COMPRESSION_ZSTD, 0, 0, 0, page_size,
         len(rounds), pages, block_count, PAGES_PER_BLOCK, 0,
-        prev_txid, rounds[0].txid, rounds[-1].txid, epoch, checksum_before, rounds[-1].checksum, bytes(16),
+        prev_txid, rounds[0].txid, rounds[-1].txid, epoch, checksum_before, rounds[-1].checksum, nonce,
     )  # fmt: skip
     out.seek(0)
     out.write(b"".join((header, _sum(header), tables, _sum(tables))))

@@ -281,6 +281,8 @@ class Branch:
         """After a fence: close everything, so that the file is looked at anew. Its commits stay on disk."""
         if not self._fenced:
             return
+        if self.owned is not None:
+            await self.owned.shipper.compactor.stop()
         async with self.gate, self._reader_lock:
             self.close_connections()
             self.manifests.forget()
@@ -386,10 +388,12 @@ class Branch:
                 return True
             owned = self.owned
             if owned is not None:
+                await owned.shipper.compactor.stop()
                 await owned.shipper.ship()
                 current = self.manifests.cached
                 if compact and current is not None and takeover.restore_reads(current) > _COMPACT_OBJECTS:
                     await owned.shipper.snapshot()
+                await owned.shipper.compactor.stop()
             if not self.idle or (owned is not None and self.txid != owned.shipper.durable_txid):
                 return False
             if owned is not None:
@@ -452,6 +456,7 @@ class Branch:
                 error = BranchNotFoundError(f"{self.ref} was deleted")
                 self.owned.writer.stop(error)
                 self.owned.shipper.stop(error)
+                await self.owned.shipper.compactor.stop()
                 await self.owned.shipper.settled()
             async with self.gate, self._reader_lock:
                 self.close_connections()

@@ -1,10 +1,9 @@
 """What every branch of a node shares: the seams, the bounds, and the few things it asks of its surroundings."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from memoturnd.core import layout, manifest, register
 from memoturnd.core.manifest import Manifest
@@ -12,6 +11,7 @@ from memoturnd.core.register import Register
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
+from memoturnd.replication.compactor import Tasks
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
 from memoturnd.replication.swap import SwapFile
@@ -40,7 +40,9 @@ class Services:
     """Where users' statements run that take long: they must not hold up the engine's own work."""
     metrics: Metrics
     scheduler: ShipScheduler
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    compaction_slots: asyncio.Semaphore
+    """Places for compactions: so many run at once on the node."""
+    spawn: Tasks
     """Starts a task in the node's task group."""
     branches_folder: Path
     boot_id: str

@@ -339,6 +339,9 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         metrics=services.metrics,
         wake=lambda urgent: services.scheduler.note(shipper, urgent),
         fenced=branch.fenced,
+        randomness=services.randomness,
+        compaction_slots=services.compaction_slots,
+        spawn=services.spawn,
     )
 
     async def raise_ceiling() -> None:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import apsw
 
-from memoturnd.core import layout, manifest, register, segment, wal
+from memoturnd.core import compaction, layout, manifest, register, segment, wal
 from memoturnd.core.manifest import Manifest, ObjectRef, Transition
+from memoturnd.core.pages import PageHashes
 from memoturnd.core.segment import Kind
 from memoturnd.errors import (
     FencedError,
@@ -27,10 +28,11 @@ from memoturnd.errors import (
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import BRANCHES, Archive
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
+from memoturnd.replication.compactor import REUSE_S, SNAPSHOT_REUSE_S, Compactor, Tasks
 from memoturnd.replication.open_branch import OpenBranch
 from memoturnd.replication.snapshot import State, object_ref, write_snapshot
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.clock import Clock
+from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
@@ -40,11 +42,6 @@ CHECKPOINT_LOG_BYTES = 4 * 1024 * 1024
 """Log size from which a branch is checkpointed when everything in it has been shipped."""
 QUIESCE_LOG_BYTES = 16 * 1024 * 1024
 """Log size from which writers are held for one ship, so that the log can be checkpointed at all."""
-SNAPSHOT_SEGMENTS = 16
-SNAPSHOT_MAX_SEGMENTS = 1024
-OBJECT_COST_BYTES = 16 * 1024
-"""A snapshot is due when a restore would read at least SNAPSHOT_SEGMENTS segments that cost more than their base,
-one request counted as OBJECT_COST_BYTES; at the latest after SNAPSHOT_MAX_SEGMENTS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +55,12 @@ class Limits:
 
 
 class _Prepared(NamedTuple):
+    """A segment on its way. It keeps its name while the collector cannot have taken what was put under it."""
+
     batch: Batch
     ref: ObjectRef
     data: bytes
+    made_s: float
 
 
 class Shipper:
@@ -83,6 +83,9 @@ class Shipper:
         metrics: Metrics,
         wake: Callable[[bool], None],
         fenced: Callable[[FencedError], None],
+        randomness: Randomness,
+        compaction_slots: asyncio.Semaphore,
+        spawn: Tasks,
     ) -> None:
         self.epoch = epoch
         self.capture = capture
@@ -108,11 +111,25 @@ class Shipper:
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
         self._checkpointed_frames = 0
-        self._snapshot_due = False
+        self._reading_file = False
+        """Whether a snapshot reads the database file, which no checkpoint may change meanwhile."""
         self._since_capture_s: float | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._room: list[asyncio.Future[None]] = []
         self._notes: list[Transition] = []
+        self._randomness = randomness
+        self.compactor = Compactor(
+            store,
+            archive,
+            epoch=epoch,
+            attach=self.attach,
+            snapshot=self._snapshot_beside_writes,
+            slots=compaction_slots,
+            spawn=spawn,
+            executor=executor,
+            clock=clock,
+            metrics=metrics,
+        )
 
     # ---- what writers see
 
@@ -209,6 +226,9 @@ class Shipper:
         `then` is a change of the manifest that lands together with the last segment, or alone where there
         was nothing to ship. Raises FencedError, StoreUnavailableError, CorruptionError, and what `then` raises.
         """
+        current = self.manifests.cached
+        if current is not None:
+            await self.compactor.keep_up(current)
         async with self._lock:
             if self.stopped:
                 if then is None and self.durable_txid == self._source.txid:
@@ -223,8 +243,8 @@ class Shipper:
                         raise self._stop_error
                     await self._ship_next(then, target)
                     shipped = True
-                if then is not None and not shipped:
-                    await self._swap(then)
+                if not shipped and (then is not None or self._notes):
+                    await self._swap(then or (lambda m: m))
                 await self._tidy()
             except (MemoturnError, OSError) as error:
                 self._note_failure(error)
@@ -237,6 +257,8 @@ class Shipper:
 
     async def _ship_next(self, then: Transition | None, target: int, *, holding_gate: bool = False) -> None:
         """Land the next segment, or, where the log cannot be trusted, a snapshot of the whole state."""
+        if self._prepared is not None and self._clock.monotonic_s() - self._prepared.made_s > REUSE_S:
+            self._prepared = self._renamed(self._prepared)
         if self._prepared is None:
             try:
                 self._prepared = await self._prepare(holding_gate=holding_gate)
@@ -246,7 +268,7 @@ class Shipper:
                 self.failed = error
                 await self._ship_whole_state(then, holding_gate=holding_gate)
                 return
-        batch, ref, data = self._prepared
+        batch, ref, data, _ = self._prepared
         await self._put(ref, data)
 
         def land(current: Manifest) -> Manifest:
@@ -274,27 +296,38 @@ class Shipper:
             batch = read() if small else await self._executor.run(read)
             self._since_capture_s = None
 
-        def encode() -> _Prepared:
-            data, name_hash = segment.encode(
-                Kind.SEGMENT,
-                batch.rounds,
-                page_size=self.capture.page_size,
-                prev_txid=batch.prev_txid,
-                epoch=self.epoch,
-                checksum_before=batch.checksum_before,
-            )
-            ref = object_ref(
-                "segment", batch.rounds, batch.prev_txid, self.epoch, self._branch_id, len(data), name_hash
-            )
-            return _Prepared(batch, ref, data)
+        made_s = self._clock.monotonic_s()
+        if small:
+            return self._encoded(batch, made_s)
+        return await self._executor.run(lambda: self._encoded(batch, made_s))
 
-        return encode() if small else await self._executor.run(encode)
+    def _encoded(self, batch: Batch, made_s: float, nonce: bytes = bytes(16)) -> _Prepared:
+        data, name_hash = segment.encode(
+            Kind.SEGMENT,
+            batch.rounds,
+            page_size=self.capture.page_size,
+            prev_txid=batch.prev_txid,
+            epoch=self.epoch,
+            checksum_before=batch.checksum_before,
+            nonce=nonce,
+        )
+        ref = object_ref(
+            "segment", batch.rounds, batch.prev_txid, self.epoch, self._branch_id, len(data), name_hash
+        )
+        return _Prepared(batch, ref, data, made_s)
+
+    def _renamed(self, prepared: _Prepared) -> _Prepared:
+        """Return the segment under a new name: it was put so long ago that it may count as garbage by now."""
+        nonce = bytes.fromhex(self._randomness.hex(16))
+        return self._encoded(prepared.batch, self._clock.monotonic_s(), nonce)
 
     # ---- whole states
 
     async def _ship_whole_state(self, then: Transition | None, *, holding_gate: bool) -> None:
         """Land a snapshot of the state as SQLite has it, and start a new chain of segments behind it."""
         source = self._source
+        if not holding_gate:
+            await self.compactor.stop()  # it may be reading the file
         async with nullcontext() if holding_gate else source.gate:
             await self._checkpoint()
             txid, at_ms = source.txid, source.at_ms
@@ -304,6 +337,7 @@ class Shipper:
 
     async def snapshot(self) -> None:
         """Ship what is unshipped, then put a snapshot of the head, so that a restore reads one object."""
+        await self.compactor.stop()
         await self.ship()
         async with self._lock:
             async with self._source.gate:
@@ -313,13 +347,51 @@ class Shipper:
                 at_ms = self._source.at_ms
             await self._snapshot(self.durable_txid, at_ms, None)
 
+    async def _snapshot_beside_writes(self) -> None:
+        """Put a snapshot of what is durable while writes and ships go on; it is named by the next ship's swap.
+
+        Raises RetryableError where the log cannot be checkpointed now, CorruptionError where the file is not
+        what was shipped.
+        """
+        async with self._lock, self._source.gate:
+            if self.stopped:
+                return
+            while self.durable_txid < self._source.txid:
+                await self._ship_next(None, self._source.txid, holding_gate=True)
+            await self._checkpoint()
+            self._checkpointed_frames = self._source.log_frames
+            txid, at_ms = self.durable_txid, self._source.at_ms
+            self._reading_file = True
+        try:
+            put_s = self._clock.monotonic_s()
+            refs, _ = await self._put_snapshot(txid, at_ms)
+        finally:
+            self._reading_file = False
+
+        def land(current: Manifest) -> Manifest:
+            return compaction.without_idle_snapshots(manifest.add_snapshot(current, refs, epoch=self.epoch))
+
+        self.attach(self.compactor.fresh(put_s, land, within_s=SNAPSHOT_REUSE_S))
+        self._metrics.compactions["snapshot"].inc()
+
     async def _snapshot(self, txid: int, at_ms: int, then: Transition | None) -> None:
-        """Put the database file, which a checkpoint has just made whole at `txid`, as a snapshot.
+        """Put the database file, which a checkpoint has just made whole at `txid`, as a snapshot, and name it.
 
         Writers go on meanwhile: they append to the log, and only this object checkpoints.
         """
+        refs, known = await self._put_snapshot(txid, at_ms)
+
+        def land(current: Manifest) -> Manifest:
+            grown = compaction.without_idle_snapshots(manifest.add_snapshot(current, refs, epoch=self.epoch))
+            return then(grown) if then is not None else grown
+
+        await self._swap(land)
+        if txid > self.capture.cursor.txid:
+            self.capture.restart_at(txid, known)
+
+    async def _put_snapshot(self, txid: int, at_ms: int) -> tuple[tuple[ObjectRef, ...], PageHashes]:
         capture = self.capture
-        refs, known = await write_snapshot(
+        return await write_snapshot(
             self._store,
             self._executor,
             capture.database_path,
@@ -328,14 +400,6 @@ class Shipper:
             branch_id=self._branch_id,
             known=capture.hashes_at(txid),
         )
-
-        def land(current: Manifest) -> Manifest:
-            grown = manifest.add_snapshot(current, refs, epoch=self.epoch)
-            return then(grown) if then is not None else grown
-
-        await self._swap(land)
-        if txid > self.capture.cursor.txid:
-            self.capture.restart_at(txid, known)
 
     async def _checkpoint(self) -> None:
         """Move the whole log into the database file; the gate is held. Raises RetryableError behind a reader."""
@@ -349,9 +413,9 @@ class Shipper:
         self._source.log_syncs = True
 
     async def _tidy(self) -> None:
-        """Checkpoint a long log once all of it has landed, and put a snapshot where restores have grown long."""
+        """Checkpoint a long log once all of it has landed."""
         source = self._source
-        if self._log_bytes() < CHECKPOINT_LOG_BYTES and not self._snapshot_due:
+        if self._log_bytes() < CHECKPOINT_LOG_BYTES or self._reading_file:
             return
         try:
             async with source.gate:
@@ -361,9 +425,6 @@ class Shipper:
                     await self._ship_next(None, source.txid, holding_gate=True)
                 await self._checkpoint()
                 self._checkpointed_frames = source.log_frames
-                at_ms = source.at_ms
-            if self._snapshot_due:
-                await self._snapshot(self.durable_txid, at_ms, None)
         except RetryableError as error:
             # All is shipped; a busy reader or store only puts the tidying off until the next ship.
             self.failed = error
@@ -395,7 +456,8 @@ class Shipper:
             raise await self._vanished() from error
         del self._notes[: len(notes)]
         self._source.ceiling = current.txid_ceiling
-        self._snapshot_due = _wants_snapshot(current)
+        if not self._notes:
+            self.compactor.look(current)
         self._metrics.manifest_largest_bytes.set(self.manifests.size_bytes)
 
     async def _vanished(self) -> MemoturnError:
@@ -448,9 +510,3 @@ class Shipper:
         for future in (*(waiter for _, waiter in self._waiters), *self._room):
             if not future.done():
                 future.set_exception(error)
-
-
-def _wants_snapshot(current: Manifest) -> bool:
-    segments, after_bytes, base_bytes = manifest.bytes_since_base(current)
-    costs_more = after_bytes + segments * OBJECT_COST_BYTES > base_bytes
-    return segments >= SNAPSHOT_SEGMENTS and (costs_more or segments >= SNAPSHOT_MAX_SEGMENTS)

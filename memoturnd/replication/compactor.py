@@ -1,0 +1,151 @@
+"""Compaction of one branch that this node owns: joined segments, snapshots, history pages, in the background.
+
+One job of a branch runs at a time, a few on the node. A job reads objects and writes new ones beside the
+ships, and holds nobody up: its change of the manifest rides on the next ship's swap. What it replaces must
+still stand exactly so then; otherwise, or after REUSE_S, the change is dropped and the new object is garbage.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from memoturnd.core import compaction, layout, segment
+from memoturnd.core.compaction import Join, Roll
+from memoturnd.core.manifest import Manifest, Transition
+from memoturnd.errors import FencedError, MemoturnError
+from memoturnd.metrics import Metrics
+from memoturnd.replication.archive import Archive
+from memoturnd.replication.join import Joined, join
+from memoturnd.replication.ranged import fetch, named_damage
+from memoturnd.seams.clock import Clock
+from memoturnd.seams.executor import Executor
+from memoturnd.seams.object_store import ObjectStore
+
+REUSE_S = 120.0
+"""How long after it was put an object may still be named by a swap; the collector's grace is longer."""
+SNAPSHOT_REUSE_S = 480.0
+"""The same for a snapshot, from its first part on: putting a large one takes time."""
+_INLINE_BYTES = 64 * 1024
+_log = structlog.get_logger(__name__)
+
+
+Tasks = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Starts a task in the node's task group."""
+
+
+class Compactor:
+    """Keeps the chain of one branch short. `look` is cheap; the rest happens in a task of the node's."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        archive: Archive,
+        *,
+        epoch: int,
+        attach: Callable[[Transition], None],
+        snapshot: Callable[[], Awaitable[None]],
+        slots: asyncio.Semaphore,
+        spawn: Tasks,
+        executor: Executor,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._archive = archive
+        self._epoch = epoch
+        self._attach = attach
+        self._snapshot = snapshot
+        self._slots = slots
+        self._spawn = spawn
+        self._executor = executor
+        self._clock = clock
+        self._metrics = metrics
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self, current: Manifest) -> None:
+        """Start a job where the manifest needs one and none is running."""
+        if self.running is not None:
+            return
+        job = self._job(current)
+        if job is not None:
+            self._task = self._spawn(self._run(current, job))
+
+    async def keep_up(self, current: Manifest) -> None:
+        """Wait for the job that is running where compaction has fallen far behind the ships."""
+        if self._task is not None and compaction.is_behind(current):
+            await asyncio.wait([self._task])
+
+    @property
+    def running(self) -> "asyncio.Task[None] | None":
+        """Return the job under way, None without one."""
+        return self._task if self._task is not None and not self._task.done() else None
+
+    async def stop(self) -> None:
+        """End the job that is running: its work is lost, and is done again when it is due."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _job(self, current: Manifest) -> Callable[[], Awaitable[None]] | None:
+        if compaction.snapshot_due(current):
+            return self._snapshot
+        to_join = compaction.choose_join(current)
+        if to_join is not None:
+            return lambda: self._join(current, to_join)
+        roll = compaction.choose_roll(current)
+        if roll is not None:
+            return lambda: self._roll(current, roll)
+        return None
+
+    async def _run(self, current: Manifest, job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with self._slots:
+                await job()
+        except FencedError:
+            return  # the ship that comes next says so to those who wait
+        except MemoturnError as error:
+            self._metrics.compactions["failed"].inc()
+            _log.warning(
+                "compaction failed; it is tried again",
+                branch=f"{current.db}/{current.branch_id}",
+                error=str(error),
+            )
+
+    async def _join(self, current: Manifest, to_join: Join) -> None:
+        uuid, inputs = current.db, to_join.inputs
+        keys = [layout.object_key(uuid, ref) for ref in inputs]
+        blobs = await fetch(self._store, keys)
+
+        def work() -> Joined:
+            parts = []
+            for key, ref, blob in zip(keys, inputs, blobs, strict=True):
+                with named_damage(key):
+                    parts.append(segment.decode(blob, name_hash=ref.hash))
+            return join(parts, inputs, epoch=self._epoch, branch_id=current.branch_id)
+
+        small = sum(map(len, blobs)) <= _INLINE_BYTES
+        output = work() if small else await self._executor.run(work)
+        put_s = self._clock.monotonic_s()
+        await self._store.put(layout.object_key(uuid, output.ref), output.data)
+        self._attach(self.fresh(put_s, lambda m: compaction.joined(m, inputs, output.ref, epoch=self._epoch)))
+        self._metrics.compactions["joined"].inc()
+        self._metrics.compacted_bytes.inc(output.ref.size_bytes)
+
+    async def _roll(self, current: Manifest, roll: Roll) -> None:
+        put_s = self._clock.monotonic_s()
+        page = await self._archive.write_page(current.db, current.branch_id, roll.snapshots, roll.segments)
+        self._attach(self.fresh(put_s, lambda m: compaction.rolled(m, roll, page)))
+        self._metrics.compactions["rolled"].inc()
+
+    def fresh(self, put_s: float, change: Transition, *, within_s: float = REUSE_S) -> Transition:
+        """Return `change` for as long as the object that it names, put at `put_s`, is surely there."""
+
+        def checked(current: Manifest) -> Manifest:
+            if self._clock.monotonic_s() - put_s > within_s:
+                return current
+            return change(current)
+
+        return checked
