@@ -23,6 +23,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.databases import Registers
+from memoturnd.engine.looking_back import RestorePoints, restore_points
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
@@ -36,6 +37,7 @@ from memoturnd.errors import (
     RetryableError,
 )
 from memoturnd.replication.archive import BRANCHES, CHECKPOINTS, PINS, update_names
+from memoturnd.replication.points import Window
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.revisions import resolve
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
@@ -265,6 +267,13 @@ class Branching:
         if current is None and not branch.is_main:
             raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage")
         return current
+
+    async def restore_points(
+        self, db_name: str, branch: str, window: Window, limit: int, *, newest_first: bool
+    ) -> RestorePoints:
+        """Return up to `limit` commits of the window that can be restored, by txid."""
+        target = await self.find(db_name, branch)
+        return await restore_points(target, window, limit, newest_first=newest_first)
 
     # ---- rewind
 

@@ -1,6 +1,8 @@
-"""A branch as it was: which manifest a revision is looked up in, and reads of the state that it names."""
+"""A branch as it was: which manifest a revision is looked up in, reads of the state that it names, and the list of those."""
 
-from typing import Never, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Never, TypeVar
 
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, Revision
@@ -8,6 +10,8 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.past import PastStates
 from memoturnd.engine.takeover import refuse_a_lost_manifest
 from memoturnd.errors import BranchNotFoundError, InvalidRequestError, PreconditionFailedError
+from memoturnd.replication.archive import CHECKPOINTS
+from memoturnd.replication.points import Point, Window, points
 from memoturnd.replication.revisions import resolve
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp
 
@@ -65,6 +69,46 @@ class PastProfile:
         raise InvalidRequestError(
             "a past state can only be read: leave Memoturn-At and `at` out, or fork the branch there and write to the fork"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """A commit that can be restored: `at` is its wall time in unix ms, `checkpoints` the names that it has."""
+
+    txid: int
+    at: int
+    kind: Literal["commit", "snapshot", "checkpoint"]
+    checkpoints: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoints:
+    """Some of a branch's restore points, and the txid of its newest one."""
+
+    head_txid: int
+    rows: Sequence[RestorePoint]
+
+
+async def restore_points(branch: Branch, window: Window, limit: int, *, newest_first: bool) -> RestorePoints:
+    """Return up to `limit` restore points of the window, by txid, with all in it that this node has committed.
+
+    Reads the history pages and round tables that hold them, and the runs of checkpoints. Raises what
+    `standing` raises.
+    """
+    archive = branch.services.archive
+    current = await standing(branch, BeforeHead(0))
+    found = await points(archive, current, window, limit, newest_first=newest_first)
+    wanted = {point.txid for point in found}
+    names: dict[int, list[str]] = {}
+    for name, checkpoint in (await archive.all(CHECKPOINTS, current)).items():
+        if checkpoint.txid in wanted:
+            names.setdefault(checkpoint.txid, []).append(name)
+    return RestorePoints(current.head_txid, [_restore_point(p, names.get(p.txid, [])) for p in found])
+
+
+def _restore_point(point: Point, names: list[str]) -> RestorePoint:
+    kind: Literal["commit", "snapshot", "checkpoint"] = "snapshot" if point.is_snapshot else "commit"
+    return RestorePoint(point.txid, point.at_ms, "checkpoint" if names else kind, sorted(names))
 
 
 async def standing(branch: Branch, revision: Revision) -> Manifest:

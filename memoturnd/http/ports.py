@@ -8,6 +8,7 @@ from typing import Protocol
 
 from memoturnd.core.revisions import Revision
 from memoturnd.metrics import Metrics
+from memoturnd.replication.points import Window
 from memoturnd.seams.catalog import BranchRow, Database
 from memoturnd.seams.profile import Profile
 
@@ -137,6 +138,44 @@ class Rewound(Protocol):
         ...
 
 
+class RestorePoint(Protocol):
+    """A commit that can be restored; `at` is its wall time in unix ms."""
+
+    @property
+    def txid(self) -> int:
+        """Txid of the commit."""
+        ...
+
+    @property
+    def at(self) -> int:
+        """Unix ms at which it was committed."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """`checkpoint` where it has names, else `snapshot` where it is kept as a whole, else `commit`."""
+        ...
+
+    @property
+    def checkpoints(self) -> Sequence[str]:
+        """Names of the checkpoints that name it."""
+        ...
+
+
+class RestorePoints(Protocol):
+    """Some of a branch's restore points."""
+
+    @property
+    def head_txid(self) -> int:
+        """Newest txid that object storage has."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[RestorePoint]:
+        """The points, by txid."""
+        ...
+
+
 class Databases(Protocol):
     """The directory of databases. Look-ups raise DatabaseNotFoundError."""
 
@@ -194,6 +233,12 @@ class Branches(Protocol):
 
     async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
         """Drop a checkpoint. Raises BranchNotFoundError."""
+        ...
+
+    async def restore_points(
+        self, db_name: str, branch: str, window: Window, limit: int, *, newest_first: bool
+    ) -> RestorePoints:
+        """Return up to `limit` commits of the window that can be restored, by txid."""
         ...
 
     async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from memoturnd.http import branches, control, kv, memory, ops, sql, turns
+from memoturnd.http import branches, control, history, kv, memory, ops, sql, turns
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
@@ -103,6 +103,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", f"{_DB}/sync", branches.sync, Kind.WRITE, Body.SMALL, Scope.WRITE),
     Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN, at=False),
+    Route("GET", f"{_DB}/restore-points", history.restore_points, Kind.READ, Body.NONE, Scope.READ, at=False),
     Route("DELETE", _BRANCH, branches.delete, Kind.WRITE, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_BRANCH}/checkpoint", branches.checkpoint, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route(

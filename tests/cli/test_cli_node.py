@@ -427,3 +427,49 @@ def test_json_is_valid_on_every_listing(cli, profile):
         outcome = cli("--json", *arguments)
         assert outcome.code == 0, (arguments, outcome.stderr)
         assert isinstance(json.loads(outcome.stdout), dict)
+
+
+def test_every_read_command_shows_the_past(cli, profile):
+    name, _, new = profile
+    db = f"cli--{name}"
+    cli("sql", db, "create table t(n); insert into t values (1)")
+    cli("kv", "put", db, "ns", "k", "before")
+    before = cli("branch", "checkpoint", db, "main", "before", "--json").json["txid"]
+    cli("memory", "forget", "cli", name, new)
+    cli("memory", "end-session", "cli", name, "s1")
+    cli("sql", db, "insert into t values (2)")
+    cli("kv", "put", db, "ns", "k", "after")
+    cli("kv", "put", db, "ns", "k2", "after")
+
+    recalled = cli("memory", "recall", "cli", name, "vegan", "--at", "before")
+    assert [line[-1] for line in recalled.lines] == [new]
+    assert f"txid {before} " in recalled.stderr
+    assert cli("memory", "get", "cli", name, new, "--at", str(before)).code == 0
+    assert [line[0] for line in cli("memory", "sessions", "cli", name, "--at", "head~5").lines] == ["s1"]
+    assert cli("sql", db, "select n from t", "--at", "before").text == "1\n"
+    assert cli("kv", "get", db, "ns", "k", "--at", "before").text == "before"
+    assert cli("kv", "list", db, "ns", "--at", "before").text == "k\n"
+    assert cli("kv", "list", db, "ns").text == "k\nk2\n"
+    refused = cli("sql", db, "insert into t values (3)", "--at", "before")
+    assert (refused.code, "can only be read" in refused.stderr) == (1, True)
+    assert cli("kv", "get", db, "ns", "k", "--at", "yesterday noon").code == 1
+    assert cli("kv", "get", db, "ns", "k", "--at", "99999").code == 4
+    assert cli("kv", "get", db, "ns", "k", "--at", "no-such").code == 3
+
+
+def test_restore_points_are_listed_newest_first_and_can_be_gone_back_to(cli, profile):
+    db = f"cli--{profile[0]}"
+    named = cli("branch", "checkpoint", db, "main", "here", "--json").json["txid"]
+    cli("kv", "put", db, "ns", "k", "v")
+
+    lines = cli("branch", "restore-points", db).lines
+    oldest = cli("branch", "restore-points", db, "main", "--oldest-first", "--limit", "2", "--json").json
+    since = cli("branch", "restore-points", db, "--since", lines[1][1], "--until", str(named)).lines
+
+    assert [int(line[0]) for line in lines] == list(range(named + 1, 0, -1))
+    assert lines[1][2:] == ["checkpoint", "here"]
+    assert [row["txid"] for row in oldest["restore_points"]] == [1, 2]
+    assert lines[1] in since
+    for line in lines[:2]:
+        assert cli("kv", "list", db, "ns", "--at", line[1]).code == 0
+    assert cli("branch", "rewind", db, "main", "head~1", "--json").json["rewound_to"] == named

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 
 import httpx
 import memoturn
@@ -318,3 +319,58 @@ def test_fork_names_the_branch_that_it_stands_on():
     assert fork["spec"] == "ns--p@b"
     assert seen[0].url.path == "/v1/db/ns--p/branches"
     assert json.loads(seen[0].content) == {"name": "b", "from": "dev", "at": "3", "ttl": 60}
+
+
+NOON = datetime(2026, 11, 24, 14, 30, 0, 250_999, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("at", "sent"),
+    [(7, "7"), ("head~2", "head~2"), (NOON, "2026-11-24T12:30:00.250+00:00"), ("a b&c", "a b&c")],
+)
+def test_every_read_sends_the_revision_that_it_is_given(at, sent):
+    empty = {"memories": [], "sessions": [], "keys": [], "results": [{"rows": []}]}
+    handler, seen = answering(*(httpx.Response(200, json=empty) for _ in range(7)))
+    node = client(handler)
+    alice, db = node.memory("app", "alice"), node.db("app--alice")
+
+    alice.recall("x", at=at)
+    alice.get("mem_1", at=at)
+    alice.sessions(at=at)
+    db.sql("select 1", at=at)
+    db.batch([("select 1", ())], at=at)
+    db.kv.get("ns", "k", at=at)
+    db.kv.list("ns", at=at)
+
+    assert [request.url.params["at"] for request in seen] == [sent] * 7
+
+
+def test_forks_and_rewinds_take_times_and_a_time_needs_a_zone():
+    handler, seen = answering(httpx.Response(201, json={}), httpx.Response(200, json={}))
+    alice = client(handler).memory("app", "alice")
+
+    alice.fork("f", at=NOON)
+    alice.rewind(NOON)
+    with pytest.raises(memoturn.InvalidRequestError, match="zone"):
+        alice.rewind(NOON.replace(tzinfo=None))
+
+    assert [
+        json.loads(request.content).get(name) for request, name in zip(seen, ("at", "to"), strict=True)
+    ] == ["2026-11-24T12:30:00.250+00:00"] * 2
+
+
+def test_restore_points_follow_the_cursor_up_to_the_limit():
+    pages = [
+        {"restore_points": [{"txid": n} for n in range(1500, 500, -1)], "next_cursor": "n501"},
+        {"restore_points": [{"txid": n} for n in range(500, 300, -1)], "next_cursor": "n301"},
+    ]
+    handler, seen = answering(*(httpx.Response(200, json=page) for page in pages))
+
+    rows = client(handler).db("app@f").branch.restore_points("f", limit=1200, since=NOON, until=1500)
+
+    assert [row["txid"] for row in rows] == list(range(1500, 300, -1))
+    assert seen[0].url.raw_path.startswith(b"/v1/db/app%40f/restore-points?")
+    assert [dict(request.url.params) for request in seen] == [
+        {"since": "2026-11-24T12:30:00.250+00:00", "until": "1500", "limit": limit} | more
+        for limit, more in (("1000", {}), ("200", {"cursor": "n501"}))
+    ]

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from http_support import client_of, limits
 
+from memoturnd.core import revisions
 from memoturnd.http.app import create_app
 from memoturnd.http.routes import ROUTES, Body, Kind, Scope
 from memoturnd.http.tree import Tree
@@ -390,6 +391,95 @@ async def test_sync_makes_a_local_write_durable(client):
         assert answer.headers["memoturn-durability"] == "durable"
 
 
+# ---- restore points
+
+
+async def points(client, db, query=""):
+    answer = await client.get(f"{db}/restore-points{query}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()["restore_points"], answer.json()["next_cursor"]
+
+
+async def test_restore_points_are_listed_with_their_times_kinds_and_names(client, node):
+    db = await created(client)
+    assert await points(client, db) == ([], None)
+    txids = [stamps(await client.put(f"{db}/kv/ns/k", content=b"%d" % n))[0] for n in range(4)]
+    for name in ("b", "a"):
+        await client.post(f"{db}/branches/main/checkpoint", json={"name": name})
+    await (await node.profile("notes")).owned.shipper.snapshot()
+    await client.put(f"{db}/kv/ns/k", content=b"x")
+    await client.delete(f"{db}/branches/main/checkpoints/b")
+
+    rows, cursor = await points(client, db)
+
+    assert cursor is None
+    assert [row["txid"] for row in rows] == list(range(txids[-1] + 1, 0, -1))
+    assert [(row["kind"], row["checkpoints"]) for row in rows[:3]] == [
+        ("commit", []), ("checkpoint", ["a"]), ("commit", []),
+    ]  # fmt: skip
+    assert set(rows[0]) == {"txid", "created_at", "time", "kind", "checkpoints"}
+    for row in rows:
+        assert revisions.parse(row["time"]) == revisions.AtTime(row["created_at"])
+        assert stamps(await client.get(f"{db}/kv/ns?at={row['txid']}"))[0] == row["txid"]
+    await client.delete(f"{db}/branches/main/checkpoints/a")
+    assert (await points(client, db))[0][1]["kind"] == "snapshot"
+    assert (await points(client, db))[0] == (await points(client, db, "?order=oldest"))[0][::-1]
+
+
+async def test_restore_points_come_a_page_at_a_time_and_commits_in_between_move_nothing(client):
+    db = await created(client)
+    last = [stamps(await client.put(f"{db}/kv/ns/k", content=b"%d" % n))[0] for n in range(6)][-1]
+    for order, expected in (("newest", range(last, 0, -1)), ("oldest", range(1, last + 1))):
+        found, query = [], f"?order={order}&limit=3"
+        while query:
+            rows, cursor = await points(client, db, query)
+            found += [row["txid"] for row in rows]
+            query = f"?order={order}&limit=3&cursor={cursor}" if cursor else None
+            if len(found) == 3:
+                await client.put(f"{db}/kv/ns/k", content=order.encode())
+        assert found[:last] == list(expected)
+        assert len(found) == len(set(found))
+
+
+async def test_restore_points_of_a_span(client):
+    db = await created(client)
+    for n in range(5):
+        await client.put(f"{db}/kv/ns/k", content=b"%d" % n)
+    rows, _ = await points(client, db)
+    middle = rows[2]
+
+    since, _ = await points(client, db, f"?since={middle['txid']}")
+    until, _ = await points(client, db, f"?until={middle['txid']}&since=1")
+    by_time, _ = await points(client, db, f"?since={middle['time']}&until={middle['created_at']}")
+
+    assert since == rows[:3]
+    assert until == rows[2:]
+    assert middle in by_time
+    assert {row["created_at"] for row in by_time} == {middle["created_at"]}
+    assert await points(client, db, "?since=2199-01-01T00:00:00Z") == ([], None)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["order=sideways", "limit=x", "cursor=n", "cursor=o4", "cursor=", "cursor=n99999999999999999", "since=head",
+     "until=monday", "since=yes no", "since=1&since=2"],
+)  # fmt: skip
+async def test_restore_points_refuse_what_they_do_not_take(client, written, query):
+    assert failure(await client.get(f"/v1/db/app--ann/restore-points?{query}")) == (400, "invalid_request")
+
+
+async def test_restore_points_of_a_fork_reach_below_it(client):
+    db = await created(client)
+    txids = [stamps(await client.put(f"{db}/kv/ns/k", content=b"%d" % n))[0] for n in range(3)]
+    await client.post(f"{db}/branches/main/checkpoint", json={"name": "c"})
+    await client.post(f"{db}/branches", json={"name": "f", "at": str(txids[1])})
+
+    rows, _ = await points(client, f"{db}@f")
+
+    assert [row["txid"] for row in rows] == list(range(txids[1], 0, -1))
+    assert all(not row["checkpoints"] for row in rows), "checkpoints are not inherited"
+
+
 # ---- durability and read floors
 
 
@@ -417,7 +507,9 @@ READS = {
     "search": ("POST", "/v1/db/app--ann/memory/s/search", {"json": {"vector": [1]}}),
     "branches": ("GET", "/v1/db/app--ann/branches", {}),
     "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
+    "restore points": ("GET", "/v1/db/app--ann/restore-points", {}),
 }
+NOW = {"branches", "checkpoints", "restore points"}
 
 
 @pytest.fixture
@@ -471,13 +563,12 @@ async def test_every_read_honours_its_floor(client, written, read):
     assert failure(odd) == (400, "invalid_request")
 
 
-PAST = {name: call for name, call in READS.items() if name not in {"branches", "checkpoints"}}
+PAST = {name: call for name, call in READS.items() if name not in NOW}
 REFUSING_AT = {
     **{name: call for name, call in WRITES.items() if name != "sql"},
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
     "profiles": ("GET", "/v1/memory/app", {}),
-    "branches": ("GET", "/v1/db/app--ann/branches", {}),
-    "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
+    **{name: READS[name] for name in NOW},
     "sync": ("POST", "/v1/db/app--ann/sync", {}),
     "fork": ("POST", "/v1/db/app--ann/branches", {"json": {"name": "f"}}),
     "delete branch": ("DELETE", "/v1/db/app--ann/branches/other", {}),
@@ -626,9 +717,8 @@ def test_every_route_that_writes_or_reads_a_branch_is_tried_for_its_headers():
     assert found(REFUSING_AT) >= {
         route for route in ROUTES if not route.takes_at and route.kind is not Kind.OPEN
     }
-    assert {route for route in ROUTES if route.kind is Kind.READ and not route.takes_at} <= {
-        route for route in ROUTES if route.scope in {Scope.ADMIN, Scope.NAMESPACE}
-    }
+    of_now = found({name: READS[name] for name in NOW}) | of_no_branch
+    assert {route for route in ROUTES if route.kind is Kind.READ and not route.takes_at} == of_now
     assert found(WRITES) == {route for route in ROUTES if route.kind is Kind.WRITE} - always_durable
     assert found(READS) >= {route for route in ROUTES if route.kind is Kind.READ} - of_no_branch
 

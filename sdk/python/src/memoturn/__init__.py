@@ -35,6 +35,7 @@ from memoturn.errors import (
 )
 from memoturn.memory import MemoryProfile
 from memoturn.types import (
+    At,
     BranchInfo,
     Checkpoint,
     CheckpointInfo,
@@ -49,6 +50,7 @@ from memoturn.types import (
     ProfileInfo,
     RecallHit,
     RecallResult,
+    RestorePoint,
     Rewind,
     Session,
     SqlBatchResult,
@@ -61,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_URL",
     "AlreadyExistsError",
+    "At",
     "BranchInfo",
     "BranchNotFoundError",
     "Branches",
@@ -91,6 +94,7 @@ __all__ = [
     "RecallHit",
     "RecallResult",
     "RequestTimeoutError",
+    "RestorePoint",
     "RetryableError",
     "Rewind",
     "ServerError",

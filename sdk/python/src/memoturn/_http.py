@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any, Final, cast
 from urllib.parse import quote
 
 import httpx
 
 from memoturn.errors import InvalidRequestError, ServerError, UnknownOutcomeError, UnreachableError, error_for
-from memoturn.types import Durability
+from memoturn.types import At, Durability
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 _DOTS: Final = {".": "%2E", "..": "%2E%2E"}
@@ -32,6 +33,18 @@ def path(*parts: str) -> str:
         return "/" + "/".join(_DOTS.get(part) or quote(part, safe="") for part in parts)
     except UnicodeEncodeError as error:
         raise InvalidRequestError(f"a name is not valid Unicode: {error}", code="invalid_request") from error
+
+
+def revision(at: At) -> str:
+    """Return a revision as it is sent. Raises InvalidRequestError for a time without a zone."""
+    if not isinstance(at, datetime):
+        return str(at)
+    if at.utcoffset() is None:
+        raise InvalidRequestError(
+            f"the time {at.isoformat()} has no zone; give it one, as in datetime.now(timezone.utc)",
+            code="invalid_request",
+        )
+    return at.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,7 @@ class Http:
         branch: str | None = None,
         durability: Durability | None = None,
         min_txid: int | None = None,
+        at: At | None = None,
         control: bool = False,
     ) -> Answer:
         """Send one request and return its answer; `body` is sent as JSON, `data` as it is.
@@ -122,6 +136,8 @@ class Http:
         params = {name: str(value) for name, value in (query or {}).items() if value is not None}
         if branch is not None:
             params["branch"] = branch
+        if at is not None:
+            params["at"] = revision(at)
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = _encode(body)

@@ -1,11 +1,12 @@
 """The branches of one database: forks, checkpoints, rewinds. All of it is durable when it returns."""
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from memoturn._http import Answer, Http, Position, path
-from memoturn.types import BranchInfo, Checkpoint, CheckpointInfo, Fork, Rewind
+from memoturn._http import Answer, Http, Position, path, revision
+from memoturn.types import At, BranchInfo, Checkpoint, CheckpointInfo, Fork, RestorePoint, Rewind
 
 MAIN = "main"
+_PAGE_LIMIT: Final = 1000
 
 
 class Branches:
@@ -18,16 +19,16 @@ class Branches:
         self._position_branch = position_branch
 
     def create(
-        self, name: str, *, from_branch: str = MAIN, at: str | int | None = None, ttl: int | None = None
+        self, name: str, *, from_branch: str = MAIN, at: At | None = None, ttl: int | None = None
     ) -> Fork:
-        """Fork `from_branch` at a checkpoint or txid `at`, its head when None; no data is copied.
+        """Fork `from_branch` at the revision `at`, its head when None; no data is copied.
 
         With `ttl` in seconds the branch deletes itself. Raises AlreadyExistsError, BranchNotFoundError
         (also for an unknown checkpoint), ConflictError when `at` is no longer retained.
         """
         body: dict[str, Any] = {"name": name, "from": from_branch}
         if at is not None:
-            body["at"] = str(at)
+            body["at"] = revision(at)
         if ttl is not None:
             body["ttl"] = ttl
         return cast("Fork", self._http.request("POST", self._path(), body=body).json())
@@ -50,12 +51,41 @@ class Branches:
         """Drop a checkpoint; the state it names stays reachable by its txid. Raises BranchNotFoundError."""
         self._http.request("DELETE", self._path(branch, "checkpoints", name))
 
-    def rewind(self, branch: str, to: str | int) -> Rewind:
-        """Bring back the state of a checkpoint or txid as a new commit, which `undo` takes back.
+    def restore_points(
+        self,
+        branch: str = MAIN,
+        *,
+        limit: int = 100,
+        since: At | None = None,
+        until: At | None = None,
+        oldest_first: bool = False,
+    ) -> list[RestorePoint]:
+        """Return up to `limit` commits of `branch` that can be forked, rewound to and read, the newest first.
+
+        `since` and `until` are times or txids, both inclusive.
+        """
+        query: dict[str, str | int | None] = {
+            "order": "oldest" if oldest_first else None,
+            "since": None if since is None else revision(since),
+            "until": None if until is None else revision(until),
+        }
+        spec = self._database if branch == MAIN else f"{self._database}@{branch}"
+        rows: list[RestorePoint] = []
+        while len(rows) < limit:
+            query["limit"] = min(_PAGE_LIMIT, limit - len(rows))
+            page = self._http.request("GET", path("v1", "db", spec, "restore-points"), query=query).json()
+            rows += cast("list[RestorePoint]", page["restore_points"])
+            query["cursor"] = page["next_cursor"]
+            if query["cursor"] is None:
+                break
+        return rows
+
+    def rewind(self, branch: str, to: At) -> Rewind:
+        """Bring back the state of a revision as a new commit, which `undo` takes back.
 
         Raises BranchNotFoundError for an unknown checkpoint, ConflictError when `to` is no longer retained.
         """
-        answer = self._http.request("POST", self._path(branch, "rewind"), body={"to": str(to)})
+        answer = self._http.request("POST", self._path(branch, "rewind"), body={"to": revision(to)})
         return cast("Rewind", self._see(branch, answer).stamped())
 
     def undo(self, branch: str = MAIN) -> Rewind:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from memoturn._http import Http, Position, path
 from memoturn.branches import MAIN, Branches
 from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, InvalidRequestError, NotFoundError
-from memoturn.types import Durability, SqlBatchResult, SqlResult, SqlValue
+from memoturn.types import At, Durability, SqlBatchResult, SqlResult, SqlValue
 
 Statement = tuple[str, Sequence[SqlValue]]
 """SQL text and its parameters."""
@@ -45,9 +45,10 @@ class Db:
         *,
         durability: Durability | None = None,
         min_txid: int | None = None,
+        at: At | None = None,
     ) -> SqlResult:
         """Run one statement in a transaction of its own; see `batch`."""
-        return self.batch([(query, params)], durability=durability, min_txid=min_txid)["results"][0]
+        return self.batch([(query, params)], durability=durability, min_txid=min_txid, at=at)["results"][0]
 
     def batch(
         self,
@@ -55,8 +56,9 @@ class Db:
         *,
         durability: Durability | None = None,
         min_txid: int | None = None,
+        at: At | None = None,
     ) -> SqlBatchResult:
-        """Run statements as one transaction: all of them, or none.
+        """Run statements as one transaction: all of them, or none. With `at` they read that past state.
 
         Raises InvalidRequestError on a SQL error or transaction control, ForbiddenError for reserved tables.
         """
@@ -69,6 +71,7 @@ class Db:
             body={"stmts": stmts},
             durability=durability,
             min_txid=min_txid,
+            at=at,
         )
         stamped = self._position.see(answer).stamped()
         for result in stamped["results"]:
@@ -100,10 +103,10 @@ class KeyValues:
         )
         return self._position.see(answer).txid
 
-    def get(self, ns: str, key: str, *, min_txid: int | None = None) -> bytes | None:
-        """Return a key's value, None when it has none or it has expired."""
+    def get(self, ns: str, key: str, *, min_txid: int | None = None, at: At | None = None) -> bytes | None:
+        """Return a key's value, or that which it had `at` a revision; None when it has none or it has expired."""
         try:
-            answer = self._http.request("GET", self._path(ns, key), min_txid=min_txid)
+            answer = self._http.request("GET", self._path(ns, key), min_txid=min_txid, at=at)
         except (DatabaseNotFoundError, BranchNotFoundError):
             raise
         except NotFoundError:
@@ -115,10 +118,18 @@ class KeyValues:
         answer = self._http.request("DELETE", self._path(ns, key), durability=durability)
         return self._position.see(answer).txid
 
-    def list(self, ns: str, *, prefix: str = "", limit: int = 100, min_txid: int | None = None) -> list[str]:
+    def list(
+        self,
+        ns: str,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        min_txid: int | None = None,
+        at: At | None = None,
+    ) -> list[str]:
         """Return up to `limit` (at most 1000) live keys that start with `prefix`, ascending."""
         answer = self._http.request(
-            "GET", self._path(ns), query={"prefix": prefix or None, "limit": limit}, min_txid=min_txid
+            "GET", self._path(ns), query={"prefix": prefix or None, "limit": limit}, min_txid=min_txid, at=at
         )
         return cast("list[str]", self._position.see(answer).json()["keys"])
 

@@ -7,6 +7,7 @@ from memoturn._http import Http, Position, path
 from memoturn.branches import MAIN, Branches
 from memoturn.errors import BranchNotFoundError, NotFoundError
 from memoturn.types import (
+    At,
     Checkpoint,
     Durability,
     Fork,
@@ -24,7 +25,8 @@ class MemoryProfile:
     """One branch of a profile. It is created by its first ingest.
 
     Reads take `min_txid`: the answer shows that txid or a later one, else PreconditionFailedError after
-    2 seconds of waiting. Writes take `durability`: with `durable` they return once object storage has them.
+    2 seconds of waiting. They take `at`, a revision, and then answer what they would have answered at that
+    commit. Writes take `durability`: with `durable` they return once object storage has them.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class MemoryProfile:
         include_turns: bool = False,
         explain: bool = False,
         min_txid: int | None = None,
+        at: At | None = None,
     ) -> RecallResult:
         """Return up to `k` memories, best first, found by any of `query`, `embedding` and `topic_key`.
 
@@ -100,15 +103,15 @@ class MemoryProfile:
         }
         body: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         answer = self._http.request(
-            "POST", self._path("recall"), body={**body, "k": k}, branch=self._query, min_txid=min_txid
+            "POST", self._path("recall"), body={**body, "k": k}, branch=self._query, min_txid=min_txid, at=at
         )
         return cast("RecallResult", self._position.see(answer).stamped())
 
-    def get(self, memory_id: str, *, min_txid: int | None = None) -> Memory | None:
+    def get(self, memory_id: str, *, min_txid: int | None = None, at: At | None = None) -> Memory | None:
         """Return a memory with its neighbours in the topic's chain, None when there is none of that id."""
         try:
             answer = self._http.request(
-                "GET", self._path("memories", memory_id), branch=self._query, min_txid=min_txid
+                "GET", self._path("memories", memory_id), branch=self._query, min_txid=min_txid, at=at
             )
         except BranchNotFoundError:
             raise
@@ -129,10 +132,17 @@ class MemoryProfile:
         self._position.see(answer)
         return True
 
-    def sessions(self, *, limit: int = 100, min_txid: int | None = None) -> list[Session]:
+    def sessions(
+        self, *, limit: int = 100, min_txid: int | None = None, at: At | None = None
+    ) -> list[Session]:
         """Return up to `limit` sessions, the most recently active first."""
         answer = self._http.request(
-            "GET", self._path("sessions"), query={"limit": limit}, branch=self._query, min_txid=min_txid
+            "GET",
+            self._path("sessions"),
+            query={"limit": limit},
+            branch=self._query,
+            min_txid=min_txid,
+            at=at,
         )
         return cast("list[Session]", self._position.see(answer).json()["sessions"])
 
@@ -153,8 +163,8 @@ class MemoryProfile:
         """Name the head of this branch; see `Branches.checkpoint`."""
         return self._branches.checkpoint(self.branch, name)
 
-    def rewind(self, to: str | int) -> Rewind:
-        """Bring back the state of a checkpoint or txid; see `Branches.rewind`."""
+    def rewind(self, to: At) -> Rewind:
+        """Bring back the state of a revision; see `Branches.rewind`."""
         return self._branches.rewind(self.branch, to)
 
     def undo_rewind(self) -> Rewind:
@@ -166,7 +176,7 @@ class MemoryProfile:
         branch: str,
         *,
         from_branch: str | None = None,
-        at: str | int | None = None,
+        at: At | None = None,
         ttl: int | None = None,
     ) -> Fork:
         """Fork this branch, or `from_branch`; see `Branches.create`. Use it with `on_branch`."""

@@ -4,6 +4,7 @@ Answers that concern a branch carry `txid`, the txid of the state that they show
 `durable_txid`, the newest txid that object storage has. A later release of the server may add fields.
 """
 
+from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 MemoryType = Literal["fact", "event", "instruction", "task"]
@@ -11,6 +12,9 @@ MemoryType = Literal["fact", "event", "instruction", "task"]
 
 Durability = Literal["local", "durable"]
 """What a write waits for: the node's own log, or object storage."""
+
+At = str | int | datetime
+"""A revision: a txid, a checkpoint's name, `head~3`, a time with its zone, or unix milliseconds."""
 
 SqlValue = None | int | float | str | bool | bytes
 """A value in a SQL parameter or row."""
@@ -154,6 +158,16 @@ class CheckpointInfo(TypedDict):
     checkpoint: str
     txid: int
     created_at: int
+
+
+class RestorePoint(TypedDict):
+    """A commit that can be restored; `created_at` is its wall time, `time` the same in RFC 3339."""
+
+    txid: int
+    created_at: int
+    time: str
+    kind: Literal["commit", "snapshot", "checkpoint"]
+    checkpoints: list[str]
 
 
 class Checkpoint(TypedDict):

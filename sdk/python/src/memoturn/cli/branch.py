@@ -16,7 +16,9 @@ _Branch = Annotated[str, typer.Argument(metavar="BRANCH", help="Branch, as in `m
 _Checkpoint = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the checkpoint.", show_default=False)
 ]
-_To = Annotated[str, typer.Argument(metavar="TO", help="Checkpoint or txid.", show_default=False)]
+_To = Annotated[
+    str, typer.Argument(metavar="TO", help="Txid, checkpoint, head~N, or time.", show_default=False)
+]
 
 
 @app.command(epilog=NOTE)
@@ -28,7 +30,9 @@ def create(
     from_branch: Annotated[str, typer.Option("--from", metavar="BRANCH", help="Branch to fork.")] = MAIN,
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="TXID|CHECKPOINT", help="State to fork, the head by default."),
+        typer.Option(
+            "--at", metavar="REVISION", help="Txid, checkpoint, head~N or time to fork, the head by default."
+        ),
     ] = None,
     ttl: Annotated[
         int | None, typer.Option(min=0, metavar="SECONDS", help="Delete the branch after this time.")
@@ -103,6 +107,34 @@ def delete_checkpoint(
     confirm(f"Drop checkpoint {name} of {db}@{branch}?", yes=yes)
     run.client.db(db).branch.delete_checkpoint(branch, name)
     run.out.done({"deleted": name}, f"dropped checkpoint {name} of {db}@{branch}")
+
+
+@app.command("restore-points", epilog=NOTE)
+def restore_points(
+    ctx: typer.Context,
+    db: Database,
+    branch: _Branch = MAIN,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most of them.")] = 100,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME|TXID", help="Only from here on.", show_default=False)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME|TXID", help="Only up to here.", show_default=False)
+    ] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
+) -> None:
+    """List the states of a branch that can be forked, rewound to and read with --at, the newest first."""
+    run = current(ctx)
+    rows = run.client.db(db).branch.restore_points(
+        branch, limit=limit, since=since, until=until, oldest_first=oldest_first
+    )
+    run.out.rows(
+        {"restore_points": rows},
+        ["txid", "time", "kind", "checkpoints"],
+        [(row["txid"], row["time"], row["kind"], " ".join(row["checkpoints"])) for row in rows],
+        empty=f"{db}@{branch} has nothing that could be restored yet",
+    )
 
 
 @app.command(epilog=NOTE)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.output import Cell
-from memoturn.cli.run import Spec, current, parse_json
+from memoturn.cli.run import At, Spec, current, parse_json
 from memoturn.cli.statements import split
 from memoturn.types import SqlValue
 
@@ -22,8 +22,9 @@ def sql(
         str | None,
         typer.Option(metavar="JSON", help="Array of parameters, for a single statement.", show_default=False),
     ] = None,
+    at: At = None,
 ) -> None:
-    """Run SQL statements as one transaction: all of them, or none."""
+    """Run SQL statements as one transaction: all of them, or none. With --at they may only read."""
     run = current(ctx)
     statements = split(sys.stdin.read() if query is None else query)
     if not statements:
@@ -32,7 +33,7 @@ def sql(
     if not isinstance(values, list) or (values and len(statements) > 1):
         raise typer.BadParameter("takes a JSON array, for a single statement", param_hint="--params")
     db = run.client.db(spec)
-    batch = db.batch([(text, values) for text in statements], durability=run.durability)
+    batch = db.batch([(text, values) for text in statements], durability=run.durability, at=at)
     if run.out.as_json:
         run.out.json(batch)
     else:

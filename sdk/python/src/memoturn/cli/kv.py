@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.failures import ExitCode
-from memoturn.cli.run import NOTE, Spec, Yes, confirm, current
+from memoturn.cli.run import NOTE, At, Spec, Yes, confirm, current
 
 app = typer.Typer(no_args_is_help=True, help="Put, get, delete and list key-values.", epilog=NOTE)
 
@@ -37,11 +37,11 @@ def put(
 
 
 @app.command(epilog=NOTE)
-def get(ctx: typer.Context, spec: Spec, ns: _Space, key: _Key) -> None:
+def get(ctx: typer.Context, spec: Spec, ns: _Space, key: _Key, *, at: At = None) -> None:
     """Write a key's value to stdout as it is."""
     run = current(ctx)
     db = run.client.db(spec)
-    value = db.kv.get(ns, key)
+    value = db.kv.get(ns, key, at=at)
     if value is None:
         run.out.error(f"{spec} has no key {ns}/{key}", "`memoturn kv list SPEC NS` shows the keys.")
         raise typer.Exit(ExitCode.NOT_FOUND)
@@ -71,11 +71,12 @@ def list_keys(
     *,
     prefix: Annotated[str, typer.Option(help="Only keys that start so.", show_default=False)] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most keys.")] = 100,
+    at: At = None,
 ) -> None:
     """List keys, ascending."""
     run = current(ctx)
     db = run.client.db(spec)
-    keys = db.kv.list(ns, prefix=prefix, limit=limit)
+    keys = db.kv.list(ns, prefix=prefix, limit=limit, at=at)
     run.out.rows({"keys": keys}, ["key"], [(key,) for key in keys], empty=f"no keys in {ns}")
     run.out.txid(db.last_txid, db.last_durable_txid)
 

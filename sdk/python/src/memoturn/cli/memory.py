@@ -10,6 +10,7 @@ from memoturn.cli.failures import ExitCode
 from memoturn.cli.output import Cell, compact, when
 from memoturn.cli.run import (
     NOTE,
+    At,
     Namespace,
     OnBranch,
     Profile,
@@ -105,6 +106,7 @@ def recall(
     ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show the rank in every channel.")] = False,
     branch: OnBranch = MAIN,
+    at: At = None,
 ) -> None:
     """Find memories by words, topic and embedding, best first."""
     run = current(ctx)
@@ -121,6 +123,7 @@ def recall(
         k=k,
         include_superseded=include_superseded,
         explain=explain,
+        at=at,
     )
     columns = ["score", "type", "topic", "summary", "found by", "id"]
     rows = [_hit(hit, explain=explain) for hit in result["memories"]]
@@ -130,12 +133,18 @@ def recall(
 
 @app.command(epilog=NOTE)
 def get(
-    ctx: typer.Context, ns: Namespace, profile: Profile, memory_id: _Id, *, branch: OnBranch = MAIN
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    memory_id: _Id,
+    *,
+    branch: OnBranch = MAIN,
+    at: At = None,
 ) -> None:
     """Show one memory and its neighbours in the chain of its topic."""
     run = current(ctx)
     memories = _profile(run, ns, profile, branch)
-    memory = memories.get(memory_id)
+    memory = memories.get(memory_id, at=at)
     if memory is None:
         raise _missing(run, memories, memory_id)
     run.out.record(memory, _fields(memory))
@@ -170,11 +179,12 @@ def sessions(
     *,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most sessions.")] = 100,
     branch: OnBranch = MAIN,
+    at: At = None,
 ) -> None:
     """List sessions, the most recently active first."""
     run = current(ctx)
     memories = _profile(run, ns, profile, branch)
-    rows = memories.sessions(limit=limit)
+    rows = memories.sessions(limit=limit, at=at)
     run.out.rows(
         {"sessions": rows, "txid": memories.last_txid},
         ["session", "created", "last active"],

@@ -23,6 +23,15 @@ Database = Annotated[
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="Database, or DB@BRANCH; that of a profile is NS--PROFILE.")
 ]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="REVISION",
+        help="Show a past state: a txid, checkpoint, head~N, or time.",
+        show_default=False,
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
