@@ -109,25 +109,22 @@ async def _part(archive: Archive, current: Manifest, number: int) -> _Part:
     whole: Manifest | HistoryPage = current
     if number < len(pages):
         whole = await archive.page(current.db, pages[number])
-    above = pages[-1].max if number == len(pages) and pages else -1
+    above = pages[number - 1].max if number else -1
     snapshots = {ref.end: ref for ref in whole.snapshots}  # of several parts one stands for all
     alone = [
         ref for ref in snapshots.values() if ref.end > above and not _in_segments(whole.segments, ref.end)
     ]
     refs = sorted((*whole.segments, *alone), key=_last)
-    return _Part(refs, 0 if number else _floor(whole), snapshots.keys())
+    # A snapshot of the last state of a page may have come too late for it, and stands behind it.
+    late = {part.min for part in pages[number + 1 : number + 2]} | {ref.end for ref in current.snapshots}
+    ends = snapshots.keys() | (late & {ref.end for ref in refs})
+    is_base = number or (whole.segments and whole.segments[0].is_base)
+    return _Part(refs, 0 if is_base else min(ends, default=1 << 62), ends)
 
 
 def _in_segments(segments: Sequence[ObjectRef], txid: int) -> bool:
     at = bisect_right(segments, txid, key=_min) - 1
     return at >= 0 and txid <= segments[at].end
-
-
-def _floor(oldest: Manifest | HistoryPage) -> int:
-    """Return the lowest txid with a base at or below it, given the oldest entries of a branch."""
-    if oldest.segments and oldest.segments[0].is_base:
-        return 0
-    return oldest.snapshots[0].end if oldest.snapshots else 1 << 62
 
 
 async def _points_of(archive: Archive, current: Manifest, part: _Part, ref: ObjectRef) -> list[Point]:

@@ -40,6 +40,7 @@ class History:
     current: Manifest
     tables: dict[str, tuple[RoundEntry, ...]]
     kept: dict[int, int] = field(default_factory=dict)
+    whole: frozenset[int] = frozenset()
 
     def archive(self):
         self.store.counts.clear()
@@ -69,6 +70,7 @@ def plans(draw):
         "snapshots": draw(st.lists(st.integers(0, len(objects) - 1), max_size=3)),
         "pages": sorted(draw(st.lists(st.integers(1, len(objects)), max_size=3, unique=True))),
         "upto": draw(st.booleans()),
+        "late": draw(st.booleans()),
     }
 
 
@@ -108,6 +110,10 @@ async def build(plan):
     store = FaultyStore(MemoryStore(), None)
     pages, first = [], 0
     for end in [p for p in plan["pages"] if p < len(objects)]:
+        if plan["late"] and entries[end - 1][0] is not None:  # the page was written before the snapshot
+            late = entries[end - 1][1]
+            entries[end - 1] = (entries[end - 1][0], [])
+            entries[end] = (entries[end][0], late + entries[end][1])
         part = entries[first:end]
         segments = tuple(s for s, _ in part if s is not None)
         snapshots = tuple(s for _, ss in part for s in ss)
@@ -121,7 +127,8 @@ async def build(plan):
         pages=tuple(pages), segments=tuple(s for s, _ in own if s is not None),
         snapshots=tuple(s for _, ss in own for s in ss),
     )  # fmt: skip
-    return History(store, current, tables, kept)
+    whole = frozenset(ref.end for _, snapshots in entries for ref in snapshots)
+    return History(store, current, tables, kept, whole)
 
 
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -194,6 +201,7 @@ async def test_points_come_page_by_page_in_either_order(plan, size, newest_first
         window = Window(below=last) if newest_first else Window(above=last)
 
     assert [(p.txid, p.at_ms) for p in found] == sorted(history.kept.items(), reverse=newest_first)
+    assert {p.txid for p in found if p.is_snapshot} == history.whole & history.kept.keys()
 
 
 @many
@@ -212,7 +220,7 @@ async def test_time_in_a_long_history_reads_one_page_and_one_table():
     objects = [[(20 * n + i, 1000 * (20 * n + i), True) for i in range(20)] for n in range(1, 501)]
     plan = {
         "objects": objects, "dropped": 0, "bare": True, "snapshots": [], "pages": list(range(10, 500, 10)),
-        "upto": False,
+        "upto": False, "late": False,
     }  # fmt: skip
     history = await build(plan)
     for at_ms in (25_500, 5_000_500, 9_990_000, 10_019_000 - 1):
@@ -226,7 +234,7 @@ async def test_txid_in_a_long_history_reads_the_pages_from_its_base_on_only():
     objects = [[(n, 1000 * n, True)] for n in range(1, 501)]
     plan = {
         "objects": objects, "dropped": 0, "bare": True, "snapshots": [204], "pages": list(range(10, 500, 10)),
-        "upto": False,
+        "upto": False, "late": False,
     }  # fmt: skip
     history = await build(plan)
     archive = history.archive()
@@ -249,7 +257,7 @@ async def test_branch_without_a_commit_stands_at_0_at_any_time():
 async def test_checkpoint_names_its_txid_while_that_can_be_restored():
     history = await build({
         "objects": [[(1, 1000, True), (2, 2000, False), (3, 3000, True)]], "dropped": 0, "bare": True,
-        "snapshots": [], "pages": [], "upto": False,
+        "snapshots": [], "pages": [], "upto": False, "late": False,
     })  # fmt: skip
     current = replace(history.current, checkpoints={"good": Checkpoint(1, 1), "thinned": Checkpoint(2, 1)})
 
@@ -264,7 +272,7 @@ async def test_checkpoint_names_its_txid_while_that_can_be_restored():
 
 async def test_refusal_of_a_time_names_the_oldest_commit():
     history = await build({
-        "objects": [[(7, 5_000_000, True)]], "dropped": 0, "bare": True, "snapshots": [], "pages": [], "upto": False,
+        "objects": [[(7, 5_000_000, True)]], "dropped": 0, "bare": True, "snapshots": [], "pages": [], "upto": False, "late": False,
     })  # fmt: skip
 
     with pytest.raises(ConflictError, match=f"oldest is txid 7 of {rfc3339(5_000_000)}"):
