@@ -52,6 +52,7 @@ class Settings:
     write_queue_depth: int
     request_timeout_s: float
     max_body_bytes: int
+    max_import_bytes: int
     max_concurrency: int
     control_rate: float
     ship_interval_ms: int

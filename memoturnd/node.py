@@ -34,6 +34,7 @@ from memoturnd.engine.periodic import periodic
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
+from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
@@ -78,6 +79,7 @@ class Node:
         registers = Registers(services)
         self.databases = Databases(services, self.tiers, registers)
         self.branches = Branching(services, self.tiers, registers)
+        self.transfers = Transfers(services, self.branches, registers)
         self.catalog_export = CatalogExport(services)
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
         self._registers = registers
@@ -150,6 +152,7 @@ class Node:
         services = self._services
         data_dir = services.branches_folder.parent
         await self.tiers.past.start()
+        self.transfers.sweep()
         doubtful = last_boot(data_dir) != services.boot_id
         forget_boot(data_dir)  # a catalog that was rebuilt half way is doubtful as well
         restored = await self.catalog_export.start(doubtful=doubtful)
@@ -368,6 +371,7 @@ async def running(
                     "stopped with branches that are not shipped; their files are kept", branches=left
                 )
     user_executor.close()
+    node.transfers.close()
     if failure is not None:
         raise failure
 

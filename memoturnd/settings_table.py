@@ -292,6 +292,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Largest request body, for the routes that take large ones.",
     ),
     Setting(
+        "MEMOTURN_MAX_IMPORT_BYTES",
+        "max_import_bytes",
+        _whole(KIB, 1024 * GIB),
+        str(256 * MIB),
+        "bytes",
+        "Largest SQLite file that is imported; checking and storing it takes a few times as much memory.",
+    ),
+    Setting(
         "MEMOTURN_MAX_CONCURRENCY",
         "max_concurrency",
         _whole(1, 1_000_000),

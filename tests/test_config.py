@@ -67,6 +67,7 @@ def test_each_variable_reaches_its_field():
         "ADVERTISE": ("http://node-a:8080", "advertise"),
         "REQUEST_TIMEOUT": ("1.5", "request_timeout_s"),
         "MAX_BODY_BYTES": ("4096", "max_body_bytes"),
+        "MAX_IMPORT_BYTES": ("8192", "max_import_bytes"),
         "MAX_CONCURRENCY": ("13", "max_concurrency"),
         "CONTROL_RATE": ("14.0", "control_rate"),
         "DURABILITY": ("durable", "durability"),

@@ -184,6 +184,33 @@ class Branching:
             raise BranchNotFoundError(f"{branch.ref} was deleted")
         return current
 
+    async def state(self, db_name: str, branch: str, at: Revision | None) -> tuple[Manifest, int]:
+        """Ship what is committed here, and return a manifest and the txid in it of the state `at` (the head).
+
+        The txid is 0 for a branch that was never written. Raises BranchNotFoundError, ConflictError for a state
+        that cannot be restored.
+        """
+        services = self._services
+        target = await self.find(db_name, branch)
+        target.users += 1
+        try:
+            here = target.owned is not None or target.files.exists()
+            current = await self._shipped(target) if here else await self._manifest(target)
+        finally:
+            target.leave()
+        if current is None:
+            ref = target.ref
+            current = Manifest(
+                db=ref.database.uuid,
+                branch_id=ref.branch_id,
+                branch=ref.name,
+                created_at=ref.database.created_at,
+            )
+        if at is None:
+            return current, current.head_txid
+        txid = await resolve(services.archive, current, at)
+        return await services.archive.reaching(current, txid), txid
+
     async def list(self, db_name: str) -> Sequence[BranchRow]:
         """Return the branches other than main, by name. Raises DatabaseNotFoundError."""
         database = await self._services.catalog.get_database(db_name)

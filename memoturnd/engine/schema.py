@@ -76,12 +76,17 @@ EMPTY: Final = Meta(SCHEMA_VERSION, 0, 0, 0)
 
 def create(conn: ProfileConnection) -> None:
     """Make every reserved table in an empty file, inside the transaction that is open."""
-    invariant(conn.in_transaction, "the schema is made inside a transaction")
-    conn.execute(_META, can_cache=False)
+    create_anywhere(conn)
     root = conn.execute(
         "SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'", can_cache=False
     ).get
     invariant(root == META_ROOT_PAGE, "the meta table is not on page 2: the file was not empty", root=root)
+
+
+def create_anywhere(conn: apsw.Connection) -> None:
+    """Make every reserved table, behind whatever the file holds already."""
+    invariant(conn.in_transaction, "the schema is made inside a transaction")
+    conn.execute(_META, can_cache=False)
     conn.execute("INSERT INTO __memoturn_meta VALUES (1, ?, 0, 0, 0)", (SCHEMA_VERSION,), can_cache=False)
     for statement in _TABLES:
         conn.execute(statement, can_cache=False)

@@ -1,7 +1,8 @@
 """The application: one Starlette router in front of the route table, and what every request passes through.
 
 In order: find the route, turn away web pages of other origins, pass the gates (slot, control rate), read the body within its limit, run the handler
-under the request's deadline, turn whatever it raised into the error envelope, send, measure.
+under the request's deadline, turn whatever it raised into the error envelope, send, measure. Files that come or go
+(memoturnd.http.streaming) have a pace to keep instead of the deadline.
 """
 
 import asyncio
@@ -30,7 +31,9 @@ from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, i
 from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
 from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
+from memoturnd.http.protocol import ABORT
 from memoturnd.http.routes import ROUTES, Body, Kind, Route
+from memoturnd.http.streaming import Pace, send_chunks
 from memoturnd.http.tree import Tree
 from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
@@ -81,6 +84,7 @@ class Api(BaseRoute):
             Body.SMALL: min(SMALL_BODY_BYTES, settings.max_body_bytes),
             Body.LARGE: settings.max_body_bytes,
             Body.RAW: settings.max_body_bytes,
+            Body.FILE: settings.max_import_bytes,
         }
         self._browsers = Browsers(loopback_only=settings.loopback_only)
         self._control = TokenBucket(settings.control_rate, clock)
@@ -102,10 +106,10 @@ class Api(BaseRoute):
         request_id = self._request_id(scope["headers"])
         try:
             template, answer = await self._answer(scope, receive, request_id)
+            answer.headers.append((b"memoturn-request-id", request_id))
+            await self._send(answer, scope, receive, send)
         except ClientDisconnect:
             return
-        answer.headers.append((b"memoturn-request-id", request_id))
-        await _send(answer, send, with_body=scope["method"] != "HEAD")
         self._timers.observe(template, scope["method"], answer.status, self._clock.monotonic_s() - started_s)
 
     async def _answer(self, scope: Scope, receive: Receive, request_id: bytes) -> tuple[str, Answer]:
@@ -148,6 +152,9 @@ class Api(BaseRoute):
             except OverloadedError:
                 self._shed["control_rate"].inc()
                 raise
+        if route.body is Body.FILE:
+            call.take_file(receive, self._limits_bytes[Body.FILE], Pace(self._clock, self._timeout_s))
+            return await route.handler(call)
         return await self._within_deadline(route, call, receive, slot=True)
 
     async def _within_deadline(self, route: Route, call: Call, receive: Receive, *, slot: bool) -> Answer:
@@ -194,6 +201,27 @@ class Api(BaseRoute):
         if isinstance(error, CorruptionError | ObjectMissingError):
             return error_reply(error)  # whoever runs the node has to know which object it is
         return internal_error_reply(shown)
+
+    async def _send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, with_body = answer.headers, scope["method"] != "HEAD"
+        if answer.status != 204:  # noqa: PLR2004 - a 204 has no body, and so no length of one
+            headers.append((b"content-length", b"%d" % answer.size_bytes))
+        start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
+        if answer.stream is None or not with_body:
+            if answer.stream is not None:
+                answer.stream.close()
+            await send(start)
+            await send({"type": "http.response.body", "body": answer.body if with_body else b""})
+            return
+        try:
+            await send(start)
+            if await send_chunks(answer.stream, receive, send, Pace(self._clock, self._timeout_s)):
+                return
+        except Exception as error:  # noqa: BLE001 - the status is sent: all that is left is to break off
+            _log.error("download_failed", path=scope["path"], exc_info=error)
+        finally:
+            answer.stream.close()
+        await _break_off(scope, receive)
 
     def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         for name, value in headers:
@@ -246,13 +274,14 @@ def _no_route(method: str, by_method: Mapping[str, Route]) -> Answer:
     return answer
 
 
-async def _send(answer: Answer, send: Send, *, with_body: bool) -> None:
-    headers = answer.headers
-    if answer.status != 204:  # noqa: PLR2004 - a 204 has no body, and so no length of one
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": answer.body if with_body else b""})
+async def _break_off(scope: Scope, receive: Receive) -> None:
+    """End the connection of an answer that cannot be finished, so that nobody takes what came for all of it."""
+    abort = scope.get("extensions", {}).get(ABORT)
+    if abort is None:
+        raise ClientDisconnect
+    abort["abort"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _show(slots: InFlight, bodies: BodyMemory, metrics: Metrics) -> None:

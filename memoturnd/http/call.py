@@ -1,8 +1,8 @@
 """One request as handlers see it: decoded path parts, checked query values and headers, the body once read."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
@@ -10,9 +10,10 @@ from starlette.types import Message, Receive
 
 from memoturnd.core import revisions
 from memoturnd.core.revisions import Revision
-from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError
+from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError, invariant
 from memoturnd.http.gates import BodyMemory
 from memoturnd.http.ports import Node
+from memoturnd.http.streaming import Pace, receive_chunks, too_large
 
 T = TypeVar("T")
 
@@ -47,9 +48,10 @@ class Call:
     """A request that has found its route. `params` are the path's parts, percent-decoded.
 
     `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
+    `file` yields the body of a route that takes a file; there `body` stays empty.
     """
 
-    __slots__ = ("_headers", "_query", "body", "held_bytes", "node", "params")
+    __slots__ = ("_file", "_headers", "_query", "body", "held_bytes", "node", "params")
 
     def __init__(
         self, node: Node, params: dict[str, str], headers: Mapping[bytes, bytes], query: bytes
@@ -58,8 +60,15 @@ class Call:
         self.params = params
         self.body = b""
         self.held_bytes = 0
+        self._file: AsyncIterator[bytes] | None = None
         self._headers = headers
         self._query = _query(query) if query else {}
+
+    @property
+    def file(self) -> AsyncIterator[bytes]:
+        """The body of a route that takes a file, as it comes."""
+        invariant(self._file is not None, "only a route with Body.FILE takes a file")
+        return cast("AsyncIterator[bytes]", self._file)
 
     @property
     def durable(self) -> bool:
@@ -148,8 +157,19 @@ class Call:
             media = value.split(b";", 1)[0].strip().lower()
             if media != b"application/json" and not media.endswith(b"+json"):
                 raise UnsupportedMediaError("this route takes `Content-Type: application/json`")
+        self._refuse_encodings()
+
+    def _refuse_encodings(self) -> None:
         if self._headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise UnsupportedMediaError("encoded bodies are not taken; send it without Content-Encoding")
+
+    def take_file(self, receive: Receive, limit_bytes: int, pace: Pace) -> None:
+        """Let `file` yield the body. Raises PayloadTooLargeError where its declared length is too much."""
+        declared = self._headers.get(b"content-length")
+        if declared is not None and _integer("Content-Length", declared.decode("latin-1")) > limit_bytes:
+            raise too_large(limit_bytes)
+        self._refuse_encodings()
+        self._file = receive_chunks(receive, limit_bytes, pace)
 
     async def read_body(self, receive: Receive, limit_bytes: int, memory: BodyMemory) -> None:
         """Read the body into `body`, its bytes taken of `memory`.

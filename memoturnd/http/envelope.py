@@ -27,6 +27,7 @@ from memoturnd.errors import (
     UnconfiguredError,
     UnsupportedMediaError,
 )
+from memoturnd.http.streaming import Stream
 from memoturnd.seams.profile import Seen, Written
 
 Header = tuple[bytes, bytes]
@@ -34,6 +35,7 @@ Header = tuple[bytes, bytes]
 JSON: Final[Header] = (b"content-type", b"application/json")
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 BYTES: Final[Header] = (b"content-type", b"application/octet-stream")
+SQLITE: Final[Header] = (b"content-type", b"application/vnd.sqlite3")
 
 STATUS: Final[dict[type[MemoturnError], int]] = {
     InvalidRequestError: 400,
@@ -61,11 +63,20 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Answer:
-    """What a handler returns: a status, the bytes of the body and the headers besides Content-Length."""
+    """What a handler returns: a status, the bytes of the body and the headers besides Content-Length.
+
+    With `stream` the body is what that yields; whoever sends the answer closes it.
+    """
 
     status: int
     body: bytes = b""
     headers: list[Header] = field(default_factory=list)
+    stream: Stream | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the body."""
+        return len(self.body) if self.stream is None else self.stream.size_bytes
 
 
 def reply(value: Any, *, status: int = 200) -> Answer:

@@ -1,7 +1,7 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
 from memoturnd.core.revisions import Revision
-from memoturnd.http.ports import Branches, BranchProfile, Databases, Node
+from memoturnd.http.ports import Branches, BranchProfile, Databases, Node, Transfers
 from memoturnd.metrics import Metrics
 
 
@@ -21,6 +21,11 @@ class PastNode:
     def branches(self) -> Branches:
         """The branches, as they are now."""
         return self._node.branches
+
+    @property
+    def transfers(self) -> Transfers:
+        """Exports and imports; what is exported is told the revision."""
+        return self._node.transfers
 
     @property
     def metrics(self) -> Metrics:

@@ -3,10 +3,11 @@
 `memoturnd.node.Node` and `memoturnd.config.Settings` fit these protocols by shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from memoturnd.core.revisions import Revision
+from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
 from memoturnd.seams.catalog import BranchRow, Database
@@ -29,6 +30,11 @@ class HttpSettings(Protocol):
     @property
     def max_body_bytes(self) -> int:
         """Largest body on routes that carry data."""
+        ...
+
+    @property
+    def max_import_bytes(self) -> int:
+        """Largest file that is imported."""
         ...
 
     @property
@@ -254,6 +260,49 @@ class Branches(Protocol):
         ...
 
 
+class ExportedFile(Stream, Protocol):
+    """A state as a SQLite file. `durable_txid` is the newest of its branch in object storage."""
+
+    @property
+    def txid(self) -> int:
+        """Txid of the state."""
+        ...
+
+    @property
+    def durable_txid(self) -> int:
+        """Newest txid that object storage has."""
+        ...
+
+
+class Imported(Protocol):
+    """A database that was made of a file, and the txid at which it begins."""
+
+    @property
+    def database(self) -> Database:
+        """The new database."""
+        ...
+
+    @property
+    def txid(self) -> int:
+        """Txid of the state that the file held."""
+        ...
+
+
+class Transfers(Protocol):
+    """States that leave as files, and files that become databases."""
+
+    async def export(self, db_name: str, branch: str, at: Revision | None, *, min_txid: int) -> ExportedFile:
+        """Return a state as a file, the head's when `at` is None; the caller closes it.
+
+        Raises PreconditionFailedError for one below `min_txid`.
+        """
+        ...
+
+    async def take(self, db_name: str, file: AsyncIterator[bytes]) -> Imported:
+        """Make a new database of a SQLite file. Raises AlreadyExistsError, InvalidRequestError."""
+        ...
+
+
 class Node(Protocol):
     """The node behind the routes."""
 
@@ -265,6 +314,11 @@ class Node(Protocol):
     @property
     def branches(self) -> Branches:
         """Forks, checkpoints and rewinds."""
+        ...
+
+    @property
+    def transfers(self) -> Transfers:
+        """Exports and imports."""
         ...
 
     @property

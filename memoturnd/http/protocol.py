@@ -17,6 +17,8 @@ from memoturnd.metrics import Metrics
 
 HEADER_BYTES = 64 * 1024
 """Most bytes that the request line and the headers of one request may have together."""
+ABORT = "memoturn.abort"
+"""ASGI extension: its `abort` ends the connection at once, without sending what waits to be sent."""
 HEADERS_S = 10.0
 """Longest time from opening a connection, or from the first byte of a later request, to complete headers."""
 
@@ -80,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start to count a request's headers."""
         super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
         self._header_bytes = 0
         if self._header_timer is None:
             self._await_headers()

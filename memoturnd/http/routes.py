@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from memoturnd.http import branches, control, history, kv, memory, ops, sql, turns
+from memoturnd.http import branches, control, history, kv, memory, ops, sql, transfers, turns
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
@@ -39,6 +39,8 @@ class Body(Enum):
     """Up to MEMOTURN_MAX_BODY_BYTES of JSON."""
     RAW = "raw"
     """Up to MEMOTURN_MAX_BODY_BYTES of anything."""
+    FILE = "file"
+    """Up to MEMOTURN_MAX_IMPORT_BYTES of a file, which the handler takes as it comes and to which no deadline applies."""
 
 
 class Scope(Enum):
@@ -93,6 +95,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("GET", "/v1/memory/{ns}", control.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE, at=False),
+    Route("PUT", "/v1/databases/{db}/import", transfers.take, Kind.CONTROL, Body.FILE, Scope.PLATFORM),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),
     Route("GET", f"{_MEMORY}/memories/{{id}}", memory.get, Kind.READ, Body.NONE, Scope.READ),
@@ -101,6 +104,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", f"{_MEMORY}/sessions/{{sid}}", memory.end_session, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ, at=True),
     Route("POST", f"{_DB}/sync", branches.sync, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("GET", f"{_DB}/export", transfers.export, Kind.READ, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN, at=False),
     Route("GET", f"{_DB}/restore-points", history.restore_points, Kind.READ, Body.NONE, Scope.READ, at=False),

@@ -36,6 +36,7 @@ def limits(**changes):
         "loopback_only": True,
         "request_timeout_s": 5.0,
         "max_body_bytes": 4 << 20,
+        "max_import_bytes": 16 << 20,
         "memory_budget_bytes": 1 << 30,
         "max_concurrency": 64,
         "control_rate": 1000.0,

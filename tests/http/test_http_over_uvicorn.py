@@ -13,9 +13,9 @@ from memoturnd.http.app import create_app
 
 
 @contextlib.asynccontextmanager
-async def served(app):
+async def served(app, *, http="httptools"):
     config = uvicorn.Config(
-        app, port=0, loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
+        app, port=0, loop="none", http=http, lifespan="off", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext

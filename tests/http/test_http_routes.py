@@ -508,6 +508,7 @@ READS = {
     "branches": ("GET", "/v1/db/app--ann/branches", {}),
     "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
     "restore points": ("GET", "/v1/db/app--ann/restore-points", {}),
+    "export": ("GET", "/v1/db/app--ann/export", {}),
 }
 NOW = {"branches", "checkpoints", "restore points"}
 
@@ -579,6 +580,7 @@ REFUSING_AT = {
     "create": ("POST", "/v1/databases", {"json": {"name": "new"}}),
     "list": ("GET", "/v1/databases", {}),
     "delete database": ("DELETE", "/v1/databases/other", {}),
+    "import": ("PUT", "/v1/databases/new/import", {"content": b"x"}),
 }
 
 

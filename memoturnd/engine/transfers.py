@@ -1,0 +1,269 @@
+"""States that leave as plain SQLite files, and SQLite files that become databases.
+
+Both work on copies in a folder of their own: an exported state is restored there from object storage, an
+imported file is received, checked and made ready there (memoturnd.engine.incoming). Neither is ever the
+live file of a branch. A database that is imported begins as one snapshot, which is in object storage before
+anybody can see the database.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from memoturnd.core import layout
+from memoturnd.core import manifest as transitions
+from memoturnd.core.manifest import Manifest
+from memoturnd.core.revisions import Revision
+from memoturnd.engine import incoming, schema
+from memoturnd.engine.branching import Branching
+from memoturnd.engine.connection import PAGE_SIZE_BYTES, open_connection
+from memoturnd.engine.databases import Registers
+from memoturnd.engine.services import Services
+from memoturnd.errors import (
+    AlreadyExistsError,
+    DatabaseNotFoundError,
+    DiskFullError,
+    OverloadedError,
+    PreconditionFailedError,
+    RetryableError,
+)
+from memoturnd.replication.restore import restore
+from memoturnd.replication.snapshot import State, write_snapshot
+from memoturnd.seams.catalog import Database
+from memoturnd.seams.executor import PoolExecutor
+
+AT_ONCE: Final = 4
+"""Exports and imports under way on a node: each takes disk, and an import memory too."""
+CHECK_S: Final = 60.0
+"""Longest time for checking an imported file and writing it anew."""
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+class ExportedFile:
+    """A state in a file that has no name any more: it is gone once it is closed, or the process ends."""
+
+    def __init__(self, file: BinaryIO, done: Callable[[], None], *, txid: int, durable_txid: int) -> None:
+        self.size_bytes = os.fstat(file.fileno()).st_size
+        self.txid = txid
+        self.durable_txid = durable_txid
+        self._file = file
+        self._done: Callable[[], None] | None = done
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the file from its beginning, read on a thread."""
+        while chunk := await asyncio.to_thread(self._file.read, _CHUNK_BYTES):
+            yield chunk
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+        if self._done is not None:
+            self._done()
+            self._done = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A database made of a file; `txid` is that of its first state."""
+
+    database: Database
+    txid: int
+
+
+class Transfers:
+    """Exports and imports of one node."""
+
+    def __init__(self, services: Services, branching: Branching, registers: Registers) -> None:
+        self._services = services
+        self._branching = branching
+        self._registers = registers
+        self._executor = PoolExecutor(AT_ONCE, "transfers")
+        self._folder = services.branches_folder.parent / "transfers"
+        self._running = 0
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-done. Nothing in it was acknowledged."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Wait for work that runs on a thread."""
+        self._executor.close()
+
+    # ---- export
+
+    async def export(
+        self, db_name: str, branch: str, at: Revision | None, *, min_txid: int = 0
+    ) -> ExportedFile:
+        """Return the state of a branch at a revision, its head when `at` is None, as a plain SQLite file.
+
+        Whoever gets it closes it. Raises DatabaseNotFoundError, BranchNotFoundError, ConflictError for a state
+        that cannot be restored, PreconditionFailedError for one below `min_txid`, OverloadedError, and what
+        restoring raises.
+        """
+        self._enter()
+        folder: Path | None = None
+        try:
+            current, txid = await self._branching.state(db_name, branch, at)
+            _refuse_below(txid, min_txid)
+            folder = self._make_folder()
+            file = await self._materialised(folder / "state.db", current, txid)
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        return ExportedFile(file, self._leave, txid=txid, durable_txid=current.head_txid)
+
+    async def _materialised(self, path: Path, current: Manifest, txid: int) -> BinaryIO:
+        """Return the state as an open file; what it lies in may be removed then."""
+        services = self._services
+        if txid == 0:
+            _make_empty(path)
+        else:
+            await restore(services.store, current, txid, path, executor=self._executor, fsync=False)
+        try:
+            incoming.forget_log(path)
+            return path.open("rb")
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    # ---- import
+
+    async def take(self, db_name: str, file: AsyncIterator[bytes]) -> Imported:
+        """Make a new database of a SQLite file; it is durable when this returns.
+
+        Raises AlreadyExistsError, InvalidRequestError for a file that is not a sound database or holds what no
+        profile may, RequestTimeoutError, OverloadedError, DiskFullError, StoreUnavailableError.
+        """
+        services = self._services
+        self._enter()
+        try:
+            await self._refuse_taken(db_name)
+            folder = self._make_folder()
+            try:
+                received, ready = folder / "received.db", folder / "ready.db"
+                await _receive(received, file)
+                now_ms = services.clock.now_ms()
+                stop_s = services.clock.monotonic_s() + CHECK_S
+                txid = await self._executor.run(
+                    lambda: incoming.prepare(
+                        received, ready, now_ms=now_ms, expired=lambda: services.clock.monotonic_s() > stop_s
+                    )
+                )
+                return Imported(await self._publish(db_name, ready, txid, now_ms), txid)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            self._leave()
+
+    async def _refuse_taken(self, db_name: str) -> None:
+        try:
+            await self._services.catalog.get_database(db_name)
+        except DatabaseNotFoundError:
+            return
+        raise AlreadyExistsError(f"database {db_name} already exists: import it under another name")
+
+    async def _publish(self, db_name: str, path: Path, txid: int, now_ms: int) -> Database:
+        """Store the file as the first state of a new database.
+
+        Snapshot, manifest, register, catalog row: whatever ends this half way leaves nothing that can be seen,
+        or the whole database.
+        """
+        services, randomness = self._services, self._services.randomness
+        database = Database(db_name, randomness.hex(16), randomness.hex(8), now_ms)
+        uuid, branch_id = database.uuid, database.main_branch_id
+        refs, _ = await write_snapshot(
+            services.store,
+            self._executor,
+            str(path),
+            State(txid, now_ms, 0, PAGE_SIZE_BYTES),
+            uuid=uuid,
+            branch_id=branch_id,
+        )
+        first = transitions.replace(
+            Manifest(
+                db=uuid, branch_id=branch_id, branch="main", created_at=now_ms, page_size=PAGE_SIZE_BYTES
+            ),
+            snapshots=refs,
+            head_txid=txid,
+            head_at=now_ms,
+            head_checksum=refs[0].after,
+            txid_ceiling=txid,
+        )
+        await services.manifest_file(uuid, branch_id).create(first)
+        await self._registers.ensure(database)
+        try:
+            await services.catalog.create_database(replace(database, written=True))
+        except AlreadyExistsError:  # the name was taken meanwhile: nobody has seen these objects
+            self._registers.forget(uuid)
+            for key in (
+                layout.register_key(uuid),
+                layout.manifest_key(uuid, branch_id),
+                *(layout.object_key(uuid, ref) for ref in refs),
+            ):
+                with suppress(RetryableError):
+                    await services.store.delete(key)
+            raise
+        return database
+
+    # ---- places
+
+    def _enter(self) -> None:
+        if self._running >= AT_ONCE:
+            raise OverloadedError(
+                f"{self._running} exports and imports are under way on this node; send it again later",
+                retry_after_s=5,
+            )
+        self._running += 1
+
+    def _leave(self) -> None:
+        self._running -= 1
+
+    def _make_folder(self) -> Path:
+        folder = self._folder / self._services.randomness.hex(8)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise _refused(folder, error) from error
+        return folder
+
+
+def _refuse_below(txid: int, min_txid: int) -> None:
+    if txid < min_txid:
+        raise PreconditionFailedError(
+            f"that state is txid {txid}, which is below {min_txid}: ask for a later one"
+        )
+
+
+async def _receive(path: Path, file: AsyncIterator[bytes]) -> None:
+    """Write what comes to a new file, on a thread. Raises DiskFullError, and what `file` raises."""
+    try:
+        with path.open("xb") as target:
+            async for chunk in file:
+                await asyncio.to_thread(target.write, chunk)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _make_empty(path: Path) -> None:
+    """Make the file of a profile without any data."""
+    conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=64)
+    try:
+        conn.execute("BEGIN")
+        schema.create(conn)
+        conn.execute("COMMIT")
+        incoming.empty_log(conn)
+    finally:
+        conn.close()
+
+
+def _refused(path: Path, error: OSError) -> DiskFullError:
+    return DiskFullError(
+        f"the data directory refused {path}: {error.strerror}; make room or mend it, then try again"
+    )
