@@ -29,6 +29,7 @@ from memoturnd.seams.object_store import (
 )
 from memoturnd.stores.keys import check_key, check_prefix, check_range
 from memoturnd.stores.location import Location
+from memoturnd.stores.repeat import put_again
 from memoturnd.stores.s3_answers import Answer, EtagDialect, hint, meaning
 
 T = TypeVar("T")
@@ -101,10 +102,10 @@ class ObstoreStore:
     async def put(self, key: str, data: bytes) -> None:
         """Write an immutable object. Raises StoreUnavailableError."""
         check_key(key)
-        await self._call(
-            "put",
-            key,
-            lambda c: c.again.put_async(self._location.key(key), data, use_multipart=False),
+        await put_again(
+            lambda: self._call(
+                "put", key, lambda c: c.again.put_async(self._location.key(key), data, use_multipart=False)
+            )
         )
 
     async def put_if_absent(self, key: str, data: bytes) -> SwapResult:

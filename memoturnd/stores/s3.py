@@ -46,6 +46,7 @@ from memoturnd.seams.object_store import (
 from memoturnd.stores.aws_settings import bundle_of, endpoint_of, region_of, shown, unusable
 from memoturnd.stores.keys import check_key, check_prefix, check_range
 from memoturnd.stores.location import Location
+from memoturnd.stores.repeat import put_again
 from memoturnd.stores.s3_answers import Answer, EtagDialect, hint, meaning
 
 T = TypeVar("T")
@@ -112,7 +113,9 @@ class S3Store:
     async def put(self, key: str, data: bytes) -> None:
         """Write an immutable object. Raises StoreUnavailableError."""
         check_key(key)
-        await self._call("put", key, lambda c: c.again.put_object(**self._named(key), Body=data))
+        await put_again(
+            lambda: self._call("put", key, lambda c: c.again.put_object(**self._named(key), Body=data))
+        )
 
     async def put_if_absent(self, key: str, data: bytes) -> SwapResult:
         """Create the object; Lost when the key exists."""

@@ -40,7 +40,7 @@ class S3Server:
     name: str
     endpoint: str
     access: str
-    secret: str
+    secret: str = field(repr=False)
     region: str
     bucket: str
     witness: Minio = field(compare=False)
