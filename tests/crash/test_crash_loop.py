@@ -23,13 +23,14 @@ import pytest
 from crash_load import NAMESPACE, Load, bulk_of, value_of
 from crash_model import BranchModel, Item, Part
 from processes import NodeHome, RunningNode
+from servers import settings_of
 
 from memoturnd.core import manifest, register
 from memoturnd.core.register import Register
 from memoturnd.replication.restore import restore
 from memoturnd.seams.executor import InlineExecutor
-from memoturnd.seams.object_store import ObjectMissingError
-from memoturnd.stores.local import LocalStore
+from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+from memoturnd.stores.open import open_store
 
 DISK_LOST_EVERY = 3
 OLDER_LIVES = 2
@@ -258,7 +259,7 @@ class CrashLoop:
                 assert answer.json()["durable_txid"] >= branch.seen_txid
         assert node.stop() == 0
         self.home.lose_disk()
-        store = LocalStore(self.home.bucket)
+        store = open_store(self.home.object_store)
         try:
             copies = {spec: path async for spec, path in self._restored(store)}
         finally:
@@ -269,7 +270,7 @@ class CrashLoop:
             else:
                 assert not branch.acknowledged, f"{branch.spec} is not in the object store"
 
-    async def _restored(self, store: LocalStore) -> AsyncIterator[tuple[str, Path]]:
+    async def _restored(self, store: ObjectStore) -> AsyncIterator[tuple[str, Path]]:
         """Yield (spec, file) of every branch in the object store, restored."""
         folder = self.home.folder / "copies"
         folder.mkdir()
@@ -349,10 +350,10 @@ def say(*what: object) -> None:
     print(*what, flush=True)  # noqa: T201 - the seed, for whoever reads a failure
 
 
-async def crash_loop(folder: Path, lives: int) -> CrashLoop:
+async def crash_loop(folder: Path, lives: int, **env: str) -> CrashLoop:
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 32))
     say(f"CRASH_SEED={seed}")
-    with NodeHome(folder) as home:
+    with NodeHome(folder, **env) as home:
         loop = CrashLoop(home, seed)
         for number in range(lives):
             try:
@@ -384,3 +385,23 @@ async def test_nothing_acknowledged_is_missing_after_kill_9_a_hundred_times(tmp_
     assert loop.counts["rewind"] > 10
     assert loop.counts["fork"] > 10
     assert loop.longest_log_bytes > 16 << 20
+
+
+@pytest.mark.timeout(300)
+async def test_nothing_acknowledged_is_missing_after_kill_9_with_a_real_bucket(tmp_path, s3_server):
+    with settings_of(s3_server):
+        loop = await crash_loop(tmp_path / "home", 4, OBJECT_STORE=s3_server.fresh_url())
+
+    assert loop.counts["durable"] > 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("client", ["aiobotocore", "obstore"])
+async def test_nothing_acknowledged_is_missing_after_kill_9_for_long_with_a_real_bucket(
+    tmp_path, s3_server, client
+):
+    with settings_of(s3_server):
+        loop = await crash_loop(tmp_path / "home", 50, OBJECT_STORE=s3_server.fresh_url(), S3_CLIENT=client)
+
+    assert loop.counts["fork"] > 5

@@ -34,13 +34,13 @@ class CutStore:
     """A store whose cable can be pulled, for a process that is gone."""
 
     def __init__(self, inner: ObjectStore) -> None:
-        self._inner = inner
+        self.inner = inner
         self.cut = False
 
     def __getattr__(self, name: str) -> Any:
         if self.cut:
             raise StoreUnavailableError("the cable is pulled")
-        return getattr(self._inner, name)
+        return getattr(self.inner, name)
 
 
 class Driver:
@@ -54,6 +54,11 @@ class Driver:
             asyncio.Queue()
         )
         self._task = self.loop.create_task(self._serve())
+
+    @property
+    def bucket(self) -> ObjectStore:
+        """The store without its cable, usable on this driver's loop."""
+        return self.store.inner
 
     async def _serve(self) -> None:
         async with node_on(
@@ -81,6 +86,7 @@ class Driver:
     def stop(self) -> None:
         self._jobs.put_nowait(None)
         self.loop.run_until_complete(self._task)
+        self.loop.run_until_complete(self.store.inner.close())
         self.loop.close()
 
 
@@ -115,7 +121,11 @@ class ProfileMachine(RuleBasedStateMachine):
         self.run(lambda node: node.databases.create("p"))
 
     def boot(self, data_dir: Path) -> Driver:
-        return Driver(data_dir, CutStore(self.bucket))
+        return Driver(data_dir, CutStore(self.open_bucket()))
+
+    def open_bucket(self) -> ObjectStore:
+        """Return the one bucket of all lives; each driver closes what it got."""
+        return self.bucket
 
     def run(self, work: Callable[[Node], Awaitable[Any]]) -> Any:
         return self.driver.run(work)
@@ -377,7 +387,7 @@ class ProfileMachine(RuleBasedStateMachine):
 
     def restored(self, manifest: Manifest, txid: int) -> State:
         path = self.folder / "restored.db"
-        work = restore(self.bucket, manifest, txid, path, executor=InlineExecutor(), fsync=False)
+        work = restore(self.driver.bucket, manifest, txid, path, executor=InlineExecutor(), fsync=False)
         self.driver.loop.run_until_complete(work)
         conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=256)
         try:

@@ -41,6 +41,11 @@ class NodeHome:
         self.env = env
         self.nodes: list[RunningNode] = []
 
+    @property
+    def object_store(self) -> str:
+        """Where its nodes keep their objects, as a URL."""
+        return self.env.get("OBJECT_STORE", f"file://{self.bucket}")
+
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
@@ -54,7 +59,7 @@ class NodeHome:
         port = free_port()
         settings = {
             "DATA_DIR": str(self.data_dir),
-            "OBJECT_STORE": f"file://{self.bucket}",
+            "OBJECT_STORE": self.object_store,
             "LISTEN": f"127.0.0.1:{port}",
             "CONTROL_RATE": "10000",
             "LOG_FORMAT": "json",
