@@ -235,10 +235,8 @@ class Node:
             nonlocal left
             async with gate:
                 try:
-                    if not await branch.close():
+                    if not (await branch.close() and await branch.give_back()):
                         left += 1
-                        return
-                    await branch.give_back()
                 except MemoturnError as error:
                     left += 1
                     _log.warning("branch not shipped", branch=str(branch.ref), error=str(error))

@@ -34,6 +34,7 @@ from memoturnd.errors import (
 from memoturnd.replication.capture import Cursor
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import MAIN
+from memoturnd.seams.leases import Lease
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class Branch:
         )
         self.manifests: SwapFile[Manifest] = services.manifest_file(ref.database.uuid, ref.branch_id)
         self.owned: Owned | None = None
+        self.lease: Lease | None = None
+        """The lease that this node last took of the branch, and did not give back."""
         self.known: tuple[Cursor, PageHashes] | None = None
         """Cursor and page hashes of the file while it is not owned, where they are known."""
         self.gate = asyncio.Lock()
@@ -415,8 +418,8 @@ class Branch:
         async with self._transition:
             if self._conn is not None or self.users:
                 return False
-            if self.files.owner() is not None and self.files.clean(self.services.boot_id) is None:
-                return False  # it holds commits that are not proven to be in object storage
+            if self._may_hold_more():
+                return False
             await takeover.give_back(self)
             await self.services.executor.run(self.files.remove)
             self.txid = self.disk_bytes = 0
@@ -431,11 +434,20 @@ class Branch:
         await self.wake()  # proves them, or ships, or keeps aside
         return await self.close(compact=True)
 
-    async def give_back(self) -> None:
-        """Release the closed branch: the next owner need not skip the txids that were reserved here."""
+    async def give_back(self) -> bool:
+        """Release the closed branch: the next owner need not skip the txids that were reserved here.
+
+        False where it is open, or its file may hold commits that are not in object storage: those keep theirs.
+        """
         async with self._transition:
-            if self._conn is None:
-                await takeover.give_back(self)
+            if self._conn is not None or self._may_hold_more():
+                return False
+            await takeover.give_back(self)
+            return True
+
+    def _may_hold_more(self) -> bool:
+        """Return whether the closed file may hold commits that are not in object storage."""
+        return self.files.owner() is not None and self.files.clean(self.services.boot_id) is None
 
     async def sweep(self, op: WriteOp[int]) -> None:
         """Run housekeeping as a write, where this node owns the branch; it does not count as use."""

@@ -125,7 +125,7 @@ async def take_over(branch: "Branch") -> Owned:
     Raises ConflictError naming another owner, StoreUnavailableError, BranchNotFoundError, CorruptionError.
     """
     services = branch.services
-    lease = await services.leases.acquire(branch.ref.branch_id)
+    lease = branch.lease = await services.leases.acquire(branch.ref.branch_id)
     for _ in range(_ATTEMPTS):
         before = await _manifest(branch)
         local = _inspect(branch)
@@ -158,19 +158,21 @@ async def take_over(branch: "Branch") -> Owned:
 
 
 async def give_back(branch: "Branch") -> None:
-    """Release the branch after a clean close: the manifest says that no txid above the head was used."""
+    """Release the branch after a clean close: the manifest says that no txid above the head was used.
+
+    The lease goes too, where this node took it: what stands in the lease service by now may be another's.
+    """
     services = branch.services
     owner = branch.files.owner()
-    if owner is None:
-        return
-    with suppress(FencedError):  # where somebody else owns it already there is nothing to give back
-        await branch.manifests.update(
-            lambda m: transitions.release(m, epoch=owner.epoch, start_txid=owner.start_txid)
-        )
-    branch.manifests.forget()
-    held = await services.leases.owner_of(branch.ref.branch_id)
-    if held is not None:
-        await services.leases.release(Lease(branch.ref.branch_id, held.node_id, held.epoch))
+    if owner is not None:
+        with suppress(FencedError):  # where somebody else owns it already there is nothing to give back
+            await branch.manifests.update(
+                lambda m: transitions.release(m, epoch=owner.epoch, start_txid=owner.start_txid)
+            )
+        branch.manifests.forget()
+    if branch.lease is not None:
+        await services.leases.release(branch.lease)
+        branch.lease = None
 
 
 async def _manifest(branch: "Branch") -> Manifest:

@@ -10,14 +10,18 @@ from memoturnd.leases.local import LocalLeases
 from memoturnd.node import Node, running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
+from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectStore
 
 
 @asynccontextmanager
 async def node_on(
-    data_dir: Path, store: ObjectStore, *, boot_id: str = "boot", **env: str
+    data_dir: Path, store: ObjectStore, *, boot_id: str = "boot", leases: Leases | None = None, **env: str
 ) -> AsyncIterator[Node]:
-    """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix."""
+    """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix.
+
+    Without `leases` no other node stands in its way.
+    """
     variables = {f"MEMOTURN_{name}": value for name, value in env.items()}
     settings = Settings.from_env(
         {"MEMOTURN_DATA_DIR": str(data_dir), "MEMOTURN_OBJECT_STORE": "mem://", **variables}
@@ -29,7 +33,7 @@ async def node_on(
         async with running(
             settings,
             store=store,
-            leases=LocalLeases("node-a", "http://127.0.0.1:1"),
+            leases=leases or LocalLeases("node-a", "http://127.0.0.1:1"),
             catalog=catalog,
             clock=SystemClock(),
             randomness=SystemRandomness(),
