@@ -4,7 +4,7 @@ BIN := .venv/bin
 FUZZ_S ?= 300
 PATHS := memoturnd sdk/python/src tests bench scripts
 
-.PHONY: help setup services run test check demo bench soak fuzz clean
+.PHONY: help setup services run test check demo bench soak simulate fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +43,9 @@ bench: setup ## measure, and write bench/RESULTS.md
 
 soak: services ## the long runs: crash loop, many random histories
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+simulate: setup ## replay one history of the simulation with its trace: make simulate SEED=1
+	PYTHONPATH=tests $(BIN)/python -m simulation $(SEED)
 
 fuzz: setup ## look for inputs that break a decoder, FUZZ_S seconds for each (300)
 	for name in segment manifest register wal meta; do \

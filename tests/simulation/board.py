@@ -1,0 +1,149 @@
+"""What the clients and the judge know of a run: the branches that were made, and what became of every write."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from memoturnd.errors import (
+    ConflictError,
+    CorruptionError,
+    FencedError,
+    InvariantError,
+    MemoturnError,
+    NotDurableError,
+    NotFoundError,
+    RetryableError,
+)
+from memoturnd.node import Node
+from memoturnd.seams.profile import Work
+from simulation.nodes import Shared, SimNode
+
+DB = "p"
+
+
+@dataclass(slots=True)
+class Write:
+    """One write of a client: what was asked, of whom, and the outcome.
+
+    `outcome` is `ok`, `refused` (it must never be seen), `applied` (at level local), `fenced` (it must not be in
+    the branch, since the client was told to send it again), or `unknown`.
+    """
+
+    number: int
+    branch: str
+    durable: bool
+    node: str = ""
+    disk: tuple[int, int] = (0, 0)
+    branch_id: str = ""
+    outcome: str = "unknown"
+    txid: int = 0
+
+
+@dataclass(slots=True)
+class Board:
+    """The run's nodes, branches and writes."""
+
+    shared: Shared
+    nodes: list[SimNode]
+    branches: list[str] = field(default_factory=lambda: ["main"])
+    deleted: set[str] = field(default_factory=set)
+    writes: list[Write] = field(default_factory=list)
+    numbers: int = 0
+    forks: int = 0
+    answers: dict[str, int] = field(default_factory=dict)
+    """How often each operation ended in each way: what a run covered."""
+
+    def serving(self) -> list[SimNode]:
+        """Return the nodes that take requests."""
+        return [node for node in self.nodes if node.serves]
+
+    def owner(self, branch_id: str) -> SimNode | None:
+        """Return the node that holds a branch's lease, where it takes requests."""
+        held = self.shared.table.owner(branch_id)
+        return next((n for n in self.serving() if held is not None and n.name == held.node_id), None)
+
+    def count(self, kind: str, outcome: str) -> None:
+        """Count an answer."""
+        label = f"{kind}: {outcome}"
+        self.answers[label] = self.answers.get(label, 0) + 1
+
+
+def classify(board: Board, kind: str, error: BaseException) -> str:
+    """Return the outcome that an error tells of; a bug of the product is noted as a violation."""
+    world = board.shared.world
+    match error:
+        case TimeoutError() | ConnectionError():
+            outcome = "unknown"
+        case NotDurableError():
+            outcome = "applied"
+        case FencedError():
+            outcome = "fenced"
+        case CorruptionError() | NotFoundError():
+            outcome = "unknown"
+        case InvariantError():
+            outcome = "bug"
+        case RetryableError() | ConflictError():
+            outcome = "refused"
+        case MemoturnError():
+            outcome = "unknown"
+        case _:
+            outcome = "bug"
+    if outcome == "bug":
+        world.violated(f"{kind} failed with {type(error).__name__}: {world.plain(error)}")
+    world.note(kind, type(error).__name__, world.plain(error)[:160])
+    board.count(kind, type(error).__name__)
+    return outcome
+
+
+def write_op(number: int, key: str, size: int) -> Callable[[Any, int], tuple[None, bool]]:
+    """Return a write that sets `key` to its number and appends that to the log; `size` characters besides."""
+
+    def op(conn: Any, _now_ms: int) -> tuple[None, bool]:
+        put = "INSERT OR REPLACE INTO __memoturn_kv (ns, k, v) VALUES ('n', ?, ?)"
+        log = conn.execute("SELECT v FROM __memoturn_kv WHERE ns = 'n' AND k = 'log'").get
+        conn.execute(put, (key, str(number)))
+        conn.execute(put, ("log", f"{log},{number}" if log else str(number)))
+        if size:
+            conn.execute(put, (f"big-{key}", f"{number:016d}" + "x" * size))
+        return None, True
+
+    return op
+
+
+async def write(board: Board, sim: SimNode, record: Write, source: random.Random) -> None:
+    """Send one write to a node and note its outcome."""
+    node, truth = sim.node, board.shared.truth
+    assert node is not None
+    key = source.choice("abcd")
+    size = source.choice([0, 0, 0, 0, 3000, 20_000])
+    work = source.choices([Work.POINT, Work.HEAVY, Work.USER], [7, 2, 1])[0]
+    record.node, record.disk = sim.name, (sim.disk, sim.boot)
+    board.writes.append(record)
+
+    async def request(node: Node) -> int:
+        profile = await node.profile(DB, record.branch)
+        record.branch_id = board.shared.branch_ids[record.branch] = profile.ref.branch_id
+        written = await profile.write(write_op(record.number, key, size), durable=record.durable, work=work)
+        truth.answered(
+            profile.ref.database.uuid,
+            record.branch_id,
+            record.number,
+            written.txid,
+            written.durable_txid,
+            written.durable,
+        )
+        if record.durable:
+            truth.world.require(written.durable, f"write {record.number} asked for durable and got local")
+        return written.txid
+
+    try:
+        record.txid = await sim.call(request(node), source.uniform(5, 20), leave=source.random() < 0.5)
+        record.outcome = "ok"
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            raise
+        record.outcome = classify(board, "durable write" if record.durable else "write", error)
+    else:
+        board.count("durable write" if record.durable else "write", "ok")
+    truth.world.note("write", record.number, record.branch, sim.name, record.outcome, record.txid)

@@ -1,0 +1,196 @@
+"""The clients: each sends one request after another, to the owner mostly, and holds every answer to the rules."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from memoturnd.node import Node
+from memoturnd.seams.profile import Work
+from simulation.board import DB, Board, Write, classify, write
+from simulation.nodes import SimNode
+from simulation.truth import dump
+
+MAX_FORKS = 4
+
+
+class Client:
+    """One client. `think_s` is the mean pause between its requests, in virtual seconds.
+
+    `loyalty` is the share of them that goes to the branch's owner; the others go anywhere.
+    """
+
+    def __init__(self, name: str, board: Board, think_s: float, loyalty: float) -> None:
+        self._board = board
+        self._name = name
+        self._world = board.shared.world
+        self._source: random.Random = self._world.stream(name)
+        self._think_s = think_s
+        self._loyalty = loyalty
+        self._floor: dict[str, int] = {}
+        """Branch to the newest txid that this client was told is durable."""
+        self._actions: list[tuple[int, Callable[[SimNode, str], Awaitable[Any]]]] = [
+            (34, self._write_local),
+            (22, self._write_durable),
+            (18, self._read),
+            (4, self._sync),
+            (4, self._checkpoint),
+            (5, self._fork),
+            (5, self._rewind),
+            (1, self._undo),
+            (2, self._delete),
+            (4, self._evict),
+        ]
+
+    async def run(self) -> None:
+        """Send requests until cancelled."""
+        weights = [weight for weight, _ in self._actions]
+        while True:
+            await asyncio.sleep(self._source.expovariate(1 / self._think_s))
+            branch = self._source.choice(self._board.branches)
+            sim = self._choose(branch)
+            if sim is None:
+                continue
+            (_, action) = self._source.choices(self._actions, weights)[0]
+            await action(sim, branch)
+
+    def _choose(self, branch: str) -> SimNode | None:
+        serving = self._board.serving()
+        if not serving:
+            return None
+        owner = self._board.owner(self._board.shared.branch_ids.get(branch, ""))
+        if owner is not None and self._source.random() < self._loyalty:
+            return owner
+        return self._source.choice(serving)
+
+    async def _ask(self, kind: str, sim: SimNode, work: Callable[[Node], Awaitable[Any]]) -> Any:
+        """Send a request; None where it failed."""
+        source = self._source
+        if sim.node is None:
+            return None
+        try:
+            result = await sim.call(work(sim.node), source.uniform(5, 20), leave=source.random() < 0.5)
+        except Exception as error:  # noqa: BLE001 - classify tells failures from bugs
+            classify(self._board, kind, error)
+            return None
+        self._board.count(kind, "ok")
+        return result
+
+    async def _write(self, sim: SimNode, branch: str, *, durable: bool) -> None:
+        board = self._board
+        together = self._source.choice([1, 1, 1, 2, 4])
+        records = []
+        for _ in range(together):
+            board.numbers += 1
+            records.append(Write(board.numbers, branch, durable))
+        await asyncio.gather(*(write(board, sim, record, self._source) for record in records))
+        for record in records:
+            if durable and record.outcome == "ok":
+                self._floor[branch] = max(self._floor.get(branch, 0), record.txid)
+
+    async def _write_local(self, sim: SimNode, branch: str) -> None:
+        await self._write(sim, branch, durable=False)
+
+    async def _write_durable(self, sim: SimNode, branch: str) -> None:
+        await self._write(sim, branch, durable=True)
+
+    async def _read(self, sim: SimNode, branch: str) -> None:
+        truth = self._board.shared.truth
+        floor = self._floor.get(branch, 0) if self._source.random() < 0.5 else 0
+        work = self._source.choice([Work.POINT, Work.SCAN, Work.USER])
+
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            seen = await profile.read(dump, min_txid=floor, work=work)
+            ref = profile.ref
+            self._world.require(seen.txid >= floor, f"a read above {floor} saw txid {seen.txid}")
+            truth.seen(ref.database.uuid, ref.branch_id, seen.value, seen.txid, seen.durable_txid)
+
+        await self._ask("read", sim, request)
+
+    async def _sync(self, sim: SimNode, branch: str) -> None:
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            durable_txid = await node.branches.sync(DB, branch)
+            uuid, branch_id = profile.ref.database.uuid, profile.ref.branch_id
+            self._board.shared.truth.check_durable(uuid, branch_id, durable_txid, "sync answered")
+
+        await self._ask("sync", sim, request)
+
+    async def _checkpoint(self, sim: SimNode, branch: str) -> None:
+        name = self._source.choice(["cp-x", "cp-y", "cp-z"])
+
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            made = await node.branches.checkpoint(DB, branch, name)
+            uuid, branch_id = profile.ref.database.uuid, profile.ref.branch_id
+            self._board.shared.truth.check_durable(uuid, branch_id, made.txid, f"checkpoint {name} was made")
+
+        await self._ask("checkpoint", sim, request)
+
+    async def _fork(self, sim: SimNode, branch: str) -> None:
+        board = self._board
+        if len(board.branches) > MAX_FORKS:
+            return
+        board.forks += 1
+        name = f"f{board.forks}"
+        at = self._some_txid(branch)
+        made = await self._ask(
+            "fork", sim, lambda node: node.branches.create(DB, name, from_branch=branch, at=at)
+        )
+        if made is not None and at is not None:
+            self._world.require(str(made.fork_txid) == at, f"fork {name} at {at} stands at {made.fork_txid}")
+        if made is not None or self._source.random() < 0.5:  # one that failed may be there all the same
+            board.branches.append(name)
+
+    async def _rewind(self, sim: SimNode, branch: str) -> None:
+        to = self._some_txid(branch) or self._source.choice(["cp-x", "cp-y"])
+
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            rewound = await node.branches.rewind(DB, branch, to)
+            self._check_rewound(profile.ref.branch_id, rewound)
+
+        await self._ask("rewind", sim, request)
+        if self._source.random() < 0.5:
+            await self._undo(sim, branch)
+
+    async def _undo(self, sim: SimNode, branch: str) -> None:
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            self._check_rewound(profile.ref.branch_id, await node.branches.undo_rewind(DB, branch))
+
+        await self._ask("undo", sim, request)
+
+    def _check_rewound(self, branch_id: str, rewound: Any) -> None:
+        truth = self._board.shared.truth
+        now, then = truth.lookup(branch_id, rewound.txid), truth.lookup(branch_id, rewound.rewound_to)
+        label = f"rewind to {rewound.rewound_to} by txid {rewound.txid} of {branch_id}"
+        self._world.require(now is not None and then is not None and now.state == then.state, label)
+
+    async def _delete(self, sim: SimNode, branch: str) -> None:
+        if branch == "main":
+            return
+        self._board.deleted.add(branch)
+        done = await self._ask("delete", sim, lambda node: self._deleted(node, branch))
+        if done and branch in self._board.branches:
+            self._board.branches.remove(branch)
+
+    @staticmethod
+    async def _deleted(node: Node, branch: str) -> bool:
+        await node.branches.delete(DB, branch)
+        return True
+
+    async def _evict(self, sim: SimNode, branch: str) -> None:
+        async def request(node: Node) -> None:
+            await node.tiers.evict(await node.profile(DB, branch))
+
+        await self._ask("evict", sim, request)
+
+    def _some_txid(self, branch: str) -> str | None:
+        """Return a txid that the branch may hold, or None for its head."""
+        branch_id = self._board.shared.branch_ids.get(branch)
+        txids = [txid for owner, txid in self._board.shared.truth.commits if owner == branch_id]
+        if not txids or self._source.random() < 0.2:
+            return None
+        return str(self._source.choice(txids))

@@ -1,0 +1,185 @@
+"""The protocol broken in one way each: the simulation must notice every one of them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from memoturnd.core import layout, wal
+from memoturnd.core import manifest as manifests
+from memoturnd.core import register as registers
+from memoturnd.core.pages import page_hash
+from memoturnd.core.recovery import Decision, Verdict
+from memoturnd.engine import schema, takeover
+from memoturnd.errors import FencedError, StoreUnavailableError
+from memoturnd.replication.capture import Cursor
+from memoturnd.replication.shipper import Shipper
+
+
+@contextmanager
+def skip_the_epoch_check() -> Iterator[None]:
+    """Swap the manifest whoever owns it now."""
+    with mock.patch.object(manifests, "_owned", lambda manifest, _epoch: manifest):
+        yield
+
+
+@contextmanager
+def acknowledge_before_the_swap() -> Iterator[None]:
+    """Answer durable writes once the segment is put, before the manifest names it."""
+    swap = Shipper._swap
+
+    async def early(self: Shipper, transition: Any) -> None:
+        if self._prepared is not None:
+            self._landed(self._prepared.ref.max)
+        await swap(self, transition)
+
+    with mock.patch.object(Shipper, "_swap", early):
+        yield
+
+
+@contextmanager
+def clean_up_on_an_unknown_outcome() -> Iterator[None]:
+    """Delete the segment whose swap was not confirmed, and capture anew."""
+    ship_next = Shipper._ship_next
+
+    async def tidy(self: Shipper, *args: Any, **kwargs: Any) -> None:
+        try:
+            await ship_next(self, *args, **kwargs)
+        except StoreUnavailableError:
+            if self._prepared is not None:
+                key = layout.object_key(self._uuid, self._prepared.ref)
+                self._prepared = None
+                await self._store.delete(key)
+            raise
+
+    with mock.patch.object(Shipper, "_ship_next", tidy):
+        yield
+
+
+@contextmanager
+def resume_from_the_last_written_frame() -> Iterator[None]:
+    """After a crash, go on behind the log's last commit instead of the manifest's head."""
+    prove = takeover.prove
+
+    def careless(conn: Any, wal_path: Any, *, page_size: int, txid: int, checksum: str) -> Any:
+        proven = prove(conn, wal_path, page_size=page_size, txid=txid, checksum=checksum)
+        head = schema.read_meta(conn).txid
+        if proven is None or head == txid:
+            return proven
+        cursor, hashes = proven
+        log = wal_path.read_bytes()
+        header = wal.parse_header(log)
+        assert header is not None
+        start = cursor.position or header.start
+        rounds = wal.committed_rounds(log[wal.offset_of(start, page_size) :], start, header)
+        for round_ in rounds:
+            changes = {pgno: page_hash(pgno, image) for pgno, image in round_.pages.items()}
+            hashes.apply(changes, round_.db_size_pages)
+        return Cursor(head, rounds[-1].end if rounds else start), hashes
+
+    with mock.patch.object(takeover, "prove", careless):
+        yield
+
+
+@contextmanager
+def ignore_the_ceiling() -> Iterator[None]:
+    """Take over right behind the head, whatever the last owner may have used."""
+    decide = takeover.decide
+
+    def low(manifest: Any, local: Any) -> Decision:
+        verdict, _ = decide(manifest, local)
+        tail = local.txid if verdict is Verdict.TAIL else 0
+        return Decision(verdict, max(manifest.head_txid, tail))
+
+    with mock.patch.object(takeover, "decide", low):
+        yield
+
+
+@contextmanager
+def fork_without_a_pin() -> Iterator[None]:
+    """Make a fork of which its parent does not know."""
+    with mock.patch.object(manifests, "pin", lambda manifest, *_: manifest):
+        yield
+
+
+@contextmanager
+def fork_without_registering() -> Iterator[None]:
+    """Make the manifest of a branch that is not in the register."""
+    with mock.patch.object(registers, "add_branch", lambda register, *_: register):
+        yield
+
+
+@contextmanager
+def serve_before_the_epoch_is_raised() -> Iterator[None]:
+    """Begin to write as soon as the lease is there."""
+    take_over = takeover.take_over
+
+    async def hasty(branch: Any) -> Any:
+        manifest_file = branch.manifests
+
+        async def pretend(transition: Any) -> Any:
+            del manifest_file.update
+            branch.services.spawn(later(transition))
+            current = manifest_file.cached
+            return transition(current)
+
+        async def later(transition: Any) -> None:
+            await branch.services.clock.sleep(0.05)
+            try:
+                await manifest_file.update(transition)
+            except (FencedError, StoreUnavailableError) as error:
+                branch.fenced(FencedError(str(error)))
+
+        manifest_file.update = pretend
+        try:
+            return await take_over(branch)
+        finally:
+            manifest_file.__dict__.pop("update", None)
+
+    with mock.patch.object(takeover, "take_over", hasty):
+        yield
+
+
+@contextmanager
+def drop_a_diverged_tail() -> Iterator[None]:
+    """Throw away commits that the chain went on without."""
+
+    async def drop(*_: Any) -> None:
+        return
+
+    with mock.patch.object(takeover, "_keep_aside", drop):
+        yield
+
+
+@contextmanager
+def name_a_segment_before_it_is_put() -> Iterator[None]:
+    """Swap the manifest first, and put the segment behind it."""
+    swap, put = Shipper._swap, Shipper._put
+
+    async def nothing(self: Shipper, ref: Any, data: bytes) -> None:
+        self.__dict__["late"] = (ref, data)
+
+    async def first(self: Shipper, transition: Any) -> None:
+        await swap(self, transition)
+        if (late := self.__dict__.pop("late", None)) is not None:
+            await put(self, *late)
+
+    with mock.patch.object(Shipper, "_put", nothing), mock.patch.object(Shipper, "_swap", first):
+        yield
+
+
+MUTANTS: dict[str, Callable[[], Any]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        skip_the_epoch_check,
+        acknowledge_before_the_swap,
+        clean_up_on_an_unknown_outcome,
+        resume_from_the_last_written_frame,
+        ignore_the_ceiling,
+        fork_without_a_pin,
+        fork_without_registering,
+        serve_before_the_epoch_is_raised,
+        drop_a_diverged_tail,
+        name_a_segment_before_it_is_put,
+    )
+}

@@ -1,0 +1,211 @@
+"""One run: a world from a seed, faults for a while, then everything settles and is judged."""
+
+import asyncio
+import gc
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import structlog
+
+from memoturnd import node as node_module
+from memoturnd.catalog.sqlite import SqliteCatalog
+from memoturnd.core import keyed
+from memoturnd.engine import branching, schema
+from memoturnd.engine import writer as writer_module
+from memoturnd.metrics import Metrics
+from memoturnd.seams.catalog import Database
+from simulation.board import DB, Board
+from simulation.bucket import Bucket
+from simulation.chaos import Chaos, start_at_last
+from simulation.clients import Client
+from simulation.judge import Judge
+from simulation.loop import PROCESS, StuckError, VirtualLoop
+from simulation.nodes import Shared, SimNode
+from simulation.table import Table
+from simulation.truth import Truth
+from simulation.world import PoolOfOne, ViolationError, World
+
+Mutant = Callable[[], Any]
+"""Returns a context manager in which the product is broken in one way."""
+
+_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run left: its trace, what it covered, and the rule that it broke, if any."""
+
+    seed: int
+    digest: str
+    events: list[tuple[Any, ...]]
+    answers: dict[str, int]
+    violation: str | None
+    steps: int
+    virtual_s: float
+
+
+def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None) -> Finished:
+    """Run one seed to its end or its first violation."""
+    root = Path(tempfile.mkdtemp(prefix="memoturn-sim-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    loop = VirtualLoop()
+    world = World(seed, loop, root)
+    board: list[Board] = []
+    violation = None
+    collecting = gc.isenabled()
+    gc.disable()  # when a weakly held branch goes must not depend on what else this process did
+    try:
+        with _observed(world) as truth, mutant() if mutant is not None else ExitStack():
+            loop.set_exception_handler(lambda _loop, context: _lost_exception(world, context))
+            try:
+                loop.run_until_complete(_history(world, truth, board, samples))
+            except (ViolationError, StuckError) as error:
+                violation = str(error)
+            finally:
+                _end(loop, board)
+    finally:
+        loop.close()
+        shutil.rmtree(root, ignore_errors=True)
+        if collecting:
+            gc.enable()
+        gc.collect()
+    answers = board[0].answers if board else {}
+    return Finished(seed, world.digest(), world.events, answers, violation, loop.steps, loop.time())
+
+
+async def _history(world: World, truth: Truth, boards: list[Board], samples: int) -> None:
+    source = world.stream("shape")
+    shared = await _shared(world, truth, source)
+    nodes = [SimNode(f"n{i}", shared) for i in range(source.choice([2, 3, 3, 4]))]
+    board = Board(shared, nodes)
+    boards.append(board)
+    trouble = source.choice([0.0, 0.02, 0.1, 0.25])
+    damage = source.choice([0.0, 0.0, 0.02])
+    for node in nodes:
+        await start_at_last(node, source)
+        node.weather.trouble, node.weather.damage = trouble, damage
+    chaos = Chaos(board, mean_s=source.choice([1.0, 2.0, 5.0]))
+    loyalty = source.choice([0.5, 0.8, 0.95])
+    clients = [Client(f"client-{i}", board, source.uniform(0.3, 1.5), loyalty) for i in range(3)]
+    work = [asyncio.create_task(part.run()) for part in (chaos, *clients)]
+    await asyncio.wait(work, timeout=source.uniform(8, 25), return_when=asyncio.FIRST_COMPLETED)
+    for task in work:
+        task.cancel()
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+    await chaos.end()
+    world.check()
+    judge = Judge(board, samples)
+    await judge.settle()
+    await judge.judge()
+
+
+async def _shared(world: World, truth: Truth, source: random.Random) -> Shared:
+    catalog = SqliteCatalog(":memory:")
+    ids = world.stream("database")
+    await catalog.create_database(
+        Database(DB, ids.randbytes(16).hex(), ids.randbytes(8).hex(), 1_750_000_000_000)
+    )
+    warm_after_s, cold_after_s = source.choice([("1", "2"), ("3", "5"), ("60", "600")])
+    settings = {
+        "MEMOTURN_HOT_CAP": str(source.choice([1, 2, 100])),
+        "MEMOTURN_WARM_AFTER_S": warm_after_s,
+        "MEMOTURN_COLD_AFTER_S": cold_after_s,
+        "MEMOTURN_SHIP_INTERVAL_MS": str(source.choice([20, 200, 1000])),
+        "MEMOTURN_UNSHIPPED_WAIT_S": "2",
+    }
+    return Shared(world, truth.bucket, Table(world), catalog, truth, Metrics(), settings)
+
+
+def _lost_exception(world: World, context: dict[str, Any]) -> None:
+    handle, task = context.get("handle"), context.get("task")
+    process = handle._context.get(PROCESS) if handle is not None else getattr(task, "process", None)
+    if process is None or not process.dead:
+        world.violated(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+def _end(loop: VirtualLoop, boards: list[Board]) -> None:
+    """Stop whatever still runs."""
+
+    async def stop() -> None:
+        for node in boards[0].nodes if boards else ():
+            if node.process is not None:
+                await node.kill()
+        for _ in range(100):
+            left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in left:
+                task.cancel()
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(stop())
+
+
+@contextmanager
+def _observed(world: World) -> Iterator[Truth]:
+    """Watch every COMMIT and every line of the log, and run users' pool on the virtual clock."""
+    truth = Truth(world, Bucket(world))
+    most_names = world.stream("names").choice(
+        [1, 2, 3, 64]
+    )  # so that runs of names come about within one run
+    run_round, replay = writer_module.run_round, branching._replay
+
+    def check_alive() -> None:
+        process = PROCESS.get()
+        if process is not None:
+            process.check_alive()
+
+    def watched_round(conn: Any, ops: Any, *, txid: int, now_ms: int, epoch: int) -> Any:
+        check_alive()
+        prev_txid = schema.read_meta(conn).txid
+        done = run_round(conn, ops, txid=txid, now_ms=now_ms, epoch=epoch)
+        if done.committed:
+            truth.committed(conn, prev_txid, txid, epoch)
+        return done
+
+    def watched_replay(past: Path, live: Any, txid: int, at_ms: int, epoch: int) -> None:
+        check_alive()
+        prev_txid = schema.read_meta(live).txid
+        replay(past, live, txid, at_ms, epoch)
+        truth.committed(live, prev_txid, txid, epoch, is_rewind=True)
+
+    def user_pool(_threads: int, name: str, *, waiting: int) -> PoolOfOne:
+        process = PROCESS.get()
+        assert process is not None
+        return PoolOfOne(world, process, world.stream(f"{process}/{name}/{waiting}"))
+
+    async def no_lag(*_: Any) -> None:
+        """The loop of a simulation is never late."""
+
+    def log(_logger: Any, level: str, event: dict[str, Any]) -> Any:
+        process = PROCESS.get()
+        if process is None or not process.dead:
+            if event.pop("exc_info", None):
+                world.violated(f"{event['event']}: {sys.exc_info()[1]!r}")
+            world.note(process and process.name, level, world.plain(event))
+        raise structlog.DropEvent
+
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.configure(
+        processors=[log], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
+    )
+    try:
+        with (
+            mock.patch.object(writer_module, "run_round", watched_round),
+            mock.patch.object(branching, "_replay", watched_replay),
+            mock.patch.object(node_module, "PoolExecutor", user_pool),
+            mock.patch.object(node_module, "watch_loop_lag", no_lag),
+            mock.patch.object(keyed, "flush_due", lambda recent, limit=most_names: len(recent) >= limit),
+        ):
+            yield truth
+    finally:
+        structlog.reset_defaults()
+        if before is not None:
+            structlog.configure(**before)

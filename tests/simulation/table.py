@@ -1,0 +1,140 @@
+"""The lease service that all nodes share: one session per node, which expires by the virtual clock."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from memoturnd.errors import ConflictError, RetryableError
+from memoturnd.seams.leases import Lease, Owner
+from simulation.loop import Process
+from simulation.world import NodeClock, World
+
+TTL_S = 3.0
+
+
+@dataclass(slots=True)
+class Holding:
+    """A branch, held under a session of its node."""
+
+    node_id: str
+    session: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class Table:
+    """Who holds what, as the service remembers it."""
+
+    world: World
+    epoch: int = 0
+    sessions: int = 0
+    expiry_s: dict[int, float] = field(default_factory=dict)
+    holdings: dict[str, Holding] = field(default_factory=dict)
+
+    def owner(self, branch_id: str) -> Holding | None:
+        """Return who holds a branch under a session that has not expired."""
+        held = self.holdings.get(branch_id)
+        if held is None or self.expiry_s.get(held.session, 0.0) <= self.world.loop.time():
+            return None
+        return held
+
+    def forget_everything(self) -> None:
+        """Lose all memory, epochs included, as a service does that was made anew."""
+        self.world.note("leases", "wiped")
+        self.epoch = 0
+        self.expiry_s.clear()
+        self.holdings.clear()
+
+
+@dataclass(slots=True)
+class Line:
+    """The way to the lease service."""
+
+    cut: bool = False
+
+
+class SharedLeases:
+    """Leases for one process life. `keep` renews its session and runs beside the node."""
+
+    def __init__(
+        self, table: Table, process: Process, clock: NodeClock, line: Line, source: random.Random
+    ) -> None:
+        self._table = table
+        self._process = process
+        self._clock = clock
+        self._line = line
+        self._source = source
+        self._node_id = process.name.partition("/")[0]
+        self._session = 0
+        self._sent_s = 0.0
+
+    async def keep(self) -> None:
+        """Renew the session for ever."""
+        while True:
+            try:
+                await self._renew()
+            except RetryableError:
+                await self._clock.sleep(0.2)
+                continue
+            await self._clock.sleep(TTL_S / 3)
+
+    async def _renew(self) -> None:
+        sent_s = self._clock.monotonic_s()
+        await self._way()
+        table, now_s = self._table, self._table.world.loop.time()
+        if table.expiry_s.get(self._session, 0.0) <= now_s:
+            table.sessions += 1
+            self._session = table.sessions
+            table.world.note(self._process.name, "session", self._session)
+        table.expiry_s[self._session] = now_s + TTL_S
+        await self._way()
+        self._sent_s = sent_s
+
+    async def acquire(self, branch_id: str) -> Lease:
+        await self._way()
+        table = self._table
+        if table.expiry_s.get(self._session, 0.0) <= table.world.loop.time():
+            await self._renew()
+        held = table.owner(branch_id)
+        if held is not None and held.node_id != self._node_id:
+            raise ConflictError(
+                f"branch {branch_id} belongs to node {held.node_id} at sim: send the request there"
+            )
+        table.epoch += 1
+        table.holdings[branch_id] = Holding(self._node_id, self._session, table.epoch)
+        table.world.note(self._process.name, "acquired", branch_id, table.epoch)
+        lease = Lease(branch_id, self._node_id, table.epoch)
+        await self._way()
+        return lease
+
+    async def owner_of(self, branch_id: str) -> Owner | None:
+        await self._way()
+        held = self._table.owner(branch_id)
+        await self._way()
+        return None if held is None else Owner(held.node_id, "sim", held.epoch)
+
+    async def release(self, lease: Lease) -> None:
+        await self._way()
+        table, held = self._table, self._table.owner(lease.branch_id)
+        if held is not None and (held.node_id, held.epoch) == (lease.node_id, lease.epoch):
+            table.world.require(
+                held.node_id == self._node_id,
+                f"{self._node_id} gave back a lease of {held.node_id}",
+            )
+            del table.holdings[lease.branch_id]
+            table.world.note(self._process.name, "released", lease.branch_id)
+        await self._way()
+
+    def deadline(self) -> float | None:
+        return self._sent_s + TTL_S
+
+    async def close(self) -> None:
+        """End the session."""
+        self._table.expiry_s.pop(self._session, None)
+
+    async def _way(self) -> None:
+        self._process.check_alive()
+        await asyncio.sleep(self._source.expovariate(500.0))
+        if self._line.cut:
+            await asyncio.sleep(TTL_S / 4)
+            raise RetryableError("the lease service does not answer (simulated); try again")
