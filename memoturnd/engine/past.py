@@ -2,8 +2,8 @@
 
 A txid is never used twice, so what (branch id, txid) stands for never changes: a state that was made once
 serves everybody until the disk is needed. Whoever asks while it is being made waits for the same work. The
-files are opened as immutable, without locks, log or shared memory, and go with the process: what an
-earlier one left is removed at start.
+files are opened as immutable, without locks, log or shared memory (so one may also be copied while it is
+read, to begin a later state with), and go with the process: what an earlier one left is removed at start.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from memoturnd.errors import (
     RetryableError,
     invariant,
 )
-from memoturnd.replication.restore import restore
+from memoturnd.replication.restore import Restored, Start, restore
 from memoturnd.seams.profile import ReadOp, Work
 
 T = TypeVar("T")
@@ -62,6 +62,8 @@ class PastState:
         self.at_ms = 0
         """Wall time of its commit, in unix ms: what is read in it expires by this clock."""
         self.size_bytes = 0
+        self.restored: Restored | None = None
+        """Its pages, where the file is just what was restored, so that a later state may begin with it."""
         self.task: asyncio.Task[None] | None = None
         self.begun = False
         self.made = False
@@ -214,7 +216,7 @@ class PastStates:
             ) from error
         reaching = await services.archive.reaching(current, txid)
         try:
-            await restore(services.store, reaching, txid, state.path, executor=services.executor, fsync=False)
+            restored = await self._restore_file(state, reaching)
         except CorruptionError:
             # Objects may have been replaced since the manifest was read: then another plan leads there.
             again = await branch.manifests.load(fresh=True)
@@ -223,8 +225,38 @@ class PastStates:
             other = await services.archive.reaching(again, txid)
             if restore_plan(other, txid) == restore_plan(reaching, txid):
                 raise
-            await restore(services.store, other, txid, state.path, executor=services.executor, fsync=False)
-        state.at_ms, state.size_bytes = await services.executor.run(lambda: _settle(state.path, txid))
+            restored = await self._restore_file(state, other)
+        state.at_ms, migrated = await services.executor.run(lambda: _settle(state.path, txid))
+        state.size_bytes = state.path.stat().st_size
+        state.restored = None if migrated else restored
+
+    async def _restore_file(self, state: PastState, reaching: Manifest) -> Restored:
+        """Restore the file, beginning with the nearest state below it that is here, where that reads less."""
+        services, (branch_id, txid) = self._services, state.key
+        below = [
+            s
+            for (other, at), s in self._states.items()
+            if other == branch_id and at < txid and s.restored is not None
+        ]
+        nearest = max(below, key=lambda s: s.key[1], default=None)
+        if nearest is None or nearest.restored is None:
+            start = None
+        else:
+            start = Start(nearest.path, nearest.restored)
+            nearest.users += 1  # it stays as long as it is copied
+        try:
+            return await restore(
+                services.store,
+                reaching,
+                txid,
+                state.path,
+                executor=services.executor,
+                fsync=False,
+                start=start,
+            )
+        finally:
+            if nearest is not None:
+                nearest.users -= 1
 
     def _ended(self, state: PastState, keys: tuple[str, ...]) -> None:
         """Give the place back, and clean up behind a state that was not made; it may not even have begun."""
@@ -331,8 +363,8 @@ class _Readers:
             conn.close()
 
 
-def _settle(path: Path, txid: int) -> tuple[int, int]:
-    """Bring a restored file to the newest schema; return (wall time of its commit in unix ms, its size in bytes)."""
+def _settle(path: Path, txid: int) -> tuple[int, bool]:
+    """Bring a restored file to the newest schema; return (wall time of its commit in unix ms, whether that changed it)."""
     conn = open_immutable(path, cache_kib=_CACHE_KIB)
     try:
         meta = schema.read_meta(conn)
@@ -340,9 +372,10 @@ def _settle(path: Path, txid: int) -> tuple[int, int]:
         conn.close()
     schema.check_version(meta)
     invariant(meta.txid == txid, "a restored state carries its txid", path=path, txid=meta.txid)
-    if meta.schema_version < schema.SCHEMA_VERSION:
+    is_older = meta.schema_version < schema.SCHEMA_VERSION
+    if is_older:
         _migrate(path, meta)
-    return meta.at_ms, path.stat().st_size
+    return meta.at_ms, is_older
 
 
 def _migrate(path: Path, meta: schema.Meta) -> None:

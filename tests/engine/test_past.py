@@ -50,7 +50,8 @@ async def with_values(node, count=3, *, db="a"):
 
 
 def files(tmp_path):
-    return [path for path in (tmp_path / "past").rglob("*") if path.is_file()]
+    """All that is there of past states, folders that hold nothing included."""
+    return [path for path in (tmp_path / "past").rglob("*") if path.is_file() or not any(path.iterdir())]
 
 
 def slow_gets(latency_s):
@@ -188,9 +189,11 @@ async def test_commits_left_behind_by_a_kill_are_shipped_to_be_looked_at(tmp_pat
         txids = await with_values(node, 2)
         tail = (await (await node.profile("a")).write(put("x", "tail"))).txid
 
-    async with node_on(tmp_path / "killed", store, **BY_HAND) as node:
-        assert await state(node, txids[0]) == {"x": "0"}
+    store.faults.append(Fault(FaultKind.LATENCY, {"put_if_match"}, times=None, latency_s=0.1))
+    async with node_on(tmp_path / "killed", store, **BY_HAND) as node:  # its recovery is still under way
         assert await state(node, tail) == {"x": "tail"}
+        assert await state(node, txids[0]) == {"x": "0"}
+        store.faults.clear()
 
 
 async def test_reads_go_on_while_the_branch_goes_cold(tmp_path, store):
@@ -237,6 +240,29 @@ async def test_state_that_is_here_is_read_without_the_store(tmp_path, store):
         assert await state(node, txids[0]) == {"x": "0"}
         with pytest.raises(StoreUnavailableError):
             await state(node, txids[1])
+
+
+async def test_state_begins_with_the_nearest_one_below_that_is_here(tmp_path, store):
+    async with node_on(tmp_path, store, **BY_HAND) as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        values = [f"{n}" * 5000 for n in range(12)] + [
+            "0",
+            "1",
+            "2",
+        ]  # the last ones are too few to be joined
+        txids = [(await profile.write(put("x", value), durable=True)).txid for value in values]
+        await state(node, txids[11])
+        store.counts.clear()
+
+        assert await state(node, txids[-1]) == {"x": "2"}
+        assert store.counts["get"] + store.counts["get_range"] == 3, "the three commits above it"
+        assert await state(node, txids[-2]) == {"x": "1"}
+        past = node.tiers.past
+        assert all(s.users == 0 for s in past._states.values())
+        await past.drop_oldest()
+        assert {at for _, at in past._states} == {txids[-1], txids[-2]}, "what was begun with it stays whole"
+        assert await state(node, txids[-1]) == {"x": "2"}
 
 
 async def test_too_many_states_of_one_profile_are_turned_away_and_others_are_not(tmp_path, store):

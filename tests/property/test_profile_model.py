@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from memoturnd.core.manifest import Manifest, contains
+from memoturnd.core.revisions import parse
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, StoreUnavailableError
 from memoturnd.node import Node
@@ -256,6 +257,22 @@ class ProfileMachine(RuleBasedStateMachine):
         made = self.run(lambda node: node.branches.create("p", name, from_branch=branch, at=str(txid)))
         assert made.fork_txid == txid
         self.models[name] = BranchModel({t: s for t, s in model.history.items() if t <= txid})
+
+    @rule(pick=st.integers(0, 5), at=st.integers(0, 50), by_count=st.booleans())
+    def look_back(self, pick: int, at: int, by_count: bool) -> None:
+        branch = self.name(pick)
+        model = self.models[branch]
+        txids = [t for t in sorted(model.history) if t > 0]
+        if not txids:
+            return
+        txid = txids[at % len(txids)]
+        revision = f"head~{len(txids) - 1 - at % len(txids)}" if by_count else str(txid)
+
+        async def work(node: Node) -> Any:
+            return await (await node.past("p", branch, parse(revision))).read(dump)
+
+        seen = self.run(work)
+        assert (seen.value, seen.txid) == (model.history[txid], txid), f"{branch} at {revision}"
 
     @rule(pick=st.integers(0, 5), at=st.integers(0, 50))
     def rewind(self, pick: int, at: int) -> None:
