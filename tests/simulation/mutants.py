@@ -19,7 +19,7 @@ from memoturnd.replication.shipper import Shipper
 @contextmanager
 def skip_the_epoch_check() -> Iterator[None]:
     """Swap the manifest whoever owns it now."""
-    with mock.patch.object(manifests, "_owned", lambda manifest, _epoch: manifest):
+    with mock.patch.object(manifests, "check_owner", lambda manifest, _epoch: manifest):
         yield
 
 

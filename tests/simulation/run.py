@@ -6,6 +6,7 @@ import random
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None) -> Fi
     violation = None
     collecting = gc.isenabled()
     gc.disable()  # when a weakly held branch goes must not depend on what else this process did
+    quiet = warnings.catch_warnings()
+    quiet.__enter__()
+    if mutant is not None:
+        warnings.simplefilter("ignore")  # a broken product may leave coroutines behind that nobody awaits
     try:
         with _observed(world) as truth, mutant() if mutant is not None else ExitStack():
             loop.set_exception_handler(lambda _loop, context: _lost_exception(world, context))
@@ -76,6 +81,7 @@ def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None) -> Fi
         if collecting:
             gc.enable()
         gc.collect()
+        quiet.__exit__(None, None, None)
     answers = board[0].answers if board else {}
     return Finished(seed, world.digest(), world.events, answers, violation, loop.steps, loop.time())
 
