@@ -1,10 +1,12 @@
 """Segments read and written again as fewer: every round kept, or only those that retention keeps."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from memoturnd.core import segment
 from memoturnd.core.manifest import ObjectRef
+from memoturnd.core.retention import Thin
 from memoturnd.core.segment import Kind, Round, RoundEntry, Segment
 
 
@@ -22,32 +24,72 @@ def join(parts: Sequence[Segment], refs: Sequence[ObjectRef], *, epoch: int, bra
     Raises CorruptionError where a part is damaged.
     """
     rounds = [_round(part, first, entry) for part in parts for first, entry in _entries(part)]
-    return _encoded(rounds, parts[0], refs, epoch=epoch, branch_id=branch_id, thinned=False)
+    return _encoded(rounds, parts[0], _Span.of(refs), epoch=epoch, branch_id=branch_id)
 
 
-def thin(
-    parts: Sequence[Segment],
-    refs: Sequence[ObjectRef],
-    keep: Collection[int],
-    *,
-    epoch: int,
-    branch_id: str,
-) -> Joined:
-    """Return one segment with the rounds of `parts` whose txids are in `keep`, and the last one. Runs in the pool.
+def thin(parts: Sequence[Segment], one: Thin, *, epoch: int, branch_id: str) -> list[Joined]:
+    """Return what becomes of `parts`, the segments of `one`. Runs in the pool.
 
-    Each holds the newest image of every page that it or a dropped round before it wrote, so that the state
-    after it is the same. Raises CorruptionError.
+    That is a segment of the rounds that are kept of the old ones, and one of those behind its cuts, where
+    there are any. A kept round holds the newest image of every page that it or a dropped round before it
+    wrote, so that the state after it is the same; the last old round is always kept. Raises CorruptionError.
     """
+    entries = [(part, first, entry) for part in parts for first, entry in _entries(part)]
+    count = sum(entry.at_ms <= one.cut_ms and entry.txid <= one.cut_txid for _, _, entry in entries)
+    old, young = entries[:count], entries[count:]
+    whole, outputs = _Span.of(one.inputs), []
+    if old:
+        rounds = _thinned(old, one)
+        span = whole.up_to(old[-1][2]) if young else whole
+        made = _encoded(rounds, parts[0], span, epoch=epoch, branch_id=branch_id, kept=len(rounds))
+        outputs.append(made)
+    if young:
+        rounds = [_round(part, first, entry) for part, first, entry in young]
+        span = whole.behind(old[-1][2], young[0][2]) if old else whole._replace(min=young[0][2].txid)
+        before = old[-1][2].checksum if old else None
+        kept = len(rounds) if any(ref.rounds for ref in one.inputs) else 0
+        made = _encoded(
+            rounds, parts[0], span, epoch=epoch, branch_id=branch_id, kept=kept, checksum_before=before
+        )
+        outputs.append(made)
+    return outputs
+
+
+def _thinned(entries: Sequence[tuple[Segment, int, RoundEntry]], one: Thin) -> list[Round]:
     rounds: list[Round] = []
     where: dict[int, tuple[Segment, int]] = {}
-    entries = [(part, first, entry) for part in parts for first, entry in _entries(part)]
+    grain_ms = one.grain_ms
     for number, (part, first, entry) in enumerate(entries, 1):
-        for index in range(first, first + entry.pages):
-            where[part.pages[index][0]] = part, index
-        if entry.txid in keep or number == len(entries):
+        for index, (pgno, _) in enumerate(part.page_entries(first, entry.pages), first):
+            where[pgno] = part, index
+        following = entries[number][2] if number < len(entries) else None
+        ends_grain = grain_ms and following and following.at_ms // grain_ms != entry.at_ms // grain_ms
+        if entry.txid in one.keep or following is None or ends_grain:
             rounds.append(_gathered(entry, where))
             where = {}
-    return _encoded(rounds, parts[0], refs, epoch=epoch, branch_id=branch_id, thinned=True)
+    return rounds
+
+
+class _Span(NamedTuple):
+    """The txids, wall times and last checksum that a new segment stands for."""
+
+    prev: int
+    min: int
+    max: int
+    first_at: int
+    last_at: int
+    after: str
+
+    @classmethod
+    def of(cls, refs: Sequence[ObjectRef]) -> Self:
+        first, last = refs[0], refs[-1]
+        return cls(first.prev, first.min, last.max, first.first_at, last.last_at, last.after)
+
+    def up_to(self, last: RoundEntry) -> Self:
+        return self._replace(max=last.txid, last_at=last.at_ms, after=f"{last.checksum:016x}")
+
+    def behind(self, last: RoundEntry, following: RoundEntry) -> Self:
+        return self._replace(prev=last.txid, min=following.txid, first_at=following.at_ms)
 
 
 def _entries(part: Segment) -> Iterator[tuple[int, RoundEntry]]:
@@ -88,32 +130,33 @@ def _gathered(entry: RoundEntry, where: dict[int, tuple[Segment, int]]) -> Round
 def _encoded(
     rounds: Sequence[Round],
     first: Segment,
-    refs: Sequence[ObjectRef],
+    span: _Span,
     *,
     epoch: int,
     branch_id: str,
-    thinned: bool,
+    kept: int = 0,
+    checksum_before: int | None = None,
 ) -> Joined:
     data, name_hash = segment.encode(
         Kind.SEGMENT,
         rounds,
         page_size=first.page_size,
-        prev_txid=refs[0].prev,
+        prev_txid=span.prev,
         epoch=epoch,
-        checksum_before=first.checksum_before,
+        checksum_before=first.checksum_before if checksum_before is None else checksum_before,
     )
     ref = ObjectRef(
         kind="segment",
         branch=branch_id,
-        prev=refs[0].prev,
-        min=refs[0].min,
-        max=refs[-1].max,
+        prev=span.prev,
+        min=span.min,
+        max=span.max,
         epoch=epoch,
         hash=name_hash,
         size_bytes=len(data),
-        first_at=refs[0].first_at,
-        last_at=refs[-1].last_at,
-        after=refs[-1].after,
-        rounds=len(rounds) if thinned else 0,
+        first_at=span.first_at,
+        last_at=span.last_at,
+        after=span.after,
+        rounds=kept,
     )
     return Joined(data, ref)

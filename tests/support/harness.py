@@ -8,7 +8,7 @@ from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
 from memoturnd.leases.local import LocalLeases
 from memoturnd.node import Node, running
-from memoturnd.seams.clock import SystemClock, SystemRandomness
+from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectStore
@@ -16,7 +16,13 @@ from memoturnd.seams.object_store import ObjectStore
 
 @asynccontextmanager
 async def node_on(
-    data_dir: Path, store: ObjectStore, *, boot_id: str = "boot", leases: Leases | None = None, **env: str
+    data_dir: Path,
+    store: ObjectStore,
+    *,
+    boot_id: str = "boot",
+    leases: Leases | None = None,
+    clock: Clock | None = None,
+    **env: str,
 ) -> AsyncIterator[Node]:
     """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix.
 
@@ -35,7 +41,7 @@ async def node_on(
             store=store,
             leases=leases or LocalLeases("node-a", "http://127.0.0.1:1"),
             catalog=catalog,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             randomness=SystemRandomness(),
             executor=executor,
             boot_id=boot_id,
