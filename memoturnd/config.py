@@ -61,6 +61,8 @@ class Settings:
     unshipped_max_bytes: int
     unshipped_max_age_s: float
     unshipped_wait_s: float
+    fine_retention_s: float
+    coarse_retention_s: float
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 
@@ -158,6 +160,12 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"MEMOTURN_COLD_AFTER_S={cold_after_s:g} is below MEMOTURN_WARM_AFTER_S={warm_after_s:g}: "
             "a profile turns warm before it turns cold",
+        )
+    fine_s, coarse_s = values.get("fine_retention_s"), values.get("coarse_retention_s")
+    if fine_s is not None and coarse_s is not None and fine_s and coarse_s < fine_s:
+        problems.append(
+            f"MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS={coarse_s:g} is below MEMOTURN_PITR_RETENTION_SECS={fine_s:g}: "
+            "history is kept at every commit first, then at one an hour",
         )
     return problems
 

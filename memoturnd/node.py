@@ -20,6 +20,7 @@ import structlog
 from memoturnd import config
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
+from memoturnd.core.retention import GRAIN_S, Windows
 from memoturnd.core.revisions import Revision
 from memoturnd.datadir import forget_boot, last_boot, note_boot
 from memoturnd.engine.branch import Branch
@@ -40,6 +41,7 @@ from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableErro
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.replication.archive import Archive
+from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
 from memoturnd.seams.catalog import MAIN, Catalog, Database
@@ -73,7 +75,9 @@ _log = structlog.get_logger(__name__)
 class Node:
     """One data-plane node. `databases` and `branches` hold the operations, `profile` opens a branch."""
 
-    def __init__(self, services: Services, limits: TierLimits, counted: CountedStore) -> None:
+    def __init__(
+        self, services: Services, retention: Retention, limits: TierLimits, counted: CountedStore
+    ) -> None:
         self.metrics = services.metrics
         self.tiers = Tiers(services, self, limits)
         registers = Registers(services)
@@ -81,6 +85,7 @@ class Node:
         self.branches = Branching(services, self.tiers, registers)
         self.transfers = Transfers(services, self.branches, registers)
         self.catalog_export = CatalogExport(services)
+        self.retention = retention
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
         self._registers = registers
         self._services = services
@@ -337,7 +342,11 @@ async def running(
                 inline=settings.sync == "normal",
             ),
         )
-        node = Node(services, tier_limits(settings), counted)
+        windows = Windows(
+            round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
+        )
+        retention = Retention(timed, services.archive, executor, clock, windows)
+        node = Node(services, retention, tier_limits(settings), counted)
         _set_limits(metrics, settings)
         recovery = group.create_task(node.recover(await node.start()))
         loops = [

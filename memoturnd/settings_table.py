@@ -364,6 +364,22 @@ SETTINGS: tuple[Setting, ...] = (
         "How long such a write waits before it fails with a retryable error.",
     ),
     Setting(
+        "MEMOTURN_PITR_RETENTION_SECS",
+        "fine_retention_s",
+        _number(0, 100 * 365 * 86400),
+        "86400",
+        "seconds",
+        "How long every commit can be read, forked and rewound to. 0 keeps all history for ever.",
+    ),
+    Setting(
+        "MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS",
+        "coarse_retention_s",
+        _number(0, 100 * 365 * 86400),
+        "2592000",
+        "seconds",
+        "How long about one commit an hour is kept. Older ones are kept only where a checkpoint or fork needs them.",
+    ),
+    Setting(
         "MEMOTURN_LOG_LEVEL",
         "log_level",
         _choice(debug="debug", info="info", warning="warning", error="error"),

@@ -82,6 +82,8 @@ def test_each_variable_reaches_its_field():
         "UNSHIPPED_MAX_BYTES": ("2048", "unshipped_max_bytes"),
         "UNSHIPPED_MAX_AGE_S": ("21.0", "unshipped_max_age_s"),
         "UNSHIPPED_WAIT_S": ("22.0", "unshipped_wait_s"),
+        "PITR_RETENTION_SECS": ("600.0", "fine_retention_s"),
+        "PITR_SNAPSHOT_RETENTION_SECS": ("601.0", "coarse_retention_s"),
         "SQLITE_THREADS": ("23", "sqlite_threads"),
         "LOG_LEVEL": ("debug", "log_level"),
         "LOG_FORMAT": ("console", "log_format"),
@@ -227,6 +229,10 @@ def test_authentication_is_refused_as_not_in_this_release(text):
 
 
 def test_cold_before_warm_is_refused():
+    assert "MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS=5 is below MEMOTURN_PITR_RETENTION_SECS=10" in refused(
+        PITR_RETENTION_SECS="10", PITR_SNAPSHOT_RETENTION_SECS="5"
+    )
+    assert settings(PITR_RETENTION_SECS="0", PITR_SNAPSHOT_RETENTION_SECS="0").fine_retention_s == 0
     assert "MEMOTURN_COLD_AFTER_S=5 is below MEMOTURN_WARM_AFTER_S=10" in refused(
         WARM_AFTER_S="10", COLD_AFTER_S="5"
     )

@@ -24,7 +24,7 @@ RESTORE_SEGMENTS = 10
 _UNEQUAL = 4
 SNAPSHOT_SPACING_BYTES = 1024 * 1024
 """Segment bytes between snapshots that are kept, at least."""
-SNAPSHOT_SPACING_MS = 86_400_000
+SNAPSHOT_SPACING_S = 86400
 """Time between snapshots that are kept, at most, where there are any."""
 PAGE_ENTRIES = 96
 HEAD_ENTRIES = 160
@@ -102,7 +102,7 @@ def without_idle_snapshots(current: Manifest) -> Manifest:
     since = older[-1] if older else 0
     at_ms = {ref.end: ref.last_at for ref in current.snapshots}
     first_at = at_ms[since] if since else min((r.first_at for r in current.segments), default=0)
-    if at_ms[newest] - first_at >= SNAPSHOT_SPACING_MS:
+    if at_ms[newest] - first_at >= 1000 * SNAPSHOT_SPACING_S:
         return current  # retention drops what is older than a snapshot: there has to be one now and then
     between = sum(r.size_bytes for r in current.segments if r.min > since and r.end <= newest)
     newest_bytes = sum(r.size_bytes for r in current.snapshots if r.end == newest)

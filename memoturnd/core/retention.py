@@ -17,6 +17,8 @@ from memoturnd.core import manifest
 from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.core.manifest import Manifest, ObjectRef, PageRef
 
+GRAIN_S = 3600
+"""Span of wall time of which one commit is kept between the two windows."""
 RUN_MAX_BYTES = 16 * 1024 * 1024
 """Stored bytes of the segments that are thinned together at most."""
 RUNS_PER_PASS = 16

@@ -37,8 +37,12 @@ class Retention:
     async def apply(self, file: SwapFile[Manifest]) -> int | None:
         """Apply the windows to a branch and return when they have work again, in unix ms; None while it is idle.
 
+        A fine window of 0 keeps everything.
+
         What moved meanwhile is left for the next time. Raises CorruptionError, StoreUnavailableError.
         """
+        if not self.windows.fine_ms:
+            return None
         seen = await file.load(fresh=file.cached is None)
         if seen is None or seen.deleted_at is not None or not seen.head_txid:
             return None
