@@ -111,8 +111,9 @@ async def build(plan):
     pages, first = [], 0
     for end in [p for p in plan["pages"] if p < len(objects)]:
         if plan["late"] and entries[end - 1][0] is not None:  # the page was written before the snapshot
-            late = entries[end - 1][1]
-            entries[end - 1] = (entries[end - 1][0], [])
+            last_of_page, standing = entries[end - 1]
+            late = [s for s in standing if s.end == last_of_page.max]
+            entries[end - 1] = (last_of_page, [s for s in standing if s not in late])
             entries[end] = (entries[end][0], late + entries[end][1])
         part = entries[first:end]
         segments = tuple(s for s, _ in part if s is not None)
