@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import in_process, loop_lag, machine, memory, over_http, report, throughput
+from bench import big, in_process, loop_lag, machine, memory, over_http, report, throughput
 from bench.stats import Table
 
 _RESULTS: Final = Path(__file__).parent / "RESULTS.md"
@@ -44,6 +44,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "http": lambda given: over_http.measure(quick=given.quick),
     "throughput": lambda given: throughput.measure(quick=given.quick),
     "memory": lambda given: memory.measure(quick=given.quick),
+    "big": lambda given: big.measure(in_process.run_on_uvloop, quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
 

@@ -21,6 +21,7 @@ from memoturnd.leases.local import LocalLeases
 from memoturnd.node import Node, running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
+from memoturnd.seams.object_store import ObjectStore
 from memoturnd.stores.memory import MemoryStore
 
 _START_S = 20.0
@@ -40,8 +41,8 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def node_here(folder: Path, *, sync: str) -> AsyncIterator[Node]:
-    """Run a node without HTTP in this process, on an in-memory object store, with its files in `folder`.
+async def node_here(folder: Path, *, sync: str, store: ObjectStore | None = None) -> AsyncIterator[Node]:
+    """Run a node without HTTP in this process, with its files in `folder`, on `store` or one in memory.
 
     The pool of hot handles is the original harness's: 1000 handles, 300 s idle.
     """
@@ -59,7 +60,7 @@ async def node_here(folder: Path, *, sync: str) -> AsyncIterator[Node]:
     try:
         async with running(
             settings,
-            store=MemoryStore(),
+            store=store or MemoryStore(),
             leases=LocalLeases("bench", "http://127.0.0.1:1"),
             catalog=catalog,
             clock=SystemClock(),

@@ -1,0 +1,266 @@
+"""Large profiles: what a small change, a snapshot and a restore cost at 10 MB, 100 MB and 1 GB.
+
+On an object store in a local directory, and on the S3 server that `scripts/services env` names where the
+environment has it.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.machine import watched
+from bench.nodes import node_here, temporary_folder
+from bench.stats import Table, duration, percentile
+from memoturnd.core.manifest import Manifest
+from memoturnd.engine.branch import Branch
+from memoturnd.node import Node
+from memoturnd.replication.restore import restore
+from memoturnd.seams.catalog import MAIN
+from memoturnd.seams.executor import PoolExecutor
+from memoturnd.seams.object_store import ObjectStore
+from memoturnd.stores.local import LocalStore
+from memoturnd.stores.open import open_store
+from memoturnd.surfaces import kv
+
+_SIZES_MB: Final = (10, 100, 1000)
+_QUICK_MB: Final = (2, 8)
+_VALUE_BYTES: Final = 256 * 1024
+_WRITES: Final = 50
+_PAUSE_S: Final = 0.005
+_ENDPOINT: Final = "MEMOTURN_TEST_S3_ENDPOINT"
+_COLUMNS: Final = (
+    "store",
+    "file",
+    "objects",
+    "write + ship p50",
+    "p99",
+    "snapshot",
+    "its parts",
+    "local write p50 / p99 meanwhile",
+    "durable write p50 / max meanwhile",
+    "its memory",
+    "restore",
+    "its memory",
+)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one size cost: seconds and bytes."""
+
+    file_bytes: int = 0
+    object_bytes: int = 0
+    ships_s: list[float] = field(default_factory=list)
+    snapshot_s: float = 0.0
+    parts: int = 0
+    local_s: list[float] = field(default_factory=list)
+    durable_s: list[float] = field(default_factory=list)
+    snapshot_bytes: int = 0
+    restore_s: float = 0.0
+    restore_bytes: int = 0
+
+    def cells(self, store: str) -> list[str]:
+        return [
+            store,
+            _size(self.file_bytes),
+            _size(self.object_bytes),
+            duration(percentile(self.ships_s, 0.5)),
+            duration(percentile(self.ships_s, 0.99)),
+            duration(self.snapshot_s),
+            str(self.parts),
+            _pair(self.local_s, 0.99),
+            _pair(self.durable_s, 1.0),
+            _size(self.snapshot_bytes),
+            duration(self.restore_s),
+            _size(self.restore_bytes),
+        ]
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _pair(samples: list[float], p: float) -> str:
+    return f"{duration(percentile(samples, 0.5))} / {duration(percentile(samples, p))}" if samples else "-"
+
+
+class Peak:
+    """How much more memory the process holds at its peak than when this began, from Linux's VmHWM."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+        self._before = self._read("VmRSS")
+
+    def grown_bytes(self) -> int:
+        """Return the growth so far."""
+        return max(0, self._read("VmHWM") - self._before)
+
+    @staticmethod
+    def _read(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def value(rng: random.Random) -> bytes:
+    """Return a value half of which does not compress, as embeddings do not and text does."""
+    words = [rng.randbytes(6).hex() for _ in range(200)]
+    text = " ".join(rng.choices(words, k=_VALUE_BYTES // 26)).encode()
+    return rng.randbytes(_VALUE_BYTES - len(text)) + text
+
+
+async def fill(node: Node, profile: Branch, size_mb: int) -> None:
+    """Write values until the profile has the size, and ship them."""
+    rng = random.Random(size_mb)
+    for n in range(size_mb * 1_000_000 // _VALUE_BYTES):
+        await kv.put(profile, "ns", f"k{n}", value(rng))
+        if n % 32 == 0:
+            await node.branches.sync(profile.ref.database.name, MAIN)
+    await node.branches.sync(profile.ref.database.name, MAIN)
+
+
+async def _snapshot(node: Node, profile: Branch, seen: _Seen) -> Manifest:
+    """Put a snapshot while one stream of local writes and one of durable writes go on."""
+    assert profile.owned is not None
+    running = True
+
+    async def write(samples: list[float], *, durable: bool) -> None:
+        n = 0
+        await asyncio.sleep(_PAUSE_S)  # until then the snapshot has found its state, all of which is shipped
+        while running:
+            await asyncio.sleep(_PAUSE_S)
+            start_s = time.perf_counter()
+            await kv.put(profile, "small", f"{durable}{n % 100}", b"v" * 100)
+            if durable:
+                await node.branches.sync(profile.ref.database.name, MAIN)
+            samples.append(time.perf_counter() - start_s)
+            n += 1
+
+    peak = Peak()
+    writers = [
+        asyncio.create_task(write(seen.local_s, durable=False)),
+        asyncio.create_task(write(seen.durable_s, durable=True)),
+    ]
+    start_s = time.perf_counter()
+    await profile.owned.shipper.snapshot()
+    seen.snapshot_s = time.perf_counter() - start_s
+    running = False
+    await asyncio.gather(*writers)
+    seen.snapshot_bytes = peak.grown_bytes()
+    current = await profile.manifests.load(fresh=True)
+    assert current is not None
+    last = current.snapshots[-1].max
+    parts = [ref for ref in current.snapshots if ref.max == last]
+    seen.parts, seen.object_bytes = len(parts), sum(ref.size_bytes for ref in parts)
+    return current
+
+
+async def _restore(store: ObjectStore, current: Manifest, folder: Path, seen: _Seen) -> None:
+    """Restore the newest snapshot's state to a file."""
+    executor = PoolExecutor(4)
+    target = folder / "restored.db"
+    peak = Peak()
+    start_s = time.perf_counter()
+    restored = await restore(
+        store, current, current.snapshots[-1].max, target, executor=executor, fsync=False
+    )
+    seen.restore_s = time.perf_counter() - start_s
+    seen.restore_bytes = peak.grown_bytes()
+    executor.close()
+    seen.file_bytes = restored.size_bytes
+    target.unlink()
+
+
+async def _one(store: ObjectStore, folder: Path, size_mb: int) -> _Seen:
+    seen = _Seen()
+    async with node_here(folder, sync="normal", store=store) as node:
+        await node.databases.create("big")
+        profile = await node.profile("big")
+        await fill(node, profile, size_mb)
+        for n in range(_WRITES):
+            start_s = time.perf_counter()
+            await kv.put(profile, "small", f"s{n}", b"v" * 100)
+            await node.branches.sync("big", MAIN)
+            seen.ships_s.append(time.perf_counter() - start_s)
+        current = await _snapshot(node, profile, seen)
+        await _restore(store, current, folder, seen)
+    return seen
+
+
+@asynccontextmanager
+async def _local(folder: Path) -> AsyncIterator[ObjectStore]:
+    store = LocalStore(folder / "store")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def _s3(_folder: Path) -> AsyncIterator[ObjectStore]:
+    from minio import Minio
+
+    endpoint = os.environ[_ENDPOINT]
+    access, secret = os.environ["MEMOTURN_TEST_S3_ACCESS_KEY"], os.environ["MEMOTURN_TEST_S3_SECRET_KEY"]
+    secure, _, host = endpoint.rpartition("://")
+    bucket = f"memoturn-bench-{secrets.token_hex(4)}"
+    client = Minio(host, access, secret, secure=secure == "https")
+    client.make_bucket(bucket)
+    os.environ |= {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": access,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_REGION": "us-east-1",
+    }
+    store = open_store(f"s3://{bucket}")
+    try:
+        yield store
+    finally:
+        await store.close()
+        for row in client.list_objects(bucket, recursive=True):
+            client.remove_object(bucket, row.object_name)
+        client.remove_bucket(bucket)
+
+
+async def _all(sizes_mb: tuple[int, ...]) -> list[list[str]]:
+    stores: dict[str, Callable[[Path], Any]] = {"local directory": _local}
+    if _ENDPOINT in os.environ:
+        stores["S3 server"] = _s3
+    rows = []
+    for name, opened in stores.items():
+        for size_mb in sizes_mb:
+            with temporary_folder() as folder:
+                async with opened(folder) as store:
+                    seen = await _one(store, folder, size_mb)
+                shutil.rmtree(folder / "store", ignore_errors=True)
+            rows.append(seen.cells(name))
+            print(" | ".join(rows[-1]), flush=True)
+    return rows
+
+
+def measure(run: Callable[[Any], Any], *, quick: bool) -> list[Table]:
+    """Return the table of large profiles. `run` runs a coroutine on the event loop to use."""
+    with watched() as busy:
+        rows = run(_all(_QUICK_MB if quick else _SIZES_MB))
+    notes = [
+        (
+            "One profile of 256 KiB key-values, half of whose bytes do not compress. `write + ship`: one key of 100 bytes "
+            f"written and synced, {_WRITES} times. `snapshot`: of the whole file, while one stream of local and one of "
+            "durable writes go on, each 5 ms after the one before. `restore`: that snapshot to a file, without fsync. "
+            "Memory is the growth of the process's peak resident size; objects are those of the snapshot."
+        ),
+        (
+            "The S3 server is the one of `scripts/services`, on the same machine."
+            if _ENDPOINT in os.environ
+            else f"No S3 server was measured: {_ENDPOINT} is not set."
+        ),
+        f"{busy}.",
+    ]
+    return [Table("Large profiles", _COLUMNS, rows, notes)]
