@@ -6,7 +6,8 @@ still stand exactly so then; otherwise, or after REUSE_S, the change is dropped 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -63,10 +64,11 @@ class Compactor:
         self._clock = clock
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
+        self._holds = 0
 
     def look(self, current: Manifest) -> None:
-        """Start a job where the manifest needs one and none is running."""
-        if self.running is not None:
+        """Start a job where the manifest needs one, none is running, and none is held off."""
+        if self.running is not None or self._holds:
             return
         job = self._job(current)
         if job is not None:
@@ -84,10 +86,21 @@ class Compactor:
 
     async def stop(self) -> None:
         """End the job that is running: its work is lost, and is done again when it is due."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        async with self.held():
+            return
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Run the block without any job: the one that is running is ended, and ships start none."""
+        self._holds += 1
+        try:
+            task, self._task = self._task, None
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+            yield
+        finally:
+            self._holds -= 1
 
     def _job(self, current: Manifest) -> Callable[[], Awaitable[None]] | None:
         if compaction.snapshot_due(current):

@@ -30,7 +30,7 @@ from memoturnd.seams.object_store import ObjectStore
 
 WHOLE_BYTES = 1024 * 1024
 """Stored bytes up to which all objects of a state are read whole, and held in memory at once."""
-RANGE_BYTES = 4 * 1024 * 1024
+RANGE_BYTES = 2 * 1024 * 1024
 """Stored bytes that one request for a part of an object asks for at most."""
 _GAP_BYTES = 64 * 1024
 """Bytes that nobody wants which are read along, since another request costs more."""

@@ -337,15 +337,15 @@ class Shipper:
 
     async def snapshot(self) -> None:
         """Ship what is unshipped, then put a snapshot of the head, so that a restore reads one object."""
-        await self.compactor.stop()
-        await self.ship()
-        async with self._lock:
-            async with self._source.gate:
-                if self._source.txid != self.durable_txid:
-                    return
-                await self._checkpoint()
-                at_ms = self._source.at_ms
-            await self._snapshot(self.durable_txid, at_ms, None)
+        async with self.compactor.held():  # a job of its own may be reading the file
+            await self.ship()
+            async with self._lock:
+                async with self._source.gate:
+                    if self._source.txid != self.durable_txid:
+                        return
+                    await self._checkpoint()
+                    at_ms = self._source.at_ms
+                await self._snapshot(self.durable_txid, at_ms, None)
 
     async def _snapshot_beside_writes(self) -> None:
         """Put a snapshot of what is durable while writes and ships go on; it is named by the next ship's swap.

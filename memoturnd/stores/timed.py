@@ -8,10 +8,14 @@ from memoturnd.errors import StoreUnavailableError
 from memoturnd.seams.object_store import Blob, ObjectInfo, ObjectStore, SwapResult, Unknown
 
 T = TypeVar("T")
+BYTES_PER_S = 4 * 1024 * 1024
+"""A call gets a second more for so many bytes that it sends, or asks for a range of."""
 
 
 class TimedStore:
     """Wraps a store: a call over `timeout_s` raises StoreUnavailableError, a conditional write is Unknown.
+
+    A call that moves many bytes gets longer, by BYTES_PER_S.
 
     A listing is timed step by step, since its length has no bound.
     """
@@ -26,11 +30,11 @@ class TimedStore:
 
     async def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return bytes [start, start+length)."""
-        return await self._within(self.inner.get_range(key, start, length), key)
+        return await self._within(self.inner.get_range(key, start, length), key, length)
 
     async def put(self, key: str, data: bytes) -> None:
         """Write an immutable object."""
-        await self._within(self.inner.put(key, data), key)
+        await self._within(self.inner.put(key, data), key, len(data))
 
     async def put_if_absent(self, key: str, data: bytes) -> SwapResult:
         """Create the object."""
@@ -54,13 +58,14 @@ class TimedStore:
         """Close the store inside."""
         await self.inner.close()
 
-    async def _within(self, request: Awaitable[T], key: str) -> T:
+    async def _within(self, request: Awaitable[T], key: str, size_bytes: int = 0) -> T:
+        timeout_s = self.timeout_s + size_bytes / BYTES_PER_S
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await request
         except TimeoutError as error:
             raise StoreUnavailableError(
-                f"the object store took over {self.timeout_s:g} s for {key}; try again"
+                f"the object store took over {round(timeout_s, 2):g} s for {key}; try again"
             ) from error
 
     async def _swap(self, request: Awaitable[SwapResult]) -> SwapResult:

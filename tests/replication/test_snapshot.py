@@ -10,12 +10,14 @@ from chains import RangeStore
 from harness import node_on
 from profiles import BY_HAND, ProfileLog, everything, keys, manifest_of, put, restored
 
-from memoturnd.core import layout, manifest, pages, segment
+from memoturnd.core import compaction, layout, manifest, pages, segment
 from memoturnd.core.assembly import Part, assemble
 from memoturnd.core.pages import PageHashes, page_hash
 from memoturnd.core.segment import Kind, Round
 from memoturnd.errors import CorruptionError, StoreUnavailableError
+from memoturnd.metrics import Metrics
 from memoturnd.replication import snapshot
+from memoturnd.replication.compactor import Compactor
 from memoturnd.replication.prove import hash_file
 from memoturnd.replication.restore import restore
 from memoturnd.replication.snapshot import State, write_snapshot
@@ -273,6 +275,43 @@ async def test_parts_land_in_one_swap_and_are_restored_and_written_on(tmp_path):
         await profile.write(put("m", "2"), durable=True)
         standing = await manifest_of(store, profile)
     assert await restored(store, standing, standing.head_txid, tmp_path) == {"big": big, "n": "1", "m": "2"}
+
+
+async def test_no_job_is_started_while_another_is_being_ended(monkeypatch):
+    """Two would read the file at once, and the second one checkpoints into it what the first must not see."""
+    monkeypatch.setattr(compaction, "snapshot_due", lambda _current: True)
+    started, ended = 0, 0
+
+    async def job():
+        nonlocal started, ended
+        started += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)  # a thread that is at work ends first
+            ended += 1
+
+    compactor = Compactor(
+        None, None, epoch=1, attach=None, snapshot=job, slots=asyncio.Semaphore(2), executor=None,
+        clock=SystemClock(), metrics=Metrics(), spawn=asyncio.create_task,
+    )  # fmt: skip
+    standing = manifest.Manifest(db="d", branch_id="b", branch="main", created_at=1)
+    compactor.look(standing)
+    await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(compactor.stop())
+        await asyncio.sleep(0.005)
+        compactor.look(standing)
+    assert (started, ended) == (1, 1)
+
+    async with compactor.held():
+        compactor.look(standing)
+        assert compactor.running is None
+    compactor.look(standing)
+    await asyncio.sleep(0)
+    assert started == 2
+    await compactor.stop()
 
 
 # ---- above 1 GiB
