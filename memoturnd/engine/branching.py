@@ -6,7 +6,8 @@ register finds every branch, and no fork exists whose parent does not know of it
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -17,7 +18,7 @@ from memoturnd.core import manifest as transitions
 from memoturnd.core import names, revisions
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
-from memoturnd.core.register import RegisteredBranch
+from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.revisions import Revision
 from memoturnd.engine import schema
 from memoturnd.engine.branch import Branch
@@ -40,6 +41,7 @@ from memoturnd.replication.archive import BRANCHES, CHECKPOINTS, PINS, update_na
 from memoturnd.replication.points import Window
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.revisions import resolve
+from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
 from memoturnd.seams.object_store import ObjectMissingError
 
@@ -158,6 +160,16 @@ class Branching:
         if not await services.manifest_file(database.uuid, branch_id).create(child):
             raise _taken(name, database)
         return BranchCreated(name, parent.ref.name, txid, expires_at)
+
+    @asynccontextmanager
+    async def adding(self, database: Database, name: str) -> AsyncIterator[tuple[SwapFile[Register], str]]:
+        """Give the register and the id for a new branch, and let no other branch come or go meanwhile.
+
+        Raises AlreadyExistsError.
+        """
+        async with self._forking.setdefault(database.uuid, asyncio.Lock()):
+            register = await self._registers.ensure(database)
+            yield register, await self._branch_id(database, name)
 
     async def _branch_id(self, database: Database, name: str) -> str:
         """Return the id for a new branch: that of a fork of this name that was cut off half way, else a new one."""

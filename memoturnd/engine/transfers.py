@@ -10,31 +10,25 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from memoturnd.core import layout
-from memoturnd.core import manifest as transitions
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import Revision
 from memoturnd.engine import incoming, schema
+from memoturnd.engine.adoption import Adoption, ReadyFile
 from memoturnd.engine.branching import Branching
-from memoturnd.engine.connection import PAGE_SIZE_BYTES, open_connection
+from memoturnd.engine.connection import open_connection
 from memoturnd.engine.databases import Registers
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
-    AlreadyExistsError,
-    DatabaseNotFoundError,
     DiskFullError,
     OverloadedError,
     PreconditionFailedError,
-    RetryableError,
 )
 from memoturnd.replication.restore import restore
-from memoturnd.replication.snapshot import State, write_snapshot
-from memoturnd.seams.catalog import Database
+from memoturnd.seams.catalog import MAIN, Database
 from memoturnd.seams.executor import PoolExecutor
 
 AT_ONCE: Final = 4
@@ -69,7 +63,7 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A database made of a file; `txid` is that of its first state."""
+    """What a file became; `txid` is that of its first state."""
 
     database: Database
     txid: int
@@ -81,8 +75,8 @@ class Transfers:
     def __init__(self, services: Services, branching: Branching, registers: Registers) -> None:
         self._services = services
         self._branching = branching
-        self._registers = registers
         self._executor = PoolExecutor(AT_ONCE, "transfers")
+        self._adoption = Adoption(services, branching, registers, self._executor)
         self._folder = services.branches_folder.parent / "transfers"
         self._running = 0
 
@@ -135,16 +129,18 @@ class Transfers:
 
     # ---- import
 
-    async def take(self, db_name: str, file: AsyncIterator[bytes]) -> Imported:
-        """Make a new database of a SQLite file; it is durable when this returns.
+    async def take(
+        self, db_name: str, file: AsyncIterator[bytes], *, branch: str = MAIN, ttl_s: int | None = None
+    ) -> Imported:
+        """Make a new database of a SQLite file, or a new branch of one; it is durable when this returns.
 
-        Raises AlreadyExistsError, InvalidRequestError for a file that is not a sound database or holds what no
+        A branch other than main may delete itself after `ttl_s`. Raises AlreadyExistsError, DatabaseNotFoundError, InvalidRequestError for a file that is not a sound database or holds what no
         profile may, RequestTimeoutError, OverloadedError, DiskFullError, StoreUnavailableError.
         """
         services = self._services
         self._enter()
         try:
-            await self._refuse_taken(db_name)
+            await self._adoption.refuse_taken(db_name, branch)
             folder = self._make_folder()
             try:
                 received, ready = folder / "received.db", folder / "ready.db"
@@ -156,61 +152,14 @@ class Transfers:
                         received, ready, now_ms=now_ms, expired=lambda: services.clock.monotonic_s() > stop_s
                     )
                 )
-                return Imported(await self._publish(db_name, ready, txid, now_ms), txid)
+                made = ReadyFile(ready, txid, now_ms)
+                if branch == MAIN:
+                    return Imported(await self._adoption.as_database(db_name, made), txid)
+                return Imported(await self._adoption.as_branch(db_name, branch, made, ttl_s), txid)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             self._leave()
-
-    async def _refuse_taken(self, db_name: str) -> None:
-        try:
-            await self._services.catalog.get_database(db_name)
-        except DatabaseNotFoundError:
-            return
-        raise AlreadyExistsError(f"database {db_name} already exists: import it under another name")
-
-    async def _publish(self, db_name: str, path: Path, txid: int, now_ms: int) -> Database:
-        """Store the file as the first state of a new database.
-
-        Snapshot, manifest, register, catalog row: whatever ends this half way leaves nothing that can be seen,
-        or the whole database.
-        """
-        services, randomness = self._services, self._services.randomness
-        database = Database(db_name, randomness.hex(16), randomness.hex(8), now_ms)
-        uuid, branch_id = database.uuid, database.main_branch_id
-        refs, _ = await write_snapshot(
-            services.store,
-            self._executor,
-            str(path),
-            State(txid, now_ms, 0, PAGE_SIZE_BYTES),
-            uuid=uuid,
-            branch_id=branch_id,
-        )
-        first = transitions.replace(
-            Manifest(
-                db=uuid, branch_id=branch_id, branch="main", created_at=now_ms, page_size=PAGE_SIZE_BYTES
-            ),
-            snapshots=refs,
-            head_txid=txid,
-            head_at=now_ms,
-            head_checksum=refs[0].after,
-            txid_ceiling=txid,
-        )
-        await services.manifest_file(uuid, branch_id).create(first)
-        await self._registers.ensure(database)
-        try:
-            await services.catalog.create_database(replace(database, written=True))
-        except AlreadyExistsError:  # the name was taken meanwhile: nobody has seen these objects
-            self._registers.forget(uuid)
-            for key in (
-                layout.register_key(uuid),
-                layout.manifest_key(uuid, branch_id),
-                *(layout.object_key(uuid, ref) for ref in refs),
-            ):
-                with suppress(RetryableError):
-                    await services.store.delete(key)
-            raise
-        return database
 
     # ---- places
 

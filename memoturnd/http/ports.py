@@ -298,8 +298,13 @@ class Transfers(Protocol):
         """
         ...
 
-    async def take(self, db_name: str, file: AsyncIterator[bytes]) -> Imported:
-        """Make a new database of a SQLite file. Raises AlreadyExistsError, InvalidRequestError."""
+    async def take(
+        self, db_name: str, file: AsyncIterator[bytes], *, branch: str, ttl_s: int | None
+    ) -> Imported:
+        """Make a new database of a SQLite file, or a new branch of one.
+
+        Raises AlreadyExistsError, InvalidRequestError.
+        """
         ...
 
 

@@ -1,9 +1,11 @@
 """Routes of files: a state as a plain SQLite file, and a SQLite file as a new database."""
 
 from memoturnd.core import names
+from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import caught_up, database_of
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import SQLITE, Answer, at, reached, reply
+from memoturnd.surfaces.fields import SECONDS_LIMIT
 
 
 async def export(call: Call) -> Answer:
@@ -20,16 +22,23 @@ async def export(call: Call) -> Answer:
 
 
 async def take(call: Call) -> Answer:
-    """Make a new database of the SQLite file in the body.
+    """Make a new database of the SQLite file in the body, or a new branch of one that is there.
 
-    Raises AlreadyExistsError, InvalidRequestError for a file that is not one, PayloadTooLargeError,
+    Raises AlreadyExistsError, DatabaseNotFoundError, InvalidRequestError for a file that is not one, PayloadTooLargeError,
     OverloadedError.
     """
     name = names.database(call.params["db"])
-    made = await call.node.transfers.take(name, call.file)
+    branch = names.branch(call.text("branch") or names.MAIN_BRANCH)
+    ttl_s = call.integer("ttl")
+    if ttl_s is not None and (branch == names.MAIN_BRANCH or ttl_s > SECONDS_LIMIT):
+        raise InvalidRequestError(
+            f"`ttl` is for branches other than main, and at most {SECONDS_LIMIT} seconds"
+        )
+    made = await call.node.transfers.take(name, call.file, branch=branch, ttl_s=ttl_s)
     database = made.database
     shown = {
         "name": database.name,
+        "branch": branch,
         "uuid": database.uuid,
         "created_at": database.created_at,
         "txid": made.txid,

@@ -91,7 +91,7 @@ async def test_export_comes_back_exactly_as_another_database(client, rich):
     made = await client.put("/v1/databases/app--copy/import", content=exported.content)
 
     assert (made.status_code, made.headers["memoturn-durability"]) == (201, "durable")
-    assert set(made.json()) == {"name", "uuid", "created_at", "txid"}
+    assert set(made.json()) == {"name", "branch", "uuid", "created_at", "txid"}
     assert stamps(made) == (5, 5)
     assert await everything(client, "app--copy") == await everything(client, rich)
     assert [row["profile"] for row in (await client.get("/v1/memory/app")).json()["profiles"]] == [
@@ -187,6 +187,39 @@ async def test_import_of_a_foreign_file_gets_everything_that_a_profile_has(clien
     assert rows.json()["results"][0]["rows"] == [[7]]
     assert stamps(await ingest(client, FACT))[0] == 2
     assert (await client.post("/v1/memory/app/ann/recall", json={"query": "dark"})).json()["memories"]
+
+
+async def test_file_becomes_a_branch_of_a_database_that_is_there(client, rich, node):
+    exported = (await client.get(f"/v1/db/{rich}/export")).content
+    db = await created(client)
+    await client.put(f"{db}/kv/ns/k", content=b"main")
+
+    made = await client.put("/v1/databases/notes/import?branch=side&ttl=60", content=exported)
+    again = await client.put("/v1/databases/notes/import?branch=side", content=exported)
+
+    assert (made.status_code, made.json()["branch"], stamps(made)) == (201, "side", (5, 5))
+    assert failure(again) == (409, "already_exists")
+    assert (await client.get(f"{db}@side/kv/ns/k")).content == b"\x00\xff"
+    assert (await client.get(f"{db}/kv/ns/k")).content == b"main"
+    (row,) = (await client.get(f"{db}/branches")).json()["branches"]
+    assert (row["branch"], row["parent"], row["fork_txid"]) == ("side", "main", 0)
+    assert row["ttl_at"] == row["created_at"] + 60_000
+    assert stamps(await client.put(f"{db}@side/kv/ns/k", content=b"new"))[0] == 6
+    assert (await client.delete(f"{db}/branches/side")).status_code == 204
+    assert (await client.put("/v1/databases/notes/import?branch=side", content=exported)).status_code == 201
+
+
+async def test_branches_are_imported_into_databases_that_exist_and_only_they_end(client, rich):
+    exported = (await client.get(f"/v1/db/{rich}/export")).content
+
+    async def refused(query, name="nothing"):
+        return failure(await client.put(f"/v1/databases/{name}/import?{query}", content=exported))
+
+    assert await refused("branch=side") == (404, "database_not_found")
+    assert await refused("branch=Bad!") == (400, "invalid_request")
+    assert await refused("ttl=5") == (400, "invalid_request")
+    assert await refused("branch=b&ttl=8000000000001", rich) == (400, "invalid_request")
+    assert await refused("branch=main", rich) == (409, "already_exists")
 
 
 async def test_import_under_a_name_that_is_taken_is_refused_before_the_file_is_sent(client, rich, tmp_path):
