@@ -1,7 +1,8 @@
 """One request and its answer: paths, headers, bodies and errors. Knows nothing of what a route means."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, cast
@@ -15,6 +16,7 @@ from memoturn.types import At, Durability
 DEFAULT_TIMEOUT_S: Final = 30.0
 _DOTS: Final = {".": "%2E", "..": "%2E%2E"}
 _FAILED: Final = 400
+_OK: Final = 200
 _TEXT_SHOWN: Final = 200
 
 
@@ -70,6 +72,16 @@ class Answer:
         return {"txid": self.txid, "durable_txid": self.durable_txid, **self.json()}
 
 
+@dataclass(frozen=True)
+class Download:
+    """An answer that is taken as it comes: its body, the bytes that it has in all, and its txids."""
+
+    chunks: Iterator[bytes]
+    size_bytes: int
+    txid: int
+    durable_txid: int
+
+
 class Position:
     """The newest txids seen in the answers of one branch."""
 
@@ -81,9 +93,13 @@ class Position:
 
     def see(self, answer: Answer) -> Answer:
         """Take the txids of an answer; return it."""
-        self.txid = max(self.txid, answer.txid)
-        self.durable_txid = max(self.durable_txid, answer.durable_txid)
+        self.see_txids(answer.txid, answer.durable_txid)
         return answer
+
+    def see_txids(self, txid: int, durable_txid: int) -> None:
+        """Take txids that an answer had."""
+        self.txid = max(self.txid, txid)
+        self.durable_txid = max(self.durable_txid, durable_txid)
 
 
 class Http:
@@ -164,10 +180,62 @@ class Http:
     def _send(
         self, method: str, url: str, headers: dict[str, str], params: dict[str, str], data: bytes | None
     ) -> httpx.Response:
-        try:
+        with self._outcomes(method):
             return self._client.request(
                 method, url, headers=headers, params=params or None, content=data, timeout=self._timeout
             )
+
+    @contextmanager
+    def download(self, url_path: str, *, at: At | None = None) -> Iterator["Download"]:
+        """Send a GET whose answer is taken as it comes. Raises what `request` does, while it is read, too."""
+        params = {} if at is None else {"at": revision(at)}
+        headers = self._headers(None, None, control=False)
+        url = self._url + url_path
+        with (
+            self._outcomes("GET"),
+            self._client.stream(
+                "GET", url, headers=headers, params=params or None, timeout=self._timeout
+            ) as response,
+        ):
+            if response.status_code != _OK:
+                response.read()
+                _answer(response)
+                raise ServerError("the answer is no file; is the URL that of a Memoturn node?")
+            yield Download(
+                response.iter_bytes(),
+                int(response.headers.get("Content-Length", 0)),
+                _txid(response.headers, "Memoturn-Txid"),
+                _txid(response.headers, "Memoturn-Durable-Txid"),
+            )
+
+    def upload(
+        self,
+        url_path: str,
+        chunks: Iterable[bytes],
+        *,
+        size_bytes: int,
+        query: Mapping[str, str | int | None],
+        wait_s: float,
+    ) -> Answer:
+        """Send a PUT of so many bytes, with the control plane's credentials, and return its answer.
+
+        The answer may take `wait_s` after the last byte. Raises what `request` does.
+        """
+        headers = self._headers(None, None, control=True)
+        headers |= {"Content-Type": "application/vnd.sqlite3", "Content-Length": str(size_bytes)}
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        timeout = httpx.Timeout(DEFAULT_TIMEOUT_S, read=wait_s)
+        with self._outcomes("PUT"):
+            response = self._client.put(
+                self._url + url_path, headers=headers, params=params or None, content=chunks, timeout=timeout
+            )
+        return _answer(response)
+
+    @contextmanager
+    def _outcomes(self, method: str) -> Iterator[None]:
+        """Turn what may go wrong on the way into what it means for the caller."""
+        try:
+            yield
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
             raise InvalidRequestError(
                 f"{self._url} cannot be requested: {error}", code="invalid_request"

@@ -1,5 +1,6 @@
 """The client: one connection pool to a node, and the objects that speak through it."""
 
+import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, cast
@@ -8,8 +9,9 @@ import httpx
 
 from memoturn._http import Http, path
 from memoturn.database import Db
+from memoturn.files import Progress, send
 from memoturn.memory import MemoryProfile
-from memoturn.types import DatabaseInfo, ProfileInfo
+from memoturn.types import DatabaseInfo, ImportedDatabase, ProfileInfo
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _PAGE_LIMIT: Final = 1000
@@ -80,6 +82,23 @@ class Memoturn:
         """Yield the databases of `list_databases`, fetching page by page."""
         for page in self._pages(path("v1", "databases"), "databases", prefix=prefix, control=True):
             yield from cast("list[DatabaseInfo]", page)
+
+    def import_database(
+        self,
+        source: "str | os.PathLike[str]",
+        name: str,
+        *,
+        branch: str | None = None,
+        ttl: int | None = None,
+        progress: Progress | None = None,
+    ) -> ImportedDatabase:
+        """Make a new database of a SQLite file; `name` may be that of a profile, `{namespace}--{profile}`.
+
+        With `branch` a new branch of a database that exists, which deletes itself after `ttl` seconds. It is
+        durable when this returns. Raises AlreadyExistsError; InvalidRequestError and ForbiddenError for a
+        file that is damaged or holds what no profile may; OSError when it cannot be read.
+        """
+        return send(self._http, source, name, branch=branch, ttl=ttl, progress=progress)
 
     def delete_database(self, name: str) -> None:
         """Delete a database with all its branches, for good. Raises DatabaseNotFoundError."""

@@ -1,13 +1,15 @@
 """A database below the memory model: SQL, key-values, branches. For a profile its name is `{namespace}--{profile}`."""
 
 import base64
+import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from memoturn._http import Http, Position, path
 from memoturn.branches import MAIN, Branches
 from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, InvalidRequestError, NotFoundError
-from memoturn.types import At, Durability, SqlBatchResult, SqlResult, SqlValue
+from memoturn.files import Progress, save
+from memoturn.types import At, Durability, Exported, SqlBatchResult, SqlResult, SqlValue
 
 Statement = tuple[str, Sequence[SqlValue]]
 """SQL text and its parameters."""
@@ -84,6 +86,25 @@ class Db:
             "POST", path("v1", "db", self.spec, "sync"), body=None if txid is None else {"txid": txid}
         )
         return int(self._position.see(answer).json()["txid"])
+
+    def export(
+        self,
+        target: "str | os.PathLike[str] | BinaryIO",
+        *,
+        at: At | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Save a state of this branch, the head without `at`, as one plain SQLite file.
+
+        `target` is a path, under which the file appears whole or not at all, or a file that is open for
+        bytes. Raises FileExistsError, unless `overwrite`; BranchNotFoundError; ConflictError for a state
+        that cannot be restored.
+        """
+        saved = save(self._http, self.spec, target, at=at, overwrite=overwrite, progress=progress)
+        if at is None:
+            self._position.see_txids(saved["txid"], saved["durable_txid"])
+        return saved
 
 
 class KeyValues:

@@ -131,6 +131,22 @@ class DatabaseInfo(TypedDict):
     created_at: int
 
 
+class Exported(TypedDict):
+    """A state that was saved to a file of `size_bytes`, whose SHA-256 is `sha256` in hex."""
+
+    txid: int
+    durable_txid: int
+    size_bytes: int
+    sha256: str
+
+
+class ImportedDatabase(DatabaseInfo):
+    """A branch that was made of a file; `txid` is that of its first state."""
+
+    branch: str
+    txid: int
+
+
 class BranchInfo(TypedDict):
     """A branch other than main; `ttl_at` is when it is deleted, None for one that stays."""
 

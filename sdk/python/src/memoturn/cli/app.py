@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memoturn import __version__
-from memoturn.cli import branch, data, database, kv, memory
+from memoturn.cli import branch, data, database, kv, memory, transfer
 from memoturn.cli.failures import HELP, ExitCode, exit_code, hint
 from memoturn.cli.output import Output
 from memoturn.cli.run import NOTE, Run, current
@@ -33,6 +33,8 @@ app.add_typer(branch.app, name="branch")
 app.add_typer(kv.app, name="kv")
 app.command("sql", epilog=NOTE)(data.sql)
 app.command("sync", epilog=NOTE)(data.sync)
+app.command("export", epilog=NOTE)(transfer.export_)
+app.command("import", epilog=NOTE)(transfer.import_)
 
 
 @app.callback()
@@ -73,6 +75,9 @@ def run(arguments: Sequence[str]) -> int:
     except MemoturnError as error:
         Output(as_json=False).error(error.message, hint(error))
         return exit_code(error)
+    except OSError as error:
+        Output(as_json=False).error(f"{error.filename or 'a file'}: {error.strerror or error}", None)
+        return ExitCode.REFUSED
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else ExitCode.OK
     return ExitCode.OK

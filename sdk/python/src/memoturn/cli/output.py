@@ -42,6 +42,11 @@ class Output:
         self._out = Console(highlight=False)
         self._err = Console(stderr=True, highlight=False)
 
+    @property
+    def errors(self) -> Console:
+        """Where notes and errors go."""
+        return self._err
+
     def rows(
         self,
         value: object,
