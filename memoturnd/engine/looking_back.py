@@ -10,7 +10,6 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.past import PastStates
 from memoturnd.engine.takeover import refuse_a_lost_manifest
 from memoturnd.errors import BranchNotFoundError, InvalidRequestError, PreconditionFailedError
-from memoturnd.replication.archive import CHECKPOINTS
 from memoturnd.replication.points import Point, Window, points
 from memoturnd.replication.revisions import resolve
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp
@@ -98,11 +97,7 @@ async def restore_points(branch: Branch, window: Window, limit: int, *, newest_f
     archive = branch.services.archive
     current = await standing(branch, BeforeHead(0))
     found = await points(archive, current, window, limit, newest_first=newest_first)
-    wanted = {point.txid for point in found}
-    names: dict[int, list[str]] = {}
-    for name, checkpoint in (await archive.all(CHECKPOINTS, current)).items():
-        if checkpoint.txid in wanted:
-            names.setdefault(checkpoint.txid, []).append(name)
+    names = await archive.checkpoints_at(current, {point.txid for point in found})
     return RestorePoints(current.head_txid, [_restore_point(p, names.get(p.txid, [])) for p in found])
 
 

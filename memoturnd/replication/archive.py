@@ -7,7 +7,8 @@ land is garbage.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
@@ -30,6 +31,8 @@ CACHE_BYTES = 16 * 1024 * 1024
 """Encoded bytes of pages, runs and round tables that a node keeps decoded; decoded they take a few times as much."""
 ROUND_SIZE_BYTES = 40
 """What a round of a table counts as in that."""
+_INDEXED_SIZE_BYTES = 16
+"""What a checkpoint counts as in that, once more, where it is found by its txid."""
 
 
 class Run(msgspec.Struct, Generic[V], frozen=True):
@@ -162,6 +165,35 @@ class Archive:
         layers: list[Mapping[str, V | None]] = [recent]
         layers += await self._runs(names, document, runs)
         return keyed.live(layers)
+
+    async def checkpoints_at(self, current: Manifest, txids: AbstractSet[int]) -> dict[int, list[str]]:
+        """Return the checkpoints that name one of `txids`, by txid. Raises CorruptionError, StoreUnavailableError.
+
+        Each run is looked through once for all, and is found by txid from then on.
+        """
+        found: dict[int, list[str]] = {}
+        newer: list[Mapping[str, Checkpoint | None]] = []
+        recent, runs = CHECKPOINTS.parts(current)
+        for ref in (None, *runs):
+            entries = recent if ref is None else await self._run(CHECKPOINTS, current, ref)
+            index = manifest.names_by_txid(entries) if ref is None else self._index(current, ref, entries)
+            for txid in txids & index.keys():
+                names = [name for name in index[txid] if not any(name in layer for layer in newer)]
+                if names:
+                    found.setdefault(txid, []).extend(names)
+            newer.append(entries)
+        return found
+
+    def _index(
+        self, current: Manifest, ref: RunRef, entries: Mapping[str, Checkpoint | None]
+    ) -> Mapping[int, Sequence[str]]:
+        key = f"{layout.run_key(current.db, ref, CHECKPOINTS.kind)} by txid"
+        known = self._known(key)
+        if known is not None:
+            return cast("Mapping[int, Sequence[str]]", known)
+        index = manifest.names_by_txid(entries)
+        self._keep(key, index, _INDEXED_SIZE_BYTES * len(entries))
+        return index
 
     async def flush(self, names: NamedMap[D, V], document: D) -> Callable[[D], D] | None:
         """Write the document's own entries as a run where they have grown many, and return the change that names it.

@@ -1,16 +1,24 @@
 """Revisions against histories of every shape: which txid they name, and how little is read to find it."""
 
+import random
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memoturnd.core.manifest import Checkpoint, Manifest, ObjectRef, replace
+from memoturnd.core.manifest import (
+    Checkpoint,
+    Manifest,
+    ObjectRef,
+    delete_checkpoint,
+    replace,
+    set_checkpoint,
+)
 from memoturnd.core.revisions import AtTime, AtTxid, BeforeHead, rfc3339
 from memoturnd.core.segment import RoundEntry
 from memoturnd.errors import BranchNotFoundError, ConflictError
-from memoturnd.replication.archive import Archive
+from memoturnd.replication.archive import CHECKPOINTS, Archive, update_names
 from memoturnd.replication.points import Window, points
 from memoturnd.replication.revisions import resolve
 from memoturnd.stores.faulty import FaultyStore
@@ -278,3 +286,43 @@ async def test_refusal_of_a_time_names_the_oldest_commit():
 
     with pytest.raises(ConflictError, match=f"oldest is txid 7 of {rfc3339(5_000_000)}"):
         await resolve(history.archive(), history.current, "1970-01-01T00:00:01Z")
+
+
+class Kept:
+    """A document that update_names changes, without a store in between."""
+
+    def __init__(self, document):
+        self.document = document
+
+    async def load(self):
+        return self.document
+
+    async def update(self, transition):
+        self.document = transition(self.document)
+        return self.document
+
+
+async def test_checkpoints_are_found_by_txid_wherever_their_names_lie():
+    chance = random.Random(7)
+    archive = Archive(MemoryStore())
+    file = Kept(Manifest(db="d" * 32, branch_id=_MINE, branch="main", created_at=1))
+    most_runs = 0
+    for number in range(1200):
+        name = f"c{chance.randrange(600)}"
+        if chance.random() < 0.9:
+            point = Checkpoint(chance.randrange(40), 1)
+            await update_names(archive, CHECKPOINTS, file, lambda m, n=name, p=point: set_checkpoint(m, n, p))
+        else:
+            await update_names(archive, CHECKPOINTS, file, lambda m, n=name: delete_checkpoint(m, n))
+        most_runs = max(most_runs, len(file.document.checkpoint_runs))
+        if number % 7:
+            continue
+        asked = {chance.randrange(40) for _ in range(8)}
+        found = await archive.checkpoints_at(file.document, asked)
+
+        wanted = {}
+        for other, checkpoint in (await archive.all(CHECKPOINTS, file.document)).items():
+            if checkpoint.txid in asked:
+                wanted.setdefault(checkpoint.txid, []).append(other)
+        assert {t: sorted(ns) for t, ns in found.items()} == {t: sorted(ns) for t, ns in wanted.items()}
+    assert most_runs > 1
