@@ -47,9 +47,9 @@ class Flush(NamedTuple):
         return self.joined == self.runs
 
 
-def flush_due(recent: Mapping[str, object], limit: int = RECENT_LIMIT) -> bool:
+def flush_due(recent: Mapping[str, object]) -> bool:
     """Return whether the dict is so full that it should become a run."""
-    return len(recent) >= limit
+    return len(recent) >= RECENT_LIMIT
 
 
 def plan_flush(recent: Mapping[str, object], runs: tuple[RunRef, ...]) -> Flush:

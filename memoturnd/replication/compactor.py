@@ -126,6 +126,9 @@ class Compactor:
                 branch=f"{current.db}/{current.branch_id}",
                 error=str(error),
             )
+        except Exception:  # noqa: BLE001 - the boundary of one branch's job: others must go on
+            self._metrics.compactions["failed"].inc()
+            _log.exception("compaction failed unexpectedly", branch=f"{current.db}/{current.branch_id}")
 
     async def _join(self, current: Manifest, to_join: Join) -> None:
         uuid, inputs = current.db, to_join.inputs

@@ -12,22 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 from harness import node_on
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from memoturnd.core import compaction, keyed
 from memoturnd.core.manifest import Manifest, contains
 from memoturnd.core.revisions import parse
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, StoreUnavailableError
 from memoturnd.node import Node
+from memoturnd.replication.archive import CHECKPOINTS
 from memoturnd.replication.restore import restore
 from memoturnd.seams.executor import InlineExecutor
 from memoturnd.seams.object_store import ObjectStore
 from memoturnd.stores.memory import MemoryStore
 
 State = dict[str, str]
+EAGER = [
+    (compaction, "JOIN_SEGMENTS", 2),
+    (compaction, "PAGE_ENTRIES", 3),
+    (compaction, "SNAPSHOT_SPACING_BYTES", 3000),
+    (keyed, "RECENT_LIMIT", 2),
+]
+"""Bounds under which short histories are compacted, paged and flushed too."""
 KEYS = ["a", "b", "c", "d"]
 
 
@@ -74,6 +84,8 @@ class Driver:
             if self.store.cut:
                 for branch in node.tiers.hot():
                     async with branch._transition:
+                        if branch.owned is not None:
+                            await branch.owned.shipper.compactor.stop()
                         branch.close_connections()
 
     def run(self, work: Callable[[Node], Awaitable[Any]]) -> Any:
@@ -113,6 +125,9 @@ class ProfileMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.bounds = pytest.MonkeyPatch()
+        for module, name, value in EAGER:
+            self.bounds.setattr(module, name, value)
         self.folder = Path(tempfile.mkdtemp(prefix="memoturn-model-"))
         self.bucket = MemoryStore()
         self.lives = 0
@@ -133,6 +148,7 @@ class ProfileMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.driver.stop()
+        self.bounds.undo()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def name(self, pick: int) -> str:
@@ -242,6 +258,24 @@ class ProfileMachine(RuleBasedStateMachine):
         branch = self.name(pick)
         durable_txid = self.run(lambda node: node.branches.sync("p", branch))
         assert durable_txid == self.models[branch].head
+
+    @rule(pick=st.integers(0, 5))
+    def compact(self, pick: int) -> None:
+        """Let compaction run until nothing is due."""
+        branch = self.name(pick)
+
+        async def work(node: Node) -> None:
+            owned = await (await node.profile("p", branch)).own()
+            await owned.shipper.ship()
+            while (job := owned.shipper.compactor.running) is not None:
+                await asyncio.wait([job])
+                await owned.shipper.ship()
+
+        before = self.models[branch].head
+        self.run(work)
+        if before == 0:
+            txid = self.run(lambda node: node.branches.sync("p", branch))
+            self.committed(branch, txid, {})
 
     @rule(pick=st.integers(0, 5), at=st.integers(0, 50))
     def fork(self, pick: int, at: int) -> None:
@@ -370,10 +404,13 @@ class ProfileMachine(RuleBasedStateMachine):
     # ---- what must hold
 
     def manifest(self, branch: str) -> Manifest | None:
+        """Return the branch's manifest as it stands, with the entries of its history pages in it."""
+
         async def work(node: Node) -> Manifest | None:
             profile = await node.profile("p", branch)
             file = node._services.manifest_file(profile.ref.database.uuid, profile.ref.branch_id)
-            return await file.load()
+            current = await file.load()
+            return await node._services.archive.whole(current) if current is not None else None
 
         return self.run(work)
 
@@ -394,9 +431,10 @@ class ProfileMachine(RuleBasedStateMachine):
             manifest = self.manifest(branch)
             if manifest is None:
                 continue
+            named = self.run(lambda node, m=manifest: node._services.archive.all(CHECKPOINTS, m))
             for (name, checkpoint), txid in self.checkpoints.items():
                 if name == branch and txid <= manifest.head_txid:
-                    assert manifest.checkpoints[checkpoint].txid == txid
+                    assert named[checkpoint].txid == txid
             for txid, state in model.history.items():
                 if 0 < txid <= manifest.head_txid:
                     assert contains(manifest, txid), f"{branch} lost txid {txid}"

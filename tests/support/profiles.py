@@ -63,6 +63,8 @@ async def killed(data_dir, store, copy, **env):
         cable.cut = True
         shutil.copytree(data_dir, copy)
         for branch in node.tiers.hot():
+            if branch.owned is not None:
+                await branch.owned.shipper.compactor.stop()
             branch.close_connections()
             branch._conn = branch.owned = None
 
