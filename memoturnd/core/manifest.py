@@ -10,7 +10,7 @@ unchanged, so that a swap whose outcome is unknown can simply be tried again.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from operator import attrgetter
 from typing import Annotated, cast
@@ -266,15 +266,6 @@ def _segments_between(segments: tuple[ObjectRef, ...], at: int, txid: int) -> tu
     if at >= txid:
         return ()
     return segments[bisect_right(segments, at, key=_end) : bisect_right(segments, txid, key=_min)]
-
-
-def names_by_txid(checkpoints: Mapping[str, Checkpoint | None]) -> dict[int, list[str]]:
-    """Return the names of one layer of checkpoints by the txid that they name, without those that are gone."""
-    index: dict[int, list[str]] = {}
-    for name, checkpoint in checkpoints.items():
-        if checkpoint is not None:
-            index.setdefault(checkpoint.txid, []).append(name)
-    return index
 
 
 def unrestorable(manifest: Manifest, txid: int) -> ConflictError:

@@ -113,7 +113,10 @@ async def standing(branch: Branch, revision: Revision) -> Manifest:
     never written has one that names nothing. Raises BranchNotFoundError, CorruptionError for a manifest that
     was lost, and what shipping raises.
     """
-    current = await branch.manifests.load(fresh=branch.owned is None)
+    known = branch.manifests.cached
+    # What was committed before the head stays as it is, so an older manifest tells it as well as the newest.
+    settled = known is not None and _lies_below(known, revision)
+    current = await branch.manifests.load(fresh=branch.owned is None and not settled)
     if current is None or _may_lie_above(current, revision):
         branch.users += 1
         try:
@@ -144,6 +147,11 @@ def _may_lie_above(current: Manifest, revision: Revision) -> bool:
             return True
         case AtCheckpoint():
             return False
+
+
+def _lies_below(known: Manifest, revision: Revision) -> bool:
+    """Return whether the revision names a commit that the manifest tells of, whatever came after it."""
+    return isinstance(revision, AtTxid | AtTime) and not _may_lie_above(known, revision)
 
 
 async def _shipped(branch: Branch) -> Manifest | None:

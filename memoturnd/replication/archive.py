@@ -176,7 +176,7 @@ class Archive:
         recent, runs = CHECKPOINTS.parts(current)
         for ref in (None, *runs):
             entries = recent if ref is None else await self._run(CHECKPOINTS, current, ref)
-            index = manifest.names_by_txid(entries) if ref is None else self._index(current, ref, entries)
+            index = _names_by_txid(entries) if ref is None else self._index(current, ref, entries)
             for txid in txids & index.keys():
                 names = [name for name in index[txid] if not any(name in layer for layer in newer)]
                 if names:
@@ -191,7 +191,7 @@ class Archive:
         known = self._known(key)
         if known is not None:
             return cast("Mapping[int, Sequence[str]]", known)
-        index = manifest.names_by_txid(entries)
+        index = _names_by_txid(entries)
         self._keep(key, index, _INDEXED_SIZE_BYTES * len(entries))
         return index
 
@@ -290,6 +290,15 @@ async def update_names(
         return transition(document if flush is None else flush(document))
 
     return await file.update(change)
+
+
+def _names_by_txid(checkpoints: Mapping[str, Checkpoint | None]) -> dict[int, list[str]]:
+    """Return the names of one layer of checkpoints by the txid that they name, without those that are gone."""
+    index: dict[int, list[str]] = {}
+    for name, checkpoint in checkpoints.items():
+        if checkpoint is not None:
+            index.setdefault(checkpoint.txid, []).append(name)
+    return index
 
 
 def _hash(data: bytes) -> str:

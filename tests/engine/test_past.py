@@ -176,8 +176,15 @@ async def test_past_of_a_branch_that_another_node_owns_takes_no_lease(tmp_path, 
         async with node_on(tmp_path / "other", store, **BY_HAND) as other:
             epoch = (await owner.profile("a")).owned.shipper.epoch
 
+            profile = await other.profile("a")
             assert await state(other, txids[0]) == {"x": "0"}
             assert await state(other, "head") == {"x": "2"}
+            store.counts.clear()
+            assert await state(other, txids[1]) == {"x": "1"}
+            assert store.counts["get"] == 1, (
+                "the commit: what the manifest says of an old txid does not change"
+            )
+            assert profile.owned is None
 
             assert (await other.profile("a")).owned is None
         assert (await (await owner.profile("a")).write(put("x", "4"), durable=True)).durable
