@@ -15,6 +15,7 @@ from memoturn.client import DEFAULT_URL, Memoturn
 from memoturn.database import Db, KeyValues, Statement
 from memoturn.errors import (
     AlreadyExistsError,
+    BackupError,
     BranchNotFoundError,
     ConflictError,
     DatabaseNotFoundError,
@@ -66,6 +67,7 @@ __all__ = [
     "DEFAULT_URL",
     "AlreadyExistsError",
     "At",
+    "BackupError",
     "BranchInfo",
     "BranchNotFoundError",
     "Branches",

@@ -18,6 +18,7 @@ MemoturnError
   ServerError                look into the node's log                      other 5xx, unreadable answers
   UnreachableError           start the node; the request was not sent      -
   UnknownOutcomeError        look before a write is sent again             -
+  BackupError                look at the backup's folder                   -
 
 Nothing is retried by the client: only the caller knows which writes may happen twice.
 """
@@ -112,6 +113,10 @@ class UnreachableError(MemoturnError):
 
 class UnknownOutcomeError(MemoturnError):
     """The request was sent and no whole answer came back; a write may or may not have been applied."""
+
+
+class BackupError(MemoturnError):
+    """The folder does not hold the backup that was asked for, or it is damaged."""
 
 
 BY_CODE: Final[dict[str, type[MemoturnError]]] = {

@@ -3,10 +3,34 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
+from memoturn.backup import Report as Count
 from memoturn.cli.output import Output, visible
 from memoturn.files import Progress as Report
+
+
+@contextmanager
+def counted(out: Output) -> Iterator[Count | None]:
+    """Give what reports progress in profiles; None where nobody looks on."""
+    if not out.errors.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=out.errors, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(what: str, done: int, whole: int) -> None:
+            bar.update(task, description=visible(what), completed=done, total=whole)
+
+        yield report
 
 
 @contextmanager
