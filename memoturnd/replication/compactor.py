@@ -8,7 +8,7 @@ still stand exactly so then; otherwise, or after REUSE_S, the change is dropped 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -28,12 +28,19 @@ REUSE_S = 120.0
 """How long after it was put an object may still be named by a swap; the collector's grace is longer."""
 SNAPSHOT_REUSE_S = 480.0
 """The same for a snapshot, from its first part on: putting a large one takes time."""
+_BACKOFF_FIRST_S = 1.0
+_BACKOFF_MAX_S = 300.0
 _INLINE_BYTES = 64 * 1024
 _log = structlog.get_logger(__name__)
 
 
 Tasks = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Starts a task in the node's task group."""
+
+
+class _Job(NamedTuple):
+    outcome: str
+    work: Callable[[], Awaitable[None]]
 
 
 class Compactor:
@@ -65,6 +72,8 @@ class Compactor:
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._holds = 0
+        self._failures: dict[str, tuple[int, float]] = {}
+        """How often each kind of job has failed in a row, and when last, on the steady clock."""
 
     def look(self, current: Manifest) -> None:
         """Start a job where the manifest needs one, none is running, and none is held off."""
@@ -102,33 +111,46 @@ class Compactor:
         finally:
             self._holds -= 1
 
-    def _job(self, current: Manifest) -> Callable[[], Awaitable[None]] | None:
-        if compaction.snapshot_due(current):
-            return self._snapshot
+    def _job(self, current: Manifest) -> "_Job | None":
+        """Return what is due most. What has failed lately waits, and lets the others go on."""
+        if compaction.snapshot_due(current) and self._may("snapshot"):
+            return _Job("snapshot", self._snapshot)
         to_join = compaction.choose_join(current)
-        if to_join is not None:
-            return lambda: self._join(current, to_join)
+        if to_join is not None and self._may("joined"):
+            return _Job("joined", lambda: self._join(current, to_join))
         roll = compaction.choose_roll(current)
-        if roll is not None:
-            return lambda: self._roll(current, roll)
+        if roll is not None and self._may("rolled"):
+            return _Job("rolled", lambda: self._roll(current, roll))
         return None
 
-    async def _run(self, current: Manifest, job: Callable[[], Awaitable[None]]) -> None:
+    def _may(self, outcome: str) -> bool:
+        failures, at_s = self._failures.get(outcome, (0, 0.0))
+        pause_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** (failures - 1)) if failures else 0.0
+        return self._clock.monotonic_s() >= at_s + pause_s
+
+    async def _run(self, current: Manifest, job: "_Job") -> None:
+        label = f"{current.db}/{current.branch_id}"
         try:
             async with self._slots:
-                await job()
+                await job.work()
         except FencedError:
             return  # the ship that comes next says so to those who wait
         except MemoturnError as error:
-            self._metrics.compactions["failed"].inc()
+            self._note_failure(job)
             _log.warning(
-                "compaction failed; it is tried again",
-                branch=f"{current.db}/{current.branch_id}",
-                error=str(error),
+                "compaction failed; it is tried again", job=job.outcome, branch=label, error=str(error)
             )
         except Exception:  # noqa: BLE001 - the boundary of one branch's job: others must go on
-            self._metrics.compactions["failed"].inc()
-            _log.exception("compaction failed unexpectedly", branch=f"{current.db}/{current.branch_id}")
+            self._note_failure(job)
+            _log.exception("compaction failed unexpectedly", job=job.outcome, branch=label)
+        else:
+            self._failures.pop(job.outcome, None)
+            self._metrics.compactions[job.outcome].inc()
+
+    def _note_failure(self, job: "_Job") -> None:
+        failures, _ = self._failures.get(job.outcome, (0, 0.0))
+        self._failures[job.outcome] = failures + 1, self._clock.monotonic_s()
+        self._metrics.compactions["failed"].inc()
 
     async def _join(self, current: Manifest, to_join: Join) -> None:
         uuid, inputs = current.db, to_join.inputs
@@ -147,14 +169,12 @@ class Compactor:
         put_s = self._clock.monotonic_s()
         await self._store.put(layout.object_key(uuid, output.ref), output.data)
         self._attach(self.fresh(put_s, lambda m: compaction.joined(m, inputs, output.ref, epoch=self._epoch)))
-        self._metrics.compactions["joined"].inc()
         self._metrics.compacted_bytes.inc(output.ref.size_bytes)
 
     async def _roll(self, current: Manifest, roll: Roll) -> None:
         put_s = self._clock.monotonic_s()
         page = await self._archive.write_page(current.db, current.branch_id, roll.snapshots, roll.segments)
         self._attach(self.fresh(put_s, lambda m: compaction.rolled(m, roll, page)))
-        self._metrics.compactions["rolled"].inc()
 
     def fresh(self, put_s: float, change: Transition, *, within_s: float = REUSE_S) -> Transition:
         """Return `change` for as long as the object that it names, put at `put_s`, is surely there."""

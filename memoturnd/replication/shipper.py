@@ -372,7 +372,6 @@ class Shipper:
             return compaction.without_idle_snapshots(manifest.add_snapshot(current, refs, epoch=self.epoch))
 
         self.attach(self.compactor.fresh(put_s, land, within_s=SNAPSHOT_REUSE_S))
-        self._metrics.compactions["snapshot"].inc()
 
     async def _snapshot(self, txid: int, at_ms: int, then: Transition | None) -> None:
         """Put the database file, which a checkpoint has just made whole at `txid`, as a snapshot, and name it.

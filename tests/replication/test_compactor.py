@@ -1,0 +1,103 @@
+"""Compaction of a live branch: beside ships, one job at a time, and whatever it meets stays with it."""
+
+import asyncio
+
+import pytest
+from harness import node_on
+from profiles import BY_HAND, everything, manifest_of, put
+
+from memoturnd.core import compaction, layout
+from memoturnd.replication.compactor import Compactor
+from memoturnd.stores.memory import MemoryStore
+
+
+@pytest.fixture
+async def life(tmp_path):
+    """Yield (store, node, branch) with one durable write."""
+    store = MemoryStore()
+    async with node_on(tmp_path / "n", store, **BY_HAND) as node:
+        await node.databases.create("a")
+        branch = await node.profile("a")
+        await branch.write(put("x", "0"), durable=True)
+        yield store, node, branch
+
+
+async def settled(branch):
+    shipper = branch.owned.shipper
+    await shipper.ship()
+    while (job := shipper.compactor.running) is not None:
+        await asyncio.wait([job])
+        await shipper.ship()
+
+
+async def grow(branch, rounds):
+    for n in range(rounds):
+        await branch.write(put(f"k{n % 40}", "v" * 500 + str(n)), durable=True)
+
+
+async def test_joined_segments_restore_every_round_and_replace_their_inputs(life):
+    store, _, branch = life
+    await grow(branch, 60)
+    await settled(branch)
+
+    current = await manifest_of(store, branch)
+    assert any(ref.max > ref.min for ref in current.segments)
+    assert len(current.segments) < 20
+    assert (await branch.read(everything)).value["k19"].endswith("59")
+
+
+async def test_damaged_segment_stops_only_the_joins_and_ships_go_on(life, monkeypatch):
+    store, node, branch = life
+    monkeypatch.setattr(compaction, "PAGE_ENTRIES", 8)
+    await grow(branch, compaction.JOIN_SEGMENTS - 2)
+    current = await manifest_of(store, branch)
+    key = layout.object_key(current.db, current.segments[-1])
+    data = bytearray((await store.get(key)).data)
+    data[len(data) // 2] ^= 1
+    await store.put(key, bytes(data))
+
+    await grow(branch, 60)
+    await settled(branch)
+
+    failed = node.metrics.compactions["failed"]._value.get()
+    assert 1 <= failed <= 3, "a job that fails waits before it is tried again"
+    current = await manifest_of(store, branch)
+    assert current.head_txid == branch.txid
+    assert current.snapshots, "snapshots go on"
+    assert current.pages, "and so do history pages"
+
+
+async def test_two_jobs_of_a_branch_never_run_at_once(life, monkeypatch):
+    _, _, branch = life
+    running = most = 0
+    original = Compactor._join
+
+    async def counted(self, *args):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.002)
+        await original(self, *args)
+        running -= 1
+
+    monkeypatch.setattr(Compactor, "_join", counted)
+    await grow(branch, 120)
+    await settled(branch)
+
+    assert most == 1
+
+
+async def test_writes_do_not_wait_for_a_compaction_that_hangs(life, monkeypatch):
+    _, _, branch = life
+    hangs = asyncio.Event()
+
+    async def hang(self, *_):
+        hangs.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Compactor, "_join", hang)
+    await grow(branch, 2 * compaction.JOIN_SEGMENTS)
+    assert hangs.is_set()
+    async with asyncio.timeout(5):
+        await grow(branch, 20)
+        assert await branch.close(), "closing ends it"
