@@ -20,6 +20,7 @@ import msgspec
 from memoturnd.core import keyed
 from memoturnd.core.bounds import PAGE_SIZES, Count, Id
 from memoturnd.core.keyed import RunRef
+from memoturnd.core.sealed import sealed, unsealed
 from memoturnd.errors import (
     ConflictError,
     CorruptionError,
@@ -185,15 +186,15 @@ replace = msgspec.structs.replace
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the manifest's JSON."""
-    return _encoder.encode(manifest)
+    """Return the manifest's JSON, sealed with a checksum."""
+    return sealed(_encoder.encode(manifest))
 
 
 def decode(data: bytes) -> Manifest:
     """Return the manifest in `data`. Raises CorruptionError when it is cut off, newer, or contradicts itself."""
     try:
-        manifest = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        manifest = _decoder.decode(unsealed(data))
+    except (CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"the branch manifest cannot be read: {error}") from error
     if manifest.format > FORMAT_VERSION:
         raise CorruptionError(
@@ -212,6 +213,16 @@ def decode(data: bytes) -> Manifest:
     if broken or max(ends, default=0) != manifest.head_txid or manifest.head_txid > manifest.txid_ceiling:
         raise CorruptionError(f"the manifest of branch {manifest.branch_id} contradicts itself")
     return manifest
+
+
+def decode_of(data: bytes, *, db: str, branch_id: str) -> Manifest:
+    """Return the manifest in `data`, which stands under that branch's key. Raises CorruptionError for another's."""
+    found = decode(data)
+    if (found.db, found.branch_id) != (db, branch_id):
+        raise CorruptionError(
+            f"it is the manifest of branch {found.branch_id} of database {found.db}: somebody put it there"
+        )
+    return found
 
 
 def _is_whole(ref: ObjectRef) -> bool:

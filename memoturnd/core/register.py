@@ -10,6 +10,7 @@ import msgspec
 from memoturnd.core import keyed, names
 from memoturnd.core.bounds import Count, Id
 from memoturnd.core.keyed import RunRef
+from memoturnd.core.sealed import sealed, unsealed
 from memoturnd.errors import AlreadyExistsError, CorruptionError, InvalidRequestError
 
 FORMAT_VERSION = 2
@@ -50,15 +51,15 @@ _decoder = msgspec.json.Decoder(Register)
 
 
 def encode(register: Register) -> bytes:
-    """Return the register's JSON."""
-    return _encoder.encode(register)
+    """Return the register's JSON, sealed with a checksum."""
+    return sealed(_encoder.encode(register))
 
 
 def decode(data: bytes) -> Register:
     """Return the register in `data`. Raises CorruptionError when it is cut off, newer, or holds what no node writes."""
     try:
-        register = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        register = _decoder.decode(unsealed(data))
+    except (CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(f"database.json cannot be read: {error}") from error
     if register.format > FORMAT_VERSION:
         raise CorruptionError(
@@ -74,6 +75,14 @@ def decode(data: bytes) -> Register:
     if register.format < FORMAT_VERSION:  # what is written next is of this version
         return replace(register, format=FORMAT_VERSION)
     return register
+
+
+def decode_of(data: bytes, *, uuid: str) -> Register:
+    """Return the register in `data`, which stands under that database's key. Raises CorruptionError for another's."""
+    found = decode(data)
+    if found.uuid != uuid:
+        raise CorruptionError(f"it is the database.json of database {found.uuid}: somebody put it there")
+    return found
 
 
 def add_branch(register: Register, name: str, branch: RegisteredBranch) -> Register:

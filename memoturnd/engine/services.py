@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -57,7 +58,7 @@ class Services:
             self.store,
             layout.manifest_key(uuid, branch_id),
             encode=manifest.encode,
-            decode=manifest.decode,
+            decode=partial(manifest.decode_of, db=uuid, branch_id=branch_id),
             randomness=self.randomness,
             clock=self.clock,
         )
@@ -68,7 +69,7 @@ class Services:
             self.store,
             layout.register_key(uuid),
             encode=register.encode,
-            decode=register.decode,
+            decode=partial(register.decode_of, uuid=uuid),
             randomness=self.randomness,
             clock=self.clock,
         )

@@ -3,6 +3,9 @@
 import json
 from random import Random
 
+from memoturnd.core.sealed import sealed, unsealed
+from memoturnd.errors import CorruptionError
+
 _VALUES = (
     None, True, 0, -1, 1, 14, 15, 1 << 53, (1 << 53) - 1, 1 << 63, 1 << 64, 10**400, 1.5, 14.0, 1e300,
     "", "..", "a/b", "\x00", "\u00e9", "\ud800", "segment", "snapshot", "0" * 16, "f" * 32, [], {}, "x" * 2000,
@@ -36,6 +39,14 @@ def changed(data: bytes, rng: Random) -> bytes:
             holder[key] = rng.choice(_VALUES)
     text = json.dumps(document, separators=(",", ":")).encode()
     return text.replace(f'"{marker}"'.encode(), rng.choice(_TEXTS))
+
+
+def changed_and_sealed(data: bytes, rng: Random) -> bytes:
+    """Do the same to a document that carries a checksum, and make that right."""
+    try:
+        return sealed(changed(unsealed(data), rng))
+    except CorruptionError:
+        return changed(data, rng)
 
 
 def _somewhere(document, rng: Random):

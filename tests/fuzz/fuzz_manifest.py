@@ -4,7 +4,7 @@ import contextlib
 from random import Random
 
 import golden
-from fuzz_json import changed
+from fuzz_json import changed_and_sealed
 from fuzz_target import GOLDEN, BreachError, Target, same
 
 from memoturnd.core import layout, manifest
@@ -46,7 +46,7 @@ def again(standing: Manifest) -> None:
 
 def mutate(data: bytes, rng: Random) -> bytes:
     """Change one value of the document."""
-    return changed(data, rng)
+    return changed_and_sealed(data, rng)
 
 
 def seeds() -> list[bytes]:

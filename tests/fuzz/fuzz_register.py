@@ -3,7 +3,7 @@
 from random import Random
 
 import golden
-from fuzz_json import changed
+from fuzz_json import changed_and_sealed
 from fuzz_target import GOLDEN, BreachError, Target, same
 
 from memoturnd.core import layout, register
@@ -31,7 +31,7 @@ def again(known: Register) -> None:
 
 def mutate(data: bytes, rng: Random) -> bytes:
     """Change one value of the document."""
-    return changed(data, rng)
+    return changed_and_sealed(data, rng)
 
 
 def seeds() -> list[bytes]:
