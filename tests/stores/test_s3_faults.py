@@ -15,6 +15,7 @@ from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.object_store import Committed, ObjectMissingError, Unknown
 from memoturnd.stores import obstore_client, s3
+from memoturnd.stores.open import probe
 from memoturnd.stores.timed import TimedStore
 
 CLIENTS = ["aiobotocore", "obstore"]
@@ -55,6 +56,8 @@ async def rig_on(server, client):
     async with FaultProxy(target.hostname, target.port) as proxy:
         with store_on(server, client, url, AWS_ENDPOINT_URL=proxy.url) as store:
             try:
+                await probe(store)  # as a node does, so that a dialect is known
+                proxy.requests.clear()
                 yield Rig(server, proxy, store, url)
             finally:
                 await store.close()
@@ -166,13 +169,18 @@ async def test_silent_store_is_given_up_in_time(rig):
     assert [type(result) for result in results] == [Unknown, Unknown, *[StoreUnavailableError] * 3]
 
 
-async def test_silent_store_is_given_up_by_the_client_itself(rig, monkeypatch):
-    """Guard: the explicit timeouts of both clients, also for a PUT; without them it takes until the server gives up."""
+@pytest.fixture
+def impatient(monkeypatch):
+    """Shorter timeouts for clients that are made from now on."""
     for module in (s3, obstore_client):
         monkeypatch.setattr(module, "READ_S", 0.3)
     monkeypatch.setattr(s3, "SWAP_READ_S", 0.5)
     monkeypatch.setattr(obstore_client, "SWAP_S", 0.5)
     monkeypatch.setattr(obstore_client, "WHOLE_S", 1.0)
+
+
+async def test_silent_store_is_given_up_by_the_client_itself(impatient, rig):
+    """Guard: the explicit timeouts of both clients, also for a PUT; without them it takes until the server gives up."""
     created = await rig.store.put_if_absent("v1/k", b"first")
     rig.proxy.mode = Mode.BLACKHOLE
     began = time.monotonic()

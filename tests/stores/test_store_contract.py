@@ -9,7 +9,7 @@ from servers import RGW, store_on
 
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.clock import SystemClock
-from memoturnd.seams.object_store import Committed, Lost, ObjectMissingError, ObjectStore
+from memoturnd.seams.object_store import Committed, Lost, ObjectMissingError, ObjectStore, Unknown
 from memoturnd.stores.faulty import FaultyStore
 from memoturnd.stores.local import LocalStore
 from memoturnd.stores.memory import MemoryStore
@@ -264,23 +264,29 @@ async def test_bad_prefix_is_refused(store, prefix):
         await listed(store, prefix)
 
 
-async def test_one_of_twenty_creators_wins(store):
+@pytest.fixture
+def losing(request):
+    """What the loser of a race may be told: Ceph RGW fails with 500 where two writes really meet."""
+    return Lost | Unknown if request.node.callspec.params["store"].endswith("-rgw") else Lost
+
+
+async def test_one_of_twenty_creators_wins(store, losing):
     results = await asyncio.gather(*(store.put_if_absent("v1/new/k", b"%d" % n) for n in range(20)))
 
     winners = [n for n, result in enumerate(results) if isinstance(result, Committed)]
     assert len(winners) == 1
-    assert results.count(Lost()) == 19
+    assert all(isinstance(result, losing) for n, result in enumerate(results) if n != winners[0])
     assert (await store.get("v1/new/k")).data == b"%d" % winners[0]
 
 
-async def test_one_of_twenty_swappers_wins(store):
+async def test_one_of_twenty_swappers_wins(store, losing):
     created = await store.put_if_absent("k", b"start")
 
     results = await asyncio.gather(*(store.put_if_match("k", b"%d" % n, created.etag) for n in range(20)))
 
     winners = [n for n, result in enumerate(results) if isinstance(result, Committed)]
     assert len(winners) == 1
-    assert results.count(Lost()) == 19
+    assert all(isinstance(result, losing) for n, result in enumerate(results) if n != winners[0])
     assert (await store.get("k")).data == b"%d" % winners[0]
 
 
