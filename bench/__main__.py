@@ -5,12 +5,26 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from bench import big, in_process, loop_lag, machine, memory, over_http, report, throughput
+from bench import (
+    big,
+    costs,
+    in_process,
+    loop_lag,
+    machine,
+    memory,
+    object_stores,
+    over_http,
+    report,
+    shipping,
+    throughput,
+    wakes,
+)
 from bench.stats import Table
 
 _RESULTS: Final = Path(__file__).parent / "RESULTS.md"
@@ -43,22 +57,38 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "in-process": _in_process,
     "http": lambda given: over_http.measure(quick=given.quick),
     "throughput": lambda given: throughput.measure(quick=given.quick),
+    "stores": lambda given: object_stores.measure(quick=given.quick),
+    "wakes": lambda given: wakes.measure(quick=given.quick),
+    "costs": lambda given: costs.measure(quick=given.quick),
+    "shipping": lambda given: shipping.measure(quick=given.quick),
     "memory": lambda given: memory.measure(quick=given.quick),
     "big": lambda given: big.measure(in_process.run_on_uvloop, quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
 
 
-def main() -> None:
-    """Run what the command line asks for."""
+def _measured(name: str, given: argparse.Namespace) -> tuple[list[Table], bool]:
+    """Return a part's tables and True; where it fails, a table that says so and False, so that the others stand."""
+    try:
+        return _PARTS[name](given), True
+    except Exception as error:  # noqa: BLE001 - whatever it is, the figures of the other parts are worth keeping
+        traceback.print_exc()
+        cell = " ".join(f"{type(error).__name__}: {error}".split())[:300].replace("|", "/")
+        return [Table(f"Not measured: {name}", ("error",), [[cell]])], False
+
+
+def main() -> int:
+    """Run what the command line asks for, and return the exit code: 1 where a part failed."""
     given = _arguments()
     start_s, load, noise = time.monotonic(), os.getloadavg(), machine.noise()
     tables: list[Table] = []
+    all_measured = True
     for name in [given.only] if given.only else list(_PARTS):
-        measured = _PARTS[name](given)
+        measured, done = _measured(name, given)
         for table in measured:
             print(table.text(), flush=True)
         tables += measured
+        all_measured = all_measured and done
     taken = [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {time.monotonic() - start_s:.0f} s, `{' '.join(['python -m bench', *sys.argv[1:]])}`",
         f"load average {load[0]:.2f} before, {os.getloadavg()[0]:.2f} after",
@@ -68,7 +98,8 @@ def main() -> None:
     if output is not None:
         output.write_text(report.render(machine.describe(Path(tempfile.gettempdir())), taken, tables))
         print(f"written to {output}")
+    return 0 if all_measured else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +17,16 @@ import msgspec
 from msgspec import Struct
 
 from bench import workload
+from bench.nodes import Child
 from bench.stats import percentile
-from bench.wire import Connection, encode, request_bytes
+from bench.wire import Connection, KeptClient, encode, request_bytes
 
 _KEYS: Final = 100
 _EMBEDDINGS: Final = 256
 BULK_ITEMS: Final = 1000
 _MARK: Final = 1_000_000_000
+_CREATING: Final = 8
+_END_S: Final = 120.0
 SCAN: Final = "SELECT sum(a.v * b.v % 7) FROM numbers AS a, numbers AS b"
 """A user's statement that takes seconds: 64 million pairs of a table with 8,000 rows."""
 
@@ -181,6 +185,22 @@ MAKERS: Final[dict[str, Callable[[Stream], Make]]] = {
 }
 
 
+def create(child: Child, profiles: Sequence[str]) -> None:
+    """Create the profiles that streams use, each with one memory, a few at a time."""
+
+    def some(first: int) -> None:
+        client = KeptClient(child.host, child.port)
+        try:
+            for i in range(first, len(profiles), _CREATING):
+                body = encode({"memories": [workload.event(i, None)]})
+                client.send("POST", f"{_memory(profiles[i])}/memories", body)
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(_CREATING) as pool:
+        list(pool.map(some, range(_CREATING)))
+
+
 class _Tally:
     """What the clients of one stream have seen since the warm-up."""
 
@@ -261,14 +281,25 @@ class Running:
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parent.parent,
         )
+        self._seconds = load.warm_s + load.seconds
         assert self._process.stdin is not None
         self._process.stdin.write(encode(load))
         self._process.stdin.close()
         self._process.stdin = None
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether the process has not ended yet."""
+        return self._process.poll() is None
+
     def outcomes(self) -> list[Outcome]:
-        """Wait for the end and return the outcomes. Raises RuntimeError when the clients failed."""
-        written, _ = self._process.communicate()
+        """Wait for the end and return the outcomes. Raises RuntimeError when the clients failed, TimeoutExpired."""
+        try:
+            written, _ = self._process.communicate(timeout=self._seconds + _END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
         if self._process.returncode:
             raise RuntimeError(f"the clients ended with {self._process.returncode}; their errors are above")
         return msgspec.json.decode(written, type=list[Outcome])

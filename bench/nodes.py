@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +84,22 @@ class Child:
 
 
 @contextmanager
-def child_node(folder: Path, *, module: tuple[str, ...] = ("memoturnd",), **settings: str) -> Iterator[Child]:
+def child_node(
+    folder: Path,
+    *,
+    module: tuple[str, ...] = ("memoturnd",),
+    outside: Mapping[str, str] | None = None,
+    **settings: str,
+) -> Iterator[Child]:
     """Run `python -m memoturnd` on `folder` (data and local object store), stopped with SIGTERM at the end.
 
-    `settings` are environment variables without their prefix. Raises RuntimeError with the node's log when it
-    does not start.
+    `settings` are environment variables without their prefix, `outside` are such as have another one. Raises
+    RuntimeError with the node's log when it does not start.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
-    environment |= CHILD_SETTINGS | {f"MEMOTURN_{name}": value for name, value in settings.items()}
+    environment |= {**(outside or {}), **CHILD_SETTINGS} | {
+        f"MEMOTURN_{name}": value for name, value in settings.items()
+    }
     environment |= {"MEMOTURN_DATA_DIR": str(folder / "data"), "MEMOTURN_LISTEN": "127.0.0.1:0"}
     log_path = folder / "node.log"
     with log_path.open("wb") as log:

@@ -5,43 +5,93 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import workload
-from bench.stats import Row, middle, percentile
+import pytest
+
+import bench.__main__
+from bench import buckets, workload
+from bench.stats import Row, Table, middle, percentile
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_quick_run_reports_every_part(tmp_path):
+TITLES = {
+    "in-process": ("In process", "In process, MEMOTURN_SYNC=full"),
+    "http": ("Over HTTP, a connection per request (urllib)", "Over HTTP, one connection kept open"),
+    "throughput": ("Throughput over HTTP, kept connections",),
+    "stores": (
+        "Over HTTP on each object store, a connection per request",
+        "Durable writes on each object store",
+    ),
+    "wakes": ("Cold wakes over HTTP on each object store",),
+    "costs": ("Requests and bytes per 1,000 writes",),
+    "shipping": (
+        "Branches that one node keeps shipped",
+        "What a request costs each client of an object store",
+    ),
+    "memory": ("Memory of a node",),
+    "big": ("Large profiles",),
+    "lag": ("Event-loop lag under heavy work",),
+}
+ROWS = ("1", "2", "3a", "3b", "5", "6", "6+", "7", "7+", "8a", "8b", "9a", "9b", "3b'")
+
+
+@pytest.mark.parametrize("part", TITLES)
+def test_quick_run_reports_the_part(part, tmp_path):
     report = tmp_path / "report.md"
     results = ROOT / "bench" / "RESULTS.md"
     before = results.read_bytes() if results.exists() else None
 
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--output", str(report)],
+        [sys.executable, "-m", "bench", "--quick", "--only", part, "--output", str(report)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=110,
         check=False,
     )
 
     assert done.returncode == 0, done.stderr
     text = report.read_text()
-    for key in ("1", "2", "3a", "3b", "5", "6", "7", "8a", "8b", "9a", "9b", "3b'"):
-        assert f"\n| {key} | " in text
-    for title in (
-        "Machine",
-        "Targets missed",
-        "In process, MEMOTURN_SYNC=full",
-        "Over HTTP, a connection per request (urllib)",
-        "Over HTTP, one connection kept open",
-        "Throughput over HTTP, kept connections",
-        "Memory of a node",
-        "Event-loop lag under heavy work",
-    ):
+    for title in ("Machine", "Targets missed", *TITLES[part]):
         assert f"\n## {title}\n" in text
+    for key in ROWS if part == "in-process" else ():
+        assert f"\n| {key} | " in text
     assert " refused, such as " not in text
     assert (results.read_bytes() if results.exists() else None) == before
+
+
+def test_every_part_has_a_quick_run():
+    assert set(TITLES) == set(bench.__main__._PARTS)
+
+
+def test_part_that_fails_does_not_lose_the_others(tmp_path, monkeypatch, capsys):
+    def fail(_):
+        raise RuntimeError("no disk | left")
+
+    report = tmp_path / "report.md"
+    parts = {"first": fail, "second": lambda _: [Table("Second", ("what",), [["measured"]])]}
+    monkeypatch.setattr(bench.__main__, "_PARTS", parts)
+    monkeypatch.setattr(sys, "argv", ["bench", "--output", str(report)])
+
+    code = bench.__main__.main()
+
+    text = report.read_text()
+    assert code == 1
+    assert "## Not measured: first" in text
+    assert "| RuntimeError: no disk / left |" in text
+    assert "| measured |" in text
+    assert "no disk | left" in capsys.readouterr().err
+
+
+def test_stores_without_minio_are_measured_on_the_directory_and_say_so(monkeypatch):
+    monkeypatch.setattr(buckets, "_SCRIPT", ROOT / "scripts" / "no-such-script")
+
+    with buckets.backings() as stores:
+        assert [backing.name for backing in stores.all] == ["local directory"]
+        assert stores.dearest == stores.all[0]
+        [note] = stores.notes
+
+    assert note.startswith("Not measured on MinIO: ")
 
 
 def test_embeddings_are_the_generator_in_32_bit_floats():
