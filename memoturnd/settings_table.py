@@ -297,7 +297,7 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(KIB, 1024 * GIB),
         str(256 * MIB),
         "bytes",
-        "Largest SQLite file that is imported; checking and storing it takes a few times as much memory.",
+        "Largest SQLite file that is imported; it takes up to three times as much disk meanwhile.",
     ),
     Setting(
         "MEMOTURN_MAX_CONCURRENCY",

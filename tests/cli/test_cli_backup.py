@@ -60,6 +60,16 @@ def states(client, ns):
     return found
 
 
+def interrupt_at(name):
+    """A report that is interrupted when it is told of one branch, as by Ctrl-C."""
+
+    def report(what, _number, _whole):
+        if what == name:
+            raise KeyboardInterrupt
+
+    return report
+
+
 def tree(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -188,21 +198,17 @@ def test_manifest_cut_off_anywhere_is_refused(client, ns, tmp_path):
 
 
 def test_backup_that_was_cut_off_goes_on_where_it_was(client, ns, tmp_path):
-    folder, told = tmp_path / "saved", []
-
-    def interrupt(what, _number, _whole):
-        told.append(what)
-        if what == "bob@main":
-            raise KeyboardInterrupt
-
+    folder = tmp_path / "saved"
     with pytest.raises(KeyboardInterrupt):
-        back_up(client, ns, folder, report=interrupt)
+        back_up(client, ns, folder, report=interrupt_at("bob@main"))
     with pytest.raises(BackupError, match="cut off"):
         restore_backup(client, folder, into=f"{ns}-copy")
     kept = {name: (folder / name).stat().st_mtime_ns for name in tree(folder) if name.endswith(".db")}
     assert set(kept) == {"ann/main.db", "ann/soon.gone.db", "ann/what-if.db"}
     with (folder / "progress.jsonl").open("a") as progress:
         progress.write('{"profile": "bo')  # what a kill in the middle of a line leaves
+    with pytest.raises(KeyboardInterrupt):
+        back_up(client, ns, folder, report=interrupt_at("eve_2@main"))
     damaged = folder / "ann" / "what-if.db"
     damaged.write_bytes(damaged.read_bytes()[:-1])
 
@@ -242,12 +248,8 @@ def test_restore_that_was_cut_off_goes_on_with_what_is_missing(client, ns, tmp_p
     folder = tmp_path / "saved"
     back_up(client, ns, folder)
 
-    def interrupt(what, _number, _whole):
-        if what == "ann@what-if":
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        restore_backup(client, folder, into=f"{ns}-copy", report=interrupt)
+        restore_backup(client, folder, into=f"{ns}-copy", report=interrupt_at("ann@what-if"))
     with pytest.raises(errors.AlreadyExistsError):
         restore_backup(client, folder, into=f"{ns}-copy")
     done = restore_backup(client, folder, into=f"{ns}-copy", resume=True)
@@ -265,11 +267,8 @@ def test_folder_of_something_else_is_not_written_to(cli, client, ns, tmp_path):
     assert (again.code, "whole backup" in again.stderr) == (1, True)
     assert cli("restore-backup", str(tmp_path)).code == 1
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        back_up(client, ns, tmp_path / "other", report=interrupt)
+        back_up(client, ns, tmp_path / "other", report=interrupt_at("ann@main"))
     other = cli("backup", f"{ns}-other", str(tmp_path / "other"))
     assert (other.code, "another backup" in other.stderr) == (1, True)
 
