@@ -5,11 +5,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from memoturnd.core.revisions import parse
 from memoturnd.node import Node
 from memoturnd.seams.profile import Work
 from simulation.board import DB, Board, Write, classify, write
 from simulation.nodes import SimNode
 from simulation.truth import dump
+from simulation.world import EPOCH_MS
 
 MAX_FORKS = 4
 
@@ -33,6 +35,7 @@ class Client:
             (34, self._write_local),
             (22, self._write_durable),
             (18, self._read),
+            (8, self._read_past),
             (4, self._sync),
             (4, self._checkpoint),
             (5, self._fork),
@@ -107,6 +110,24 @@ class Client:
             truth.seen(ref.database.uuid, ref.branch_id, seen.value, seen.txid, seen.durable_txid)
 
         await self._ask("read", sim, request)
+
+    async def _read_past(self, sim: SimNode, branch: str) -> None:
+        truth = self._board.shared.truth
+        at = self._source.choice([self._some_txid(branch) or "head", "head~1", "head~3", "cp-x"])
+        if self._source.random() < 0.2:
+            at = str(EPOCH_MS + int(1000 * self._source.uniform(0, self._world.loop.time())))
+        work = self._source.choice([Work.POINT, Work.USER])
+
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            seen = await (await node.past(DB, branch, parse(at))).read(dump, work=work)
+            self._world.require(
+                not at.isdecimal() or len(at) > 10 or str(seen.txid) == at, f"{at} shows {seen.txid}"
+            )
+            ref = profile.ref
+            truth.seen(ref.database.uuid, ref.branch_id, seen.value, seen.txid, seen.durable_txid)
+
+        await self._ask("past read", sim, request)
 
     async def _sync(self, sim: SimNode, branch: str) -> None:
         async def request(node: Node) -> None:

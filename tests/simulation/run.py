@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import structlog
 
 from memoturnd import node as node_module
 from memoturnd.catalog.sqlite import SqliteCatalog
-from memoturnd.core import keyed
+from memoturnd.core import compaction, keyed
 from memoturnd.engine import branching, schema
 from memoturnd.engine import writer as writer_module
 from memoturnd.metrics import Metrics
@@ -154,13 +154,27 @@ def _end(loop: VirtualLoop, boards: list[Board]) -> None:
     loop.run_until_complete(stop())
 
 
+def _sizes(source: random.Random) -> dict[str, int]:
+    """Return bounds so small that short histories reach them, or the product's own."""
+    if source.random() < 0.2:
+        return {"names": keyed.RECENT_LIMIT}
+    return {
+        "names": source.choice([1, 2, 3, 10]),
+        "JOIN_SEGMENTS": source.choice([2, 3, 6]),
+        "RESTORE_SEGMENTS": source.choice([3, 10]),
+        "REQUEST_COST_BYTES": source.choice([64, 1024, 16 * 1024]),
+        "SNAPSHOT_SPACING_BYTES": source.choice([0, 4096, 1024 * 1024]),
+        "PAGE_ENTRIES": source.choice([2, 4, 96]),
+        "HEAD_ENTRIES": source.choice([8, 160]),
+    }
+
+
 @contextmanager
 def _observed(world: World) -> Iterator[Truth]:
     """Watch every COMMIT and every line of the log, and run users' pool on the virtual clock."""
     truth = Truth(world, Bucket(world))
-    most_names = world.stream("names").choice(
-        [1, 2, 3, 64]
-    )  # so that runs of names come about within one run
+    sizes = _sizes(world.stream("sizes"))
+    most_names = sizes.pop("names")
     run_round, replay = writer_module.run_round, branching._replay
 
     def check_alive() -> None:
@@ -208,6 +222,7 @@ def _observed(world: World) -> Iterator[Truth]:
             mock.patch.object(branching, "_replay", watched_replay),
             mock.patch.object(node_module, "PoolExecutor", user_pool),
             mock.patch.object(node_module, "watch_loop_lag", no_lag),
+            mock.patch.multiple(compaction, **sizes) if sizes else nullcontext(),
             mock.patch.object(keyed, "flush_due", lambda recent, limit=most_names: len(recent) >= limit),
         ):
             yield truth
