@@ -129,7 +129,7 @@ async def take_over(branch: "Branch") -> Owned:
     for _ in range(_ATTEMPTS):
         before = await _manifest(branch)
         local = _inspect(branch)
-        decision = decide(before, local)
+        decision = decide(await _reaching(branch, before, local), local)
         epoch = max(lease.epoch, before.epoch + 1)
         token = services.randomness.hex(8)
         if local is not None and before.owner in local.tokens:
@@ -155,6 +155,13 @@ async def take_over(branch: "Branch") -> Owned:
         await _settle(branch, current, decision, local)
         return await _start(branch, lease, decision, current)
     raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
+
+
+async def _reaching(branch: "Branch", before: Manifest, local: Local | None) -> Manifest:
+    """Return the manifest with the history pages in it that may hold the local file's txid."""
+    if local is None or not local.txid:
+        return before
+    return await branch.services.archive.reaching(before, local.txid)
 
 
 async def give_back(branch: "Branch") -> None:

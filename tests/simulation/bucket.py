@@ -151,6 +151,12 @@ class Bucket:
         if new.parent.txid:  # a recovered branch holds objects of its own, and needs no pin
             self.children[new.branch_id] = new.parent.txid
             self.check_pin(new)
+            return
+        source = self.manifest(new.db, new.parent.branch_id)
+        world.require(
+            source is None or not manifest.contains(self.whole(source), new.head_txid),
+            f"branch {new.branch} keeps txid {new.head_txid}, which {new.parent.branch} has itself",
+        )
 
     def check_pin(self, child: Manifest) -> None:
         """Require the parent's pin of a fork that is registered, while both exist."""
