@@ -101,6 +101,10 @@ class Archive:
             current = await self._with_last_page(current)
         return current
 
+    async def holds(self, current: Manifest, txid: int) -> bool:
+        """Return whether `txid` is a commit of the chain. Raises CorruptionError, StoreUnavailableError."""
+        return manifest.contains(await self.reaching(current, txid), txid)
+
     async def whole(self, current: Manifest) -> Manifest:
         """Return the manifest with the entries of all pages in it. Raises CorruptionError, StoreUnavailableError."""
         while current.pages:

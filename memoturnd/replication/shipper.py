@@ -111,6 +111,8 @@ class Shipper:
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
         self._checkpointed_frames = 0
+        self._sent_txid = 0
+        """The highest txid of which the swap was sent, whatever became of it."""
         self._reading_file = False
         """Whether a snapshot reads the database file, which no checkpoint may change meanwhile."""
         self._since_capture_s: float | None = None
@@ -182,7 +184,7 @@ class Shipper:
         """Wait until the manifest holds `txid`.
 
         Raises NotDurableError where that takes too long: the write stands at level local. Raises FencedError
-        where another owner has taken the branch: the write is not part of it, and is kept as another branch.
+        where another owner has taken the branch without it: the write is kept as another branch.
         """
         if txid <= self.durable_txid:
             return
@@ -235,9 +237,8 @@ class Shipper:
                     return self.durable_txid
                 raise FencedError("the branch is no longer shipped from here; send the request again")
             started_s = self._clock.monotonic_s()
-            shipped = False
+            shipped, target = False, self._source.txid
             try:
-                target = self._source.txid
                 while self.durable_txid < target:
                     if self._stop_error is not None:
                         raise self._stop_error
@@ -246,6 +247,12 @@ class Shipper:
                 if not shipped and (then is not None or self._notes):
                     await self._swap(then or (lambda m: m))
                 await self._tidy()
+            except FencedError as error:
+                await self._answer_what_landed()
+                self._note_failure(error)
+                if then is None and self.durable_txid >= target:
+                    return self.durable_txid
+                raise
             except (MemoturnError, OSError) as error:
                 self._note_failure(error)
                 raise
@@ -275,6 +282,7 @@ class Shipper:
             grown = manifest.append_segments(current, (ref,), epoch=self.epoch)
             return then(grown) if then is not None and ref.max >= target else grown
 
+        self._sent_txid = ref.max
         await self._swap(land)
         self.capture.landed(batch)
         self._prepared = None
@@ -384,6 +392,7 @@ class Shipper:
             grown = compaction.without_idle_snapshots(manifest.add_snapshot(current, refs, epoch=self.epoch))
             return then(grown) if then is not None else grown
 
+        self._sent_txid = max(self._sent_txid, txid)
         await self._swap(land)
         if txid > self.capture.cursor.txid:
             self.capture.restart_at(txid, known)
@@ -494,6 +503,27 @@ class Shipper:
             for future in self._room:
                 if not future.done():
                     future.set_result(None)
+
+    async def _answer_what_landed(self) -> None:
+        """After a fence, answer those whose commits are in the chain all the same.
+
+        A swap whose answer was lost may have landed, and the next owner have built on it. A txid stands for one
+        commit for ever, so one that the chain holds is ours. Where that cannot be read, nobody is told to repeat.
+        """
+        txid, current = self._sent_txid, self.manifests.cached
+        if txid <= self.durable_txid:
+            return
+        try:
+            if current is not None and await self._archive.holds(current, txid):
+                self._landed(txid)
+        except MemoturnError as error:
+            unknown = NotDurableError(
+                f"another node owns the branch now, and whether it has txid {txid} is not known yet ({error}); "
+                "do not repeat the write: read the branch"
+            )
+            for waited, future in self._waiters:
+                if waited <= txid and not future.done():
+                    future.set_exception(unknown)
 
     def _note_failure(self, error: BaseException) -> None:
         self.failed = error
