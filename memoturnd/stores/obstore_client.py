@@ -44,6 +44,9 @@ _CREDENTIALS_S = 300
 """How long credentials that renew themselves are used before they are asked for again."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_GONE = re.compile(r"Bulk delete request failed for key .*\(code: 404\)")
+_BEYOND = re.compile(r"Wanted range starting at \d+, but object was only")
+"""What obstore says by itself about an answer of Azure."""
 _KIND = re.compile(r"kind: (Connect|Timeout)\b")
 _BROKEN = {
     "Connect": "no connection to the store (check the endpoint, and that the store runs)",
@@ -260,6 +263,10 @@ def _said(error: Exception, *, bodiless: bool = False) -> _Said:
     """
     text = str(error)
     found, coded = _STATUS.search(text), _CODE.search(text)
+    if _GONE.search(text) is not None:
+        return _Said(404, "", Answer.MISSING, "no such object")
+    if _BEYOND.search(text) is not None:
+        return _Said(416, "", Answer.BEYOND, "the object has ended")
     if found is None:
         lost = isinstance(error, AlreadyExistsError | PreconditionError)
         kind = _KIND.search(text)

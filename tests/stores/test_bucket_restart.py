@@ -1,10 +1,13 @@
 """A real S3 server that is killed under load and comes back: what was acknowledged is there, and work goes on."""
 
 import asyncio
+import signal
 
+import httpx
 import msgspec
 import pytest
 from own_minio import running_minio
+from processes import NodeHome
 from servers import store_on
 
 from memoturnd.errors import StoreUnavailableError
@@ -75,3 +78,42 @@ async def test_store_killed_in_mid_flight_keeps_what_was_acknowledged(own_minio,
     assert {str(number) for number in done} <= set(items)
     assert len(set(items)) == len(items)
     assert all(kept[f"v1/segment-{number}"] == b"%d" % number for number in done)
+
+
+def remember(node, summary):
+    answer = httpx.post(
+        f"{node.url}/v1/memory/app/alice/memories",
+        json={"memories": [{"type": "fact", "topic_key": summary, "summary": summary, "content": {}}]},
+        timeout=15,
+    )
+    assert answer.status_code == 201, answer.text
+
+
+@pytest.mark.parametrize("client", ["aiobotocore", "obstore"])
+def test_node_whose_bucket_hangs_takes_local_writes_and_stops_in_time(
+    own_minio, tmp_path, monkeypatch, client
+):
+    """SIGSTOP: connections stay open and nothing is answered. What was written is shipped by the next start."""
+    for name, value in own_minio.server.environment().items():
+        monkeypatch.setenv(name, value)
+    url = own_minio.server.fresh_url()
+    with NodeHome(tmp_path / "home", OBJECT_STORE=url, S3_CLIENT=client) as home:
+        node = home.start()
+        remember(node, "before")
+        own_minio.process.send_signal(signal.SIGSTOP)
+        remember(node, "meanwhile")
+        assert httpx.get(f"{node.url}/ready", timeout=15).status_code == 503
+        assert httpx.get(f"{node.url}/health", timeout=15).status_code == 200
+        assert node.stop() == 0
+        assert "branches that are not shipped" in home.log()
+
+        own_minio.process.send_signal(signal.SIGCONT)
+        node = home.start()
+        synced = httpx.post(f"{node.url}/v1/db/app--alice/sync", timeout=30)
+        assert synced.status_code == 200, synced.text
+        assert node.stop() == 0
+        home.lose_disk()
+        node = home.start()
+        found = httpx.post(f"{node.url}/v1/memory/app/alice/recall", json={"query": "meanwhile"}, timeout=30)
+        assert "meanwhile" in found.text
+        assert node.stop() == 0

@@ -1,6 +1,8 @@
 """One contract for every object store; another implementation joins by one line in `STORES`."""
 
 import asyncio
+import os
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from memoturnd.seams.object_store import Committed, Lost, ObjectMissingError, Ob
 from memoturnd.stores.faulty import FaultyStore
 from memoturnd.stores.local import LocalStore
 from memoturnd.stores.memory import MemoryStore
+from memoturnd.stores.open import open_store
 from memoturnd.stores.timed import TimedStore
 
 STORES: dict[str, Callable[[Path], ObjectStore]] = {
@@ -32,8 +35,17 @@ SERVERS = {  # name: (server, client)
 }
 
 
-@pytest.fixture(params=[*STORES, *SERVERS])
+GIVEN = os.environ.get("MEMOTURN_TEST_URL", "")
+"""A bucket of any kind, with its credentials in the environment as for a node: it is held to the contract too."""
+
+
+@pytest.fixture(params=[*STORES, *SERVERS, *(["given"] if GIVEN else [])])
 async def store(request, tmp_path):
+    if request.param == "given":
+        store = open_store(f"{GIVEN}/t-{secrets.token_hex(8)}")
+        yield store
+        await store.close()
+        return
     if request.param in SERVERS:
         kind, client = SERVERS[request.param]
         server = request.getfixturevalue("servers").get(kind)
@@ -194,7 +206,7 @@ async def test_list_takes_any_prefix(store):
 
 
 async def test_list_tells_size_and_time(store, request):
-    early_ms = 1000 if request.node.callspec.params["store"] in SERVERS else 100
+    early_ms = 1000 if request.node.callspec.params["store"] not in STORES else 100
     before_ms = SystemClock().now_ms()
     await store.put("k", b"12345")
 
