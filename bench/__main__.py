@@ -15,6 +15,7 @@ from bench import (
     big,
     costs,
     in_process,
+    lazy,
     loop_lag,
     machine,
     memory,
@@ -63,8 +64,11 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "shipping": lambda given: shipping.measure(quick=given.quick),
     "memory": lambda given: memory.measure(quick=given.quick),
     "big": lambda given: big.measure(in_process.run_on_uvloop, quick=given.quick),
+    "lazy": lambda given: lazy.measure(in_process.run_on_uvloop, quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
+_ON_REQUEST: Final = {"lazy"}
+"""Parts that run only where they are named: what they measure is not part of the product."""
 
 
 def _measured(name: str, given: argparse.Namespace) -> tuple[list[Table], bool]:
@@ -83,7 +87,7 @@ def main() -> int:
     start_s, load, noise = time.monotonic(), os.getloadavg(), machine.noise()
     tables: list[Table] = []
     all_measured = True
-    for name in [given.only] if given.only else list(_PARTS):
+    for name in [given.only] if given.only else [part for part in _PARTS if part not in _ON_REQUEST]:
         measured, done = _measured(name, given)
         for table in measured:
             print(table.text(), flush=True)

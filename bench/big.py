@@ -1,21 +1,19 @@
 """Large profiles: what a small change, a snapshot and a restore cost at 10 MB, 100 MB and 1 GB.
 
-On an object store in a local directory, and on the S3 server that `scripts/services env` names where the
-environment has it.
+On an object store in a local directory, and on MinIO through the default client where MinIO can be had.
 """
 
 import asyncio
 import os
 import random
-import secrets
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.buckets import Backing, backings
 from bench.machine import watched
 from bench.nodes import node_here, temporary_folder
 from bench.stats import Table, duration, percentile
@@ -26,7 +24,6 @@ from memoturnd.replication.restore import restore
 from memoturnd.seams.catalog import MAIN
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.object_store import ObjectStore
-from memoturnd.stores.local import LocalStore
 from memoturnd.stores.open import open_store
 from memoturnd.surfaces import kv
 
@@ -35,7 +32,8 @@ _QUICK_MB: Final = (2, 8)
 _VALUE_BYTES: Final = 256 * 1024
 _WRITES: Final = 50
 _PAUSE_S: Final = 0.005
-_ENDPOINT: Final = "MEMOTURN_TEST_S3_ENDPOINT"
+MEASURED: Final = 2
+"""Stores of `backings` that are measured: what comes behind differs by the client only."""
 _COLUMNS: Final = (
     "store",
     "file",
@@ -116,14 +114,16 @@ def value(rng: random.Random) -> bytes:
     return rng.randbytes(_VALUE_BYTES - len(text)) + text
 
 
-async def fill(node: Node, profile: Branch, size_mb: int) -> None:
-    """Write values until the profile has the size, and ship them."""
+async def fill(node: Node, profile: Branch, size_mb: int) -> int:
+    """Write values until the profile has the size, ship them, and return how many keys there are."""
     rng = random.Random(size_mb)
-    for n in range(size_mb * 1_000_000 // _VALUE_BYTES):
+    keys = size_mb * 1_000_000 // _VALUE_BYTES
+    for n in range(keys):
         await kv.put(profile, "ns", f"k{n}", value(rng))
         if n % 32 == 0:
             await node.branches.sync(profile.ref.database.name, MAIN)
     await node.branches.sync(profile.ref.database.name, MAIN)
+    return keys
 
 
 async def _snapshot(node: Node, profile: Branch, seen: _Seen) -> Manifest:
@@ -198,60 +198,32 @@ async def _one(store: ObjectStore, folder: Path, size_mb: int) -> _Seen:
 
 
 @asynccontextmanager
-async def _local(folder: Path) -> AsyncIterator[ObjectStore]:
-    store = LocalStore(folder / "store")
+async def opened(backing: Backing) -> AsyncIterator[ObjectStore]:
+    """Open a fresh place in a store in this process."""
+    os.environ |= backing.environment
+    store = open_store(backing.fresh().url)
     try:
         yield store
     finally:
         await store.close()
 
 
-@asynccontextmanager
-async def _s3(_folder: Path) -> AsyncIterator[ObjectStore]:
-    from minio import Minio
-
-    endpoint = os.environ[_ENDPOINT]
-    access, secret = os.environ["MEMOTURN_TEST_S3_ACCESS_KEY"], os.environ["MEMOTURN_TEST_S3_SECRET_KEY"]
-    secure, _, host = endpoint.rpartition("://")
-    bucket = f"memoturn-bench-{secrets.token_hex(4)}"
-    client = Minio(host, access, secret, secure=secure == "https")
-    client.make_bucket(bucket)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": access,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_REGION": "us-east-1",
-    }
-    store = open_store(f"s3://{bucket}")
-    try:
-        yield store
-    finally:
-        await store.close()
-        for row in client.list_objects(bucket, recursive=True):
-            client.remove_object(bucket, row.object_name)
-        client.remove_bucket(bucket)
-
-
-async def _all(sizes_mb: tuple[int, ...]) -> list[list[str]]:
-    stores: dict[str, Callable[[Path], Any]] = {"local directory": _local}
-    if _ENDPOINT in os.environ:
-        stores["S3 server"] = _s3
+async def _all(found: Sequence[Backing], sizes_mb: Sequence[int]) -> list[list[str]]:
     rows = []
-    for name, opened in stores.items():
+    for backing in found:
         for size_mb in sizes_mb:
             with temporary_folder() as folder:
-                async with opened(folder) as store:
+                async with opened(backing) as store:
                     seen = await _one(store, folder, size_mb)
-                shutil.rmtree(folder / "store", ignore_errors=True)
-            rows.append(seen.cells(name))
+            rows.append(seen.cells(backing.name))
             print(" | ".join(rows[-1]), flush=True)
     return rows
 
 
 def measure(run: Callable[[Any], Any], *, quick: bool) -> list[Table]:
     """Return the table of large profiles. `run` runs a coroutine on the event loop to use."""
-    with watched() as busy:
-        rows = run(_all(_QUICK_MB if quick else _SIZES_MB))
+    with backings() as found, watched() as busy:
+        rows = run(_all(found.all[:MEASURED], _QUICK_MB if quick else _SIZES_MB))
     notes = [
         (
             "One profile of 256 KiB key-values, half of whose bytes do not compress. `write + ship`: one key of 100 bytes "
@@ -259,11 +231,7 @@ def measure(run: Callable[[Any], Any], *, quick: bool) -> list[Table]:
             "durable writes go on, each 5 ms after the one before. `restore`: that snapshot to a file, without fsync. "
             "Memory is the growth of the process's peak resident size; objects are those of the snapshot."
         ),
-        (
-            "The S3 server is the one of `scripts/services`, on the same machine."
-            if _ENDPOINT in os.environ
-            else f"No S3 server was measured: {_ENDPOINT} is not set."
-        ),
+        *found.notes,
         f"{busy}.",
     ]
     return [Table("Large profiles", _COLUMNS, rows, notes)]

@@ -30,6 +30,7 @@ TITLES = {
     ),
     "memory": ("Memory of a node",),
     "big": ("Large profiles",),
+    "lazy": ("Lazy reads of past states: a prototype",),
     "lag": ("Event-loop lag under heavy work",),
 }
 ROWS = ("1", "2", "3a", "3b", "5", "6", "6+", "7", "7+", "8a", "8b", "9a", "9b", "3b'")

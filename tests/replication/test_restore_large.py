@@ -122,6 +122,27 @@ async def test_only_blocks_that_are_wanted_are_read(tmp_path):
     assert read[2][1] < 16 * PAGE_SIZE + 100
 
 
+@pytest.mark.usefixtures("small_bounds")
+async def test_few_small_objects_are_held_until_they_are_written(tmp_path):
+    """The others are read once more."""
+    store = RangeStore(MemoryStore())
+    chain = Chain(store)
+    chain.commit(range(1, 161), 160)
+    await chain.ship()
+    for n in range(40):
+        chain.commit(range(1 + 4 * n, 5 + 4 * n), 160)
+        await chain.ship()
+
+    await restored(chain, chain.txid, tmp_path / "x.db")
+
+    assert (tmp_path / "x.db").read_bytes() == chain.file
+    again = {key for key, _, length in store.reads if length is not None}
+    small = {layout.object_key("d1", ref): ref.size_bytes for ref in chain.standing.segments[1:]}
+    held = [size for key, size in small.items() if key not in again]
+    assert held
+    assert sum(held) <= 8000
+
+
 async def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, executor):
     """64 MiB that do not compress, in requests of 256 KiB."""
     monkeypatch.setattr(restoring, "RANGE_BYTES", 256 * 1024)
