@@ -9,7 +9,12 @@ from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, R
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.past import PastStates
 from memoturnd.engine.takeover import refuse_a_lost_manifest
-from memoturnd.errors import BranchNotFoundError, InvalidRequestError, PreconditionFailedError
+from memoturnd.errors import (
+    BranchNotFoundError,
+    CorruptionError,
+    InvalidRequestError,
+    PreconditionFailedError,
+)
 from memoturnd.replication.points import Point, Window, points
 from memoturnd.replication.revisions import resolve
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp
@@ -48,8 +53,7 @@ class PastProfile:
         if isinstance(self._at, AtTxid) and past.has(branch, self._at.txid):
             self._txid = self._at.txid  # a txid stands for one state for ever
         else:
-            current = await standing(branch, self._at)
-            self._txid = await resolve(branch.services.archive, current, self._at)
+            current, self._txid = await self._found()
             self._durable_txid = current.head_txid
         if self._txid < min_txid:
             raise PreconditionFailedError(
@@ -61,6 +65,19 @@ class PastProfile:
         async with past.hold(branch, self._txid, current) as state:
             value = await past.read(state, op, work)
         return Seen(value, self._txid, self.durable_txid)
+
+    async def _found(self) -> tuple[Manifest, int]:
+        """Return the manifest that the revision was looked up in, and the txid that it names."""
+        branch, archive = self._branch, self._branch.services.archive
+        current = await standing(branch, self._at)
+        try:
+            return current, await resolve(archive, current, self._at)
+        except CorruptionError:
+            # What an older manifest names may have been replaced since: then the newest one knows better.
+            again = await branch.manifests.load(fresh=True)
+            if again is None or again.commit_id == current.commit_id:
+                raise
+            return again, await resolve(archive, again, self._at)
 
     async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Never:
         """Refuse: raises InvalidRequestError."""

@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 import apsw
 import structlog
 
-from memoturnd.core.manifest import Manifest, restore_plan
+from memoturnd.core.manifest import Manifest
 from memoturnd.engine import schema
 from memoturnd.engine.admission import Admission
 from memoturnd.engine.branch import Branch
@@ -214,23 +214,19 @@ class PastStates:
             raise DiskFullError(
                 f"the data directory refused {state.path.parent}: {error.strerror}; make room or mend it, then try again"
             ) from error
-        reaching = await services.archive.reaching(current, txid)
         try:
-            restored = await self._restore_file(state, reaching)
+            restored = await self._restore_file(state, current)
         except CorruptionError:
-            # Objects may have been replaced since the manifest was read: then another plan leads there.
+            # Objects may have been replaced since the manifest was read: then the newest one knows better.
             again = await branch.manifests.load(fresh=True)
-            if again is None:
+            if again is None or again.commit_id == current.commit_id:
                 raise
-            other = await services.archive.reaching(again, txid)
-            if restore_plan(other, txid) == restore_plan(reaching, txid):
-                raise
-            restored = await self._restore_file(state, other)
+            restored = await self._restore_file(state, again)
         state.at_ms, migrated = await services.executor.run(lambda: _settle(state.path, txid))
         state.size_bytes = state.path.stat().st_size
         state.restored = None if migrated else restored
 
-    async def _restore_file(self, state: PastState, reaching: Manifest) -> Restored:
+    async def _restore_file(self, state: PastState, current: Manifest) -> Restored:
         """Restore the file, beginning with the nearest state below it that is here, where that reads less."""
         services, (branch_id, txid) = self._services, state.key
         below = [
@@ -247,7 +243,7 @@ class PastStates:
         try:
             return await restore(
                 services.store,
-                reaching,
+                await services.archive.reaching(current, txid),
                 txid,
                 state.path,
                 executor=services.executor,

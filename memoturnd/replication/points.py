@@ -6,7 +6,7 @@ at most. Wall times never decrease along a branch, and several commits may share
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from operator import attrgetter
@@ -78,7 +78,7 @@ async def counted_back(archive: Archive, current: Manifest, rounds: int) -> int 
     for number in reversed(range(len(current.pages) + 1)):
         part = await _part(archive, current, number)
         for ref in reversed(part.refs):
-            count = _count(ref) if ref.min >= part.floor else None
+            count = _count(part, ref) if ref.min >= part.floor else None
             if count is None:
                 rows = await _points_of(archive, current, part, ref)
                 if left < len(rows):
@@ -100,7 +100,17 @@ class _Part(NamedTuple):
 
     refs: Sequence[ObjectRef]
     floor: int
-    snapshots: AbstractSet[int]
+    snapshots: Mapping[int, ObjectRef]
+    """Of each snapshot one object (large ones have several), by its txid."""
+    whole: AbstractSet[int]
+    """The txids of its commits that a snapshot holds, here or behind the part."""
+
+    def snapshots_inside(self, ref: ObjectRef) -> list[ObjectRef]:
+        """Return the snapshots of states within an object that was thinned, which may have lost their rounds."""
+        if not ref.is_thinned:
+            return []
+        last = ref.max - 1 if not ref.upto else ref.upto  # the last round of the whole object is always there
+        return [snapshot for end, snapshot in self.snapshots.items() if ref.min <= end <= last]
 
 
 async def _part(archive: Archive, current: Manifest, number: int) -> _Part:
@@ -110,7 +120,7 @@ async def _part(archive: Archive, current: Manifest, number: int) -> _Part:
     if number < len(pages):
         whole = await archive.page(current.db, pages[number])
     above = pages[number - 1].max if number else -1
-    snapshots = {ref.end: ref for ref in whole.snapshots}  # of several parts one stands for all
+    snapshots = {ref.end: ref for ref in whole.snapshots}
     alone = [
         ref for ref in snapshots.values() if ref.end > above and not _in_segments(whole.segments, ref.end)
     ]
@@ -119,7 +129,7 @@ async def _part(archive: Archive, current: Manifest, number: int) -> _Part:
     late = {part.min for part in pages[number + 1 : number + 2]} | {ref.end for ref in current.snapshots}
     ends = snapshots.keys() | (late & {ref.end for ref in refs})
     is_base = number or (whole.segments and whole.segments[0].is_base)
-    return _Part(refs, 0 if is_base else min(ends, default=1 << 62), ends)
+    return _Part(refs, 0 if is_base else min(ends, default=1 << 62), snapshots, ends)
 
 
 def _in_segments(segments: Sequence[ObjectRef], txid: int) -> bool:
@@ -131,16 +141,19 @@ async def _points_of(archive: Archive, current: Manifest, part: _Part, ref: Obje
     if ref.end < part.floor:
         return []
     if ref.kind == "snapshot" or ref.min == ref.max:
-        rows = [(ref.end, ref.last_at)]
+        rows = {ref.end: ref.last_at}
     else:
-        rows = [(r.txid, r.at_ms) for r in await archive.rounds(current.db, ref) if r.txid <= ref.end]
-    return [Point(txid, at_ms, txid in part.snapshots) for txid, at_ms in rows if txid >= part.floor]
+        rows = {r.txid: r.at_ms for r in await archive.rounds(current.db, ref) if r.txid <= ref.end}
+        rows |= {snapshot.end: snapshot.last_at for snapshot in part.snapshots_inside(ref)}
+    return [Point(txid, rows[txid], txid in part.whole) for txid in sorted(rows) if txid >= part.floor]
 
 
-def _count(ref: ObjectRef) -> int | None:
-    """Return how many rounds of the object belong to the branch, None where only its table can tell."""
+def _count(part: _Part, ref: ObjectRef) -> int | None:
+    """Return how many points the object has, None where only its table can tell."""
     if ref.kind == "snapshot":
         return 1
+    if part.snapshots_inside(ref):
+        return None
     if ref.upto:
         return None if ref.is_thinned else ref.upto - ref.min + 1
     return ref.rounds or ref.max - ref.min + 1

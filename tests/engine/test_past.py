@@ -20,6 +20,7 @@ from memoturnd.errors import (
     CorruptionError,
     DiskFullError,
     InvalidRequestError,
+    NotFoundError,
     OverloadedError,
     PreconditionFailedError,
     RequestTimeoutError,
@@ -30,6 +31,7 @@ from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.profile import Work
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.memory import MemoryStore
+from memoturnd.surfaces import kv
 
 
 @pytest.fixture
@@ -144,6 +146,45 @@ async def test_what_expires_does_so_by_the_clock_of_the_state(tmp_path, store):
 
         assert seen_ms.value == profile.at_ms
         assert (await profile.read(lambda _conn, now_ms: now_ms)).value >= seen_ms.value
+
+
+async def test_key_that_has_expired_since_is_shown_in_its_time(tmp_path, store):
+    async with node_on(tmp_path, store) as node:
+        txids = await with_values(node, 1)
+        profile = await node.profile("a")
+        written = await kv.put(profile, "n", "k", b"v", ttl_s=1)
+        await profile.write(put("x", "later"))
+        await asyncio.sleep(1.05)
+        later = (await profile.write(put("x", "expired"))).txid
+
+        assert (await kv.get(await at(node, written.txid), "n", "k")).value == b"v"
+        assert (await kv.keys(await at(node, written.txid + 1), "n")).value == ["k"]
+        for past in (profile, await at(node, later), await at(node, txids[0])):
+            with pytest.raises(NotFoundError):
+                await kv.get(past, "n", "k")
+
+
+async def test_history_replaced_under_a_node_that_only_reads_is_looked_up_again(tmp_path, store):
+    async with node_on(tmp_path / "owner", store) as owner:
+        txids = await with_values(owner, 3)
+        mine = await owner.profile("a")
+        async with node_on(tmp_path / "reader", store) as reader:  # knows the database from the store
+            profile = await reader.profile("a")
+            assert await state(reader, "head") == {"x": "2"}
+            known = profile.manifests.cached
+            for n in range(40):
+                await mine.write(put("x", f"{n}"), durable=True)
+            while (job := mine.owned.shipper.compactor.running) is not None:
+                await asyncio.wait([job])
+                await mine.owned.shipper.ship()
+            kept = {ref.key_name for ref in (await mine.manifests.load()).objects}
+            gone = [ref for ref in known.segments if ref.key_name not in kept]
+            for ref in gone:
+                await store.delete(f"v1/{known.db}/branches/{ref.branch}/segments/{ref.key_name}")
+
+            assert gone
+            assert profile.manifests.cached is known
+            assert await state(reader, txids[0]) == {"x": "0"}
 
 
 async def test_read_floor_above_the_state_is_refused_at_once(tmp_path, store):

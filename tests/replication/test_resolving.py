@@ -76,6 +76,7 @@ def plans(draw):
         "dropped": dropped,
         "bare": draw(st.booleans()),
         "snapshots": draw(st.lists(st.integers(0, len(objects) - 1), max_size=3)),
+        "inside": draw(st.lists(st.tuples(st.integers(0, len(objects) - 1), st.integers(0, 3)), max_size=2)),
         "pages": sorted(draw(st.lists(st.integers(1, len(objects)), max_size=3, unique=True))),
         "upto": draw(st.booleans()),
         "late": draw(st.booleans()),
@@ -101,18 +102,23 @@ async def build(plan):
         snapshots = []
         floor = dropped - (not plan["bare"])  # retention keeps a base below what it keeps
         older = number < floor and plan["bare"]
+        if not older and number >= dropped:  # of a state whose round may have been thinned
+            for inside in sorted({r for n, r in plan["inside"] if n == number and r < len(rounds) - 1}):
+                at = rounds[inside : inside + 1]
+                snapshots.append(ref("snapshot", at, prev, f"{number}-{inside}", kept=at))
         if (number in plan["snapshots"] and not older) or (dropped and number == floor):
-            snapshots = [ref("snapshot", rounds[-1:], prev, number, kept=rounds[-1:])]
+            snapshots.append(ref("snapshot", rounds[-1:], prev, number, kept=rounds[-1:]))
         entries.append((segment if number >= dropped else None, snapshots))
-        kept |= {t: at for t, at, _ in stay} if number >= dropped else {s.end: s.last_at for s in snapshots}
+        kept |= {s.end: s.last_at for s in snapshots}
+        kept |= {t: at for t, at, _ in stay} if number >= dropped else {}
     last = entries[-1][0]
     if plan["upto"] and len(objects[-1]) > 1:
-        stay = [r for r in objects[-1] if r[2]]
-        if len(stay) > 1:
-            *_, (end, _, _), (gone, _, _) = stay
+        had = sorted(t for t in kept if last.min <= t <= last.max)
+        if len(had) > 1:  # the head of a fork is any state that the parent has
+            end = had[-2]
             last = replace(last, upto=end)
-            entries[-1] = (last, [])
-            kept.pop(gone, None)
+            entries[-1] = (last, [s for s in entries[-1][1] if s.end <= end])
+            kept = {t: at for t, at in kept.items() if t <= end}
     base = 0 if dropped == 0 else min((s.end for _, ss in entries for s in ss), default=1 << 62)
     kept = {t: at for t, at in kept.items() if t >= base}
     store = FaultyStore(MemoryStore(), None)
@@ -229,7 +235,7 @@ async def test_time_in_a_long_history_reads_one_page_and_one_table():
     objects = [[(20 * n + i, 1000 * (20 * n + i), True) for i in range(20)] for n in range(1, 501)]
     plan = {
         "objects": objects, "dropped": 0, "bare": True, "snapshots": [], "pages": list(range(10, 500, 10)),
-        "upto": False, "late": False,
+        "upto": False, "late": False, "inside": [],
     }  # fmt: skip
     history = await build(plan)
     for at_ms in (25_500, 5_000_500, 9_990_000, 10_019_000 - 1):
@@ -243,7 +249,7 @@ async def test_txid_in_a_long_history_reads_the_pages_from_its_base_on_only():
     objects = [[(n, 1000 * n, True)] for n in range(1, 501)]
     plan = {
         "objects": objects, "dropped": 0, "bare": True, "snapshots": [204], "pages": list(range(10, 500, 10)),
-        "upto": False, "late": False,
+        "upto": False, "late": False, "inside": [],
     }  # fmt: skip
     history = await build(plan)
     archive = history.archive()
@@ -266,7 +272,7 @@ async def test_branch_without_a_commit_stands_at_0_at_any_time():
 async def test_checkpoint_names_its_txid_while_that_can_be_restored():
     history = await build({
         "objects": [[(1, 1000, True), (2, 2000, False), (3, 3000, True)]], "dropped": 0, "bare": True,
-        "snapshots": [], "pages": [], "upto": False, "late": False,
+        "snapshots": [], "pages": [], "upto": False, "late": False, "inside": [],
     })  # fmt: skip
     current = replace(history.current, checkpoints={"good": Checkpoint(1, 1), "thinned": Checkpoint(2, 1)})
 
@@ -281,7 +287,7 @@ async def test_checkpoint_names_its_txid_while_that_can_be_restored():
 
 async def test_refusal_of_a_time_names_the_oldest_commit():
     history = await build({
-        "objects": [[(7, 5_000_000, True)]], "dropped": 0, "bare": True, "snapshots": [], "pages": [], "upto": False, "late": False,
+        "objects": [[(7, 5_000_000, True)]], "dropped": 0, "bare": True, "snapshots": [], "pages": [], "upto": False, "late": False, "inside": [],
     })  # fmt: skip
 
     with pytest.raises(ConflictError, match=f"oldest is txid 7 of {rfc3339(5_000_000)}"):

@@ -9,11 +9,14 @@ from profiles import BY_HAND
 
 from memoturnd.core import compaction, manifest, retention
 from memoturnd.core.retention import Windows
+from memoturnd.core.revisions import AtTime
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError
 from memoturnd.replication.join import join
+from memoturnd.replication.points import Window
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.retention import Retention
+from memoturnd.replication.revisions import resolve
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.executor import InlineExecutor
 from memoturnd.stores.memory import MemoryStore
@@ -268,3 +271,34 @@ def test_join_of_what_was_joined_is_the_same():
     assert in_steps == at_once
     assert [r.at_ms for r in segment.decode(at_once.data).rounds] == [r.at_ms for r in made]
     assert (at_once.ref.first_at, at_once.ref.last_at) == (made[0].at_ms, made[-1].at_ms)
+
+
+@pytest.mark.parametrize("days", [0, 3, 40])
+async def test_states_that_are_listed_and_named_after_retention_are_those_that_restore(
+    life, tmp_path, monkeypatch, days
+):
+    monkeypatch.setattr(compaction, "PAGE_ENTRIES", 6)
+    await three_days(life)
+    life.clock.at_ms += days * DAY_MS
+    await life.commit()
+    await life.ship()
+    await settle(life)
+    kept = await life.kept(tmp_path)
+    assert len(kept) < len(life.states)
+    archive, current = life.node._services.archive, await life.branch.manifests.load()
+
+    listed = (await life.node.branches.restore_points("p", "main", Window(), 10_000, newest_first=False)).rows
+    listed = [row for row in listed if row.txid in life.states]  # but for the commit that made the tables
+    assert [(row.txid, row.at) for row in listed] == [(txid, life.times[txid]) for txid in kept]
+    assert {row.txid for row in listed if row.kind == "checkpoint"} <= set(kept)
+    for back in range(0, len(kept), 7):
+        assert await resolve(archive, current, f"head~{back}") == kept[-1 - back]
+    for txid, at_ms in life.times.items():
+        at_or_before = [t for t in kept if life.times[t] <= at_ms]
+        if txid in kept:
+            assert await resolve(archive, current, str(txid)) == txid
+        else:
+            with pytest.raises(ConflictError, match="nearest"):
+                await resolve(archive, current, str(txid))
+        if at_or_before:
+            assert await resolve(archive, current, AtTime(at_ms)) == at_or_before[-1]
