@@ -21,6 +21,7 @@ from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.segment import RoundEntry
 from memoturnd.errors import CorruptionError
 from memoturnd.replication.ranged import fetch_tables
+from memoturnd.replication.recent import RecentSegments
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
@@ -82,6 +83,7 @@ class Archive:
 
     def __init__(self, store: ObjectStore, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._store = store
+        self.recent = RecentSegments(store)
         self._cache: OrderedDict[str, tuple[object, int]] = OrderedDict()
         self._room_bytes = cache_bytes
 

@@ -19,7 +19,7 @@ from memoturnd.errors import FencedError, MemoturnError
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
 from memoturnd.replication.join import Joined, join
-from memoturnd.replication.ranged import fetch, named_damage
+from memoturnd.replication.ranged import named_damage
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectStore
@@ -155,7 +155,8 @@ class Compactor:
     async def _join(self, current: Manifest, to_join: Join) -> None:
         uuid, inputs = current.db, to_join.inputs
         keys = [layout.object_key(uuid, ref) for ref in inputs]
-        blobs = await fetch(self._store, keys)
+        recent = self._archive.recent
+        blobs = await recent.fetch(keys)
 
         def work() -> Joined:
             parts = []
@@ -167,8 +168,11 @@ class Compactor:
         small = sum(map(len, blobs)) <= _INLINE_BYTES
         output = work() if small else await self._executor.run(work)
         put_s = self._clock.monotonic_s()
-        await self._store.put(layout.object_key(uuid, output.ref), output.data)
+        key = layout.object_key(uuid, output.ref)
+        await self._store.put(key, output.data)
         self._attach(self.fresh(put_s, lambda m: compaction.joined(m, inputs, output.ref, epoch=self._epoch)))
+        recent.drop(keys)
+        recent.keep(key, output.data)
         self._metrics.compacted_bytes.inc(output.ref.size_bytes)
 
     async def _roll(self, current: Manifest, roll: Roll) -> None:

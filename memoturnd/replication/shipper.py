@@ -454,7 +454,9 @@ class Shipper:
     # ---- store
 
     async def _put(self, ref: ObjectRef, data: bytes) -> None:
-        await self._store.put(layout.object_key(self._uuid, ref), data)
+        key = layout.object_key(self._uuid, ref)
+        await self._store.put(key, data)
+        self._archive.recent.keep(key, data)
 
     async def _swap(self, transition: Transition) -> None:
         notes = tuple(self._notes)
