@@ -63,6 +63,9 @@ class Settings:
     unshipped_wait_s: float
     fine_retention_s: float
     coarse_retention_s: float
+    maintenance_interval_s: float
+    gc_grace_s: float
+    delete_grace_s: float
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 

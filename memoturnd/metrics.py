@@ -38,6 +38,7 @@ COMPACTION_OUTCOMES: Final = ("joined", "snapshot", "rolled", "failed")
 OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
 PAST_OUTCOMES: Final = ("hit", "shared", "miss")
+PASS_OUTCOMES: Final = ("done", "stopped", "failed")
 
 _REQUEST_BUCKETS_S: Final = (
     0.0002,
@@ -75,6 +76,7 @@ class Metrics:
         self._store()
         self._tiers()
         self._past()
+        self._maintenance()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -227,6 +229,33 @@ class Metrics:
         self.past_reads = {outcome: reads.labels(outcome) for outcome in PAST_OUTCOMES}
         self.past_seconds = self._histogram(
             "past_seconds", "Time to make a past state, without the wait for its turn.", _SHIP_BUCKETS_S
+        )
+
+    def _maintenance(self) -> None:
+        passes = self._counter(
+            "maintenance_passes_total",
+            "Maintenance passes, by outcome: done, stopped (something is unreadable), failed.",
+            "outcome",
+        )
+        self.maintenance_passes = {outcome: passes.labels(outcome) for outcome in PASS_OUTCOMES}
+        self.maintenance_stopped = self._gauge(
+            "maintenance_stopped",
+            "Databases and branches whose last pass here stopped at something unreadable.",
+        )
+        self.maintenance_late_seconds = self._gauge(
+            "maintenance_late_seconds", "How long the chore that was taken last had been due."
+        )
+        self.maintenance_last_success = self._gauge(
+            "maintenance_last_success_timestamp_seconds", "When a pass last ended well, in unix seconds."
+        )
+        self.garbage_listed = self._counter("garbage_listed_keys_total", "Keys that the collector listed.")
+        self.garbage_objects = self._counter("garbage_objects_total", "Objects that the collector deleted.")
+        self.garbage_bytes = self._counter("garbage_bytes_total", "Bytes of the objects that it deleted.")
+        self.branches_purged = self._counter(
+            "branches_purged_total", "Deleted branches that were let go after their grace."
+        )
+        self.databases_purged = self._counter(
+            "databases_purged_total", "Deleted databases whose objects were deleted after their grace."
         )
 
     def _gauge(self, name: str, text: str) -> Gauge:

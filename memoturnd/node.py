@@ -23,6 +23,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.retention import GRAIN_S, Windows
 from memoturnd.core.revisions import Revision
 from memoturnd.datadir import forget_boot, last_boot, note_boot
+from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.budget import Deadlines
@@ -30,6 +31,7 @@ from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
 from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.looking_back import PastProfile
+from memoturnd.engine.maintenance import TICK_S, Maintenance
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
 from memoturnd.engine.recovered import keep_as_branch
@@ -41,10 +43,11 @@ from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableErro
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.replication.archive import Archive
+from memoturnd.replication.collector import Collector, Graces
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
-from memoturnd.seams.catalog import MAIN, Catalog, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, Catalog, Chore, Database
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor, PoolExecutor
 from memoturnd.seams.leases import Leases
@@ -65,6 +68,8 @@ USER_WAITING = 32
 """Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
+_BEHIND_S = 1.0
+"""How late ships may be before maintenance waits."""
 _PROBE_TIMEOUT_S = 2.0
 _PARALLEL = 16
 _RECOVER_AGAIN_S = 0.1
@@ -87,6 +92,26 @@ class Node:
         self.catalog_export = CatalogExport(services)
         self.retention = retention
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
+        self.collector = Collector(
+            services.store,
+            services.archive,
+            services.catalog,
+            register_file=registers.borrow,
+            manifest_file=services.manifest_file,
+            graces=services.graces,
+            clock=services.clock,
+            randomness=services.randomness,
+            executor=services.executor,
+            metrics=services.metrics,
+        )
+        self.maintenance = Maintenance(
+            services.catalog,
+            services.agenda,
+            {COLLECT: lambda chore: self.collector.collect(chore.db_uuid), RETENTION: self._apply_retention},
+            clock=services.clock,
+            metrics=services.metrics,
+            is_busy=lambda: services.scheduler.behind_s > _BEHIND_S,
+        )
         self._registers = registers
         self._services = services
         self._counted = counted
@@ -131,6 +156,15 @@ class Node:
         if failed:
             raise RetryableError("not ready: " + "; ".join(f"{n}: {a}" for n, a in failed.items()))
         return answers
+
+    async def _apply_retention(self, chore: Chore) -> int | None:
+        """Apply retention to a branch; what its manifest lets go of is looked for by the collector."""
+        file = self._services.manifest_file(chore.db_uuid, chore.branch_id)
+        before = await file.load()
+        due_ms = await self.retention.apply(file)
+        if before is not None and (file.cached is None or file.cached.commit_id != before.commit_id):
+            self._services.agenda.let_go(chore.db_uuid)
+        return due_ms
 
     # ---- what branches ask of the node (memoturnd.engine.services.Surroundings)
 
@@ -256,6 +290,7 @@ class Node:
         try:
             async with asyncio.timeout(1.0):
                 await self.catalog_export.export()
+                await self._services.agenda.flush(self._services.catalog)
         except (MemoturnError, TimeoutError) as error:
             _log.warning("catalog not exported", error=str(error))
         return left
@@ -341,6 +376,11 @@ async def running(
                 deadlines=Deadlines(clock, STATEMENT_SHARE * settings.request_timeout_s, stopping),
                 inline=settings.sync == "normal",
             ),
+            agenda=Agenda(clock, interval_s=settings.maintenance_interval_s, of_branches=(RETENTION,)),
+            graces=Graces(
+                unreachable_ms=round(1000 * settings.gc_grace_s),
+                deleted_ms=round(1000 * settings.delete_grace_s),
+            ),
         )
         windows = Windows(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
@@ -357,6 +397,7 @@ async def running(
                 periodic(clock, EXPORT_S, "catalog export", node.catalog_export.export),
                 periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
                 periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
+                periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
                 watch_loop_lag(metrics, clock),
             )
         ]

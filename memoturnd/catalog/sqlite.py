@@ -22,13 +22,35 @@ from memoturnd.errors import (
     DiskFullError,
     RetryableError,
 )
-from memoturnd.seams.catalog import MAIN, BranchRow, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Chore, ClaimedChore, Database
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 1000
 CHECKPOINT_PAGES = 1000
 
-_SCHEMA = """
+_CHORES = """
+CREATE TABLE chores(
+  kind TEXT NOT NULL,
+  db_uuid TEXT NOT NULL,
+  branch_id TEXT NOT NULL,
+  due_at INTEGER NOT NULL,
+  claimed INTEGER NOT NULL DEFAULT 0,
+  again_at INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(kind, db_uuid, branch_id)
+) WITHOUT ROWID;
+CREATE INDEX chores_due ON chores(due_at);
+"""
+# A catalog of the version before: every database that was written is looked at once.
+_MIGRATE_1 = f"""
+{_CHORES}
+INSERT INTO chores(kind, db_uuid, branch_id, due_at)
+  SELECT '{COLLECT}', uuid, '', 0 FROM databases WHERE written
+  UNION ALL SELECT '{RETENTION}', uuid, main_branch_id, 0 FROM databases WHERE written
+  UNION ALL SELECT '{RETENTION}', db_uuid, branch_id, 0 FROM branches;
+"""
+
+_SCHEMA = f"""{_CHORES}
 CREATE TABLE databases(
   change INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,
@@ -75,6 +97,12 @@ _CHANGES = f"""
   SELECT * FROM (SELECT change, 'deleted', {_DATABASE} FROM deletions
                  WHERE change > ?1 ORDER BY change LIMIT ?2)
   ORDER BY 1 LIMIT ?2"""
+# A claimed chore keeps the end of its claim in due_at, and what it is scheduled for meanwhile in again_at.
+_SCHEDULE = """
+  INSERT INTO chores(kind, db_uuid, branch_id, due_at) VALUES (?1, ?2, ?3, ?4)
+  ON CONFLICT DO UPDATE SET
+    due_at = CASE WHEN claimed THEN due_at ELSE min(due_at, ?4) END,
+    again_at = CASE WHEN claimed THEN min(coalesce(again_at, ?4), ?4) END"""
 _ABOVE_ALL_TEXT = "\U0010ffff"
 
 
@@ -222,6 +250,52 @@ class SqliteCatalog:
             )
             return [BranchRow(*row) for row in rows]
 
+    async def schedule(self, chore: Chore, due_ms: int) -> None:
+        """Let the chore be due at `due_ms`, or earlier where it is already; one under way is due again then."""
+        with self._translated():
+            self._run(_SCHEDULE, (chore.kind, chore.db_uuid, chore.branch_id, due_ms))
+
+    async def claim_due(self, now_ms: int, *, until_ms: int, limit: int = 10) -> list[ClaimedChore]:
+        """Take what is due at `now_ms`, oldest first, by index. Nobody else gets it before `until_ms`."""
+        with self._translated():
+            due: list[Any] = self._run(
+                "SELECT kind, db_uuid, branch_id, due_at, attempts FROM chores WHERE due_at <= ? "
+                "ORDER BY due_at LIMIT ?",
+                (now_ms, max(0, limit)),
+            ).fetchall()
+            if not due:  # the usual answer, which writes nothing
+                return []
+            with self._connection:
+                for kind, db_uuid, branch_id, _, _ in due:
+                    self._run(
+                        "UPDATE chores SET due_at = ?, claimed = 1, attempts = attempts + 1 "
+                        "WHERE kind = ? AND db_uuid = ? AND branch_id = ?",
+                        (until_ms, kind, db_uuid, branch_id),
+                    )
+        return [
+            ClaimedChore(Chore(kind, db_uuid, branch_id), due_at, until_ms, attempts + 1)
+            for kind, db_uuid, branch_id, due_at, attempts in due
+        ]
+
+    async def finish(self, claimed: ClaimedChore, *, next_ms: int | None, failed: bool = False) -> None:
+        """End a claim: the chore is due at `next_ms` again, or when it was scheduled meanwhile, else never."""
+        chore = claimed.chore
+        key = (chore.kind, chore.db_uuid, chore.branch_id, claimed.until)
+        ours = "WHERE kind = ? AND db_uuid = ? AND branch_id = ? AND due_at = ? AND claimed"
+        with self._translated(), self._connection:
+            row = self._run(f"SELECT again_at FROM chores {ours}", key).fetchone()
+            if row is None:
+                return
+            wanted = [at for at in (row[0], next_ms) if at is not None]
+            if not wanted:
+                self._run(f"DELETE FROM chores {ours}", key)
+                return
+            attempts = claimed.attempts if failed else 0
+            self._run(
+                f"UPDATE chores SET due_at = ?, claimed = 0, again_at = NULL, attempts = ? {ours}",
+                (min(wanted), attempts, *key),
+            )
+
     async def unwritten_changes(self, since: int, *, limit: int = 1000) -> list[tuple[int, str, Database]]:
         """Return (change number, `created` or `deleted`, database) after change `since`, in order.
 
@@ -288,9 +362,12 @@ def _settle_schema(connection: apsw.Connection, path: Path | Literal[":memory:"]
                 f"the catalog {path} has schema version {version}, this release knows {SCHEMA_VERSION}: "
                 "start the newer release that wrote it",
             )
-        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        if version == 1:
+            connection.execute(_MIGRATE_1)
+        elif connection.execute("SELECT count(*) FROM sqlite_schema").get:
             raise ConfigurationError(f"{path} is a SQLite file of something else: move it away")
-        connection.execute(_SCHEMA)
+        else:
+            connection.execute(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

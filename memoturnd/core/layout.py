@@ -16,6 +16,11 @@ def register_key(uuid: str) -> str:
     return f"{ROOT}/{uuid}/database.json"
 
 
+def garbage_key(uuid: str) -> str:
+    """Return the key of `garbage.json`."""
+    return f"{ROOT}/{uuid}/garbage.json"
+
+
 def branch_prefix(uuid: str, branch_id: str) -> str:
     """Return the prefix of a branch's manifest and objects."""
     return f"{ROOT}/{uuid}/branches/{branch_id}/"

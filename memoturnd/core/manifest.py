@@ -352,6 +352,23 @@ def delete(manifest: Manifest, *, at_ms: int) -> Manifest:
     return manifest if manifest.deleted_at is not None else replace(manifest, deleted_at=at_ms)
 
 
+def undelete(manifest: Manifest) -> Manifest:
+    """Return the manifest of a branch that was deleted and is there again."""
+    return manifest if manifest.deleted_at is None else replace(manifest, deleted_at=None)
+
+
+def touch(manifest: Manifest) -> Manifest:
+    """Return the same as another version, so that a swap which was prepared on the one before cannot land."""
+    return replace(manifest)
+
+
+def tombstone(*, db: str, branch_id: str, branch: str, parent: Parent | None, at_ms: int) -> Manifest:
+    """Return what is put in the place of a manifest that a cut-off fork never made, so that none can be made there."""
+    return Manifest(
+        db=db, branch_id=branch_id, branch=branch, parent=parent, created_at=at_ms, deleted_at=at_ms
+    )
+
+
 def own(manifest: Manifest, *, epoch: int, owner: str, start_txid: int) -> Manifest:
     """Return the manifest under a new owner (a random token), who commits only above `start_txid`.
 

@@ -31,7 +31,10 @@ class RegisteredBranch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Register(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of `database.json`. `state` is `live` or `deleted`; `commit_id` is new on every write."""
+    """The whole of `database.json`. `state` is `live`, `deleted`, or `purging` while its objects go.
+
+    `commit_id` is new on every write.
+    """
 
     format: int = FORMAT_VERSION
     uuid: Id
@@ -69,7 +72,7 @@ def decode(data: bytes) -> Register:
     try:
         names.database(register.name)
         for name in register.branches:
-            names.branch(name.partition(_DELETED)[0])
+            names.branch(plain_name(name))
     except InvalidRequestError as error:
         raise CorruptionError(f"database.json holds a name that no node gives: {error}") from error
     if register.format < FORMAT_VERSION:  # what is written next is of this version
@@ -122,13 +125,78 @@ def deleted_name(name: str, branch_id: str) -> str:
     return f"{name}{_DELETED}{branch_id}"
 
 
+def plain_name(name: str) -> str:
+    """Return the name that the branch has, or had before it was deleted."""
+    return name.partition(_DELETED)[0]
+
+
 def is_deleted_name(name: str) -> bool:
     """Return whether `name` stands for a deleted branch."""
     return _DELETED in name
 
 
+def undelete_branch(register: Register, name: str, branch: RegisteredBranch) -> Register:
+    """Return the register with a deleted branch under its name again.
+
+    Raises AlreadyExistsError when the name is another branch's. Names in runs are not seen here: the caller
+    has looked up `branch`, and that the name is free.
+    """
+    known = register.branches.get(name)
+    if known is not None and known.id == branch.id:
+        return register
+    back = replace(branch, deleted_at=None, is_new=False)
+    added = add_branch(register, name, back)
+    gone = deleted_name(name, branch.id)
+    return replace(added, branches=keyed.without(added.branches, added.branch_runs, gone))
+
+
+def purge_branch(register: Register, name: str, branch_id: str) -> Register:
+    """Return the register without a deleted branch: from here on its objects are nobody's."""
+    gone = deleted_name(name, branch_id)
+    if gone in register.branches and register.branches[gone] is None:
+        return register
+    return replace(register, branches=keyed.without(register.branches, register.branch_runs, gone))
+
+
+def renew_branch(register: Register, name: str, branch: RegisteredBranch) -> Register:
+    """Return the register with the entry of a half-made fork begun anew, which keeps its id.
+
+    Raises AlreadyExistsError when the name is another branch's by now.
+    """
+    known = register.branches.get(name)
+    if known is not None and known.id != branch.id:
+        return add_branch(register, name, branch)
+    return replace(register, branches={**register.branches, name: branch})
+
+
+def abort_branch(register: Register, name: str, branch: RegisteredBranch, *, at_ms: int) -> Register:
+    """Return the register in which a fork that was cut off half way counts as deleted, if it still has the name."""
+    known = register.branches.get(name, branch)
+    if known is None or known.id != branch.id:
+        return register
+    return delete_branch(register, name, branch, at_ms=at_ms)
+
+
+def settle_branch(register: Register, name: str, branch: RegisteredBranch) -> Register:
+    """Return the register that knows that the branch has its manifest."""
+    known = register.branches.get(name, branch)
+    if known is None or known.id != branch.id or (name in register.branches and not known.is_new):
+        return register
+    return replace(register, branches={**register.branches, name: replace(branch, is_new=False)})
+
+
+def touch(register: Register) -> Register:
+    """Return the same as another version, so that a swap which was prepared on the one before cannot land."""
+    return replace(register)
+
+
 def mark_deleted(register: Register, *, at_ms: int) -> Register:
     """Return the register of a deleted database."""
-    if register.state == "deleted":
+    if register.state != "live":
         return register
     return replace(register, state="deleted", deleted_at=at_ms)
+
+
+def begin_purge(register: Register) -> Register:
+    """Return the register of a database whose objects are being deleted, for good."""
+    return register if register.state == "purging" else replace(register, state="purging")

@@ -11,15 +11,14 @@ from typing import NamedTuple
 
 from memoturnd.core import layout, names
 from memoturnd.core import manifest as transitions
-from memoturnd.core import register as registers
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import RegisteredBranch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import PAGE_SIZE_BYTES
 from memoturnd.engine.databases import Registers
+from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError, BranchNotFoundError, DatabaseNotFoundError, RetryableError
-from memoturnd.replication.archive import BRANCHES, update_names
 from memoturnd.replication.snapshot import State, write_snapshot
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
 from memoturnd.seams.executor import Executor
@@ -88,16 +87,17 @@ class Adoption:
         services = self._services
         database = await services.catalog.get_database(db_name)
         expires_at = None if ttl_s is None else file.at_ms + 1000 * ttl_s
+        grace_s = services.graces.unreachable_ms / 1000
         async with self._branching.adding(database, name) as (register, branch_id):
+            # Registered before it is stored, as a fork is, so that the collector sees it being made.
+            now_ms, started_s = services.clock.now_ms(), services.clock.monotonic_s()
+            entry = RegisteredBranch(branch_id, now_ms, MAIN, 0, expires_at, is_new=True)
+            await enter(services, register, database.uuid, name, entry)
             first = await self._stored(database.uuid, branch_id, name, file, expires_at)
-            entry = RegisteredBranch(branch_id, file.at_ms, MAIN, 0, expires_at, is_new=True)
-            await update_names(
-                services.archive, BRANCHES, register, lambda r: registers.add_branch(r, name, entry)
-            )
             await services.catalog.put_branch(
                 BranchRow(database.uuid, branch_id, name, MAIN, 0, file.at_ms, expires_at)
             )
-            await services.manifest_file(database.uuid, branch_id).create(first)
+            await create_manifest(services, first, started_s=started_s, deadline_s=grace_s)
         return database
 
     async def _stored(

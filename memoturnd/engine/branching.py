@@ -2,7 +2,8 @@
 
 A fork is three small swaps and no data: the register gets the name, the parent a pin, the child a manifest
 that names the parent's objects. They land in that order, so that whoever walks the database from its
-register finds every branch, and no fork exists whose parent does not know of it.
+register finds every branch, and no fork exists whose parent does not know of it. A fork that takes too long is given
+up (memoturnd.engine.new_branch).
 """
 
 import asyncio
@@ -16,15 +17,16 @@ import apsw
 
 from memoturnd.core import manifest as transitions
 from memoturnd.core import names, revisions
-from memoturnd.core import register as registers
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
 from memoturnd.core.register import Register, RegisteredBranch
-from memoturnd.core.revisions import BeforeHead, Revision
+from memoturnd.core.revisions import Revision
 from memoturnd.engine import schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.databases import Registers
-from memoturnd.engine.looking_back import RestorePoints, restore_points, standing
+from memoturnd.engine.deletion import Deletion
+from memoturnd.engine.looking_back import RestorePoints, restore_points
+from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
@@ -43,7 +45,9 @@ from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.revisions import resolve
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import MAIN, BranchRow, Database
-from memoturnd.seams.object_store import ObjectMissingError
+
+FORK_DEADLINE_S = 60.0
+"""How long a fork may take from its entry in the register to its manifest: far less than the grace of garbage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Branching:
         self._services = services
         self._tiers = tiers
         self._registers = files
+        self._deletion = Deletion(services, tiers, files)
         # One fork or deletion of a database at a time: a half-made fork is told from one that is being made.
         self._forking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -129,14 +134,12 @@ class Branching:
         head_at, checksum = await round_entry(
             services.store, await services.archive.reaching(source, txid), txid
         )
-        now_ms = services.clock.now_ms()
+        now_ms, started_s = services.clock.now_ms(), services.clock.monotonic_s()
         expires_at = None if ttl_s is None else now_ms + 1000 * ttl_s
         register = await self._registers.ensure(database)
         branch_id = await self._branch_id(database, name)
         entry = RegisteredBranch(branch_id, now_ms, parent.ref.name, txid, expires_at, is_new=True)
-        await update_names(
-            services.archive, BRANCHES, register, lambda r: registers.add_branch(r, name, entry)
-        )
+        await enter(services, register, database.uuid, name, entry)
         pinned = await update_names(
             services.archive,
             PINS,
@@ -157,8 +160,7 @@ class Branching:
         await services.catalog.put_branch(
             BranchRow(database.uuid, branch_id, name, parent.ref.name, txid, now_ms, expires_at)
         )
-        if not await services.manifest_file(database.uuid, branch_id).create(child):
-            raise _taken(name, database)
+        await create_manifest(services, child, started_s=started_s, deadline_s=FORK_DEADLINE_S)
         return BranchCreated(name, parent.ref.name, txid, expires_at)
 
     @asynccontextmanager
@@ -173,15 +175,19 @@ class Branching:
 
     async def _branch_id(self, database: Database, name: str) -> str:
         """Return the id for a new branch: that of a fork of this name that was cut off half way, else a new one."""
-        register = await self._registers.get(database.uuid).load()
-        known = await self._services.archive.find(BRANCHES, register, name) if register is not None else None
-        if known is None:
-            return self._services.randomness.hex(8)
-        if await self._services.manifest_file(database.uuid, known.id).load() is not None:
-            raise _taken(name, database)
-        await self._registers.get(database.uuid).update(lambda r: registers.remove_branch(r, name, known.id))
-        await self._services.catalog.delete_branch(database.uuid, name)
-        return known.id
+        services, file = self._services, self._registers.get(database.uuid)
+        for fresh in (False, True):
+            register = await file.load(fresh=fresh)
+            known = await services.archive.find(BRANCHES, register, name) if register is not None else None
+            if known is None:
+                return services.randomness.hex(8)
+            current = await services.manifest_file(database.uuid, known.id).load()
+            if current is None:
+                await services.catalog.delete_branch(database.uuid, name)
+                return known.id
+            if current.deleted_at is None:
+                break
+        raise _taken(name, database)  # or it was deleted, and the register says so in a moment
 
     async def _shipped(self, branch: Branch) -> Manifest:
         """Return the manifest with everything in it that was committed so far."""
@@ -197,13 +203,27 @@ class Branching:
         return current
 
     async def state(self, db_name: str, branch: str, at: Revision | None) -> tuple[Manifest, int]:
-        """Return a manifest and the txid in it of the state `at` (the head), with what is committed here shipped.
+        """Ship what is committed here, and return a manifest and the txid in it of the state `at` (the head).
 
         The txid is 0 for a branch that was never written. Raises BranchNotFoundError, ConflictError for a state
-        that cannot be restored, and what `standing` raises.
+        that cannot be restored.
         """
         services = self._services
-        current = await standing(await self.find(db_name, branch), at or BeforeHead(0))
+        target = await self.find(db_name, branch)
+        target.users += 1
+        try:
+            here = target.owned is not None or target.files.exists()
+            current = await self._shipped(target) if here else await self._manifest(target)
+        finally:
+            target.leave()
+        if current is None:
+            ref = target.ref
+            current = Manifest(
+                db=ref.database.uuid,
+                branch_id=ref.branch_id,
+                branch=ref.name,
+                created_at=ref.database.created_at,
+            )
         if at is None:
             return current, current.head_txid
         txid = await resolve(services.archive, current, at)
@@ -215,7 +235,10 @@ class Branching:
         return await self._services.catalog.list_branches(database.uuid)
 
     async def delete(self, db_name: str, name: str) -> None:
-        """Delete a branch; no error when there is none. Raises InvalidRequestError for main."""
+        """Delete a branch, which can be undone for a while; no error when there is none.
+
+        Raises InvalidRequestError for main.
+        """
         if name == MAIN:
             raise InvalidRequestError(f"branch {MAIN} cannot be deleted: delete the database instead")
         database = await self._services.catalog.get_database(db_name)
@@ -226,25 +249,23 @@ class Branching:
         await self.drop(row)
 
     async def drop(self, row: BranchRow) -> None:
-        """Delete a branch that the catalog has: local files, manifest, register entry, the parent's pin, row."""
+        """Delete a branch that the catalog has; see memoturnd.engine.deletion."""
+        database = await self._services.catalog.get_database_by_uuid(row.db_uuid)
         async with self._forking.setdefault(row.db_uuid, asyncio.Lock()):
-            await self._drop(row)
+            await self._deletion.delete(database, row)
 
-    async def _drop(self, row: BranchRow) -> None:
-        services = self._services
-        database = await services.catalog.get_database_by_uuid(row.db_uuid)
-        branch = self._tiers.get(BranchRef(database, row.branch_id, row.name))
-        await branch.destroy()
-        await services.store.delete(branch.manifests.key)
-        register = self._registers.get(database.uuid)
-        await register.update(lambda r: registers.remove_branch(r, row.name, row.branch_id))
-        try:
-            parent = await self.find(database.name, row.parent)
-            await parent.manifests.update(lambda m: transitions.unpin(m, row.branch_id))
-        except (BranchNotFoundError, ObjectMissingError):
-            pass  # the parent is gone, and its pins with it
-        await services.catalog.delete_branch(database.uuid, row.name, branch_id=row.branch_id)
-        await self._tiers.forget(branch)
+    async def undelete(self, db_name: str, name: str) -> BranchCreated:
+        """Bring back the branch that was deleted last under `name`, with all that was committed on it.
+
+        Raises BranchNotFoundError where none waits, AlreadyExistsError where the name is taken by now,
+        ConflictError for a burner whose time has passed, InvalidRequestError for main.
+        """
+        if names.branch(name) == MAIN:
+            raise InvalidRequestError(f"branch {MAIN} cannot be deleted, and so not be undeleted")
+        database = await self._services.catalog.get_database(db_name)
+        async with self._forking.setdefault(database.uuid, asyncio.Lock()):
+            row = await self._deletion.undelete(database, name)
+        return BranchCreated(row.name, row.parent, row.fork_txid, row.expires_at)
 
     # ---- checkpoints
 

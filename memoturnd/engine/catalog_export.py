@@ -16,7 +16,7 @@ from memoturnd.core.register import Register
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError, CorruptionError
 from memoturnd.replication.archive import BRANCHES
-from memoturnd.seams.catalog import MAIN, BranchRow, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Chore, Database
 
 EXPORT_S = 1.0
 _BATCH = 1000
@@ -90,11 +90,19 @@ class CatalogExport:
         return restored
 
     async def _rebuild(self) -> int:
-        restored = 0
+        restored, deleted = 0, set()
         async for found in self._registers():
+            # The lost catalog knew what is due; now everything is looked at once.
+            await self._schedule(Chore(COLLECT, found.uuid))
             if found.state == "live":
                 restored += await self._restore_database(found)
-        return restored + await self._rebuild_unwritten()
+            else:
+                deleted.add(found.uuid)
+        return restored + await self._rebuild_unwritten(deleted)
+
+    async def _schedule(self, chore: Chore) -> None:
+        services = self._services
+        await services.catalog.schedule(chore, services.clock.now_ms() + services.agenda.interval_ms)
 
     async def _restore_database(self, found: Register) -> bool:
         """Enter a registered database and its branches where the catalog lacks them; True for a new database."""
@@ -117,7 +125,10 @@ class CatalogExport:
                 return False
             await catalog.mark_written(found.uuid)
         for name, branch in branches.items():
-            if name == MAIN or register.is_deleted_name(name):
+            if register.is_deleted_name(name):
+                continue
+            await self._schedule(Chore(RETENTION, found.uuid, branch.id))
+            if name == MAIN:
                 continue
             row = BranchRow(
                 found.uuid,
@@ -132,7 +143,8 @@ class CatalogExport:
                 await catalog.put_branch(row)
         return created
 
-    async def _rebuild_unwritten(self) -> int:
+    async def _rebuild_unwritten(self, deleted: set[str]) -> int:
+        """Enter what was created and not written since; what is registered as deleted, does not come back."""
         catalog, waiting = self._services.catalog, {}
         async for info in self._services.store.list(layout.catalog_changes_prefix()):
             blob = await self._services.store.get(info.key)
@@ -143,6 +155,8 @@ class CatalogExport:
                     waiting.pop(change.uuid, None)
         restored = 0
         for change in waiting.values():
+            if change.uuid in deleted:
+                continue
             try:
                 await catalog.create_database(
                     Database(change.name, change.uuid, change.main_branch_id, change.created_at)

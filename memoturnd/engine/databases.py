@@ -1,10 +1,16 @@
-"""Databases: created as a catalog row, registered in object storage with their first write, deleted whole."""
+"""Databases: created as a catalog row, registered in object storage with their first write, deleted whole.
+
+A deletion frees the name at once. What was written stays for a while, and goes with the collector.
+"""
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 
-from memoturnd.core import layout, names
+from memoturnd.core import names
 from memoturnd.core.register import Register, RegisteredBranch, mark_deleted
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.last_ship import ship_last
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
@@ -12,13 +18,12 @@ from memoturnd.errors import (
     AlreadyExistsError,
     CorruptionError,
     DatabaseNotFoundError,
-    StoreUnavailableError,
 )
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.catalog import MAIN, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, Chore, Database
 
 _REGISTERS_KEPT = 256
-_PARALLEL_DELETES = 16
+_PARALLEL_SHIPS = 16
 
 
 class Registers:
@@ -37,6 +42,10 @@ class Registers:
                 self._files.popitem(last=False)
         self._files.move_to_end(uuid)
         return file
+
+    def borrow(self, uuid: str) -> SwapFile[Register]:
+        """Return the register without keeping it, for whoever visits many databases once."""
+        return self._files.get(uuid) or self._services.register_file(uuid)
 
     def forget(self, uuid: str) -> None:
         """Drop the register of a deleted database."""
@@ -107,7 +116,7 @@ class Databases:
         return database
 
     async def delete(self, name: str) -> None:
-        """Delete a database with all its branches, locally and in object storage, for good.
+        """Delete a database with all its branches. Its objects go once its grace has passed.
 
         May be repeated after a failure until it succeeds. Raises DatabaseNotFoundError, StoreUnavailableError.
         """
@@ -117,35 +126,33 @@ class Databases:
         refs = [BranchRef(database, database.main_branch_id, MAIN)]
         refs += [BranchRef(database, row.branch_id, row.name) for row in rows]
         branches = [self._tiers.get(ref) for ref in refs]
-        for branch in branches:
-            await branch.destroy()
         register = self._registers.get(database.uuid)
         if await register.load(fresh=True) is not None:
-            now_ms = services.clock.now_ms()
-            await register.update(lambda r: mark_deleted(r, at_ms=now_ms))
-            await self._delete_objects(database.uuid)
-        self._registers.forget(database.uuid)
-        await services.catalog.delete_database(database.uuid)
-        for branch in branches:
-            await self._tiers.forget(branch)
-
-    async def _delete_objects(self, uuid: str) -> None:
-        """Delete every object of the database, its register last, so that a failure can be taken up again."""
-        services = self._services
-        register_key = layout.register_key(uuid)
-        gate = asyncio.Semaphore(_PARALLEL_DELETES)
-
-        async def one(key: str) -> None:
-            async with gate:
-                await services.store.delete(key)
-
+            await self._ship_last(branches)
+        destroyed: list[Branch] = []
         try:
-            async with asyncio.TaskGroup() as group:
-                async for info in services.store.list(layout.database_prefix(uuid)):
-                    if info.key != register_key:
-                        group.create_task(one(info.key))
-            await one(register_key)
-        except* StoreUnavailableError as errors:
-            raise StoreUnavailableError(
-                "the database's objects could not all be deleted; send the DELETE again to finish it"
-            ) from errors
+            for branch in branches:
+                await branch.destroy()
+                destroyed.append(branch)
+            if register.cached is not None:
+                now_ms = services.clock.now_ms()
+                await services.catalog.schedule(Chore(COLLECT, database.uuid), now_ms)
+                await register.update(lambda r: mark_deleted(r, at_ms=now_ms))
+            await services.catalog.delete_database(database.uuid)
+        finally:
+            self._registers.forget(database.uuid)
+            for branch in destroyed:  # should the database be there after all, they are restored
+                await self._tiers.forget(branch)
+
+    async def _ship_last(self, branches: Sequence[Branch]) -> None:
+        """Ship what is local only, a few branches at a time. Raises the first RetryableError."""
+        gate = asyncio.Semaphore(_PARALLEL_SHIPS)
+
+        async def one(branch: Branch) -> None:
+            async with gate:
+                await ship_last(branch)
+
+        outcomes = await asyncio.gather(*map(one, branches), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome

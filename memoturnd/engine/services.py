@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from memoturnd.core import layout, manifest, register
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
+from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
+from memoturnd.replication.collector import Graces
 from memoturnd.replication.compactor import Tasks
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
@@ -51,6 +53,9 @@ class Services:
     always_durable: bool
     ship_limits: Limits
     writer_settings: WriterSettings
+    agenda: Agenda
+    """Where a branch notes that it changes, so that maintenance looks at it later."""
+    graces: Graces
 
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:
         """Return the manifest of a branch as a compare-and-swap file."""

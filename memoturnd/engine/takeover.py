@@ -30,7 +30,7 @@ from memoturnd.errors import (
 )
 from memoturnd.replication.capture import Capture, Cursor
 from memoturnd.replication.prove import prove
-from memoturnd.replication.restore import restore
+from memoturnd.replication.restore import Restored, restore
 from memoturnd.replication.shipper import Shipper
 from memoturnd.seams.leases import Lease
 
@@ -88,6 +88,7 @@ async def open_for_reading(branch: "Branch") -> bool:
         raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
     if current is None:
         await refuse_a_lost_manifest(branch)
+    _refuse_deleted(branch, current)
     if current is None or current.head_txid == 0:
         branch.stands_empty()
         return True
@@ -97,19 +98,34 @@ async def open_for_reading(branch: "Branch") -> bool:
 
 
 async def restore_head(branch: "Branch", current: Manifest) -> None:
-    """Restore the head to the branch's path, and open it."""
+    """Restore the head to the branch's path, and open it.
+
+    Objects that were let go since the manifest was read, longer ago than their grace, are not missed: the
+    restore starts again with the manifest that stands now.
+    """
     services = branch.services
     if branch.files.folder.exists():  # a log left beside a file that is gone would be played onto the new one
         await services.executor.run(branch.files.remove)
     branch.files.make_folder()
-    restored = await restore(
-        services.store,
-        current,
-        current.head_txid,
-        branch.files.main,
-        executor=services.executor,
-        fsync=services.sync == "full",
-    )
+
+    async def restore_from(planned: Manifest) -> Restored:
+        return await restore(
+            services.store,
+            planned,
+            planned.head_txid,
+            branch.files.main,
+            executor=services.executor,
+            fsync=services.sync == "full",
+        )
+
+    try:
+        restored = await restore_from(current)
+    except CorruptionError:
+        standing = await branch.manifests.load(fresh=True)
+        if standing is None or standing.commit_id == current.commit_id:
+            raise
+        current = standing
+        restored = await restore_from(current)
     branch.open_file()
     if branch.txid != current.head_txid:
         raise InvariantError(
@@ -128,6 +144,7 @@ async def take_over(branch: "Branch") -> Owned:
     lease = branch.lease = await services.leases.acquire(branch.ref.branch_id)
     for _ in range(_ATTEMPTS):
         before = await _manifest(branch)
+        _refuse_deleted(branch, before)
         local = _inspect(branch)
         decision = decide(await _reaching(branch, before, local), local)
         epoch = max(lease.epoch, before.epoch + 1)
@@ -204,6 +221,11 @@ async def _manifest(branch: "Branch") -> Manifest:
     if current is None:
         raise RetryableError(f"the manifest of {branch.ref} vanished while it was created; try again")
     return current
+
+
+def _refuse_deleted(branch: "Branch", current: Manifest | None) -> None:
+    if current is not None and current.deleted_at is not None:
+        raise BranchNotFoundError(f"{branch.ref} was deleted; undelete it while its grace lasts")
 
 
 async def refuse_a_lost_manifest(branch: "Branch") -> None:
@@ -315,6 +337,7 @@ def _create_schema(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
 async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Manifest) -> Owned:
     """Build what writes and ships the branch, whose file is open and settled."""
     services, ref, epoch = branch.services, branch.ref, current.epoch
+    services.agenda.changed(ref.database.uuid, ref.branch_id)  # the last owner may have left uploads behind
     start_txid = max(decision.start_txid, branch.txid)
     branch.files.write_owner(
         Owner(
@@ -347,6 +370,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         executor=services.executor,
         metrics=services.metrics,
         wake=lambda urgent: services.scheduler.note(shipper, urgent),
+        uploads=lambda: services.agenda.changed(ref.database.uuid, ref.branch_id),
         fenced=branch.fenced,
         randomness=services.randomness,
         compaction_slots=services.compaction_slots,

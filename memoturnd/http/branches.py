@@ -6,7 +6,7 @@ from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer, at, reached, reply
-from memoturnd.http.ports import Rewound
+from memoturnd.http.ports import BranchCreated, Rewound
 
 _decode_branch = decoder(BranchBody)
 _decode_name = decoder(NameBody)
@@ -37,14 +37,8 @@ async def create(call: Call) -> Answer:
         at=body.at if body.checkpoint is None else names.checkpoint(body.checkpoint),
         ttl_s=body.ttl,
     )
-    shown = {
-        "branch": made.branch,
-        "parent": made.parent,
-        "fork_txid": made.fork_txid,
-        "ttl_at": made.expires_at,
-        "spec": f"{name}@{made.branch}",
-    }
-    return reached(at(reply(shown, status=201), made.fork_txid, made.fork_txid), durable=True)
+    answer = reply(_shown(name, made), status=201)
+    return reached(at(answer, made.fork_txid, made.fork_txid), durable=True)
 
 
 async def list_all(call: Call) -> Answer:
@@ -75,6 +69,13 @@ async def delete(call: Call) -> Answer:
         return reached(Answer(204), durable=True)
     profile = await call.node.profile(name, addressed)
     return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+
+
+async def undelete(call: Call) -> Answer:
+    """Bring a deleted branch back. Raises BranchNotFoundError, AlreadyExistsError, ConflictError."""
+    name, _ = database_of(call)
+    back = await call.node.branches.undelete(name, branch_of(call))
+    return reached(reply(_shown(name, back)), durable=True)
 
 
 async def checkpoint(call: Call) -> Answer:
@@ -114,6 +115,16 @@ async def undo_rewind(call: Call) -> Answer:
     """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
     name, _ = database_of(call)
     return _rewound(await call.node.branches.undo_rewind(name, branch_of(call)))
+
+
+def _shown(name: str, made: BranchCreated) -> dict[str, object]:
+    return {
+        "branch": made.branch,
+        "parent": made.parent,
+        "fork_txid": made.fork_txid,
+        "ttl_at": made.expires_at,
+        "spec": f"{name}@{made.branch}",
+    }
 
 
 def _rewound(result: Rewound) -> Answer:

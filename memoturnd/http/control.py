@@ -29,7 +29,7 @@ async def list_all(call: Call) -> Answer:
 
 
 async def delete(call: Call) -> Answer:
-    """Delete a database with all of its branches, at once and for good. Raises DatabaseNotFoundError."""
+    """Delete a database with all of its branches; the name is free at once. Raises DatabaseNotFoundError."""
     await call.node.databases.delete(names.database(call.params["db"]))
     return Answer(204)
 

@@ -198,7 +198,7 @@ class Databases(Protocol):
         ...
 
     async def delete(self, name: str) -> None:
-        """Delete a database and everything in it."""
+        """Delete a database and everything in it; its objects stay for a while."""
         ...
 
     async def ensure_profile(self, namespace: str, profile: str) -> Database:
@@ -227,6 +227,10 @@ class Branches(Protocol):
 
     async def delete(self, db_name: str, name: str) -> None:
         """Delete a branch; no error when it is already gone."""
+        ...
+
+    async def undelete(self, db_name: str, name: str) -> BranchCreated:
+        """Bring back the branch that was deleted last under that name. Raises BranchNotFoundError."""
         ...
 
     async def checkpoint(self, db_name: str, branch: str, name: str) -> Checkpoint:

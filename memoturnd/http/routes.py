@@ -109,6 +109,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN, at=False),
     Route("GET", f"{_DB}/restore-points", history.restore_points, Kind.READ, Body.NONE, Scope.READ, at=False),
     Route("DELETE", _BRANCH, branches.delete, Kind.WRITE, Body.NONE, Scope.ADMIN),
+    Route("POST", f"{_BRANCH}/undelete", branches.undelete, Kind.WRITE, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_BRANCH}/checkpoint", branches.checkpoint, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route(
         "GET",

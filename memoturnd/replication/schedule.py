@@ -50,6 +50,11 @@ class ShipScheduler:
         elif shipper not in self._queued:
             self._push(shipper, self._clock.monotonic_s() + self._interval_s)
 
+    @property
+    def behind_s(self) -> float:
+        """Return how long the branch that is due first has waited beyond its time, 0 where none has."""
+        return max(0.0, self._clock.monotonic_s() - self._heap[0][0]) if self._heap else 0.0
+
     def drop(self, shipper: Shipper) -> None:
         """Forget a branch that is closed."""
         self._queued.discard(shipper)

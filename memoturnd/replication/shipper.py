@@ -82,6 +82,7 @@ class Shipper:
         executor: Executor,
         metrics: Metrics,
         wake: Callable[[bool], None],
+        uploads: Callable[[], None],
         fenced: Callable[[FencedError], None],
         randomness: Randomness,
         compaction_slots: asyncio.Semaphore,
@@ -107,6 +108,7 @@ class Shipper:
         self._executor = executor
         self._metrics = metrics
         self._wake = wake
+        self._uploads = uploads
         self._fenced = fenced
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
@@ -412,20 +414,13 @@ class Shipper:
     async def _checkpoint(self) -> None:
         """Move the whole log into the database file; the gate is held. Raises RetryableError behind a reader."""
         conn = self._source.conn
-        moved: list[bool] = []
-
-        def work() -> None:
-            frames, done = conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            moved.append(frames == done)
-
-        try:
-            await self._executor.run(work)
-        finally:  # who is cancelled meanwhile leaves a log that may restart all the same
-            if any(moved):
-                self.capture.checkpointed(self._source.txid)
-                self._source.log_syncs = True
-        if not all(moved):
+        frames, done = await self._executor.run(
+            lambda: conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        )
+        if frames != done:
             raise RetryableError("a reader holds the log; the checkpoint is tried again later")
+        self.capture.checkpointed(self._source.txid)
+        self._source.log_syncs = True
 
     async def _tidy(self) -> None:
         """Checkpoint a long log once all of it has landed."""
@@ -454,6 +449,7 @@ class Shipper:
     # ---- store
 
     async def _put(self, ref: ObjectRef, data: bytes) -> None:
+        self._uploads()  # before it: a pass of the collector comes after what is left behind here
         key = layout.object_key(self._uuid, ref)
         await self._store.put(key, data)
         self._archive.recent.keep(key, data)
@@ -484,9 +480,10 @@ class Shipper:
             known = register.decode((await self._store.get(key)).data)
         except ObjectMissingError:
             known = None
-        if known is None or self._branch_id in {
-            branch.id for branch in (await self._archive.all(BRANCHES, known)).values()
-        }:
+        if known is None or (
+            known.state == "live"
+            and self._branch_id in {b.id for b in (await self._archive.all(BRANCHES, known)).values()}
+        ):
             return StoreUnavailableError(
                 f"the object store has lost {self.manifests.key}: bring it back, or check MEMOTURN_OBJECT_STORE"
             )

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 MAIN = "main"
+COLLECT = "collect"
+"""The chore of a database: what was deleted goes for good, and what nothing names is deleted."""
+RETENTION = "retention"
+"""The chore of a branch: its history is compacted, and what is past retention leaves the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,28 @@ class BranchRow:
     fork_txid: int
     created_at: int
     expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Work that a database, or with `branch_id` one of its branches, needs at some time; `kind` says which."""
+
+    kind: str
+    db_uuid: str
+    branch_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedChore:
+    """A chore that was due at `due_at`, and is this caller's until `until` (unix ms).
+
+    `attempts` counts how often it was claimed since it last ended well, this time included.
+    """
+
+    chore: Chore
+    due_at: int
+    until: int
+    attempts: int
 
 
 class Catalog(Protocol):
@@ -79,6 +105,21 @@ class Catalog(Protocol):
 
     async def due_branches(self, now_ms: int, *, limit: int = 100) -> list[BranchRow]:
         """Return burners whose `expires_at` is at or before `now_ms`, oldest first, by index."""
+        ...
+
+    async def schedule(self, chore: Chore, due_ms: int) -> None:
+        """Let the chore be due at `due_ms`, or earlier where it is already; one under way is due again then."""
+        ...
+
+    async def claim_due(self, now_ms: int, *, until_ms: int, limit: int = 10) -> list[ClaimedChore]:
+        """Take what is due at `now_ms`, oldest first, by index. Nobody else gets it before `until_ms`."""
+        ...
+
+    async def finish(self, claimed: ClaimedChore, *, next_ms: int | None, failed: bool = False) -> None:
+        """End a claim: the chore is due at `next_ms` again, or when it was scheduled meanwhile, else never.
+
+        `failed` lets it count as tried in vain. A claim that has passed to somebody else is left to them.
+        """
         ...
 
     async def unwritten_changes(self, since: int, *, limit: int = 1000) -> list[tuple[int, str, Database]]:

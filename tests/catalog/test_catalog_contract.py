@@ -12,7 +12,7 @@ from memoturnd.errors import (
     DatabaseNotFoundError,
     RetryableError,
 )
-from memoturnd.seams.catalog import BranchRow, Catalog, Database
+from memoturnd.seams.catalog import BranchRow, Catalog, Chore, Database
 
 CATALOGS: dict[str, Callable[[Path], Catalog]] = {
     "sqlite-file": lambda path: SqliteCatalog(path / "catalog.db"),
@@ -264,3 +264,84 @@ async def test_closed_catalog_does_not_answer(catalog):
 
     with pytest.raises(RetryableError):
         await catalog.ping()
+
+
+# ---- chores
+
+COLLECT_A = Chore("collect", "a" * 32)
+RETENTION_A = Chore("retention", "a" * 32, "b" * 16)
+
+
+async def claimed_at(catalog, now_ms, **options):
+    return await catalog.claim_due(now_ms, until_ms=now_ms + 1000, **options)
+
+
+async def test_chores_are_claimed_when_due_oldest_first_and_by_one_only(catalog):
+    await catalog.schedule(COLLECT_A, 200)
+    await catalog.schedule(RETENTION_A, 100)
+
+    assert await claimed_at(catalog, 99) == []
+    assert [c.chore for c in await claimed_at(catalog, 200, limit=1)] == [RETENTION_A]
+    assert [c.chore for c in await claimed_at(catalog, 200)] == [COLLECT_A]
+    assert await claimed_at(catalog, 300) == []
+
+
+async def test_scheduling_twice_keeps_the_earlier_time(catalog):
+    await catalog.schedule(COLLECT_A, 200)
+    await catalog.schedule(COLLECT_A, 100)
+    await catalog.schedule(COLLECT_A, 300)
+
+    (claimed,) = await claimed_at(catalog, 100)
+
+    assert (claimed.due_at, claimed.until, claimed.attempts) == (100, 1100, 1)
+
+
+async def test_finished_chore_is_gone_unless_it_says_when_it_is_due_next(catalog):
+    await catalog.schedule(COLLECT_A, 100)
+    (claimed,) = await claimed_at(catalog, 100)
+    await catalog.finish(claimed, next_ms=500)
+
+    assert await claimed_at(catalog, 499) == []
+    (claimed,) = await claimed_at(catalog, 500)
+    await catalog.finish(claimed, next_ms=None)
+
+    assert await claimed_at(catalog, 10_000) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "next_ms", "due"), [(5000, None, 5000), (5000, 300, 300), (150, 300, 150)]
+)
+async def test_chore_scheduled_while_it_is_under_way_is_due_again(catalog, wanted, next_ms, due):
+    await catalog.schedule(COLLECT_A, 100)
+    (claimed,) = await claimed_at(catalog, 100)
+
+    await catalog.schedule(COLLECT_A, wanted)
+    await catalog.finish(claimed, next_ms=next_ms)
+
+    assert await claimed_at(catalog, due - 1) == []
+    assert [c.chore for c in await claimed_at(catalog, due)] == [COLLECT_A]
+
+
+async def test_claim_that_was_never_finished_passes_to_the_next_who_asks(catalog):
+    await catalog.schedule(COLLECT_A, 100)
+    (lost,) = await claimed_at(catalog, 100)
+    await catalog.schedule(COLLECT_A, 5000)
+
+    assert await claimed_at(catalog, 1099) == []
+    (claimed,) = await claimed_at(catalog, 1100)
+    await catalog.finish(lost, next_ms=None)  # whoever lost it comes back late
+    assert claimed.attempts == 2
+    await catalog.finish(claimed, next_ms=None)
+
+    assert [c.chore for c in await claimed_at(catalog, 5000)] == [COLLECT_A]
+
+
+async def test_failed_chore_counts_its_attempts_until_one_ends_well(catalog):
+    await catalog.schedule(COLLECT_A, 0)
+    attempts = []
+    for now_ms, failed in ((0, True), (10, True), (20, False), (30, True)):
+        (claimed,) = await claimed_at(catalog, now_ms)
+        attempts.append(claimed.attempts)
+        await catalog.finish(claimed, next_ms=now_ms + 10, failed=failed)
+
+    assert attempts == [1, 2, 3, 1]

@@ -7,7 +7,7 @@ import pytest
 
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.errors import ConfigurationError, CorruptionError, DiskFullError, RetryableError
-from memoturnd.seams.catalog import BranchRow, Database
+from memoturnd.seams.catalog import COLLECT, RETENTION, BranchRow, Chore, Database
 
 ONE = Database("a", "1" * 32, "1" * 16, 1)
 
@@ -157,4 +157,37 @@ async def test_due_branches_are_found_by_index():
     )
 
     assert "USING INDEX branches_due" in " ".join(str(row[3]) for row in plan)
+    await catalog.close()
+
+
+async def test_catalog_of_the_schema_before_gets_chores_for_what_was_written(tmp_path):
+    path = tmp_path / "catalog.db"
+    catalog = SqliteCatalog(path)
+    await catalog.create_database(replace(ONE, written=True))
+    await catalog.create_database(replace(ONE, name="b", uuid="2" * 32))
+    await catalog.put_branch(BranchRow(ONE.uuid, "3" * 16, "x", "main", 1, 2, None))
+    catalog._connection.execute("DROP TABLE chores")
+    catalog._connection.execute("PRAGMA user_version = 1")
+    await catalog.close()
+
+    catalog = SqliteCatalog(path)
+
+    claimed = await catalog.claim_due(1, until_ms=2)
+    assert {one.chore for one in claimed} == {
+        Chore(COLLECT, ONE.uuid),
+        Chore(RETENTION, ONE.uuid, ONE.main_branch_id),
+        Chore(RETENTION, ONE.uuid, "3" * 16),
+    }
+    assert await catalog.get_database("a") == replace(ONE, written=True)
+    await catalog.close()
+
+
+async def test_due_chores_come_from_an_index():
+    catalog = SqliteCatalog(":memory:")
+    plan = catalog._connection.execute(
+        "EXPLAIN QUERY PLAN SELECT kind FROM chores WHERE due_at <= 5 ORDER BY due_at LIMIT 10"
+    ).fetchall()
+
+    assert len(plan) == 1
+    assert "INDEX chores_due (due_at<?)" in plan[0][3]
     await catalog.close()

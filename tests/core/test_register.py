@@ -91,3 +91,68 @@ def test_branch_that_may_lie_in_a_run_is_remembered_as_gone():
     assert after.branches == {"main": MAIN, "fork": None}
     assert register.remove_branch(after, "fork", "b2") is after
     assert register.add_branch(after, "fork", FORK).branches["fork"] == FORK
+
+
+# ---- deleted and half-made branches
+
+RUN = RunRef("", 64, "a" * 32, 1)
+
+
+def in_a_run():
+    """A register whose branch `fork` lies in a run, as its caller has found out."""
+    return replace(full(), branches={"main": MAIN}, branch_runs=(RUN,))
+
+
+@pytest.mark.parametrize("before", [full(), in_a_run()])
+def test_deleted_branch_frees_its_name_and_can_come_back_or_be_purged(before):
+    deleted = register.delete_branch(before, "fork", FORK, at_ms=7)
+    entry = deleted.branches["fork#b2"]
+
+    assert entry == replace(FORK, deleted_at=7)
+    assert deleted.branches.get("fork") is None
+    back = register.undelete_branch(deleted, "fork", entry)
+    assert back.branches["fork"] == FORK
+    assert back.branches.get("fork#b2") is None
+    assert register.undelete_branch(back, "fork", entry) is back
+    purged = register.purge_branch(deleted, "fork", "b2")
+    assert purged.branches.get("fork#b2") is None
+    assert register.purge_branch(purged, "fork", "b2").branches == purged.branches
+
+
+def test_deleted_branch_does_not_take_a_name_that_is_another_ones_by_now():
+    deleted = register.delete_branch(full(), "fork", FORK, at_ms=7)
+    taken = register.add_branch(deleted, "fork", RegisteredBranch("b3", 3))
+
+    with pytest.raises(AlreadyExistsError):
+        register.undelete_branch(taken, "fork", deleted.branches["fork#b2"])
+
+
+def test_half_made_fork_is_begun_anew_under_its_id_and_no_other_ones_name_is_taken():
+    new = RegisteredBranch("b2", 50, parent="main", fork_txid=6, is_new=True)
+
+    assert register.renew_branch(full(), "fork", new).branches["fork"] == new
+    assert register.renew_branch(in_a_run(), "fork", new).branches["fork"] == new
+    with pytest.raises(AlreadyExistsError):
+        register.renew_branch(full(), "fork", replace(new, id="b3"))
+
+
+def test_only_the_fork_that_was_looked_at_is_settled_or_given_up():
+    new = replace(FORK, is_new=True)
+    before = replace(full(), branches={"main": MAIN, "fork": new})
+
+    assert register.settle_branch(before, "fork", new).branches["fork"] == FORK
+    assert register.settle_branch(in_a_run(), "fork", new).branches["fork"] == FORK
+    assert register.abort_branch(before, "fork", new, at_ms=7).branches["fork#b2"].is_new
+    for other in (RegisteredBranch("b3", 3), None):
+        moved = replace(before, branches={"main": MAIN, "fork": other}, branch_runs=(RUN,))
+        assert register.settle_branch(moved, "fork", new) is moved
+        assert register.abort_branch(moved, "fork", new, at_ms=7) is moved
+
+
+def test_deleted_database_is_purged_once_and_never_lives_again():
+    deleted = register.mark_deleted(full(), at_ms=7)
+    purging = register.begin_purge(deleted)
+
+    assert (deleted.state, deleted.deleted_at, purging.state) == ("deleted", 7, "purging")
+    assert register.begin_purge(purging) is purging
+    assert register.mark_deleted(purging, at_ms=9) is purging

@@ -179,7 +179,8 @@ def test_object_keys_are_the_ones_in_use():
     run = golden.full_register_2().branch_runs[0]
     key = templates[7].replace("{count}-{hash}", run.key_name)
     assert key.format(uuid="u") == layout.run_key("u", run, "branches")
-    assert templates[8].startswith(layout.catalog_changes_prefix())
+    assert templates[8].format(uuid="u") == layout.garbage_key("u")
+    assert templates[9].startswith(layout.catalog_changes_prefix())
 
 
 def test_marks_lie_where_the_page_says(tmp_path):

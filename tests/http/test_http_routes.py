@@ -321,6 +321,29 @@ async def test_branch_is_forked_listed_and_deleted(client):
     assert failure(await client.delete(f"{db}/branches/main")) == (400, "invalid_request")
 
 
+async def test_deleted_branch_is_undeleted_with_what_was_written_unless_its_name_is_taken(client):
+    db = await created(client)
+    await client.post(f"{db}/branches", json={"name": "try"})
+    txid, _ = stamps(await client.put(f"{db}@try/kv/ns/k", content=b"kept"))
+    await client.delete(f"{db}/branches/try")
+
+    back = await client.post(f"{db}/branches/try/undelete")
+
+    assert back.status_code == 200
+    assert back.json() == {
+        "branch": "try",
+        "parent": "main",
+        "fork_txid": 1,
+        "ttl_at": None,
+        "spec": "notes@try",
+    }
+    read = await client.get(f"{db}@try/kv/ns/k")
+    assert (read.content, stamps(read)[0]) == (b"kept", txid)
+    assert failure(await client.post(f"{db}/branches/try/undelete")) == (409, "already_exists")
+    assert failure(await client.post(f"{db}/branches/other/undelete")) == (404, "branch_not_found")
+    assert failure(await client.post(f"{db}/branches/main/undelete")) == (400, "invalid_request")
+
+
 async def test_branch_is_forked_at_a_checkpoint_and_from_the_addressed_branch(client):
     db = await created(client)
     txid, _ = stamps(await client.put(f"{db}/kv/ns/k", content=b"1"))
@@ -573,6 +596,7 @@ REFUSING_AT = {
     "sync": ("POST", "/v1/db/app--ann/sync", {}),
     "fork": ("POST", "/v1/db/app--ann/branches", {"json": {"name": "f"}}),
     "delete branch": ("DELETE", "/v1/db/app--ann/branches/other", {}),
+    "undelete branch": ("POST", "/v1/db/app--ann/branches/other/undelete", {}),
     "checkpoint": ("POST", "/v1/db/app--ann/branches/main/checkpoint", {"json": {"name": "c"}}),
     "delete checkpoint": ("DELETE", "/v1/db/app--ann/branches/main/checkpoints/c", {}),
     "rewind": ("POST", "/v1/db/app--ann/branches/main/rewind", {"json": {"to": "1"}}),
@@ -740,7 +764,7 @@ def test_only_the_operators_routes_need_no_scope():
 
 def test_routes_without_a_body_are_those_whose_method_has_none():
     for route in ROUTES:
-        bodiless = route.method in {"GET", "DELETE"} or route.template.endswith("/undo")
+        bodiless = route.method in {"GET", "DELETE"} or route.template.endswith(("/undo", "/undelete"))
         assert (route.body is Body.NONE) is bodiless, route.template
 
 

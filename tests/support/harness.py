@@ -14,6 +14,20 @@ from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectStore
 
 
+class ShiftedClock(SystemClock):
+    """The machine's clocks, ahead by what a test says."""
+
+    ahead_s = 0.0
+
+    def now_ms(self) -> int:
+        """Return unix milliseconds, shifted."""
+        return super().now_ms() + round(1000 * self.ahead_s)
+
+    def monotonic_s(self) -> float:
+        """Return monotonic seconds, shifted."""
+        return super().monotonic_s() + self.ahead_s
+
+
 @asynccontextmanager
 async def node_on(
     data_dir: Path,

@@ -34,8 +34,19 @@ class Branches:
         return cast("Fork", self._http.request("POST", self._path(), body=body).json())
 
     def delete(self, name: str) -> None:
-        """Delete a branch for good; no error when it is already gone. Raises InvalidRequestError for main."""
+        """Delete a branch; no error when it is already gone. Raises InvalidRequestError for main.
+
+        Its name is free at once. The node keeps what it held for a while, in which `undelete` brings it back.
+        """
         self._http.request("DELETE", self._path(name))
+
+    def undelete(self, name: str) -> Fork:
+        """Bring back the branch that was deleted last under `name`, with all that was committed on it.
+
+        Raises BranchNotFoundError where none waits, AlreadyExistsError where the name is taken by now,
+        ConflictError for a burner whose time has passed.
+        """
+        return cast("Fork", self._http.request("POST", self._path(name, "undelete")).json())
 
     def checkpoint(self, branch: str, name: str) -> Checkpoint:
         """Name the head of `branch`; an existing checkpoint of that name moves there."""

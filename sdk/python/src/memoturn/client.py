@@ -101,7 +101,7 @@ class Memoturn:
         return send(self._http, source, name, branch=branch, ttl=ttl, progress=progress)
 
     def delete_database(self, name: str) -> None:
-        """Delete a database with all its branches, for good. Raises DatabaseNotFoundError."""
+        """Delete a database with all its branches; its name is free at once. Raises DatabaseNotFoundError."""
         self._http.request("DELETE", path("v1", "databases", name), control=True)
 
     def ready(self) -> bool:

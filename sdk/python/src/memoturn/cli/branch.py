@@ -69,11 +69,19 @@ def list_all(ctx: typer.Context, db: Database) -> None:
 
 @app.command(epilog=NOTE)
 def delete(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
-    """Delete a branch for good."""
+    """Delete a branch; `branch undelete` brings it back for a while."""
     run = current(ctx)
-    confirm(f"Delete branch {branch} of {db} for good?", yes=yes)
+    confirm(f"Delete branch {branch} of {db}?", yes=yes)
     run.client.db(db).branch.delete(branch)
     run.out.done({"deleted": f"{db}@{branch}"}, f"deleted branch {db}@{branch}")
+
+
+@app.command(epilog=NOTE)
+def undelete(ctx: typer.Context, db: Database, branch: _Branch) -> None:
+    """Bring back the branch that was deleted last under this name, while the node still keeps it."""
+    run = current(ctx)
+    back = run.client.db(db).branch.undelete(branch)
+    run.out.done(back, f"branch {back['spec']} is there again")
 
 
 @app.command(epilog=NOTE)

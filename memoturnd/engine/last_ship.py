@@ -1,0 +1,27 @@
+"""What happens to a branch's local commits before it is deleted, so that nothing is missing if it comes back."""
+
+import structlog
+
+from memoturnd.engine.branch import Branch
+from memoturnd.errors import MemoturnError, RetryableError
+
+_log = structlog.get_logger(__name__)
+
+
+async def ship_last(branch: Branch) -> None:
+    """Ship what is committed and only here. A branch that is damaged, or another node's, is deleted as it is stored.
+
+    Raises RetryableError while the store does not take it.
+    """
+    branch.users += 1
+    try:
+        if branch.is_fenced or (branch.owned is None and branch.files.exists() and not branch.hot):
+            await branch.wake()  # an earlier process or ownership may have left commits that are not shipped
+        if branch.owned is not None and branch.owned.shipper.dirty_since_s is not None:
+            await branch.owned.shipper.ship()
+    except RetryableError:
+        raise
+    except MemoturnError as error:
+        _log.warning("branch is deleted as it is in the store", branch=str(branch.ref), error=str(error))
+    finally:
+        branch.leave()
