@@ -302,10 +302,10 @@ class PastStates:
         return next((state for state in self._states.values() if state.made and not state.users), None)
 
     def _discard(self, state: PastState, error: MemoturnError) -> None:
-        """Take a state out, whose file may stay for a moment."""
+        """Take a state out. One that is being made cleans up behind itself; the file of another stays for a moment."""
         state.error = state.error or error
         self._forget(state)
-        if state.task is not None:
+        if state.task is not None and not state.made:
             state.task.cancel()
 
     def _forget(self, state: PastState) -> None:
@@ -318,10 +318,11 @@ class PastStates:
         for state in states:
             self._discard(state, error)
             self._readers.close(state)
-        making = [state.task for state in states if state.task is not None and not state.task.done()]
-        if making and asyncio.current_task() not in making:
+        made = [state.path for state in states if state.made]
+        await self._services.executor.run(lambda: _remove(*made))  # to its end, whoever is cancelled
+        making = [state.task for state in states if state.task is not None and not state.made]
+        if making:
             await asyncio.wait(making)
-        await self._services.executor.run(lambda: _remove(*(state.path for state in states)))
 
 
 class _Readers:

@@ -1,7 +1,10 @@
 """Past states: what they show, how they are shared, bounded and removed, and what faults leave behind."""
 
 import asyncio
+import random
 import shutil
+import time
+from collections import Counter
 
 import apsw
 import pytest
@@ -627,3 +630,73 @@ async def test_objects_replaced_under_a_read_are_looked_up_again(tmp_path, store
 
         async with node.tiers.past.hold(branch, txids[1], stale) as held:
             assert await node.tiers.past.read(held, get("x"), Work.POINT) == "1"
+
+
+async def test_whatever_happens_at_once_every_answer_is_right_and_nothing_leaks(tmp_path, store):
+    chance = random.Random(11)
+    async with node_on(tmp_path, store) as node:
+        first, *_ = await with_values(node, 5)
+        profile, past = await node.profile("a"), node.tiers.past
+        values = {first + n: {"x": str(n)} for n in range(5)}
+        store.faults.append(Fault(FaultKind.LATENCY, {"get", "get_range"}, times=None, latency_s=0.002))
+        until_s = time.monotonic() + 3
+        served = Counter()
+
+        async def again(work):
+            while time.monotonic() < until_s:
+                await work()
+                await asyncio.sleep(chance.random() * 0.01)
+
+        async def write():
+            value = str(len(values))
+            written = await profile.write(put("x", value), durable=chance.random() < 0.3)
+            values[written.txid] = {"x": value}
+
+        async def look(branch="main", below=None):
+            txid = chance.choice([t for t in values if below is None or t <= below])
+            try:
+                async with asyncio.timeout(chance.choice([0.001, 0.01, 1])):
+                    work = chance.choice([Work.POINT, Work.USER])
+                    seen = await (await at(node, txid, branch=branch)).read(everything, work=work)
+                assert (seen.value, seen.txid) == (values[txid], txid)
+                served["right"] += 1
+            except TimeoutError:
+                served["cancelled"] += 1
+            except (OverloadedError, BranchNotFoundError) as error:
+                served[type(error).__name__] += 1
+
+        async def fork_and_delete():
+            name, txid = f"f{chance.randrange(10**9)}", chance.choice(list(values))
+            await node.branches.create("a", name, at=str(txid))
+            looks = [asyncio.create_task(look(name, txid)) for _ in range(3)]
+            await asyncio.sleep(chance.random() * 0.02)
+            await node.branches.delete("a", name)
+            await asyncio.gather(*looks)
+
+        async def make_room():
+            past._room_bytes = lambda: chance.choice([0, 1 << 18, 1 << 30])
+            await chance.choice([past.drop_oldest, node.tiers.sweep, lambda: node.tiers.evict(profile)])()
+
+        async def rewind():
+            rewound = await node.branches.rewind("a", "main", str(chance.choice(list(values))))
+            values[rewound.txid] = values[rewound.rewound_to]
+
+        async def write_and_rewind():
+            await write()
+            if chance.random() < 0.1:
+                await rewind()
+
+        async with asyncio.TaskGroup() as group:
+            for work in (write_and_rewind, make_room, fork_and_delete, *([look] * 12)):
+                group.create_task(again(work))
+
+        store.faults.clear()
+        await asyncio.wait([state.task for state in past._states.values()])
+        assert served["right"] > 20, served
+        assert all(state.users == 0 for state in past._states.values())
+        assert (past._admission._held, past._admission._gates) == ({}, {})
+        assert sorted(files(tmp_path)) == sorted(state.path for state in past._states.values())
+        assert past.size_bytes == sum(path.stat().st_size for path in files(tmp_path))
+        assert {state.key[0] for state in past._states.values()} <= {profile.ref.branch_id}
+        open_ = [c for c in apsw.connections() if "/past/" in c.filename]
+        assert len(open_) == len(past._readers._idle) <= IDLE_READERS
