@@ -414,13 +414,20 @@ class Shipper:
     async def _checkpoint(self) -> None:
         """Move the whole log into the database file; the gate is held. Raises RetryableError behind a reader."""
         conn = self._source.conn
-        frames, done = await self._executor.run(
-            lambda: conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        )
-        if frames != done:
+        moved: list[bool] = []
+
+        def work() -> None:
+            frames, done = conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            moved.append(frames == done)
+
+        try:
+            await self._executor.run(work)
+        finally:  # who is cancelled meanwhile leaves a log that may restart all the same
+            if any(moved):
+                self.capture.checkpointed(self._source.txid)
+                self._source.log_syncs = True
+        if not all(moved):
             raise RetryableError("a reader holds the log; the checkpoint is tried again later")
-        self.capture.checkpointed(self._source.txid)
-        self._source.log_syncs = True
 
     async def _tidy(self) -> None:
         """Checkpoint a long log once all of it has landed."""

@@ -1,10 +1,11 @@
 """Compaction of a live branch: beside ships, one job at a time, and whatever it meets stays with it."""
 
 import asyncio
+import time
 
 import pytest
 from harness import node_on
-from profiles import BY_HAND, everything, manifest_of, put
+from profiles import BY_HAND, everything, manifest_of, put, restored
 
 from memoturnd.core import compaction, layout
 from memoturnd.replication.compactor import Compactor
@@ -102,3 +103,41 @@ async def test_writes_do_not_wait_for_a_compaction_that_hangs(life, monkeypatch)
     async with asyncio.timeout(5):
         await grow(branch, 20)
         assert await branch.close(), "closing ends it"
+
+
+class Slow:
+    """An executor whose work takes a moment longer than the caller may be willing to wait."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    async def run(self, work):
+        def later():
+            time.sleep(0.1)
+            return work()
+
+        return await self.inner.run(later)
+
+
+async def test_snapshot_that_is_stopped_while_it_checkpoints_leaves_every_commit_restorable(tmp_path):
+    store = MemoryStore()
+    async with node_on(tmp_path / "n", store, **BY_HAND) as node:
+        await node.databases.create("a")
+        profile = await node.profile("a")
+        for n in range(3):
+            await profile.write(put("x", str(n)), durable=True)
+        shipper = profile.owned.shipper
+        quick, shipper._executor = shipper._executor, Slow(shipper._executor)
+        job = asyncio.create_task(shipper._snapshot_beside_writes())
+        await asyncio.sleep(0.03)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        shipper._executor = quick
+
+        txids = [(await profile.write(put("x", value))).txid for value in "ab"]
+        await shipper.ship()
+
+        assert shipper.surprises == 0
+        standing = await manifest_of(store, profile)
+        assert await restored(store, standing, txids[0], tmp_path / "restored") == {"x": "a"}
