@@ -19,13 +19,13 @@ from memoturnd.core import manifest as transitions
 from memoturnd.core import names, revisions
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
 from memoturnd.core.register import Register, RegisteredBranch
-from memoturnd.core.revisions import Revision
+from memoturnd.core.revisions import BeforeHead, Revision
 from memoturnd.engine import schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.databases import Registers
 from memoturnd.engine.deletion import Deletion
-from memoturnd.engine.looking_back import RestorePoints, restore_points
+from memoturnd.engine.looking_back import RestorePoints, restore_points, standing
 from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.rounds import translate
@@ -203,27 +203,13 @@ class Branching:
         return current
 
     async def state(self, db_name: str, branch: str, at: Revision | None) -> tuple[Manifest, int]:
-        """Ship what is committed here, and return a manifest and the txid in it of the state `at` (the head).
+        """Return a manifest and the txid in it of the state `at` (the head), with what is committed here shipped.
 
         The txid is 0 for a branch that was never written. Raises BranchNotFoundError, ConflictError for a state
-        that cannot be restored.
+        that cannot be restored, and what `standing` raises.
         """
         services = self._services
-        target = await self.find(db_name, branch)
-        target.users += 1
-        try:
-            here = target.owned is not None or target.files.exists()
-            current = await self._shipped(target) if here else await self._manifest(target)
-        finally:
-            target.leave()
-        if current is None:
-            ref = target.ref
-            current = Manifest(
-                db=ref.database.uuid,
-                branch_id=ref.branch_id,
-                branch=ref.name,
-                created_at=ref.database.created_at,
-            )
+        current = await standing(await self.find(db_name, branch), at or BeforeHead(0))
         if at is None:
             return current, current.head_txid
         txid = await resolve(services.archive, current, at)
