@@ -1,6 +1,7 @@
 """Fixtures of the HTTP tests: a node in memory, and a client that speaks to it in process."""
 
 import pytest
+from http_calls import FACT, ingest, stamps
 from http_support import HandClock, client_of, limits, running_node
 
 from memoturnd.http.app import create_app
@@ -21,3 +22,10 @@ async def node(tmp_path):
 async def client(node):
     async with client_of(create_app(node, limits())) as client:
         yield client
+
+
+@pytest.fixture
+async def written(client):
+    """Two commits into app--ann, and the txid of the second."""
+    await ingest(client, {**FACT, "session_id": "s"})
+    return stamps(await client.put("/v1/db/app--ann/kv/ns/old", content=b"x"))[0]

@@ -1,0 +1,75 @@
+"""Requests of the HTTP tests: one of every kind that writes, that reads, and that shows no past."""
+
+FACT = {"type": "fact", "topic_key": "user.theme", "summary": "likes dark", "content": {"v": "dark"}}
+FACT_ID = "mem_5758fd9d59dc40b7225a7ebf08fa0f22"
+MEMORY = "/v1/memory/app/ann"
+
+
+async def ingest(client, *items, path=MEMORY, **headers):
+    answer = await client.post(f"{path}/memories", json={"memories": list(items)}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+async def created(client, name="notes"):
+    answer = await client.post("/v1/databases", json={"name": name})
+    assert answer.status_code == 201, answer.text
+    return f"/v1/db/{name}"
+
+
+def stamps(answer):
+    return int(answer.headers["memoturn-txid"]), int(answer.headers["memoturn-durable-txid"])
+
+
+def failure(answer):
+    assert set(answer.json()) == {"error", "code"}
+    return answer.status_code, answer.json()["code"]
+
+
+WRITES = {
+    "ingest": (
+        "POST",
+        "/v1/memory/app/ann/memories",
+        {"json": {"memories": [{"type": "event", "summary": "x"}]}},
+    ),
+    "forget": ("DELETE", f"/v1/memory/app/ann/memories/{FACT_ID}", {}),
+    "end session": ("DELETE", "/v1/memory/app/ann/sessions/s", {}),
+    "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
+    "put": ("PUT", "/v1/db/app--ann/kv/ns/k", {"content": b"x"}),
+    "delete": ("DELETE", "/v1/db/app--ann/kv/ns/old", {}),
+    "append": ("POST", "/v1/db/app--ann/memory/s/turns", {"json": {"role": "user", "content": "x"}}),
+}
+READS = {
+    "recall": ("POST", "/v1/memory/app/ann/recall", {"json": {"query": "x"}}),
+    "get": ("GET", f"/v1/memory/app/ann/memories/{FACT_ID}", {}),
+    "sessions": ("GET", "/v1/memory/app/ann/sessions", {}),
+    "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "SELECT 1"}]}}),
+    "keys": ("GET", "/v1/db/app--ann/kv/ns", {}),
+    "key": ("GET", "/v1/db/app--ann/kv/ns/old", {}),
+    "window": ("GET", "/v1/db/app--ann/memory/s/turns", {}),
+    "search": ("POST", "/v1/db/app--ann/memory/s/search", {"json": {"vector": [1]}}),
+    "branches": ("GET", "/v1/db/app--ann/branches", {}),
+    "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
+    "restore points": ("GET", "/v1/db/app--ann/restore-points", {}),
+    "export": ("GET", "/v1/db/app--ann/export", {}),
+}
+NOW = {"branches", "checkpoints", "restore points"}
+PAST = {name: call for name, call in READS.items() if name not in NOW}
+REFUSING_AT = {
+    **{name: call for name, call in WRITES.items() if name != "sql"},
+    "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
+    "profiles": ("GET", "/v1/memory/app", {}),
+    **{name: READS[name] for name in NOW},
+    "sync": ("POST", "/v1/db/app--ann/sync", {}),
+    "fork": ("POST", "/v1/db/app--ann/branches", {"json": {"name": "f"}}),
+    "delete branch": ("DELETE", "/v1/db/app--ann/branches/other", {}),
+    "undelete branch": ("POST", "/v1/db/app--ann/branches/other/undelete", {}),
+    "checkpoint": ("POST", "/v1/db/app--ann/branches/main/checkpoint", {"json": {"name": "c"}}),
+    "delete checkpoint": ("DELETE", "/v1/db/app--ann/branches/main/checkpoints/c", {}),
+    "rewind": ("POST", "/v1/db/app--ann/branches/main/rewind", {"json": {"to": "1"}}),
+    "undo": ("POST", "/v1/db/app--ann/branches/main/rewind/undo", {}),
+    "create": ("POST", "/v1/databases", {"json": {"name": "new"}}),
+    "list": ("GET", "/v1/databases", {}),
+    "delete database": ("DELETE", "/v1/databases/other", {}),
+    "import": ("PUT", "/v1/databases/new/import", {"content": b"x"}),
+}
