@@ -1,8 +1,6 @@
 """A MinIO of one test alone, which may be killed, started again on the same data, and given certificates and users."""
 
 import datetime as dt
-import importlib.machinery
-import importlib.util
 import ipaddress
 import os
 import signal
@@ -23,7 +21,8 @@ from minio import Minio
 from minio.credentials.providers import StaticProvider
 from minio.minioadmin import MinioAdmin
 from processes import free_port
-from servers import SCRIPT, S3Server
+from servers import S3Server
+from service_base import MINIO, UnavailableError, go_binary
 
 ACCESS, SECRET = "own-access", "own-minio-secret"
 
@@ -101,12 +100,9 @@ class OwnMinio:
 @contextmanager
 def running_minio(folder: Path, *, tls: bool = False) -> Iterator[OwnMinio]:
     """Run a MinIO with one bucket; skip the test where it is not built."""
-    loader = importlib.machinery.SourceFileLoader("memoturn_services", str(SCRIPT))
-    services = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(services)
     try:
-        binary = services.go_binary("minio", services.MINIO, quick=True)
-    except services.UnavailableError as error:
+        binary = go_binary("minio", MINIO, quick=True)
+    except UnavailableError as error:
         pytest.skip(str(error))
     minio = OwnMinio(folder, str(binary), tls=tls)
     minio.start()
