@@ -48,7 +48,7 @@ simulate: setup ## replay one history of the simulation with its trace: make sim
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEED)
 
 fuzz: setup ## look for inputs that break a decoder, FUZZ_S seconds for each (300)
-	for name in segment manifest register wal meta; do \
+	for name in segment manifest register archive wal meta; do \
 	  $(BIN)/python tests/fuzz/run.py $$name --corpus .fuzz/$$name -max_total_time=$(FUZZ_S) || exit 1; done
 
 clean: ## remove what setup installed

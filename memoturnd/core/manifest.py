@@ -112,6 +112,11 @@ class HistoryPage(msgspec.Struct, frozen=True):
     segments: tuple[ObjectRef, ...]
     format: int = FORMAT_VERSION
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the txids of every entry are in order."""
+        return all(map(_is_whole, self.segments + self.snapshots))
+
 
 class Parent(msgspec.Struct, frozen=True):
     """Where a branch was forked from."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -26,7 +26,7 @@ from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
 D = TypeVar("D", Manifest, Register)
-T = TypeVar("T")
+T = TypeVar("T", bound="Stored")
 V = TypeVar("V", Checkpoint, Pin, RegisteredBranch)
 CACHE_BYTES = 16 * 1024 * 1024
 """Encoded bytes of pages, runs and round tables that a node keeps decoded; decoded they take a few times as much."""
@@ -34,6 +34,15 @@ ROUND_SIZE_BYTES = 40
 """What a round of a table counts as in that."""
 _INDEXED_SIZE_BYTES = 16
 """What a checkpoint counts as in that, once more, where it is found by its txid."""
+
+
+class Stored(Protocol):
+    """What every page and run says of itself."""
+
+    @property
+    def format(self) -> int:
+        """Return the version of the format that it was written in."""
+        ...
 
 
 class Run(msgspec.Struct, Generic[V], frozen=True):
@@ -263,6 +272,13 @@ class Archive:
             decoded = msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptionError(f"object {key} cannot be read: {error}") from error
+        if decoded.format > manifest.FORMAT_VERSION:
+            raise CorruptionError(
+                f"object {key} has format {decoded.format}; this version of Memoturn reads up to "
+                f"{manifest.FORMAT_VERSION}: use a newer one"
+            )
+        if isinstance(decoded, HistoryPage) and not decoded.is_whole:
+            raise CorruptionError(f"object {key} contradicts itself")
         self._keep(key, decoded, len(data))
         return decoded
 

@@ -4,7 +4,7 @@ import importlib
 
 from fuzz_target import Target
 
-NAMES = ("segment", "manifest", "register", "wal", "meta")
+NAMES = ("segment", "manifest", "register", "archive", "wal", "meta")
 
 
 def target(name: str) -> Target:

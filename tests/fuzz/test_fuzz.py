@@ -12,7 +12,14 @@ import pytest
 from fuzz_target import BreachError
 from targets import NAMES, target
 
-RUNS = {"segment": 3000, "manifest": 10_000, "register": 10_000, "wal": 1500, "meta": 10_000}
+RUNS = {
+    "segment": 3000,
+    "manifest": 10_000,
+    "register": 10_000,
+    "archive": 8_000,
+    "wal": 1500,
+    "meta": 10_000,
+}
 INPUTS = [
     pytest.param(name, path, id=f"{name}-{path.name}")
     for name in NAMES

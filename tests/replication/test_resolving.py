@@ -105,9 +105,9 @@ async def build(plan):
         if not older and number >= dropped:  # of a state whose round may have been thinned
             for inside in sorted({r for n, r in plan["inside"] if n == number and r < len(rounds) - 1}):
                 at = rounds[inside : inside + 1]
-                snapshots.append(ref("snapshot", at, prev, f"{number}-{inside}", kept=at))
+                snapshots.append(ref("snapshot", at, 0, f"{number}-{inside}", kept=at))
         if (number in plan["snapshots"] and not older) or (dropped and number == floor):
-            snapshots.append(ref("snapshot", rounds[-1:], prev, number, kept=rounds[-1:]))
+            snapshots.append(ref("snapshot", rounds[-1:], 0, number, kept=rounds[-1:]))
         entries.append((segment if number >= dropped else None, snapshots))
         kept |= {s.end: s.last_at for s in snapshots}
         kept |= {t: at for t, at, _ in stay} if number >= dropped else {}
