@@ -112,7 +112,7 @@ ANYTHING = {"key", "session", "sid", "id"}
 NEVER_A_WORD = {"NUL", "not UTF-8", "cut-off UTF-8", "surrogate", "empty"}
 
 BODIED = [route for route in ROUTES if route.body is not Body.NONE]
-JSON_ROUTES = [route for route in BODIED if route.body is not Body.RAW]
+JSON_ROUTES = [route for route in BODIED if route.body not in {Body.RAW, Body.FILE}]
 
 
 def named(routes: list[Route]) -> pytest.MarkDecorator:
@@ -125,7 +125,11 @@ def path_of(route: Route, **parts: str) -> str:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory) -> Iterator[RunningNode]:
-    with NodeHome(tmp_path_factory.mktemp("bad-input"), MAX_BODY_BYTES=str(LARGE_BODY_BYTES)) as home:
+    with NodeHome(
+        tmp_path_factory.mktemp("bad-input"),
+        MAX_BODY_BYTES=str(LARGE_BODY_BYTES),
+        MAX_IMPORT_BYTES=str(LARGE_BODY_BYTES),
+    ) as home:
         node = home.start()
         with httpx.Client(base_url=node.url) as client:
             ann = Profile(client, "ann")
@@ -204,9 +208,10 @@ def test_body_that_is_not_the_json_of_the_route_is_refused(refused, route):
 def test_body_over_its_limit_is_refused_whether_or_not_it_says_its_length(refused, route):
     limit = SMALL_BODY_BYTES if route.body is Body.SMALL else LARGE_BODY_BYTES
     body = b'{"name": "x", "pad": "' + b" " * limit + b'"}'
+    path = path_of(route, **({"db": "fresh"} if route.body is Body.FILE else {}))
 
-    refused(route.method, path_of(route), 413, content=body)
-    refused(route.method, path_of(route), 413, content=itertools.repeat(b" " * 65_536, limit // 65_536 + 1))
+    refused(route.method, path, 413, content=body)
+    refused(route.method, path, 413, content=itertools.repeat(b" " * 65_536, limit // 65_536 + 1))
 
 
 def test_body_of_a_small_route_may_not_be_as_large_as_that_of_a_large_one(refused):
@@ -248,7 +253,13 @@ PARTS = [(route, name) for route in ROUTES for name in route.parameters]
 )
 def test_bad_name_in_a_path_is_refused_or_nothing_that_exists(refused, client, route, part):
     body = GOOD_BODIES.get(route.template)
-    request = {"json": body} if body is not None else {"content": b"x"} if route.body is Body.RAW else {}
+    request = (
+        {"json": body}
+        if body is not None
+        else {"content": b"x"}
+        if route.body in {Body.RAW, Body.FILE}
+        else {}
+    )
     for name, value in NAMES.items():
         free = part in ANYTHING or (part == "ns" and "kv" in route.template)
         if (free and name not in NEVER_A_WORD) or (part == "branch" and name == "too many hyphens"):

@@ -72,6 +72,8 @@ MAY_OPEN = {
     "__main__.py": "nothing of a profile",
     "datadir.py": "its lock and the boot id",
     "disk.py": "folders",
+    "engine/incoming.py": "an imported file that is nobody's yet, with no connection on it",
+    "engine/transfers.py": "files that are saved or imported, beside those of branches",
     "engine/files.py": "the marks `owner` and `clean`",
     "replication/capture.py": "the log, which carries no locks",
     "replication/prove.py": "the log, which carries no locks",
@@ -130,6 +132,7 @@ def test_only_the_shipper_and_the_takeover_checkpoint():
     }
 
     assert {name for name, count in found.items() if count} == {
+        "engine/incoming.py",  # an imported file that is nobody's yet
         "engine/past.py",  # a file that no live connection has
         "engine/takeover.py",
         "replication/shipper.py",
