@@ -350,7 +350,7 @@ async def running(
         timed = TimedStore(counted, STORE_TIMEOUT_S)
         services = Services(
             store=timed,
-            archive=Archive(timed),
+            archive=Archive(timed, clock=clock, randomness=randomness),
             leases=leases,
             catalog=catalog,
             clock=clock,
@@ -385,7 +385,7 @@ async def running(
         windows = Windows(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
         )
-        retention = Retention(timed, services.archive, executor, clock, windows)
+        retention = Retention(timed, services.archive, executor, clock, randomness, windows)
         node = Node(services, retention, tier_limits(settings), counted)
         _set_limits(metrics, settings)
         recovery = group.create_task(node.recover(await node.start()))

@@ -390,7 +390,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEMOTURN_GC_GRACE_SECS",
         "gc_grace_s",
-        _number(300, _MOST_SECONDS),
+        _number(600, _MOST_SECONDS),
         "600",
         "seconds",
         "How long an object that nothing names stays. Longer than any upload, fork or restore may take.",

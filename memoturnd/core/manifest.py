@@ -106,11 +106,15 @@ class PageRef(msgspec.Struct, frozen=True):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """The content of a history page: entries as they stood in the manifest, ascending by txid."""
+    """The content of a history page: entries as they stood in the manifest, ascending by txid.
+
+    The random `nonce` gives equal content another name, so that no name is used again.
+    """
 
     snapshots: tuple[ObjectRef, ...]
     segments: tuple[ObjectRef, ...]
     format: int = FORMAT_VERSION
+    nonce: str = ""
 
     @property
     def is_whole(self) -> bool:

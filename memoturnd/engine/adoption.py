@@ -111,6 +111,7 @@ class Adoption:
             State(file.txid, file.at_ms, 0, PAGE_SIZE_BYTES),
             uuid=uuid,
             branch_id=branch_id,
+            nonce=bytes.fromhex(self._services.randomness.hex(16)),
         )
         return transitions.replace(
             Manifest(

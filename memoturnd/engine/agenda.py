@@ -1,7 +1,7 @@
 """What maintenance is told of changes: noted at once and in memory, put into the catalog a moment later.
 
-A branch that is written notes itself before each upload, and counts once per interval. Noted before the
-upload, so that a pass comes after whatever is left behind by an upload that was cut off.
+A branch that is written notes itself before each upload, and counts once in half an interval. So a pass
+comes at least half an interval after each upload began, and sees what an upload that was cut off left behind.
 """
 
 from memoturnd.seams.catalog import COLLECT, Catalog, Chore
@@ -22,7 +22,7 @@ class Agenda:
         """Note that a branch is about to change; cheap, and may be called from any coroutine."""
         now_ms = self._clock.now_ms()
         noted_ms = self._noted.get(branch_id)
-        if noted_ms is not None and 0 <= now_ms - noted_ms < self.interval_ms:
+        if noted_ms is not None and 0 <= now_ms - noted_ms < self.interval_ms // 2:
             return
         self._noted.pop(branch_id, None)  # so that it stands last: the oldest are first
         self._noted[branch_id] = now_ms
@@ -40,7 +40,7 @@ class Agenda:
             chore, due_ms = next(iter(self._waiting.items()))
             await catalog.schedule(chore, due_ms)
             del self._waiting[chore]
-        oldest_ms = self._clock.now_ms() - self.interval_ms
+        oldest_ms = self._clock.now_ms() - self.interval_ms // 2
         while self._noted:  # in the order of their times
             branch_id, noted_ms = next(iter(self._noted.items()))
             if oldest_ms < noted_ms:

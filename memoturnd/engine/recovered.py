@@ -46,6 +46,7 @@ async def keep_as_branch(
             state,
             uuid=source.db,
             branch_id=branch_id,
+            nonce=bytes.fromhex(services.randomness.hex(16)),
             known=hashes,
         )
         kept = _manifest(source, branch_id, name, refs, now_ms)

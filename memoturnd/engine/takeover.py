@@ -371,6 +371,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         metrics=services.metrics,
         wake=lambda urgent: services.scheduler.note(shipper, urgent),
         uploads=lambda: services.agenda.changed(ref.database.uuid, ref.branch_id),
+        lets_go=lambda: services.agenda.let_go(ref.database.uuid),
         fenced=branch.fenced,
         randomness=services.randomness,
         compaction_slots=services.compaction_slots,

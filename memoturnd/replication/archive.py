@@ -23,11 +23,14 @@ from memoturnd.errors import CorruptionError
 from memoturnd.replication.ranged import fetch_tables
 from memoturnd.replication.recent import RecentSegments
 from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
 D = TypeVar("D", Manifest, Register)
 T = TypeVar("T", bound="Stored")
 V = TypeVar("V", Checkpoint, Pin, RegisteredBranch)
+NAMED_WITHIN_S = 120.0
+"""How long after it was written a run may still be named by a swap; the collector's grace is longer."""
 CACHE_BYTES = 16 * 1024 * 1024
 """Encoded bytes of pages, runs and round tables that a node keeps decoded; decoded they take a few times as much."""
 ROUND_SIZE_BYTES = 40
@@ -46,10 +49,14 @@ class Stored(Protocol):
 
 
 class Run(msgspec.Struct, Generic[V], frozen=True):
-    """The content of a run: names with what they stand for, null for one that is gone."""
+    """The content of a run: names with what they stand for, null for one that is gone.
+
+    The random `nonce` gives equal content another name, so that no name is used again.
+    """
 
     entries: dict[str, V | None]
     format: int = manifest.FORMAT_VERSION
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +97,17 @@ BRANCHES: NamedMap[Register, RegisteredBranch] = NamedMap(
 class Archive:
     """Reads and writes pages and runs of any database."""
 
-    def __init__(self, store: ObjectStore, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self._store = store
+        self._clock = clock or SystemClock()
+        self._randomness = randomness or SystemRandomness()
         self.recent = RecentSegments(store)
         self._cache: OrderedDict[str, tuple[object, int]] = OrderedDict()
         self._room_bytes = cache_bytes
@@ -135,7 +151,7 @@ class Archive:
         self, uuid: str, branch_id: str, snapshots: tuple[ObjectRef, ...], segments: tuple[ObjectRef, ...]
     ) -> PageRef:
         """Write a history page and return its entry. Raises StoreUnavailableError."""
-        page = HistoryPage(snapshots, segments)
+        page = HistoryPage(snapshots, segments, nonce=self._randomness.hex(8))
         data = msgspec.json.encode(page)
         refs = (*snapshots, *segments)
         ref = PageRef(
@@ -213,16 +229,20 @@ class Archive:
     async def flush(self, names: NamedMap[D, V], document: D) -> Callable[[D], D] | None:
         """Write the document's own entries as a run where they have grown many, and return the change that names it.
 
-        The change leaves a document alone whose runs have moved since. None where nothing is due.
+        The change leaves a document alone whose runs have moved since, or once the run was written too long ago
+        to be surely there. None where nothing is due.
         """
         recent, runs = names.parts(document)
         if not keyed.flush_due(recent):
             return None
         flush = keyed.plan_flush(recent, runs)
         older = await self._runs(names, document, flush.joined)
+        written_s = self._clock.monotonic_s()
         new = await self._write_run(names, document, keyed.join(flush, older, recent))
 
         def change(current: D) -> D:
+            if self._clock.monotonic_s() - written_s > NAMED_WITHIN_S:
+                return current
             parts = keyed.flushed(*names.parts(current), flush, new)
             return current if parts is None else names.with_parts(current, *parts)
 
@@ -233,7 +253,7 @@ class Archive:
     ) -> RunRef | None:
         if not entries:
             return None
-        run = names.run_type(entries)
+        run = names.run_type(entries, nonce=self._randomness.hex(8))
         data = msgspec.json.encode(run)
         uuid, branch_id = names.home(document)
         ref = RunRef(branch_id, len(entries), _hash(data), len(data))

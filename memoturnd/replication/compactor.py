@@ -18,9 +18,9 @@ from memoturnd.core.manifest import Manifest, Transition
 from memoturnd.errors import FencedError, MemoturnError
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
-from memoturnd.replication.join import Joined, join
+from memoturnd.replication.join import Joined, Writer, join
 from memoturnd.replication.ranged import named_damage
-from memoturnd.seams.clock import Clock
+from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectStore
 
@@ -58,6 +58,7 @@ class Compactor:
         spawn: Tasks,
         executor: Executor,
         clock: Clock,
+        randomness: Randomness,
         metrics: Metrics,
     ) -> None:
         self._store = store
@@ -69,6 +70,7 @@ class Compactor:
         self._spawn = spawn
         self._executor = executor
         self._clock = clock
+        self._randomness = randomness
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._holds = 0
@@ -163,7 +165,7 @@ class Compactor:
             for key, ref, blob in zip(keys, inputs, blobs, strict=True):
                 with named_damage(key):
                     parts.append(segment.decode(blob, name_hash=ref.hash))
-            return join(parts, inputs, epoch=self._epoch, branch_id=current.branch_id)
+            return join(parts, inputs, Writer(current.branch_id, self._epoch, self._randomness))
 
         small = sum(map(len, blobs)) <= _INLINE_BYTES
         output = work() if small else await self._executor.run(work)

@@ -8,6 +8,7 @@ from memoturnd.core import segment
 from memoturnd.core.manifest import ObjectRef
 from memoturnd.core.retention import Thin
 from memoturnd.core.segment import Kind, Round, RoundEntry, Segment
+from memoturnd.seams.clock import Randomness
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +19,28 @@ class Joined:
     ref: ObjectRef
 
 
-def join(parts: Sequence[Segment], refs: Sequence[ObjectRef], *, epoch: int, branch_id: str) -> Joined:
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes segments again: the branch and its epoch, and what makes names that were never used before.
+
+    Without that, a second try would write what the collector may be deleting from the first.
+    """
+
+    branch_id: str
+    epoch: int
+    randomness: Randomness
+
+
+def join(parts: Sequence[Segment], refs: Sequence[ObjectRef], writer: Writer) -> Joined:
     """Return one segment with every round of `parts`, whose entries are `refs`. Runs in the pool.
 
     Raises CorruptionError where a part is damaged.
     """
     rounds = [_round(part, first, entry) for part in parts for first, entry in _entries(part)]
-    return _encoded(rounds, parts[0], _Span.of(refs), epoch=epoch, branch_id=branch_id)
+    return _encoded(rounds, parts[0], _Span.of(refs), writer)
 
 
-def thin(parts: Sequence[Segment], one: Thin, *, epoch: int, branch_id: str) -> list[Joined]:
+def thin(parts: Sequence[Segment], one: Thin, writer: Writer) -> list[Joined]:
     """Return what becomes of `parts`, the segments of `one`. Runs in the pool.
 
     That is a segment of the rounds that are kept of the old ones, and one of those behind its cuts, where
@@ -41,16 +54,14 @@ def thin(parts: Sequence[Segment], one: Thin, *, epoch: int, branch_id: str) -> 
     if old:
         rounds = _thinned(old, one)
         span = whole.up_to(old[-1][2]) if young else whole
-        made = _encoded(rounds, parts[0], span, epoch=epoch, branch_id=branch_id, kept=len(rounds))
+        made = _encoded(rounds, parts[0], span, writer, kept=len(rounds))
         outputs.append(made)
     if young:
         rounds = [_round(part, first, entry) for part, first, entry in young]
         span = whole.behind(old[-1][2], young[0][2]) if old else whole._replace(min=young[0][2].txid)
         before = old[-1][2].checksum if old else None
         kept = len(rounds) if any(ref.rounds for ref in one.inputs) else 0
-        made = _encoded(
-            rounds, parts[0], span, epoch=epoch, branch_id=branch_id, kept=kept, checksum_before=before
-        )
+        made = _encoded(rounds, parts[0], span, writer, kept=kept, checksum_before=before)
         outputs.append(made)
     return outputs
 
@@ -131,9 +142,8 @@ def _encoded(
     rounds: Sequence[Round],
     first: Segment,
     span: _Span,
+    writer: Writer,
     *,
-    epoch: int,
-    branch_id: str,
     kept: int = 0,
     checksum_before: int | None = None,
 ) -> Joined:
@@ -142,16 +152,17 @@ def _encoded(
         rounds,
         page_size=first.page_size,
         prev_txid=span.prev,
-        epoch=epoch,
+        epoch=writer.epoch,
         checksum_before=first.checksum_before if checksum_before is None else checksum_before,
+        nonce=bytes.fromhex(writer.randomness.hex(16)),
     )
     ref = ObjectRef(
         kind="segment",
-        branch=branch_id,
+        branch=writer.branch_id,
         prev=span.prev,
         min=span.min,
         max=span.max,
-        epoch=epoch,
+        epoch=writer.epoch,
         hash=name_hash,
         size_bytes=len(data),
         first_at=span.first_at,

@@ -14,10 +14,10 @@ from memoturnd.core.retention import Edit, Entries, Plan, Thin, Windows
 from memoturnd.errors import FencedError
 from memoturnd.replication.archive import CHECKPOINTS, PINS, Archive
 from memoturnd.replication.compactor import REUSE_S
-from memoturnd.replication.join import Joined, thin
+from memoturnd.replication.join import Joined, Writer, thin
 from memoturnd.replication.ranged import fetch, named_damage
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.clock import Clock
+from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectStore
 
@@ -26,9 +26,16 @@ class Retention:
     """What a node needs to apply the windows to any branch."""
 
     def __init__(
-        self, store: ObjectStore, archive: Archive, executor: Executor, clock: Clock, windows: Windows
+        self,
+        store: ObjectStore,
+        archive: Archive,
+        executor: Executor,
+        clock: Clock,
+        randomness: Randomness,
+        windows: Windows,
     ) -> None:
         self.windows = windows
+        self._randomness = randomness
         self._store = store
         self._archive = archive
         self._executor = executor
@@ -106,18 +113,16 @@ class Retention:
         """Write what becomes of the segments and return the entries."""
         keys = [layout.object_key(seen.db, ref) for ref in one.inputs]
         blobs = await fetch(self._store, keys)
-        work = partial(_thin, keys, blobs, one, epoch=seen.epoch, branch_id=seen.branch_id)
+        work = partial(_thin, keys, blobs, one, Writer(seen.branch_id, seen.epoch, self._randomness))
         outputs = await self._executor.run(work)
         for output in outputs:
             await self._store.put(layout.object_key(seen.db, output.ref), output.data)
         return [output.ref for output in outputs]
 
 
-def _thin(
-    keys: Sequence[str], blobs: Sequence[bytes], one: Thin, *, epoch: int, branch_id: str
-) -> list[Joined]:
+def _thin(keys: Sequence[str], blobs: Sequence[bytes], one: Thin, writer: Writer) -> list[Joined]:
     parts = []
     for key, ref, blob in zip(keys, one.inputs, blobs, strict=True):
         with named_damage(key):
             parts.append(segment.decode(blob, name_hash=ref.hash))
-    return thin(parts, one, epoch=epoch, branch_id=branch_id)
+    return thin(parts, one, writer)

@@ -83,6 +83,7 @@ class Shipper:
         metrics: Metrics,
         wake: Callable[[bool], None],
         uploads: Callable[[], None],
+        lets_go: Callable[[], None],
         fenced: Callable[[FencedError], None],
         randomness: Randomness,
         compaction_slots: asyncio.Semaphore,
@@ -109,6 +110,7 @@ class Shipper:
         self._metrics = metrics
         self._wake = wake
         self._uploads = uploads
+        self._lets_go = lets_go
         self._fenced = fenced
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
@@ -132,6 +134,7 @@ class Shipper:
             spawn=spawn,
             executor=executor,
             clock=clock,
+            randomness=randomness,
             metrics=metrics,
         )
 
@@ -277,10 +280,11 @@ class Shipper:
                 self.failed = error
                 await self._ship_whole_state(then, holding_gate=holding_gate)
                 return
-        batch, ref, data, _ = self._prepared
+        batch, ref, data, made_s = self._prepared
         await self._put(ref, data)
 
         def land(current: Manifest) -> Manifest:
+            self._refuse_stale(made_s)
             grown = manifest.append_segments(current, (ref,), epoch=self.epoch)
             return then(grown) if then is not None and ref.max >= target else grown
 
@@ -388,9 +392,11 @@ class Shipper:
 
         Writers go on meanwhile: they append to the log, and only this object checkpoints.
         """
+        put_s = self._clock.monotonic_s()
         refs, known = await self._put_snapshot(txid, at_ms)
 
         def land(current: Manifest) -> Manifest:
+            self._refuse_stale(put_s)
             grown = compaction.without_idle_snapshots(manifest.add_snapshot(current, refs, epoch=self.epoch))
             return then(grown) if then is not None else grown
 
@@ -408,6 +414,7 @@ class Shipper:
             State(txid, at_ms, self.epoch, capture.page_size),
             uuid=self._uuid,
             branch_id=self._branch_id,
+            nonce=bytes.fromhex(self._randomness.hex(16)),
             known=capture.hashes_at(txid),
         )
 
@@ -455,6 +462,11 @@ class Shipper:
 
     # ---- store
 
+    def _refuse_stale(self, put_s: float) -> None:
+        """Raise RetryableError where an object was put so long ago that it may be gone when a swap names it."""
+        if self._clock.monotonic_s() - put_s > SNAPSHOT_REUSE_S:
+            raise RetryableError("an upload took too long to be named, and is made again under another name")
+
     async def _put(self, ref: ObjectRef, data: bytes) -> None:
         self._uploads()  # before it: a pass of the collector comes after what is left behind here
         key = layout.object_key(self._uuid, ref)
@@ -475,6 +487,8 @@ class Shipper:
         except ObjectMissingError as error:
             raise await self._vanished() from error
         del self._notes[: len(notes)]
+        if notes:
+            self._lets_go()  # what compaction has replaced
         self._source.ceiling = current.txid_ceiling
         if not self._notes:
             self.compactor.look(current)

@@ -45,13 +45,14 @@ async def write_snapshot(
     *,
     uuid: str,
     branch_id: str,
+    nonce: bytes,
     known: PageHashes | None = None,
 ) -> tuple[tuple[ObjectRef, ...], PageHashes]:
     """Put the database file at `path`, which holds `state`, and return the entries of its parts and its page hashes.
 
     The log must be wholly checkpointed into it, and nobody may checkpoint before this returns; writers may
-    append to the log. `known` are the page hashes of the state, not changed meanwhile; without them the file
-    is read twice. Raises CorruptionError where the file does not hold those pages, StoreUnavailableError.
+    append to the log. `nonce`, 16 random bytes, makes names of its own. `known` are the page hashes of the
+    state, not changed meanwhile; without them the file is read twice. Raises CorruptionError where the file does not hold those pages, StoreUnavailableError.
     """
     if known is None:
         known = await hash_whole_file(executor, path, state.page_size)
@@ -62,7 +63,9 @@ async def write_snapshot(
         with one_error():
             async with asyncio.TaskGroup() as group:
                 for first in range(1, len(known) + 1, PART_PAGES):
-                    data, ref = await executor.run(partial(_part, conn, state, known, first, branch_id))
+                    data, ref = await executor.run(
+                        partial(_part, conn, state, known, first, branch_id, nonce)
+                    )
                     if putting is not None:
                         await putting
                     putting = group.create_task(store.put(layout.object_key(uuid, ref), data))
@@ -97,7 +100,7 @@ def _opened(path: str) -> ProfileConnection:
 
 
 def _part(
-    conn: ProfileConnection, state: State, known: PageHashes, first: int, branch_id: str
+    conn: ProfileConnection, state: State, known: PageHashes, first: int, branch_id: str, nonce: bytes
 ) -> tuple[bytes, ObjectRef]:
     """Return (object bytes, ref) of the part that starts at page `first`."""
     last = min(first + PART_PAGES - 1, len(known))
@@ -113,6 +116,7 @@ def _part(
         prev_txid=0,
         epoch=state.epoch,
         checksum_before=0,
+        nonce=nonce,
     )
     ref = object_ref("snapshot", [entry], 0, state.epoch, branch_id, len(data), name_hash)
     return data, replace(ref, first_page=first, last_page=last) if len(known) > PART_PAGES else ref

@@ -166,7 +166,7 @@ async def test_chore_of_an_unknown_kind_is_left_to_nodes_that_know_it():
     assert desk.done == []
 
 
-async def test_branch_that_changes_all_the_time_is_noted_once_per_interval():
+async def test_branch_that_changes_all_the_time_is_noted_once_in_half_an_interval():
     desk = Desk(nothing)
     for _ in range(1000):
         desk.agenda.changed("a", "b1")

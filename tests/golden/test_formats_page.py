@@ -10,6 +10,7 @@ import pytest
 
 from memoturnd.core import layout, manifest, segment
 from memoturnd.core.canonical import canonical_json, memory_id, memory_id_with_summary
+from memoturnd.core.garbage import Garbage
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import (
     Checkpoint,
@@ -117,6 +118,7 @@ def fields_of(heading, index=0):
         ("Branch manifest", 1, ObjectRef),
         ("History pages", 0, HistoryPage),
         ("Runs of names", 0, Run),
+        ("garbage.json", 0, Garbage),
         ("database.json", 0, Register),
         ("Catalog changes", 0, Change),
         ("Files beside a branch", 0, Owner),

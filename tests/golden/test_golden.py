@@ -6,7 +6,7 @@ import golden
 import msgspec
 import pytest
 
-from memoturnd.core import manifest, register, segment
+from memoturnd.core import garbage, manifest, register, segment
 from memoturnd.core.assembly import Part, assemble
 from memoturnd.core.manifest import Checkpoint, HistoryPage
 from memoturnd.core.pages import PageHashes
@@ -88,10 +88,21 @@ def test_documents_of_version_2_are_read():
     assert page == golden.full_page(*refs)
     run = msgspec.json.decode((V2 / "run.json").read_bytes(), type=Run[Checkpoint])
     assert run == golden.full_run()
+    assert garbage.decode((V2 / "garbage.json").read_bytes()) == golden.full_garbage()
 
 
 @pytest.mark.parametrize(
-    "name", ["manifest.json", "database.json", "page.json", "run.json", "owner", "clean", "changes.json"]
+    "name",
+    [
+        "manifest.json",
+        "database.json",
+        "page.json",
+        "run.json",
+        "garbage.json",
+        "owner",
+        "clean",
+        "changes.json",
+    ],
 )
 def test_documents_are_still_written_the_same(name):
     assert golden.encoded()[0][name] == (V2 / name).read_bytes()

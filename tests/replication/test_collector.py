@@ -9,7 +9,7 @@ from memoturnd.core import garbage, layout, manifest
 from memoturnd.core import register as registers
 from memoturnd.core.keyed import RECENT_LIMIT
 from memoturnd.errors import AlreadyExistsError, CorruptionError, StoreUnavailableError
-from memoturnd.replication.archive import PINS
+from memoturnd.replication.archive import CHECKPOINTS, PINS
 from memoturnd.replication.collector import Graces
 from memoturnd.seams.object_store import Committed
 
@@ -614,6 +614,18 @@ class AnotherPass(Race):
         await self.family.collect()
 
 
+class WriteAgain(Race):
+    """A run that was written and not named long ago, and whose content is written again and named now."""
+
+    async def begin(self):
+        await self.family.checkpoints(RECENT_LIMIT)
+        assert await self.family.archive.flush(CHECKPOINTS, await self.family.standing()) is not None
+
+    async def act(self):
+        await self.family.checkpoints(1)
+        assert (await self.family.standing()).checkpoint_runs
+
+
 class LateSwap(Race):
     """A swap that names an upload from before the first mark, held up on its way until now."""
 
@@ -637,7 +649,16 @@ class LateSwap(Race):
         return not self.landed or key in await self.family.keys()
 
 
-RACES = [ForkOfMain, ForkOfFork, Ship, OwnerChange, DeleteAndUndelete, UndeleteInTime, AnotherPass]
+RACES = [
+    ForkOfMain,
+    ForkOfFork,
+    Ship,
+    OwnerChange,
+    DeleteAndUndelete,
+    UndeleteInTime,
+    AnotherPass,
+    WriteAgain,
+]
 
 
 @pytest.mark.parametrize("kind", RACES, ids=lambda kind: kind.__name__)

@@ -57,7 +57,13 @@ async def test_capture_snapshot_and_proof_leave_sqlites_locks_alone(log):
 
     log.read()
     await write_snapshot(
-        MemoryStore(), InlineExecutor(), str(log.path), State(2, 1, 1, 4096), uuid="u", branch_id="b"
+        MemoryStore(),
+        InlineExecutor(),
+        str(log.path),
+        State(2, 1, 1, 4096),
+        uuid="u",
+        branch_id="b",
+        nonce=bytes(16),
     )
     other = open_connection(str(log.path), read_only=True, sync="normal", cache_kib=64)
     prove(other, Path(f"{log.path}-wal"), page_size=4096, txid=2, checksum="0" * 16)

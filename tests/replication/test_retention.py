@@ -12,7 +12,7 @@ from memoturnd.core.retention import Windows
 from memoturnd.core.revisions import AtTime
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError
-from memoturnd.replication.join import join
+from memoturnd.replication.join import Writer, join
 from memoturnd.replication.points import Window
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.retention import Retention
@@ -80,7 +80,9 @@ class Life:
     @property
     def retention(self):
         services = self.node._services
-        return Retention(services.store, services.archive, InlineExecutor(), self.clock, WINDOWS)
+        return Retention(
+            services.store, services.archive, InlineExecutor(), self.clock, services.randomness, WINDOWS
+        )
 
     async def apply(self):
         return await self.retention.apply(self.branch.manifests)
@@ -248,6 +250,17 @@ async def test_what_a_fork_has_of_its_parent_is_not_copied(life):
     assert await fork.manifests.load() == before
 
 
+class Counting:
+    """Randomness that is the same in each test."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def hex(self, size_bytes):
+        self.calls += 1
+        return f"{self.calls:0{2 * size_bytes}x}"
+
+
 def test_join_of_what_was_joined_is_the_same():
     """Joining is associative: rounds, times and checksums are those of the inputs."""
     import golden
@@ -264,11 +277,17 @@ def test_join_of_what_was_joined_is_the_same():
         parts.append(segment.decode(data))
         before, prev = round_.checksum, round_.txid
 
-    at_once = join(parts, refs, epoch=3, branch_id="b1")
-    first = join(parts[:2], refs[:2], epoch=3, branch_id="b1")
-    in_steps = join([segment.decode(first.data), *parts[2:]], [first.ref, *refs[2:]], epoch=3, branch_id="b1")
+    def writer():
+        return Writer("b1", 3, Counting())
+
+    at_once = join(parts, refs, writer())
+    first = join(parts[:2], refs[:2], writer())
+    in_steps = join([segment.decode(first.data), *parts[2:]], [first.ref, *refs[2:]], writer())
 
     assert in_steps == at_once
+    again = Counting()
+    again.hex(16)
+    assert join(parts, refs, Writer("b1", 3, again)).ref.hash != at_once.ref.hash, "no name is used twice"
     assert [r.at_ms for r in segment.decode(at_once.data).rounds] == [r.at_ms for r in made]
     assert (at_once.ref.first_at, at_once.ref.last_at) == (made[0].at_ms, made[-1].at_ms)
 

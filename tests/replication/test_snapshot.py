@@ -21,7 +21,7 @@ from memoturnd.replication.compactor import Compactor
 from memoturnd.replication.prove import hash_file
 from memoturnd.replication.restore import restore
 from memoturnd.replication.snapshot import State, write_snapshot
-from memoturnd.seams.clock import SystemClock
+from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import InlineExecutor, PoolExecutor
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.memory import MemoryStore
@@ -49,7 +49,7 @@ def parts_of_16(monkeypatch):
 async def snapshot_of(log, store, **more):
     state = State(log.txid, log.at_ms, 1, PAGE)
     return await write_snapshot(
-        store, InlineExecutor(), str(log.path), state, uuid="d1", branch_id="b1", **more
+        store, InlineExecutor(), str(log.path), state, uuid="d1", branch_id="b1", nonce=bytes(16), **more
     )
 
 
@@ -162,6 +162,7 @@ async def test_writers_go_on_and_the_snapshot_is_of_the_state_before(log):
         state,
         uuid="d1",
         branch_id="b1",
+        nonce=bytes(16),
         known=log.capture.hashes_at(2),
     )
 
@@ -236,7 +237,14 @@ async def test_memory_is_that_of_two_parts_and_puts_run_one_at_a_time(tmp_path, 
     tracemalloc.start()
     try:
         await write_snapshot(
-            Sink(), executor, str(log.path), State(log.txid, 1, 1, PAGE), uuid="d", branch_id="b", known=known
+            Sink(),
+            executor,
+            str(log.path),
+            State(log.txid, 1, 1, PAGE),
+            uuid="d",
+            branch_id="b",
+            nonce=bytes(16),
+            known=known,
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -293,7 +301,7 @@ async def test_no_job_is_started_while_another_is_being_ended(monkeypatch):
 
     compactor = Compactor(
         None, None, epoch=1, attach=None, snapshot=job, slots=asyncio.Semaphore(2), executor=None,
-        clock=SystemClock(), metrics=Metrics(), spawn=asyncio.create_task,
+        clock=SystemClock(), randomness=SystemRandomness(), metrics=Metrics(), spawn=asyncio.create_task,
     )  # fmt: skip
     standing = manifest.Manifest(db="d", branch_id="b", branch="main", created_at=1)
     compactor.look(standing)

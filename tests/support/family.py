@@ -85,7 +85,7 @@ class Family:
         self.catalog = SqliteCatalog(":memory:")
         self.metrics = Metrics()
         self.graces = graces or Graces(GRACE_S * 1000, DELETE_GRACE_S * 1000)
-        self.archive = Archive(self.store)
+        self.archive = Archive(self.store, clock=self.clock)
         self.main = "f" * 16
         self.serial = 0
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from memoturnd.core import manifest, register, segment
+from memoturnd.core import garbage, manifest, register, segment
+from memoturnd.core.garbage import Garbage, Mark
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, PageRef, Parent, Pin, Rewind
 from memoturnd.core.pages import PageHashes, page_hash
@@ -98,6 +99,7 @@ def encoded():
         "database.json": register.encode(full_register_2()),
         "page.json": msgspec.json.encode(full_page(*refs)),
         "run.json": msgspec.json.encode(full_run()),
+        "garbage.json": garbage.encode(full_garbage()),
         "owner": msgspec.json.encode(owner),
         "clean": msgspec.json.encode(clean) + b"\n" + hashes.to_bytes(),
         "changes.json": msgspec.json.encode([Change("created", "app--user", UUID, BRANCH, AT_MS)]),
@@ -133,12 +135,20 @@ def full_page(segment_ref, snapshot_ref):
     """Return a history page: a thinned segment, and one of two parts of a snapshot."""
     thinned = manifest.replace(segment_ref, rounds=3, upto=13)
     part = manifest.replace(snapshot_ref, first_page=1, last_page=4)
-    return HistoryPage((part,), (thinned,))
+    return HistoryPage((part,), (thinned,), nonce="a1b2c3d4e5f6a7b8")
 
 
 def full_run():
     """Return a run of checkpoints, one of them gone."""
-    return Run[Checkpoint]({"gone": None, "good": Checkpoint(12, AT_MS + 10)})
+    return Run[Checkpoint]({"gone": None, "good": Checkpoint(12, AT_MS + 10)}, nonce="b1b2c3d4e5f6a7b8")
+
+
+def full_garbage():
+    """Return what a collector remembers: one mark that the store has told the time of, and a new one."""
+    old = Mark(AT_MS, AT_MS + 3, ("branches/a1a2a3a4a5a6a7a8/segments/x", "register/y"))
+    return Garbage(
+        db=UUID, commit_id="c1c2c3c4c5c6c7c8", marks=(old, Mark(AT_MS + 600_000, 0, ("register/z",)))
+    )
 
 
 def full_manifest_2(segment_ref, snapshot_ref):
