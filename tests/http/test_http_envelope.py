@@ -25,6 +25,7 @@ ROWS = [
     (errors.OverloadedError("x"), 429, "overloaded"),
     (errors.RequestTimeoutError("x"), 408, "request_timeout"),
     (errors.StoreUnavailableError("x"), 503, "unavailable"),
+    (errors.StoreRefusedError("x"), 503, "unavailable"),
     (errors.DiskFullError("x"), 503, "unavailable"),
     (errors.NotDurableError("x"), 500, "not_durable"),
     (errors.UnconfiguredError("x"), 503, "unconfigured"),
