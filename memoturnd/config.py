@@ -66,6 +66,7 @@ class Settings:
     maintenance_interval_s: float
     gc_grace_s: float
     delete_grace_s: float
+    drill_interval_s: float
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 

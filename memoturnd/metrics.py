@@ -22,6 +22,7 @@ SHED_REASONS: Final = (
     "write_queue",
     "unshipped_window",
     "past_states",
+    "verifications",
     "request_timeout",
 )
 SHIP_OUTCOMES: Final = ("committed", "lost", "failed")
@@ -37,6 +38,7 @@ STORE_OPERATIONS: Final = (
 COMPACTION_OUTCOMES: Final = ("joined", "snapshot", "rolled", "failed")
 OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
+DRILL_OUTCOMES: Final = ("ok", "damaged", "skipped", "failed")
 PAST_OUTCOMES: Final = ("hit", "shared", "miss")
 PASS_OUTCOMES: Final = ("done", "stopped", "failed")
 
@@ -77,6 +79,7 @@ class Metrics:
         self._tiers()
         self._past()
         self._maintenance()
+        self._drills()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -256,6 +259,15 @@ class Metrics:
         )
         self.databases_purged = self._counter(
             "databases_purged_total", "Deleted databases whose objects were deleted after their grace."
+        )
+
+    def _drills(self) -> None:
+        drills = self._counter(
+            "drill_total", "Restore drills: one state restored and checked, by outcome.", "outcome"
+        )
+        self.drills = {outcome: drills.labels(outcome) for outcome in DRILL_OUTCOMES}
+        self.drill_last_success_seconds = self._gauge(
+            "drill_last_success_seconds", "Unix time at which a drill last restored a state, 0 for never."
         )
 
     def _gauge(self, name: str, text: str) -> Gauge:

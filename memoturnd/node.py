@@ -29,6 +29,7 @@ from memoturnd.engine.branching import Branching
 from memoturnd.engine.budget import Deadlines
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
+from memoturnd.engine.drill import Drill
 from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.maintenance import TICK_S, Maintenance
@@ -38,6 +39,7 @@ from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
+from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
@@ -89,6 +91,8 @@ class Node:
         self.databases = Databases(services, self.tiers, registers)
         self.branches = Branching(services, self.tiers, registers)
         self.transfers = Transfers(services, self.branches, registers)
+        self.verifications = Verifications(services, self.tiers)
+        self.drill = Drill(services, self.tiers)
         self.catalog_export = CatalogExport(services)
         self.retention = retention
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
@@ -192,6 +196,7 @@ class Node:
         data_dir = services.branches_folder.parent
         await self.tiers.past.start()
         self.transfers.sweep()
+        self.verifications.sweep()
         doubtful = last_boot(data_dir) != services.boot_id
         forget_boot(data_dir)  # a catalog that was rebuilt half way is doubtful as well
         restored = await self.catalog_export.start(doubtful=doubtful)
@@ -388,6 +393,7 @@ async def running(
         retention = Retention(timed, services.archive, executor, clock, randomness, windows)
         node = Node(services, retention, tier_limits(settings), counted)
         _set_limits(metrics, settings)
+        drill_s = settings.drill_interval_s
         recovery = group.create_task(node.recover(await node.start()))
         loops = [
             group.create_task(work)
@@ -399,6 +405,7 @@ async def running(
                 periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
                 periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
                 watch_loop_lag(metrics, clock),
+                *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
             )
         ]
         try:

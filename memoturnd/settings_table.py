@@ -89,6 +89,18 @@ def _number(least: float, most: float) -> Callable[[str], float]:
     return parse
 
 
+def _interval(most: float) -> Callable[[str], float]:
+    number = _number(0, most)
+
+    def parse(text: str) -> float:
+        value = number(text)
+        if 0 < value < 1:
+            raise ValueError(f"must be 0 for never, or a number from 1 to {most:g}")
+        return value
+
+    return parse
+
+
 def _choice(**choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -402,6 +414,14 @@ SETTINGS: tuple[Setting, ...] = (
         "86400",
         "seconds",
         "How long a deleted branch can be undeleted, and the objects of a deleted database stay; at least the GC grace.",
+    ),
+    Setting(
+        "MEMOTURN_DRILL_INTERVAL_S",
+        "drill_interval_s",
+        _interval(_MOST_SECONDS),
+        "3600",
+        "seconds",
+        "Time between drills, each of which restores one state of one branch and checks it. 0 never does.",
     ),
     Setting(
         "MEMOTURN_LOG_LEVEL",

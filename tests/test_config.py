@@ -87,6 +87,7 @@ def test_each_variable_reaches_its_field():
         "MAINTENANCE_INTERVAL_S": ("602.0", "maintenance_interval_s"),
         "GC_GRACE_SECS": ("603.0", "gc_grace_s"),
         "DELETE_GRACE_S": ("604.0", "delete_grace_s"),
+        "DRILL_INTERVAL_S": ("602.0", "drill_interval_s"),
         "SQLITE_THREADS": ("23", "sqlite_threads"),
         "LOG_LEVEL": ("debug", "log_level"),
         "LOG_FORMAT": ("console", "log_format"),

@@ -89,6 +89,8 @@ _INSERT_DATABASE = f"INSERT INTO databases({_DATABASE}) VALUES (?, ?, ?, ?, ?)"
 _GET_DATABASE = f"SELECT {_DATABASE} FROM databases WHERE name = ?"
 _LIST_DATABASES = f"""
   SELECT {_DATABASE} FROM databases WHERE name >= ? AND name > ? AND name < ? ORDER BY name LIMIT ?"""
+_NEXT_WRITTEN = f"""
+  SELECT {_DATABASE} FROM databases WHERE uuid > ? AND written ORDER BY uuid LIMIT 1"""
 # One answer from two tables. Each arm stops by itself at the limit, so a long history costs nothing.
 _CHANGES = f"""
   SELECT * FROM (SELECT change, 'created', {_DATABASE} FROM databases
@@ -168,6 +170,14 @@ class SqliteCatalog:
         with self._translated():
             rows = self._run(_LIST_DATABASES, (prefix, after, prefix + _ABOVE_ALL_TEXT, max(0, limit)))
             return [_database(*row) for row in rows]
+
+    async def written_after(self, uuid: str) -> Database | None:
+        """Return the written database with the next higher uuid, after the highest the lowest; None without one."""
+        with self._translated():
+            for lowest in (uuid, ""):
+                for row in self._run(_NEXT_WRITTEN, (lowest,)):
+                    return _database(*row)
+        return None
 
     async def mark_written(self, uuid: str) -> None:
         """Record that the database has its `database.json`."""

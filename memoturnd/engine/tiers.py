@@ -3,7 +3,7 @@
     hot    open connections, bounded by descriptors and memory   -> warm after a while without use
     warm   files, closed, all shipped, bounded by the disk budget -> cold after a longer while
 
-Past states (memoturnd.engine.past) share the disk budget with them.
+Past states (memoturnd.engine.past) and states that are verified share the disk budget with them.
 
 A branch object is looked up by its id, and as long as anybody holds one, everybody gets the same one, so
 that no path ever has two owners. Only hot and warm branches are held here; the rest costs nothing.
@@ -12,7 +12,8 @@ that no path ever has two owners. Only hot and warm branches are held here; the 
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakValueDictionary
@@ -46,7 +47,7 @@ class Tiers:
 
     def __init__(self, services: Services, surroundings: Surroundings, limits: TierLimits) -> None:
         self.limits = limits
-        self.past = PastStates(services, room_bytes=lambda: limits.disk_budget_bytes - self._disk_bytes)
+        self.past = PastStates(services, room_bytes=self._free_bytes)
         """Past states, which share the disk budget."""
         self._services = services
         self._surroundings = surroundings
@@ -56,6 +57,7 @@ class Tiers:
         self._warm: OrderedDict[Branch, float] = OrderedDict()
         self._disk: dict[Branch, int] = {}
         self._disk_bytes = 0
+        self._scratch_bytes = 0
         self._room = asyncio.Lock()
 
     def get(self, ref: BranchRef) -> Branch:
@@ -148,6 +150,20 @@ class Tiers:
         self._disk_bytes -= self._disk.pop(branch, 0)
         self._all.pop(branch.ref.branch_id, None)
 
+    @asynccontextmanager
+    async def scratch(self, size_bytes: int) -> AsyncIterator[bool]:
+        """Count so many bytes of a file that is made for a moment; False where the budget has no room for them."""
+        self._scratch_bytes += size_bytes
+        try:
+            await self._make_disk_room()
+            yield self._free_bytes() >= self.past.size_bytes
+        finally:
+            self._scratch_bytes -= size_bytes
+
+    def _free_bytes(self) -> int:
+        """Return how many bytes past states may take as things stand."""
+        return self.limits.disk_budget_bytes - self._disk_bytes - self._scratch_bytes
+
     async def sweep(self) -> None:
         """Send down what was idle long enough, and what the disk has no room for."""
         now_s = self._services.clock.monotonic_s()
@@ -162,7 +178,7 @@ class Tiers:
         """While the disk is over its budget, remove what was unused longest: a past state or a warm branch's file."""
         warm = iter(list(self._warm.items()))
         branch, placed_s = next(warm, (None, math.inf))
-        while self._disk_bytes + self.past.size_bytes > self.limits.disk_budget_bytes:
+        while self.past.size_bytes > self._free_bytes():
             oldest_s = self.past.oldest_s
             if oldest_s is not None and oldest_s <= placed_s:
                 await self.past.drop_oldest()

@@ -204,8 +204,9 @@ class Api(BaseRoute):
 
     async def _send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         headers, with_body = answer.headers, scope["method"] != "HEAD"
-        if answer.status != 204:  # noqa: PLR2004 - a 204 has no body, and so no length of one
-            headers.append((b"content-length", b"%d" % answer.size_bytes))
+        size_bytes = answer.size_bytes
+        if answer.status != 204 and size_bytes is not None:  # noqa: PLR2004 - a 204 has no body, and so no length of one
+            headers.append((b"content-length", b"%d" % size_bytes))
         start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
         if answer.stream is None or not with_body:
             if answer.stream is not None:

@@ -35,6 +35,7 @@ Header = tuple[bytes, bytes]
 JSON: Final[Header] = (b"content-type", b"application/json")
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 BYTES: Final[Header] = (b"content-type", b"application/octet-stream")
+LINES: Final[Header] = (b"content-type", b"application/x-ndjson")
 SQLITE: Final[Header] = (b"content-type", b"application/vnd.sqlite3")
 
 STATUS: Final[dict[type[MemoturnError], int]] = {
@@ -74,8 +75,8 @@ class Answer:
     stream: Stream | None = None
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of the body."""
+    def size_bytes(self) -> int | None:
+        """Bytes of the body, None where that is not known before it is sent."""
         return len(self.body) if self.stream is None else self.stream.size_bytes
 
 

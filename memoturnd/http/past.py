@@ -1,7 +1,7 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
 from memoturnd.core.revisions import Revision
-from memoturnd.http.ports import Branches, BranchProfile, Databases, Node, Transfers
+from memoturnd.http.ports import Branches, BranchProfile, Databases, Node, Transfers, Verifications
 from memoturnd.metrics import Metrics
 
 
@@ -26,6 +26,11 @@ class PastNode:
     def transfers(self) -> Transfers:
         """Exports and imports; what is exported is told the revision."""
         return self._node.transfers
+
+    @property
+    def verifications(self) -> Verifications:
+        """Verifications, which look at everything that is kept."""
+        return self._node.verifications
 
     @property
     def metrics(self) -> Metrics:

@@ -312,6 +312,14 @@ class Transfers(Protocol):
         ...
 
 
+class Verifications(Protocol):
+    """Verifications of what object storage has."""
+
+    async def begin(self, db_name: str, branch: str | None, *, deep: bool, seed: str | None) -> Stream:
+        """Return a verification as lines of JSON; the caller closes it. Raises OverloadedError."""
+        ...
+
+
 class Node(Protocol):
     """The node behind the routes."""
 
@@ -328,6 +336,11 @@ class Node(Protocol):
     @property
     def transfers(self) -> Transfers:
         """Exports and imports."""
+        ...
+
+    @property
+    def verifications(self) -> Verifications:
+        """Verifications of what object storage has."""
         ...
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from memoturnd.http import branches, control, history, kv, memory, ops, sql, transfers, turns
+from memoturnd.http import branches, control, history, kv, memory, ops, sql, transfers, turns, verify
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
@@ -24,7 +24,7 @@ class Kind(Enum):
     WRITE = "write"
     """Changes a branch; honours Memoturn-Durability, or is always durable."""
     CONTROL = "control"
-    """Changes or lists the directory of databases, within the control rate."""
+    """Changes or lists the directory of databases, or verifies one, within the control rate."""
     OPEN = "open"
     """Serves the node's operator; passes every gate, so that it answers on a busy node."""
 
@@ -105,6 +105,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ, at=True),
     Route("POST", f"{_DB}/sync", branches.sync, Kind.WRITE, Body.SMALL, Scope.WRITE),
     Route("GET", f"{_DB}/export", transfers.export, Kind.READ, Body.NONE, Scope.ADMIN),
+    Route("POST", f"{_DB}/verify", verify.verify, Kind.CONTROL, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN, at=False),
     Route("GET", f"{_DB}/restore-points", history.restore_points, Kind.READ, Body.NONE, Scope.READ, at=False),

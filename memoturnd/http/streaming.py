@@ -23,8 +23,8 @@ class Stream(Protocol):
     """The body of an answer that is sent as it is read. `close` may be called at any time, and twice."""
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes that `chunks` yields in all."""
+    def size_bytes(self) -> int | None:
+        """Bytes that `chunks` yields in all; None where that is not known before, and nothing holds up the pace."""
         ...
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -41,13 +41,14 @@ class Pace:
 
     def __init__(self, clock: Clock, stall_s: float) -> None:
         self._clock = clock
-        self._stall_s = stall_s
+        self.stall_s = stall_s
+        """Seconds that one piece may take."""
         self._started_s = clock.monotonic_s()
 
     def wait_s(self, moved_bytes: int) -> float:
         """Return the seconds until the next piece must have moved, after `moved_bytes`. Raises TimeoutError at 0."""
-        due_s = self._started_s + self._stall_s + moved_bytes / SLOWEST_BYTES_PER_S
-        left_s = min(self._stall_s, due_s - self._clock.monotonic_s())
+        due_s = self._started_s + self.stall_s + moved_bytes / SLOWEST_BYTES_PER_S
+        left_s = min(self.stall_s, due_s - self._clock.monotonic_s())
         if left_s <= 0:
             raise TimeoutError
         return left_s
@@ -61,13 +62,15 @@ async def send_chunks(stream: Stream, receive: Receive, send: Send, pace: Pace) 
         async with aclosing(stream.chunks()) as chunks:
             async for chunk in chunks:
                 sent_bytes += len(chunk)
-                more = sent_bytes < stream.size_bytes
-                async with asyncio.timeout(pace.wait_s(sent_bytes)):
+                more = stream.size_bytes is None or sent_bytes < stream.size_bytes
+                wait_s = pace.stall_s if stream.size_bytes is None else pace.wait_s(sent_bytes)
+                async with asyncio.timeout(wait_s):
                     await send({"type": "http.response.body", "body": chunk, "more_body": more})
                 if gone.done():
                     return not more
         if not stream.size_bytes:
             await send({"type": "http.response.body", "body": b""})
+            return True
     except TimeoutError:
         return False
     finally:

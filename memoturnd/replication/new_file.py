@@ -47,10 +47,8 @@ class NewFile:
 
         Raises CorruptionError, DiskFullError.
         """
-        page_size = tables.page_size
         try:
-            for first, images in _runs(tables.numbered_images(indexes, stored, stored_at)):
-                _write_all(self._fd, images, (first - 1) * page_size)
+            write_images(self._fd, tables, indexes, stored, stored_at)
         except OSError as error:
             raise self._refused(error) from error
 
@@ -89,6 +87,17 @@ class NewFile:
         return DiskFullError(
             f"restoring to {self._path} failed: {error.strerror}; make room or mend the folder, then try again"
         )
+
+
+def write_images(
+    fd: int, tables: Segment, indexes: Iterable[int], stored: bytes | None = None, stored_at: int = 0
+) -> None:
+    """Write images of a segment to their places in a database file; `stored` as in Segment.numbered_images.
+
+    Raises CorruptionError, OSError.
+    """
+    for first, images in _runs(tables.numbered_images(indexes, stored, stored_at)):
+        _write_all(fd, images, (first - 1) * tables.page_size)
 
 
 def _write_all(fd: int, images: list[bytes], at: int) -> None:

@@ -79,6 +79,13 @@ class Catalog(Protocol):
         """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
         ...
 
+    async def written_after(self, uuid: str) -> Database | None:
+        """Return the written database with the next higher uuid, after the highest the lowest; None without one.
+
+        From a random `uuid` every written database is about as likely.
+        """
+        ...
+
     async def mark_written(self, uuid: str) -> None:
         """Record that the database has its `database.json`."""
         ...

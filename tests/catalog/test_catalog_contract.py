@@ -100,6 +100,25 @@ async def test_mark_written_is_remembered(catalog):
     )
 
 
+async def test_written_databases_are_found_from_any_uuid_on_and_round_again(catalog):
+    assert await catalog.written_after("") is None
+    made = sorted((database(f"d{n}", n) for n in range(4)), key=lambda db: db.uuid)
+    for db in made:
+        await catalog.create_database(db)
+    assert await catalog.written_after("") is None
+    for db in made[1:]:
+        await catalog.mark_written(db.uuid)
+
+    async def found(uuid):
+        return (await catalog.written_after(uuid)).name
+
+    assert await found("") == made[1].name
+    assert await found(made[0].uuid) == made[1].name
+    assert await found(made[1].uuid) == made[2].name
+    assert await found(made[3].uuid) == made[1].name
+    assert await found("g") == made[1].name
+
+
 async def test_deleted_database_is_gone_with_its_branches(catalog):
     one, other = database("a", 1), database("b", 2)
     for db in (one, other):

@@ -72,4 +72,5 @@ REFUSING_AT = {
     "list": ("GET", "/v1/databases", {}),
     "delete database": ("DELETE", "/v1/databases/other", {}),
     "import": ("PUT", "/v1/databases/new/import", {"content": b"x"}),
+    "verify": ("POST", "/v1/db/app--ann/verify", {}),
 }

@@ -5,9 +5,11 @@ the state that the model had at it. Txids are never used twice, whatever is lost
 """
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,7 @@ class ProfileMachine(RuleBasedStateMachine):
         return self.driver.run(work)
 
     def teardown(self) -> None:
+        self.verification_finds_nothing()
         self.driver.stop()
         self.bounds.undo()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -413,6 +416,21 @@ class ProfileMachine(RuleBasedStateMachine):
             return await node._services.archive.whole(current) if current is not None else None
 
         return self.run(work)
+
+    def verification_finds_nothing(self) -> None:
+        """Whatever has happened, what the store has is whole: every state restores, and nothing contradicts itself."""
+
+        async def work(node: Node) -> list[dict[str, Any]]:
+            lines = await node.verifications.begin("p", None, deep=True, seed=None)
+            try:
+                async with aclosing(lines.chunks()) as chunks:
+                    return [json.loads(chunk) async for chunk in chunks]
+            finally:
+                lines.close()
+
+        *events, summary = self.run(work)
+        assert [event for event in events if event["event"] == "finding"] == []
+        assert (summary["outcome"], summary["unfinished"]) == ("clean", [])
 
     @invariant()
     def live_states_are_the_models(self) -> None:
