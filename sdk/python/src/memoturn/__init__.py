@@ -59,6 +59,8 @@ from memoturn.types import (
     SqlBatchResult,
     SqlResult,
     SqlValue,
+    Verification,
+    VerifyFinding,
 )
 
 __version__ = "0.1.0"
@@ -113,5 +115,7 @@ __all__ = [
     "UnconfiguredError",
     "UnknownOutcomeError",
     "UnreachableError",
+    "Verification",
+    "VerifyFinding",
     "__version__",
 ]

@@ -208,6 +208,26 @@ class Http:
                 _txid(response.headers, "Memoturn-Durable-Txid"),
             )
 
+    @contextmanager
+    def lines(
+        self, method: str, url_path: str, *, query: Mapping[str, str | int | None]
+    ) -> Iterator[Iterator[dict[str, Any]]]:
+        """Send a request whose answer is lines of JSON, taken as they come. Raises what `download` does."""
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        headers = self._headers(None, None, control=False)
+        url = self._url + url_path
+        with (
+            self._outcomes(method),
+            self._client.stream(
+                method, url, headers=headers, params=params or None, timeout=self._timeout
+            ) as response,
+        ):
+            if response.status_code != _OK:
+                response.read()
+                _answer(response)
+                raise ServerError("the answer has no lines; is the URL that of a Memoturn node?")
+            yield (_object(line) for line in response.iter_lines() if line)
+
     def upload(
         self,
         url_path: str,
@@ -255,6 +275,16 @@ class Http:
                 "a write may or may not have been applied",
                 code="unknown_outcome",
             ) from error
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise ServerError("a line is not JSON; is the URL that of a Memoturn node?") from error
+    if not isinstance(value, dict):
+        raise ServerError("a line is not a JSON object; is the URL that of a Memoturn node?")
+    return value
 
 
 def _cause(error: Exception) -> str:

@@ -2,14 +2,29 @@
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from memoturn._http import Http, Position, path
 from memoturn.branches import MAIN, Branches
-from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, InvalidRequestError, NotFoundError
+from memoturn.errors import (
+    BranchNotFoundError,
+    DatabaseNotFoundError,
+    InvalidRequestError,
+    NotFoundError,
+    UnknownOutcomeError,
+)
 from memoturn.files import Progress, save
-from memoturn.types import At, Durability, Exported, SqlBatchResult, SqlResult, SqlValue
+from memoturn.types import (
+    At,
+    Durability,
+    Exported,
+    SqlBatchResult,
+    SqlResult,
+    SqlValue,
+    Verification,
+    VerifyFinding,
+)
 
 Statement = tuple[str, Sequence[SqlValue]]
 """SQL text and its parameters."""
@@ -87,6 +102,18 @@ class Db:
         )
         return int(self._position.see(answer).json()["txid"])
 
+    def verify(
+        self, *, deep: bool = False, seed: str | None = None, progress: Progress | None = None
+    ) -> Verification:
+        """Prove everything that object storage has of the database, or of the branch that `spec` names.
+
+        A sample of states is restored, which `seed` chooses, or every one with `deep`. `progress` is called
+        with how many objects and states are checked, of those known so far. Raises OverloadedError.
+        """
+        query = {"deep": "true" if deep else None, "seed": seed}
+        with self._http.lines("POST", path("v1", "db", self.spec, "verify"), query=query) as events:
+            return _verified(events, progress)
+
     def export(
         self,
         target: "str | os.PathLike[str] | BinaryIO",
@@ -105,6 +132,22 @@ class Db:
         if at is None:
             self._position.see_txids(saved["txid"], saved["durable_txid"])
         return saved
+
+
+def _verified(events: Iterator[dict[str, Any]], progress: Progress | None) -> Verification:
+    findings: list[VerifyFinding] = []
+    for event in events:
+        kind = event.pop("event", None)
+        if kind == "progress" and progress is not None:
+            progress(event["checked"], event["of"])
+        elif kind == "finding":
+            findings.append(cast("VerifyFinding", event))
+        elif kind == "summary":
+            return cast("Verification", {**event, "findings": findings})
+    raise UnknownOutcomeError(
+        "the verification ended before its summary; the node may be stopping: verify again",
+        code="unknown_outcome",
+    )
 
 
 class KeyValues:

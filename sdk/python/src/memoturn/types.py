@@ -208,6 +208,42 @@ class Rewind(TypedDict):
     durable_txid: int
 
 
+class VerifyFinding(TypedDict):
+    """One thing that a verification found wrong: the object's `key`, and `what` is wrong with it.
+
+    `lost` are the first and last txids of the ranges that cannot be restored because of it, of `branch`;
+    that is empty where the whole database is concerned. `todo` is the next step.
+    """
+
+    kind: Literal["missing", "damaged", "contradiction", "unrestorable"]
+    branch: str
+    key: str
+    what: str
+    lost: list[list[int]]
+    todo: str
+
+
+class Verification(TypedDict):
+    """What a verification found. `seed` draws the same sample again; `unfinished` is what it could not look at.
+
+    Unreachable objects are no damage: uploads that nothing names. They are None where that is not known.
+    """
+
+    outcome: Literal["clean", "damaged", "unfinished"]
+    deep: bool
+    seed: str
+    branches: int
+    objects: int
+    bytes: int
+    states: int
+    findings: list[VerifyFinding]
+    damaged_objects: int
+    unreachable_objects: int | None
+    unreachable_bytes: int | None
+    unreachable_keys: list[str]
+    unfinished: list[str]
+
+
 class SqlResult(TypedDict):
     """The rows of one statement; blobs are bytes."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memoturn import __version__
-from memoturn.cli import backup, branch, data, database, kv, memory, transfer
+from memoturn.cli import backup, branch, data, database, kv, memory, transfer, verify
 from memoturn.cli.failures import HELP, ExitCode, exit_code, hint
 from memoturn.cli.output import Output
 from memoturn.cli.run import NOTE, Run, current
@@ -35,6 +35,7 @@ app.command("sql", epilog=NOTE)(data.sql)
 app.command("sync", epilog=NOTE)(data.sync)
 app.command("export", epilog=NOTE)(transfer.export_)
 app.command("import", epilog=NOTE)(transfer.import_)
+app.command("verify", epilog=NOTE)(verify.verify)
 app.command("backup", epilog=NOTE)(backup.backup)
 app.command("restore-backup", epilog=NOTE)(backup.restore)
 
