@@ -26,6 +26,7 @@ ROWS = [
     (errors.RequestTimeoutError("x"), 408, "request_timeout"),
     (errors.StoreUnavailableError("x"), 503, "unavailable"),
     (errors.StoreRefusedError("x"), 503, "unavailable"),
+    (errors.StoreRefusedError("x"), 503, "unavailable"),
     (errors.DiskFullError("x"), 503, "unavailable"),
     (errors.NotDurableError("x"), 500, "not_durable"),
     (errors.UnconfiguredError("x"), 503, "unconfigured"),
