@@ -238,7 +238,7 @@ async def _build(home, patch):
             if n == 32:
                 patch.setattr(snapshot, "PART_PAGES", 6)
         services = node._services
-        retention = Retention(store, services.archive, InlineExecutor(), clock, WINDOWS)
+        retention = Retention(store, services.archive, InlineExecutor(), clock, services.randomness, WINDOWS)
         await node.branches.checkpoint("p", "main", "early")
         while await retention.apply(main.manifests) == clock.at_ms:
             pass
