@@ -9,12 +9,12 @@ from bench.load import Load, Running, Stream, create
 from bench.machine import watched
 from bench.nodes import Child, temporary_folder
 from bench.stats import Table
+from bench.wire import KeptClient
 
 WRITE_USD: Final = 0.005 / 1000
 READ_USD: Final = 0.0004 / 1000
 """A PUT or LIST, and a GET, of Amazon S3 Standard in us-east-1; DELETE is free. docs/costs.md says as of when."""
-_PACED_INTERVAL_MS: Final = 10
-_PACE_S: Final = 0.03
+_DURABLE: Final = "Memoturn-Durability: durable\r\n"
 _COLUMNS: Final = (
     "what is written",
     "writes",
@@ -62,6 +62,21 @@ def _loaded(child: Child, name: str, stream: Stream, seconds: float) -> list[str
     return _line(name, seen.sent, settle(child) - before)
 
 
+def _one_by_one(child: Child, name: str, writes: int, *, durable: bool) -> list[str]:
+    """Return the line of writes to one profile, each of which is shipped before the next one."""
+    create(child, [name])
+    before = settle(child)
+    client = KeptClient(child.host, child.port)
+    for i in range(writes):
+        path, value = f"/v1/db/bench--{name}/kv/s/k{i % 100}", b"v%d" % i
+        client.send("PUT", path, value, _DURABLE if durable else "")
+        if not durable:
+            client.send("POST", f"/v1/db/bench--{name}/sync")
+    client.close()
+    what = "durable, one at a time" if durable else "local, one at a time, each shipped alone"
+    return _line(what, writes, settle(child) - before)
+
+
 def _first_writes(child: Child, count: int) -> list[str]:
     before = settle(child)
     create(child, [f"first{i}" for i in range(count)])
@@ -85,19 +100,13 @@ def _idle(child: Child, profiles: int, seconds: float) -> str:
 def _on(place: Backing, table: Table, *, quick: bool) -> str:
     """Fill the table from nodes on this store; return what idleness costs."""
     seconds = 0.3 if quick else 4.0
-    with (
-        temporary_folder() as folder,
-        place.node(folder, SHIP_INTERVAL_MS=str(_PACED_INTERVAL_MS)) as child,
-    ):
-        paced = Stream("kv write", 1, ["paced"], every_s=_PACE_S)
-        paced_s = seconds if quick else 1000 * _PACE_S
-        table.rows.append(_loaded(child, "local, one at a time, each shipped alone", paced, paced_s))
-    place = place.fresh()
     with temporary_folder() as folder, place.node(folder) as child:
+        singles = 10 if quick else 1000
+        table.rows.append(_one_by_one(child, "alone", singles, durable=False))
+        table.rows.append(_one_by_one(child, "single", singles, durable=True))
         many = [f"m{i}" for i in range(4 if quick else 64)]
         for name, stream in (
             ("local, one client without a pause, one profile", Stream("kv write", 1, ["burst"])),
-            ("durable, one at a time", Stream("durable write", 1, ["single"])),
             ("durable, 64 at once, one profile", Stream("durable write", 64, ["group"])),
             (f"durable, 64 at once, {len(many)} profiles", Stream("durable write", 64, many)),
         ):
@@ -119,9 +128,9 @@ def measure(*, quick: bool) -> list[Table]:
             "bytes. Compaction (joined segments, snapshots, history pages) is included as far as it came in that time."
         ),
         (
-            f"Each shipped alone: a write every {_PACE_S * 1000:.0f} ms at MEMOTURN_SHIP_INTERVAL_MS="
-            f"{_PACED_INTERVAL_MS}, which is what writes further apart than the ship interval (200 ms) cost. A "
-            "branch that is written all the time ships at most five times a second, however many writes that is."
+            "Each shipped alone: a write and then POST .../sync, which is what writes cost that are further apart than the "
+            "ship interval (200 ms). A branch that is written all the time ships at most five times a second, however "
+            "many writes that is."
         ),
         idle,
         (

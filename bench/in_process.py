@@ -25,7 +25,7 @@ from memoturnd.surfaces import kv, memories, recall, sql
 
 DIMENSIONS: Final = 256
 _DATABASE: Final = "agent-0"
-_FORKS_STANDING: Final = 1000
+_FORKS_STANDING: Final = 10_000
 _PROFILED_FUNCTIONS: Final = 14
 
 One = Callable[[int], Awaitable[object]]
@@ -154,7 +154,9 @@ async def _forks(node: Node, meter: Meter) -> None:
     async def fork_more(i: int) -> None:
         await node.branches.create(database, f"more{i}")
 
-    await meter.row("6+", f"branch create with {standing} forks standing", 100, fork_more, target_s=150 * US)
+    await meter.row(
+        "6+", f"branch create with {standing:,} forks standing", 100, fork_more, target_s=150 * US
+    )
 
 
 async def _wakes(node: Node, meter: Meter) -> str:

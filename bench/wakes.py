@@ -20,15 +20,19 @@ SIZES: Final = (
     ("16 MB", 16384 * KIB, 1),
     ("100 MB", 102400 * KIB, 1),
 )
-"""Name, bytes of rows, and how many such profiles there are."""
+"""Name, bytes of the file, and how many such profiles there are."""
 _QUICK_SIZES: Final = (("100 KB", 100 * KIB, 2),)
 _ROW_BYTES: Final = 1024
+_TEXT_BYTES: Final = 960
+"""Text of a row: four of them fill a page of 4 KiB, so that a row takes _ROW_BYTES of the file."""
+_EMPTY_BYTES: Final = 80 * KIB
+"""What a profile takes without rows."""
 _STATEMENT_ROWS: Final = 4096
 _COLUMNS: Final = ("object store", "profile", "n", "p50", "longest", "requests", "received", "file")
 
 
 def _fill(client: KeptClient, name: str, size_bytes: int) -> None:
-    """Create a profile with a table of so many bytes: text in random hex digits, which compresses to about half."""
+    """Create a profile whose file has about so many bytes: text in random hex digits, which compresses to about half."""
     database = f"/v1/db/{name}"
     client.send("POST", "/v1/databases", encode({"name": name}))
     client.send("PUT", f"{database}/kv/s/k", b"v")
@@ -37,12 +41,12 @@ def _fill(client: KeptClient, name: str, size_bytes: int) -> None:
         client.send("POST", f"{database}/sql", encode({"stmts": [{"q": q}]}))
 
     sql("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
-    left = size_bytes // _ROW_BYTES
+    left = max(1, (size_bytes - _EMPTY_BYTES) // _ROW_BYTES)
     while left:
         rows = min(left, _STATEMENT_ROWS)
         sql(
             f"WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {rows}) "
-            f"INSERT INTO t (v) SELECT hex(randomblob({_ROW_BYTES // 2})) FROM c"
+            f"INSERT INTO t (v) SELECT hex(randomblob({_TEXT_BYTES // 2})) FROM c"
         )
         left -= rows
     client.send("POST", f"{database}/sync")

@@ -60,9 +60,9 @@ class KeptClient:
         self._socket = socket.create_connection((host, port), _TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def send(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Return the answer's body. Raises RequestFailedError."""
-        self._socket.sendall(request_bytes(method, path, body))
+    def send(self, method: str, path: str, body: bytes | None = None, headers: str = "") -> bytes:
+        """Return the answer's body; `headers` as in `request_bytes`. Raises RequestFailedError."""
+        self._socket.sendall(request_bytes(method, path, body, headers))
         received = self._socket.recv(65536)
         while (size := answer_size(received)) is None or len(received) < size[1]:
             more = self._socket.recv(1 << 20)
