@@ -36,10 +36,6 @@ class ChainWalk:
         self._waiting: deque[tuple[ObjectRef, RoundEntry, PageHashes]] = deque()
         """Snapshots that the next segment has to lead to."""
 
-    def lose(self) -> None:
-        """Go on without the object that comes next, which cannot be read."""
-        self._is_known, self._at = False, None
-
     def snapshot(self, parts: Sequence[tuple[ObjectRef, Segment]]) -> Iterator[Problem]:
         """Take all parts of one snapshot."""
         entry, hashes = parts[0][1].rounds[0], PageHashes()
@@ -63,11 +59,11 @@ class ChainWalk:
         if ref.prev == 0:
             self._hashes, self._at, self._is_known = PageHashes(), None, True
         elif self._at is None or self._at.txid != ref.prev:
-            self.lose()  # behind what is lost, or in front of the oldest snapshot
+            self._lose()  # behind what is lost, or in front of the oldest snapshot
         if self._is_known and tables.checksum_before != self._hashes.checksum:
             found, before = f"{tables.checksum_before:016x}", f"{self._hashes.checksum:016x}"
             yield ref, f"it begins at the database checksum {found}, but the state before it has {before}"
-            self.lose()
+            self._lose()
         first = 0
         for entry in tables.rounds:
             if entry.txid > ref.end:
@@ -86,7 +82,7 @@ class ChainWalk:
         _apply(self._hashes, tables, first, entry)
         if self._hashes.checksum != entry.checksum:
             yield ref, f"the chain breaks at txid {entry.txid}: {_differs(entry, self._hashes.checksum)}"
-            self.lose()
+            self._lose()
             return
         self._reach(entry)
 
@@ -102,6 +98,10 @@ class ChainWalk:
                 yield ref, f"its wall time lies before that of txid {self.last.txid}"
             self._hashes, self._is_known = hashes, True
             self._reach(entry)
+
+    def _lose(self) -> None:
+        """Know nothing until the next snapshot."""
+        self._is_known, self._at = False, None
 
     def _reach(self, entry: RoundEntry) -> None:
         self._at = self.last = entry

@@ -217,7 +217,6 @@ class BranchCheck:
         if whole:
             problems = self._take(checked)
         elif checked[0].ref.kind == "segment":  # the walk goes on at a snapshot inside it, or at the next one
-            self._walk.lose()
             problems = list(self._walk.settle(checked[0].ref.end))
         for ref, what in problems:
             await self._contradicts(ref, what)

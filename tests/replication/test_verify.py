@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from threading import Event
 
+import apsw
 import pytest
 import ruins
 from profiles import everything
@@ -11,9 +13,13 @@ from ruins import DAMAGE, KINDS
 from memoturnd.core import layout, manifest, register
 from memoturnd.core.revisions import AtTxid
 from memoturnd.core.verification import Finding, Progress, is_lost
-from memoturnd.errors import ConflictError, CorruptionError, StoreUnavailableError
-from memoturnd.replication import check
-from memoturnd.replication.verify_states import States
+from memoturnd.engine.connection import open_connection
+from memoturnd.errors import ConflictError, CorruptionError, RetryableError, StoreUnavailableError
+from memoturnd.replication import check, verify_states
+from memoturnd.replication.archive import Archive
+from memoturnd.replication.restore import restore
+from memoturnd.replication.verify_states import States, inspect
+from memoturnd.seams.executor import InlineExecutor
 from memoturnd.seams.object_store import ObjectMissingError
 
 
@@ -245,6 +251,66 @@ async def test_snapshot_of_which_a_part_is_not_named_is_told(city, folder):
 
     assert summary.outcome == "damaged"
     assert any("part" in finding.what or "checksum" in finding.what for finding in findings(events))
+
+
+# ---- states
+
+
+async def state_file(city, folder):
+    """Restore main's head and return (its file, its txid)."""
+    txid, path = max(city.states["main"]), folder / "head.db"
+    archive = Archive(city.store)
+    current = await archive.reaching(await city.chain("main"), txid)
+    await restore(city.store, current, txid, path, executor=InlineExecutor(), fsync=False)
+    return path, txid
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_restored_file_is_checked_by_sqlite_and_by_its_txid(city, folder, whole):
+    path, txid = await state_file(city, folder)
+    good = path.read_bytes()
+    assert inspect(path, txid, Event(), whole=whole) is None
+
+    assert "txid" in inspect(path, txid - 1, Event(), whole=whole)
+    for page in range(2, len(good) // 4096):
+        path.write_bytes(good[: page * 4096] + b"\xff" * 4096 + good[(page + 1) * 4096 :])
+        assert "SQLite" in inspect(path, txid, Event(), whole=whole), page
+    path.write_bytes(b"no database" * 1000)
+    assert "SQLite" in inspect(path, txid, Event(), whole=whole)
+
+
+async def test_check_ends_when_the_node_stops(city, folder):
+    path, txid = await state_file(city, folder)
+    stopping = Event()
+    stopping.set()
+    large = open_connection(str(path), read_only=False, sync="normal", cache_kib=64)
+    large.execute("CREATE TABLE large(x)")
+    large.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) "
+        "INSERT INTO large SELECT i FROM n"
+    )
+    large.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    large.close()
+
+    with pytest.raises(RetryableError, match="stopping"):
+        inspect(path, txid, stopping, whole=True)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_state_that_sqlite_finds_wrong_is_told_though_its_objects_are_whole(
+    city, folder, monkeypatch, deep
+):
+    bad = max(city.states["main"])
+
+    def finds(path, txid, stopping, *, whole):
+        return "SQLite finds: a hole" if txid == bad else inspect(path, txid, stopping, whole=whole)
+
+    monkeypatch.setattr(verify_states, "inspect", finds)
+    events, summary = await city.verified(folder, branch="main", deep=deep)
+
+    (found,) = findings(events)
+    assert (found.kind, found.lost, summary.outcome) == ("unrestorable", ((bad, bad),), "damaged")
+    assert "a hole" in found.what
 
 
 # ---- a branch that moves on
