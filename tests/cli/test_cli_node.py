@@ -227,6 +227,9 @@ def test_a_fork_changes_nothing_on_main(cli, profile):
     assert [line[:2] for line in cli("branch", "list", db).lines] == [["what-if", "main"]]
     assert cli("branch", "create", db, "what-if").code == 4
     assert cli("branch", "delete", db, "what-if").code == 0
+    assert cli("branch", "undelete", db, "what-if").text == f"branch {db}@what-if is there again\n"
+    assert cli("branch", "undelete", db, "what-if").code != 0
+    assert cli("branch", "delete", db, "what-if").code == 0
     assert cli("branch", "list", db).lines == []
 
 

@@ -145,8 +145,8 @@ class Bucket:
             registered or new.branch_id in self.gone,
             f"branch {new.branch} has a manifest before it stands in the register",
         )
-        if new.parent is None:
-            return
+        if new.parent is None or new.deleted_at is not None:
+            return  # or the tombstone of a fork that was given up before it was made
         self.forked_at[new.branch_id] = (new.parent.branch_id, new.head_txid)
         if new.parent.txid:  # a recovered branch holds objects of its own, and needs no pin
             self.children[new.branch_id] = new.parent.txid
