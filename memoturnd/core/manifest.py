@@ -6,7 +6,8 @@ runs, which it names. Functions here see only the entries that are in the manife
 memoturnd.replication.archive brings those of the pages in where an older txid needs them. Each
 transition takes the manifest as read and returns the next one, raises FencedError when a later epoch stands
 in it, and is idempotent: applied to a manifest that already holds its effect it returns that manifest
-unchanged, so that a swap whose outcome is unknown can simply be tried again.
+unchanged, so that a swap whose outcome is unknown can simply be tried again. All of them stand in this one
+file, long as it is, so that what may follow what is read in one place.
 """
 
 from bisect import bisect_left, bisect_right

@@ -2,7 +2,8 @@
 
 One ship of a branch runs at a time; commits that arrive meanwhile share the next segment, and every durable
 write that waits for them is answered by one swap. A segment whose swap failed is kept and sent again as it
-is: same bytes, same key. Nothing is ever deleted here, least of all after an unknown outcome.
+is: same bytes, same key. Nothing is ever deleted here, least of all after an unknown outcome. It is
+one long file because cursor, waiters, window and checkpoint change together, under the same lock and gate.
 """
 
 import asyncio
