@@ -39,7 +39,9 @@ class Agenda:
         while self._waiting:
             chore, due_ms = next(iter(self._waiting.items()))
             await catalog.schedule(chore, due_ms)
-            del self._waiting[chore]
+            # Another flush may have been here meanwhile, and a newer note have come since.
+            if self._waiting.get(chore) == due_ms:
+                del self._waiting[chore]
         oldest_ms = self._clock.now_ms() - self.interval_ms // 2
         while self._noted:  # in the order of their times
             branch_id, noted_ms = next(iter(self._noted.items()))

@@ -1,6 +1,7 @@
 """Maintenance: what is due is done, in a node and by itself; what fails comes again and holds nobody up."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from family import MovedClock
@@ -295,3 +296,24 @@ async def test_nothing_is_listed_on_the_way_of_a_request(tmp_path):
         await node.databases.delete("a")
 
         assert store.listings == before
+
+
+async def test_two_flushes_at_once_schedule_what_was_noted_and_keep_what_comes_meanwhile():
+    """Guard: memoturnd.engine.agenda.Agenda.flush lets go of exactly the note that it scheduled."""
+    clock = SimpleNamespace(now_ms=lambda: 1000)
+    agenda = Agenda(clock, interval_s=1)
+    scheduled, gate = [], asyncio.Event()
+
+    async def schedule(chore, due_ms):
+        await gate.wait()
+        scheduled.append((chore, due_ms))
+
+    agenda.let_go("d")
+    flushes = [asyncio.create_task(agenda.flush(SimpleNamespace(schedule=schedule))) for _ in range(2)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*flushes)
+
+    assert set(scheduled) == {(Chore(COLLECT, "d"), 2000)}
+    await agenda.flush(SimpleNamespace(schedule=schedule))
+    assert len(scheduled) == 2
