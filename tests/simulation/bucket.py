@@ -41,6 +41,8 @@ class Bucket:
         self.gone: set[str] = set()
         """Ids of branches that somebody deleted: their manifest, or their place in the register."""
         self.children: dict[str, int] = {}
+        self.held: dict[str, set[int]] = {}
+        """Branch id to every txid that its manifest ever named."""
         self._verified: set[str] = set()
         self._deleted: list[tuple[float, ObjectInfo]] = []
 
@@ -124,9 +126,16 @@ class Bucket:
             self.gone.add(new.branch_id)
         label = f"manifest of {new.branch_id}"
         self._require_named(new)
+        held = self.held.setdefault(new.branch_id, set())
+        for ref in (self.whole(new) if old is None else new).objects:
+            held.update(
+                [ref.end] if ref.kind == "snapshot" or ref.is_thinned else range(ref.min, ref.end + 1)
+            )
         if old is None:
             self._branch_appeared(new)
             return
+        if new.branch_id in self.gone:
+            return  # a create that was held up may bring back the manifest of a branch that nobody finds any more
         world.require(new.epoch >= old.epoch, f"{label}: epoch went from {old.epoch} to {new.epoch}")
         world.require(
             new.head_txid >= old.head_txid, f"{label}: head went from {old.head_txid} to {new.head_txid}"

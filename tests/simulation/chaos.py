@@ -8,7 +8,6 @@ from functools import partial
 
 from simulation.board import Board
 from simulation.nodes import SimNode
-from simulation.table import TTL_S
 
 Event = Callable[[SimNode], Awaitable[None]]
 
@@ -21,6 +20,7 @@ class Chaos:
         self._world = board.shared.world
         self._source: random.Random = self._world.stream("chaos")
         self._mean_s = mean_s
+        self._ttl_s = board.shared.table.ttl_s
         self._events: dict[Event, float] = {
             self._kill: 4,
             self._kill_and_lose_disk: 1,
@@ -66,7 +66,7 @@ class Chaos:
             await asyncio.wait(self._tasks)
 
     async def _up_again(self, node: SimNode) -> None:
-        await asyncio.sleep(self._source.choice([0.2, 1.0, 2 * TTL_S]) * self._source.uniform(0.5, 1.5))
+        await asyncio.sleep(self._source.choice([0.2, 1.0, 2 * self._ttl_s]) * self._source.uniform(0.5, 1.5))
         await start_at_last(node, self._source)
 
     async def _kill(self, node: SimNode, *, lose_disk: bool = False, power: bool = False) -> None:
@@ -115,7 +115,9 @@ class Chaos:
         if process is None or process.paused or process.dead:
             return
         process.paused = True
-        await asyncio.sleep(self._source.choice([0.3, TTL_S, 2 * TTL_S]) * self._source.uniform(0.5, 1.5))
+        await asyncio.sleep(
+            self._source.choice([0.3, self._ttl_s, 2 * self._ttl_s]) * self._source.uniform(0.5, 1.5)
+        )
         self._world.loop.resume(process)
         self._world.note(process.name, "resumed")
 
@@ -139,14 +141,14 @@ class Chaos:
 
     async def _cut_leases(self, node: SimNode) -> None:
         node.line.cut = True
-        await asyncio.sleep(self._source.uniform(0.5, 3 * TTL_S))
+        await asyncio.sleep(self._source.uniform(0.5, 3 * self._ttl_s))
         node.line.cut = False
 
     async def _cut_both(self, node: SimNode) -> None:
         node.weather.cut, node.line.cut = self._source.random() < 0.8, True
         if not node.weather.cut:
             node.weather.at_swap = partial(setattr, node.weather, "cut", True)
-        await asyncio.sleep(self._source.uniform(0.5, 3 * TTL_S))
+        await asyncio.sleep(self._source.uniform(0.5, 3 * self._ttl_s))
         node.weather.at_swap = None
         node.weather.cut = node.line.cut = False
 

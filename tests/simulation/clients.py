@@ -43,6 +43,7 @@ class Client:
             (1, self._undo),
             (2, self._delete),
             (4, self._evict),
+            (4 if self._world.pace > 1 else 0, self._collect),
         ]
 
     async def run(self) -> None:
@@ -207,6 +208,13 @@ class Client:
             await node.tiers.evict(await node.profile(DB, branch))
 
         await self._ask("evict", sim, request)
+
+    async def _collect(self, sim: SimNode, branch: str) -> None:
+        async def request(node: Node) -> None:
+            profile = await node.profile(DB, branch)
+            await node.collector.collect(profile.ref.database.uuid)
+
+        await self._ask("collect", sim, request)
 
     def _some_txid(self, branch: str) -> str | None:
         """Return a txid that the branch may hold, or None for its head."""

@@ -17,7 +17,7 @@ from simulation.chaos import start_at_last
 from simulation.truth import State, dump, log_of
 
 LIVENESS_S = 60.0
-"""Virtual seconds after the last fault within which every branch must take a durable write."""
+"""Virtual seconds after the last fault, at the usual pace, within which every branch must take a durable write."""
 
 
 class Judge:
@@ -54,7 +54,7 @@ class Judge:
     async def _write_everywhere(self, when: str) -> None:
         for branch in await self._live():
             try:
-                async with asyncio.timeout(LIVENESS_S):
+                async with asyncio.timeout(LIVENESS_S * self._world.pace):
                     while not await self._write(branch):
                         await asyncio.sleep(0.5)
                         self._world.check()
@@ -132,6 +132,8 @@ class Judge:
         self._world.require(
             (rounds[-1] if rounds else 0) == current.head_txid, f"branch {current.branch} lacks its head"
         )
+        lost = sorted(self._shared.bucket.held[current.branch_id] - set(rounds))
+        self._world.require(not lost, f"branch {current.branch} lost its states at {lost}")
         for txid in rounds:
             commit = self._shared.truth.lookup(current.branch_id, txid)
             if commit is None:

@@ -5,14 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from memoturnd.core import layout, wal
+from memoturnd.core import compaction, garbage, layout, wal
 from memoturnd.core import manifest as manifests
 from memoturnd.core import register as registers
 from memoturnd.core.pages import page_hash
 from memoturnd.core.recovery import Decision, Verdict
+from memoturnd.core.retention import Thin
 from memoturnd.engine import schema, takeover
 from memoturnd.errors import FencedError, StoreUnavailableError
+from memoturnd.replication import compactor
 from memoturnd.replication.capture import Cursor
+from memoturnd.replication.join import Joined, thin
 from memoturnd.replication.shipper import Shipper
 
 
@@ -168,6 +171,44 @@ def name_a_segment_before_it_is_put() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def compact_whoever_owns_the_branch() -> Iterator[None]:
+    """Let a join that was begun before another node took the branch land all the same."""
+    joined = compaction.joined
+
+    def blind(current: Any, inputs: Any, output: Any, *, epoch: int) -> Any:
+        del epoch
+        return joined(current, inputs, output, epoch=current.epoch)
+
+    with mock.patch.object(compaction, "joined", blind):
+        yield
+
+
+@contextmanager
+def join_only_the_last_states() -> Iterator[None]:
+    """Drop all rounds but the last of the segments that are joined, and name them all the same."""
+
+    def lossy(parts: Any, refs: Any, *, epoch: int, branch_id: str) -> Joined:
+        everything = Thin(tuple(refs), frozenset(), 0, 2**53, 2**53)
+        (output,) = thin(parts, everything, epoch=epoch, branch_id=branch_id)
+        return Joined(output.data, manifests.replace(output.ref, rounds=0))
+
+    with mock.patch.object(compactor, "join", lossy):
+        yield
+
+
+@contextmanager
+def collect_without_grace() -> Iterator[None]:
+    """Delete what nothing names as soon as a pass sees it."""
+
+    def hasty(_known: Any, listed: Any, reachable: Any, **_facts: Any) -> garbage.Verdict:
+        unnamed = (r for r in listed if r.key not in reachable and garbage.is_collectable(r.key))
+        return garbage.Verdict(tuple(unnamed), (), is_full=False)
+
+    with mock.patch.object(garbage, "judge", hasty):
+        yield
+
+
 MUTANTS: dict[str, Callable[[], Any]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -181,5 +222,10 @@ MUTANTS: dict[str, Callable[[], Any]] = {
         serve_before_the_epoch_is_raised,
         drop_a_diverged_tail,
         name_a_segment_before_it_is_put,
+        compact_whoever_owns_the_branch,
+        join_only_the_last_states,
+        collect_without_grace,
     )
 }
+OF_GARBAGE = {"collect_without_grace"}
+"""Those that only long histories can notice."""

@@ -146,7 +146,7 @@ class Network:
     def _damaged(self, key: str, data: bytes) -> bytes:
         if self._source.random() >= self._weather.damage or not data:
             return data
-        if key.endswith(".json") or self._source.random() < 0.5:
+        if self._source.random() < 0.5:
             self._world.note(self._process.name, "short read", key)
             return data[: len(data) // 2]
         bit = self._source.randrange(len(data) * 8)

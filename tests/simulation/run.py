@@ -37,6 +37,10 @@ from simulation.world import PoolOfOne, ViolationError, World
 Mutant = Callable[[], Any]
 """Returns a context manager in which the product is broken in one way."""
 
+SLOW = 20
+SLOW_SHARE = 0.1
+"""Which share of runs is so much slower, and as much longer and more, that garbage comes of age and is collected."""
+_SLOW_WORK = {"SWEEP_S": 20.0, "EXPORT_S": 20.0, "BURNER_S": 100.0, "ROWS_S": 600.0, "TICK_S": 20.0}
 _MEMORY = Path("/dev/shm")
 
 
@@ -53,11 +57,12 @@ class Finished:
     virtual_s: float
 
 
-def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None) -> Finished:
-    """Run one seed to its end or its first violation."""
+def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None, slow: bool = False) -> Finished:
+    """Run one seed to its end or its first violation; `slow` makes it one of the long histories."""
     root = Path(tempfile.mkdtemp(prefix="memoturn-sim-", dir=_MEMORY if _MEMORY.is_dir() else None))
     loop = VirtualLoop()
     world = World(seed, loop, root)
+    world.pace = SLOW if slow or world.stream("pace").random() < SLOW_SHARE else 1
     board: list[Board] = []
     violation = None
     collecting = gc.isenabled()
@@ -97,11 +102,15 @@ async def _history(world: World, truth: Truth, boards: list[Board], samples: int
     for node in nodes:
         await start_at_last(node, source)
         node.weather.trouble, node.weather.damage = trouble, damage
-    chaos = Chaos(board, mean_s=source.choice([1.0, 2.0, 5.0]))
+    chaos = Chaos(board, mean_s=source.choice([1.0, 2.0, 5.0]) * world.pace)
     loyalty = source.choice([0.5, 0.8, 0.95])
-    clients = [Client(f"client-{i}", board, source.uniform(0.3, 1.5), loyalty) for i in range(3)]
+    clients = [Client(f"client-{i}", board, source.uniform(0.3, 1.5) * world.pace, loyalty) for i in range(3)]
     work = [asyncio.create_task(part.run()) for part in (chaos, *clients)]
-    await asyncio.wait(work, timeout=source.uniform(8, 25), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        work,
+        timeout=source.uniform(8, 25) if world.pace == 1 else source.uniform(900, 2000),
+        return_when=asyncio.FIRST_COMPLETED,
+    )
     for task in work:
         task.cancel()
     for outcome in await asyncio.gather(*work, return_exceptions=True):
@@ -127,6 +136,8 @@ async def _shared(world: World, truth: Truth, source: random.Random) -> Shared:
         "MEMOTURN_COLD_AFTER_S": cold_after_s,
         "MEMOTURN_SHIP_INTERVAL_MS": str(source.choice([20, 200, 1000])),
         "MEMOTURN_UNSHIPPED_WAIT_S": "2",
+        "MEMOTURN_MAINTENANCE_INTERVAL_S": "60",
+        "MEMOTURN_DELETE_GRACE_S": "0",
     }
     return Shared(world, truth.bucket, Table(world), catalog, truth, Metrics(), settings)
 
@@ -207,7 +218,7 @@ def _observed(world: World) -> Iterator[Truth]:
     def log(_logger: Any, level: str, event: dict[str, Any]) -> Any:
         process = PROCESS.get()
         if process is None or not process.dead:
-            if event.pop("exc_info", None):
+            if level == "exception":
                 world.violated(f"{event['event']}: {sys.exc_info()[1]!r}")
             world.note(process and process.name, level, world.plain(event))
         raise structlog.DropEvent
@@ -222,6 +233,7 @@ def _observed(world: World) -> Iterator[Truth]:
             mock.patch.object(branching, "_replay", watched_replay),
             mock.patch.object(node_module, "PoolExecutor", user_pool),
             mock.patch.object(node_module, "watch_loop_lag", no_lag),
+            mock.patch.multiple(node_module, **_SLOW_WORK) if world.pace > 1 else nullcontext(),
             mock.patch.multiple(compaction, **sizes) if sizes else nullcontext(),
             mock.patch.object(keyed, "flush_due", lambda recent, limit=most_names: len(recent) >= limit),
         ):

@@ -10,6 +10,7 @@ from simulation.loop import Process
 from simulation.world import NodeClock, World
 
 TTL_S = 3.0
+"""Of a session, in virtual seconds at the usual pace."""
 
 
 @dataclass(slots=True)
@@ -30,6 +31,11 @@ class Table:
     sessions: int = 0
     expiry_s: dict[int, float] = field(default_factory=dict)
     holdings: dict[str, Holding] = field(default_factory=dict)
+
+    @property
+    def ttl_s(self) -> float:
+        """Return how long a session lasts without being renewed."""
+        return TTL_S * self.world.pace
 
     def owner(self, branch_id: str) -> Holding | None:
         """Return who holds a branch under a session that has not expired."""
@@ -76,7 +82,7 @@ class SharedLeases:
             except RetryableError:
                 await self._clock.sleep(0.2)
                 continue
-            await self._clock.sleep(TTL_S / 3)
+            await self._clock.sleep(self._table.ttl_s / 3)
 
     async def _renew(self) -> None:
         sent_s = self._clock.monotonic_s()
@@ -86,7 +92,7 @@ class SharedLeases:
             table.sessions += 1
             self._session = table.sessions
             table.world.note(self._process.name, "session", self._session)
-        table.expiry_s[self._session] = now_s + TTL_S
+        table.expiry_s[self._session] = now_s + self._table.ttl_s
         await self._way()
         self._sent_s = sent_s
 
@@ -126,7 +132,7 @@ class SharedLeases:
         await self._way()
 
     def deadline(self) -> float | None:
-        return self._sent_s + TTL_S
+        return self._sent_s + self._table.ttl_s
 
     async def close(self) -> None:
         """End the session."""

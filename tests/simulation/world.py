@@ -24,6 +24,8 @@ class World:
     seed: int
     loop: VirtualLoop
     root: Path
+    pace: int = 1
+    """How much slower than usual everything happens that is not a request: long histories for the collector."""
     events: list[tuple[Any, ...]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
