@@ -185,6 +185,22 @@ async def test_branch_that_changes_all_the_time_is_noted_once_in_half_an_interva
     assert desk.agenda._noted == {}
 
 
+async def test_notes_may_be_flushed_by_two_at_once():
+    desk = Desk(nothing)
+    schedule = desk.catalog.schedule
+
+    async def slowly(chore, due_ms):
+        await asyncio.sleep(0)
+        await schedule(chore, due_ms)
+
+    desk.catalog.schedule = slowly
+    desk.agenda.changed("a", "b1")
+
+    await asyncio.gather(*(desk.agenda.flush(desk.catalog) for _ in range(3)))
+
+    assert await desk.waiting() == {"a": INTERVAL_S}
+
+
 async def test_changes_after_a_pass_are_noted_again():
     desk = Desk(nothing)
     for _ in range(3):

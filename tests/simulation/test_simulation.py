@@ -99,7 +99,7 @@ def test_broken_product_is_noticed(name: str) -> None:
 def test_runs_reach_what_they_are_made_for() -> None:
     answers: set[str] = set()
     words: set[str] = set()
-    for seed in range(1, 61):
+    for seed in range(1, 121):
         done = simulate(seed)
         answers |= done.answers.keys()
         for _, _, *facts in done.events:
