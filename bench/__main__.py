@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -106,4 +107,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Ended like Ctrl-C, so that the processes that were started end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -16,7 +16,7 @@ from bench.stats import Row, Table, duration
 from memoturnd.seams.object_store import Committed, ObjectStore
 from memoturnd.stores.open import open_store
 
-BRANCHES: Final = (500, 1000, 2000)
+BRANCHES: Final = (500, 1000)
 AGE_LIMIT_S: Final = 5.0
 _LOOK_S: Final = 0.25
 _WRITERS: Final = 16
@@ -70,7 +70,7 @@ def _ships(seen: Counters) -> float:
 
 def _lines(backing: Backing, *, quick: bool) -> list[list[str]]:
     """Return a line for each number of branches."""
-    counts, seconds = ((8,), 0.5) if quick else (BRANCHES, 8.0)
+    counts, seconds = ((8,), 0.5) if quick else (BRANCHES, 6.0)
     place = backing.fresh()
     with (
         temporary_folder() as folder,
