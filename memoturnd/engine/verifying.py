@@ -7,13 +7,12 @@ is gone, so is the verification.
 import asyncio
 import shutil
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from memoturnd.core import names
-from memoturnd.core.verification import Event
+from memoturnd.core.verification import Event, Summary
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
 from memoturnd.errors import DiskFullError, OverloadedError
@@ -69,7 +68,7 @@ class Verifications:
         except BaseException:
             self._running.discard(database.uuid)
             raise
-        events: asyncio.Queue[Event | None] = asyncio.Queue(_EVENTS_WAITING)
+        events: asyncio.Queue[Event] = asyncio.Queue(_EVENTS_WAITING)
         verifier = Verifier(
             scope,
             services.store,
@@ -106,35 +105,35 @@ class VerificationLines:
 
     size_bytes = None
 
-    def __init__(
-        self, verifier: Verifier, events: "asyncio.Queue[Event | None]", done: Callable[[], None]
-    ) -> None:
+    def __init__(self, verifier: Verifier, events: "asyncio.Queue[Event]", done: Callable[[], None]) -> None:
         self._verifier = verifier
         self._events = events
         self._done: Callable[[], None] | None = done
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Run it, and yield its events as they come."""
-        task = asyncio.create_task(self._run())
+        task = asyncio.create_task(self._verifier.run())
         try:
-            while True:
-                event: Event | None = self._verifier.progress
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        event = await self._events.get()
-                if event is None:
-                    break
-                yield msgspec.json.encode(event) + b"\n"
-            task.result()
+            while not (task.done() and self._events.empty()):
+                event = await self._next(task)
+                if event is not None:
+                    yield msgspec.json.encode(event) + b"\n"
+            yield msgspec.json.encode(task.result()) + b"\n"
         finally:
+            # It may wait for room among its events: it must not have to tell anybody that it ends.
             task.cancel()
             await asyncio.wait([task])
 
-    async def _run(self) -> None:
+    async def _next(self, task: "asyncio.Task[Summary]") -> Event | None:
+        """Return the next event, the progress where none came for HEARTBEAT_S, None where the task has ended."""
+        getting = asyncio.create_task(self._events.get())
         try:
-            await self._events.put(await self._verifier.run())
+            await asyncio.wait([getting, task], timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                return getting.result()
+            return None if task.done() else self._verifier.progress
         finally:
-            await self._events.put(None)
+            getting.cancel()  # what is not taken stays in the queue
 
     def close(self) -> None:
         """Give back the place that it took."""

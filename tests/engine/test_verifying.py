@@ -131,6 +131,30 @@ async def test_progress_is_told_while_nothing_moves_and_who_leaves_ends_it(tmp_p
         assert (await lines_of(await begin(node, "p")))[-1]["outcome"] == "clean"
 
 
+async def test_client_that_leaves_while_the_events_pile_up_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("memoturnd.engine.verifying._EVENTS_WAITING", 1)
+    store = MemoryStore()
+    async with node_on(tmp_path / "node", store, **BY_HAND) as node:
+        await (await written(node, "p")).close()
+        for key in await keys(store, "/segments/"):
+            store._write(key, store._objects[key].blob.data[:-1] + b"x")
+        lines = await begin(node, "p")
+        before = len(asyncio.all_tasks())
+
+        async with asyncio.timeout(5):
+            async with aclosing(lines.chunks()) as chunks:
+                await anext(chunks)
+                while not lines._events._putters:  # noqa: ASYNC110 - a full queue has no event
+                    await asyncio.sleep(0.001)
+            lines.close()
+
+            assert len(asyncio.all_tasks()) <= before, "nothing of it runs on"
+            events = await lines_of(await begin(node, "p"))
+        findings = [event for event in events if event["event"] == "finding"]
+        assert len(findings) == events[-1]["findings"] > 3, "who stays is told all of it, in its turn"
+        assert events[-1]["outcome"] == "damaged"
+
+
 async def test_state_without_room_on_the_disk_leaves_it_unfinished(tmp_path):
     async with node_on(tmp_path / "node", MemoryStore(), DISK_BUDGET_BYTES=str(1 << 20), **BY_HAND) as node:
         profile = await written(node, "p")
