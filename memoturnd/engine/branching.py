@@ -202,18 +202,18 @@ class Branching:
             raise BranchNotFoundError(f"{branch.ref} was deleted")
         return current
 
-    async def state(self, db_name: str, branch: str, at: Revision | None) -> tuple[Manifest, int]:
-        """Return a manifest and the txid in it of the state `at` (the head), with what is committed here shipped.
+    async def state(self, db_name: str, branch: str, at: Revision | None) -> tuple[Branch, Manifest, int]:
+        """Return a branch, a manifest of it and the txid of the state `at` (the head), with what is committed here shipped.
 
         The txid is 0 for a branch that was never written. Raises BranchNotFoundError, ConflictError for a state
         that cannot be restored, and what `standing` raises.
         """
-        services = self._services
-        current = await standing(await self.find(db_name, branch), at or BeforeHead(0))
+        archive, target = self._services.archive, await self.find(db_name, branch)
+        current = await standing(target, at or BeforeHead(0))
         if at is None:
-            return current, current.head_txid
-        txid = await resolve(services.archive, current, at)
-        return await services.archive.reaching(current, txid), txid
+            return target, current, current.head_txid
+        txid = await target.manifests.with_newest(current, lambda m: resolve(archive, m, at))
+        return target, current, txid
 
     async def list(self, db_name: str) -> Sequence[BranchRow]:
         """Return the branches other than main, by name. Raises DatabaseNotFoundError."""

@@ -11,7 +11,6 @@ from memoturnd.engine.past import PastStates
 from memoturnd.engine.takeover import refuse_a_lost_manifest
 from memoturnd.errors import (
     BranchNotFoundError,
-    CorruptionError,
     InvalidRequestError,
     PreconditionFailedError,
 )
@@ -69,15 +68,11 @@ class PastProfile:
     async def _found(self) -> tuple[Manifest, int]:
         """Return the manifest that the revision was looked up in, and the txid that it names."""
         branch, archive = self._branch, self._branch.services.archive
-        current = await standing(branch, self._at)
-        try:
+
+        async def found(current: Manifest) -> tuple[Manifest, int]:
             return current, await resolve(archive, current, self._at)
-        except CorruptionError:
-            # What an older manifest names may have been replaced since: then the newest one knows better.
-            again = await branch.manifests.load(fresh=True)
-            if again is None or again.commit_id == current.commit_id:
-                raise
-            return again, await resolve(archive, again, self._at)
+
+        return await branch.manifests.with_newest(await standing(branch, self._at), found)
 
     async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Never:
         """Refuse: raises InvalidRequestError."""

@@ -28,7 +28,6 @@ from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
     BranchNotFoundError,
-    CorruptionError,
     DiskFullError,
     InvariantError,
     MemoturnError,
@@ -214,14 +213,7 @@ class PastStates:
             raise DiskFullError(
                 f"the data directory refused {state.path.parent}: {error.strerror}; make room or mend it, then try again"
             ) from error
-        try:
-            restored = await self._restore_file(state, current)
-        except CorruptionError:
-            # Objects may have been replaced since the manifest was read: then the newest one knows better.
-            again = await branch.manifests.load(fresh=True)
-            if again is None or again.commit_id == current.commit_id:
-                raise
-            restored = await self._restore_file(state, again)
+        restored = await branch.manifests.with_newest(current, lambda m: self._restore_file(state, m))
         state.at_ms, migrated = await services.executor.run(lambda: _settle(state.path, txid))
         state.size_bytes = state.path.stat().st_size
         state.restored = None if migrated else restored

@@ -108,8 +108,8 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
         await services.executor.run(branch.files.remove)
     branch.files.make_folder()
 
-    async def restore_from(planned: Manifest) -> Restored:
-        return await restore(
+    async def restore_from(planned: Manifest) -> tuple[Manifest, Restored]:
+        return planned, await restore(
             services.store,
             planned,
             planned.head_txid,
@@ -118,14 +118,7 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
             fsync=services.sync == "full",
         )
 
-    try:
-        restored = await restore_from(current)
-    except CorruptionError:
-        standing = await branch.manifests.load(fresh=True)
-        if standing is None or standing.commit_id == current.commit_id:
-            raise
-        current = standing
-        restored = await restore_from(current)
+    current, restored = await branch.manifests.with_newest(current, restore_from)
     branch.open_file()
     if branch.txid != current.head_txid:
         raise InvariantError(

@@ -18,6 +18,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import Revision
 from memoturnd.engine import incoming, schema
 from memoturnd.engine.adoption import Adoption, ReadyFile
+from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.databases import Registers
@@ -102,10 +103,10 @@ class Transfers:
         self._enter()
         folder: Path | None = None
         try:
-            current, txid = await self._branching.state(db_name, branch, at)
+            found, current, txid = await self._branching.state(db_name, branch, at)
             _refuse_below(txid, min_txid)
             folder = self._make_folder()
-            file = await self._materialised(folder / "state.db", current, txid)
+            file = await self._materialised(folder / "state.db", found, current, txid)
         except BaseException:
             self._leave()
             raise
@@ -114,13 +115,18 @@ class Transfers:
                 shutil.rmtree(folder, ignore_errors=True)
         return ExportedFile(file, self._leave, txid=txid, durable_txid=current.head_txid)
 
-    async def _materialised(self, path: Path, current: Manifest, txid: int) -> BinaryIO:
+    async def _materialised(self, path: Path, branch: Branch, current: Manifest, txid: int) -> BinaryIO:
         """Return the state as an open file; what it lies in may be removed then."""
         services = self._services
+
+        async def restore_from(known: Manifest) -> None:
+            reaching = await services.archive.reaching(known, txid)
+            await restore(services.store, reaching, txid, path, executor=self._executor, fsync=False)
+
         if txid == 0:
             _make_empty(path)
         else:
-            await restore(services.store, current, txid, path, executor=self._executor, fsync=False)
+            await branch.manifests.with_newest(current, restore_from)
         try:
             incoming.forget_log(path)
             return path.open("rb")

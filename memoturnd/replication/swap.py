@@ -8,7 +8,7 @@ etag at most one can land.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, Self, TypeVar
 
 import msgspec
@@ -31,6 +31,7 @@ class Versioned(Protocol):
 
 
 D = TypeVar("D", bound=Versioned)
+T = TypeVar("T")
 
 
 class SwapFile(Generic[D]):
@@ -73,6 +74,20 @@ class SwapFile(Generic[D]):
             return self._current
         async with self._lock:
             return await self._load()
+
+    async def with_newest(self, known: D, work: Callable[[D], Awaitable[T]]) -> T:
+        """Do `work` with a version of the document; where an object is missing, once more with the one that stands then.
+
+        What a version names may be let go once another one stands: then that one knows better. Raises what
+        `work` and `load` raise.
+        """
+        try:
+            return await work(known)
+        except CorruptionError:
+            newest = await self.load(fresh=True)
+            if newest is None or newest.commit_id == known.commit_id:
+                raise
+        return await work(newest)
 
     async def create(self, document: D) -> bool:
         """Create the document; False when another one stands already (load it then)."""

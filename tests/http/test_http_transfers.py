@@ -299,6 +299,26 @@ async def test_transfers_at_once_are_bounded_and_the_next_is_told_to_come_back(c
     assert [answer.status_code for answer in after] == [200, 200]
 
 
+async def test_export_whose_objects_were_let_go_meanwhile_looks_at_the_manifest_again(
+    client, rich, node, tmp_path
+):
+    profile = await node.branches.find(rich)
+    await profile.owned.shipper.ship()
+    stale = await profile.manifests.load()
+    await profile.owned.shipper.snapshot()
+    for ref in stale.segments:
+        await profile.services.store.delete(f"v1/{stale.db}/branches/{ref.branch}/segments/{ref.key_name}")
+    answers = []
+    for revision in ("", f"?at={stale.head_txid}"):
+        profile.manifests._current = stale  # what it still names is gone
+        answers.append(await client.get(f"/v1/db/{rich}/export{revision}"))
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    path = saved(tmp_path, answers[0].content)
+    assert query(path, "SELECT sum(total) FROM orders") == [(5,)]
+    assert left_behind(tmp_path) == []
+
+
 async def test_what_a_killed_process_left_half_done_is_swept_at_the_start(tmp_path):
     from http_support import running_node
 
