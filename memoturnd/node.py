@@ -46,6 +46,7 @@ from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.replication.archive import Archive
 from memoturnd.replication.collector import Collector, Graces
+from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
@@ -375,6 +376,7 @@ async def running(
                 unshipped_max_age_s=settings.unshipped_max_age_s,
                 unshipped_wait_s=settings.unshipped_wait_s,
                 durable_wait_s=DURABLE_WAIT_S,
+                snapshot_named_within_s=settings.gc_grace_s - SNAPSHOT_MARGIN_S,
             ),
             writer_settings=WriterSettings(
                 depth=settings.write_queue_depth,

@@ -27,14 +27,14 @@ SNAPSHOT_SPACING_BYTES = 1024 * 1024
 SNAPSHOT_SPACING_S = 86400
 """Time between snapshots that are kept, at most, where there are any."""
 PAGE_ENTRIES = 96
-HEAD_ENTRIES = 160
-"""Entries of a manifest from which ships wait for the compaction that is running."""
 """Entries of a history page."""
+HEAD_ENTRIES = 160
+"""Entries of a manifest, all parts of a snapshot as one, from which ships wait for the compaction that is at work."""
 
 
 def is_behind(current: Manifest) -> bool:
     """Return whether compaction has fallen so far behind that ships should wait for it."""
-    return len(current.segments) + len(current.snapshots) >= HEAD_ENTRIES
+    return len(current.segments) + len({ref.end for ref in current.snapshots}) >= HEAD_ENTRIES
 
 
 class Join(NamedTuple):
@@ -144,8 +144,12 @@ def choose_roll(current: Manifest) -> Roll | None:
     return Roll(tuple(s for s in current.snapshots if s.end <= cut and s.end < base), tuple(segments[:count]))
 
 
-def rolled(current: Manifest, roll: Roll, page: manifest.PageRef) -> Manifest:
-    """Return the manifest with `page` in place of `roll`; unchanged where its first entries are no longer those."""
+def rolled(current: Manifest, roll: Roll, page: manifest.PageRef, *, epoch: int) -> Manifest:
+    """Return the manifest with `page` in place of `roll`; unchanged where its first entries are no longer those.
+
+    Raises FencedError.
+    """
+    manifest.check_owner(current, epoch)
     snapshots, segments = len(roll.snapshots), len(roll.segments)
     if current.snapshots[:snapshots] != roll.snapshots or current.segments[:segments] != roll.segments:
         return current

@@ -456,7 +456,7 @@ def add_snapshot(manifest: Manifest, refs: tuple[ObjectRef, ...], *, epoch: int)
 def record_rewind(manifest: Manifest, rewind: Rewind, *, epoch: int) -> Manifest:
     """Return the manifest with a rewind noted, so that it can be undone. Raises FencedError."""
     check_owner(manifest, epoch)
-    if manifest.rewinds and manifest.rewinds[-1] == rewind:
+    if rewind in manifest.rewinds:
         return manifest
     return replace(manifest, rewinds=(*manifest.rewinds, rewind)[-REWINDS_KEPT:])
 

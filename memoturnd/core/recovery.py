@@ -25,6 +25,8 @@ class Local(NamedTuple):
     start_txid: int
     same_boot: bool = True
     """Whether the machine ran on since: otherwise acknowledged commits may be gone from the file's end."""
+    all_shipped: bool = False
+    """Whether it was closed clean, so that the chain had all of it, even if retention has dropped that since."""
 
 
 class Verdict(Enum):
@@ -60,7 +62,7 @@ def decide(manifest: Manifest, local: Local | None) -> Decision:
     if local.txid == head:
         return Decision(Verdict.CURRENT, max(head, local.start_txid) if nothing_is_lost else above_any_tail)
     # A file without any commit is a part of every chain: what a power cut leaves of one never checkpointed.
-    if local.txid == 0 or contains(manifest, local.txid):
+    if local.txid == 0 or contains(manifest, local.txid) or (local.all_shipped and local.txid < head):
         return Decision(Verdict.STALE, above_any_tail)
     if last_owner_is_us and local.txid > head:
         return Decision(

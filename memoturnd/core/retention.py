@@ -9,6 +9,7 @@ thinned. What only old states need is dropped once a snapshot stands behind them
 newest base is touched, and nothing that a fork has of its parent is thinned: it may only be dropped.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,6 +23,8 @@ GRAIN_S = 3600
 RUN_MAX_BYTES = 16 * 1024 * 1024
 """Stored bytes of the segments that are thinned together at most."""
 RUNS_PER_PASS = 16
+JOINED_PAGE_ENTRIES = 384
+"""Entries of the history page that neighbouring pages become once retention has left little in them."""
 _SMALL_BYTES = 1024 * 1024
 _SPLIT_PARTS = 4
 """A segment that reaches into the fine window is split once a quarter of the window of it is older."""
@@ -100,7 +103,7 @@ def plan(
     newest_base = max((ref.end for ref in snapshots), default=0)
     floor = _floor(parts, snapshots, kept, now_ms - windows.coarse_ms)
     fine_cut_ms = now_ms - windows.fine_ms
-    needed = frozenset(kept)
+    needed = sorted(set(kept))
     edits, room = [], RUNS_PER_PASS
     for part in parts:
         dropped = frozenset(ref for ref in (*part.snapshots, *part.segments) if _is_dropped(ref, floor))
@@ -113,9 +116,11 @@ def plan(
             for ref in segments
             if floor.base < ref.min and ref.end <= newest_base and _is_old(ref, fine_cut_ms, windows.fine_ms)
         ]
-        thins = [Thin(run, needed, 0, now_ms, floor.base) for run in _runs(below, windows.fine_ms)]
+        thins = [
+            Thin(run, _within(needed, run), 0, now_ms, floor.base) for run in _runs(below, windows.fine_ms)
+        ]
         thins += [
-            Thin(run, needed, windows.grain_ms, fine_cut_ms)
+            Thin(run, _within(needed, run), windows.grain_ms, fine_cut_ms)
             for run in _runs(above, windows.fine_ms)
             if any(not r.rounds for r in run)
         ]
@@ -143,12 +148,17 @@ def _is_dropped(ref: ObjectRef, floor: Floor) -> bool:
     return ref.end <= floor.low
 
 
-def _has_excess(ref: ObjectRef, needed: Collection[int], base: int) -> bool:
+def _within(needed: Sequence[int], run: Sequence[ObjectRef]) -> frozenset[int]:
+    """Return those of the ascending txids that lie in the run."""
+    return frozenset(needed[bisect_left(needed, run[0].min) : bisect_right(needed, run[-1].max)])
+
+
+def _has_excess(ref: ObjectRef, needed: Sequence[int], base: int) -> bool:
     """Return whether a segment has rounds up to `base` that nobody needs, but for its last; one across it is split."""
     if ref.end > base:
         return True
     rounds = ref.rounds or ref.max - ref.min + 1
-    return rounds > 1 + sum(ref.min <= txid < ref.max for txid in needed)
+    return rounds > 1 + bisect_left(needed, ref.max) - bisect_left(needed, ref.min)
 
 
 def _is_old(ref: ObjectRef, cut_ms: int, fine_ms: int) -> bool:
@@ -172,6 +182,20 @@ def _runs(segments: Sequence[ObjectRef], span_ms: int) -> list[tuple[ObjectRef, 
             runs.append([ref])
             size_bytes = ref.size_bytes
     return [tuple(run) for run in runs]
+
+
+def joinable_pages(counts: Sequence[int]) -> list[range]:
+    """Return which neighbours among pages of so many entries each become one page: as many as it has room for."""
+    groups: list[range] = []
+    first, total = 0, 0
+    for number, count in enumerate(counts):
+        if total and total + count > JOINED_PAGE_ENTRIES:
+            groups.append(range(first, number))
+            first, total = number, 0
+        total += count
+    if counts:
+        groups.append(range(first, len(counts)))
+    return groups
 
 
 def next_due_ms(parts: Sequence[Entries], now_ms: int, windows: Windows, *, branch_id: str) -> int | None:

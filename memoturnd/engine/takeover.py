@@ -248,7 +248,8 @@ def _inspect(branch: "Branch") -> Local | None:
     # A file that was closed clean holds all that was acknowledged, wherever the machine went since.
     clean = branch.files.was_closed_at() == branch.txid
     same_boot = clean or owner.boot_id == branch.services.boot_id
-    return Local(branch.txid, tuple(filter(None, (owner.token, owner.claim))), owner.start_txid, same_boot)
+    tokens = tuple(filter(None, (owner.token, owner.claim)))
+    return Local(branch.txid, tokens, owner.start_txid, same_boot, all_shipped=clean)
 
 
 def _try_open(branch: "Branch") -> bool:

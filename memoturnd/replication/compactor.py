@@ -26,8 +26,10 @@ from memoturnd.seams.object_store import ObjectStore
 
 REUSE_S = 120.0
 """How long after it was put an object may still be named by a swap; the collector's grace is longer."""
-SNAPSHOT_REUSE_S = 480.0
-"""The same for a snapshot, from its first part on: putting a large one takes time."""
+SNAPSHOT_MARGIN_S = 120.0
+"""How long before the collector's grace ends a snapshot must be named, counted from its first part."""
+KEEP_UP_S = 2.0
+"""Longest wait of a ship for a compaction that has fallen behind."""
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 300.0
 _INLINE_BYTES = 64 * 1024
@@ -73,6 +75,8 @@ class Compactor:
         self._randomness = randomness
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
+        self._at_work = False
+        """Whether the job has its place among those of the node."""
         self._holds = 0
         self._failures: dict[str, tuple[int, float]] = {}
         """How often each kind of job has failed in a row, and when last, on the steady clock."""
@@ -86,9 +90,9 @@ class Compactor:
             self._task = self._spawn(self._run(current, job))
 
     async def keep_up(self, current: Manifest) -> None:
-        """Wait for the job that is running where compaction has fallen far behind the ships."""
-        if self._task is not None and compaction.is_behind(current):
-            await asyncio.wait([self._task])
+        """Wait a moment for the job that is at work where compaction has fallen far behind the ships."""
+        if self._task is not None and self._at_work and compaction.is_behind(current):
+            await asyncio.wait([self._task], timeout=KEEP_UP_S)
 
     @property
     def running(self) -> "asyncio.Task[None] | None":
@@ -134,6 +138,7 @@ class Compactor:
         label = f"{current.db}/{current.branch_id}"
         try:
             async with self._slots:
+                self._at_work = True
                 await job.work()
         except FencedError:
             return  # the ship that comes next says so to those who wait
@@ -148,6 +153,8 @@ class Compactor:
         else:
             self._failures.pop(job.outcome, None)
             self._metrics.compactions[job.outcome].inc()
+        finally:
+            self._at_work = False
 
     def _note_failure(self, job: "_Job") -> None:
         failures, _ = self._failures.get(job.outcome, (0, 0.0))
@@ -180,7 +187,7 @@ class Compactor:
     async def _roll(self, current: Manifest, roll: Roll) -> None:
         put_s = self._clock.monotonic_s()
         page = await self._archive.write_page(current.db, current.branch_id, roll.snapshots, roll.segments)
-        self._attach(self.fresh(put_s, lambda m: compaction.rolled(m, roll, page)))
+        self._attach(self.fresh(put_s, lambda m: compaction.rolled(m, roll, page, epoch=self._epoch)))
 
     def fresh(self, put_s: float, change: Transition, *, within_s: float = REUSE_S) -> Transition:
         """Return `change` for as long as the object that it names, put at `put_s`, is surely there."""

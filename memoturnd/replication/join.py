@@ -73,6 +73,7 @@ def _thinned(entries: Sequence[tuple[Segment, int, RoundEntry]], one: Thin) -> l
     for number, (part, first, entry) in enumerate(entries, 1):
         for index, (pgno, _) in enumerate(part.page_entries(first, entry.pages), first):
             where[pgno] = part, index
+        where = {pgno: at for pgno, at in where.items() if pgno <= entry.db_size_pages}
         following = entries[number][2] if number < len(entries) else None
         ends_grain = grain_ms and following and following.at_ms // grain_ms != entry.at_ms // grain_ms
         if entry.txid in one.keep or following is None or ends_grain:

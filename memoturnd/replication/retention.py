@@ -37,79 +37,50 @@ class Retention:
         self.windows = windows
         self._randomness = randomness
         self._store = store
-        self._archive = archive
+        self.archive = archive
         self._executor = executor
-        self._clock = clock
+        self.clock = clock
 
     async def apply(self, file: SwapFile[Manifest]) -> int | None:
         """Apply the windows to a branch and return when they have work again, in unix ms; None while it is idle.
 
-        A fine window of 0 keeps everything.
-
-        What moved meanwhile is left for the next time. Raises CorruptionError, StoreUnavailableError.
+        A fine window of 0 keeps everything. What moved meanwhile, or would take too long, is left for the next
+        time. Raises CorruptionError, StoreUnavailableError.
         """
         if not self.windows.fine_ms:
             return None
         seen = await file.load(fresh=file.cached is None)
         if seen is None or seen.deleted_at is not None or not seen.head_txid:
             return None
-        now_ms = self._clock.now_ms()
+        now_ms = self.clock.now_ms()
         parts = [await self._entries(seen, page) for page in seen.pages]
         parts.append(Entries(None, seen.snapshots, seen.segments))
-        made = retention.plan(parts, await self._kept(seen), now_ms, self.windows, branch_id=seen.branch_id)
+        kept = await self._kept(seen)
+        made = await self._executor.run(
+            lambda: retention.plan(parts, kept, now_ms, self.windows, branch_id=seen.branch_id)
+        )
         if not all(edit.is_empty for edit in made.edits):
-            change = await self._prepare(seen, made)
+            work = _Pass(self, seen, made)
+            change = await work.prepare()
             try:
-                await file.update(change)
+                landed = await file.update(change)
             except FencedError:
                 return now_ms  # somebody else owns it now: look again
-            if not made.is_whole:
+            if not (made.is_whole and work.is_whole) or landed.commit_id == seen.commit_id:
                 return now_ms
         return retention.next_due_ms(parts, now_ms, self.windows, branch_id=seen.branch_id)
 
     async def _entries(self, seen: Manifest, ref: PageRef) -> Entries:
-        page = await self._archive.page(seen.db, ref)
+        page = await self.archive.page(seen.db, ref)
         return Entries(ref, page.snapshots, page.segments)
 
     async def _kept(self, seen: Manifest) -> set[int]:
         """Return the txids that checkpoints and forks need."""
-        checkpoints = (await self._archive.all(CHECKPOINTS, seen)).values()
-        pins = (await self._archive.all(PINS, seen)).values()
+        checkpoints = (await self.archive.all(CHECKPOINTS, seen)).values()
+        pins = (await self.archive.all(PINS, seen)).values()
         return {checkpoint.txid for checkpoint in checkpoints} | {pin.txid for pin in pins}
 
-    async def _prepare(self, seen: Manifest, made: Plan) -> Transition:
-        """Write the objects that the plan needs, and return the change that names them while they are fresh."""
-        started_s = self._clock.monotonic_s()
-        *old, heads = made.edits
-        pages = []
-        for edit in old:
-            page = await self._page(seen, edit)
-            if page is not None:
-                pages.append(page)
-        outputs = [await self._thinned(seen, one) for one in heads.thins]
-
-        def change(current: Manifest) -> Manifest:
-            if self._clock.monotonic_s() - started_s > REUSE_S:
-                return current
-            return retention.edited(current, seen, heads, outputs, pages, made.floor)
-
-        return change
-
-    async def _page(self, seen: Manifest, edit: Edit) -> PageRef | None:
-        """Return what becomes of a history page, None where nothing is left of it."""
-        if edit.is_empty:
-            return edit.entries.page
-        segments = list(edit.entries.segments)
-        for one in edit.thins:
-            at = segments.index(one.inputs[0])
-            segments[at : at + len(one.inputs)] = await self._thinned(seen, one)
-        kept = tuple(ref for ref in segments if ref not in edit.dropped)
-        snapshots = tuple(ref for ref in edit.entries.snapshots if ref not in edit.dropped)
-        if not kept and not snapshots:
-            return None
-        return await self._archive.write_page(seen.db, seen.branch_id, snapshots, kept)
-
-    async def _thinned(self, seen: Manifest, one: Thin) -> list[ObjectRef]:
+    async def thinned(self, seen: Manifest, one: Thin) -> list[ObjectRef]:
         """Write what becomes of the segments and return the entries."""
         keys = [layout.object_key(seen.db, ref) for ref in one.inputs]
         blobs = await fetch(self._store, keys)
@@ -118,6 +89,75 @@ class Retention:
         for output in outputs:
             await self._store.put(layout.object_key(seen.db, output.ref), output.data)
         return [output.ref for output in outputs]
+
+
+class _Pass:
+    """One pass over a branch: what its plan needs is written, and named by one swap while it is surely there."""
+
+    def __init__(self, owner: Retention, seen: Manifest, made: Plan) -> None:
+        self.is_whole = True
+        """Whether all of the plan was prepared: what would take too long is left out."""
+        self._owner = owner
+        self._seen = seen
+        self._made = made
+        self._started_s: float | None = None
+
+    async def prepare(self) -> Transition:
+        """Write the objects and pages, and return the change that names them."""
+        *old, heads = self._made.edits
+        pages = await self._pages(old)
+        outputs = [await self._thinned(one) for one in heads.thins]
+        seen, floor = self._seen, self._made.floor
+
+        def change(current: Manifest) -> Manifest:
+            if self._elapsed_s() > REUSE_S:
+                return current
+            return retention.edited(current, seen, heads, outputs, pages, floor)
+
+        return change
+
+    def _elapsed_s(self) -> float:
+        """Return the seconds since the first object was written."""
+        return 0.0 if self._started_s is None else self._owner.clock.monotonic_s() - self._started_s
+
+    async def _thinned(self, one: Thin) -> Sequence[ObjectRef]:
+        """Return what becomes of adjacent segments: themselves, where half of the time for naming them is over."""
+        if self._elapsed_s() > REUSE_S / 2:
+            self.is_whole = False
+            return one.inputs
+        if self._started_s is None:
+            self._started_s = self._owner.clock.monotonic_s()
+        return await self._owner.thinned(self._seen, one)
+
+    async def _pages(self, edits: Sequence[Edit]) -> list[PageRef]:
+        """Return what becomes of the history pages: neighbours with few entries left become one."""
+        left = [await self._entries(edit) for edit in edits]
+        made: list[PageRef] = []
+        for group in retention.joinable_pages([len(one.snapshots) + len(one.segments) for one in left]):
+            parts = [left[number] for number in group]
+            same = parts[0].page if len(parts) == 1 and edits[group.start].is_empty else None
+            snapshots = tuple(ref for part in parts for ref in part.snapshots)
+            segments = tuple(ref for part in parts for ref in part.segments)
+            if same is not None:
+                made.append(same)
+            elif snapshots or segments:
+                seen = self._seen
+                made.append(
+                    await self._owner.archive.write_page(seen.db, seen.branch_id, snapshots, segments)
+                )
+        return made
+
+    async def _entries(self, edit: Edit) -> Entries:
+        """Return what is left of a page's entries."""
+        segments = list(edit.entries.segments)
+        for one in edit.thins:
+            at = segments.index(one.inputs[0])
+            segments[at : at + len(one.inputs)] = await self._thinned(one)
+        return Entries(
+            edit.entries.page,
+            tuple(ref for ref in edit.entries.snapshots if ref not in edit.dropped),
+            tuple(ref for ref in segments if ref not in edit.dropped),
+        )
 
 
 def _thin(keys: Sequence[str], blobs: Sequence[bytes], one: Thin, writer: Writer) -> list[Joined]:

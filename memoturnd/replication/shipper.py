@@ -29,7 +29,7 @@ from memoturnd.errors import (
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import BRANCHES, Archive
 from memoturnd.replication.capture import Batch, Capture, SurpriseError
-from memoturnd.replication.compactor import REUSE_S, SNAPSHOT_REUSE_S, Compactor, Tasks
+from memoturnd.replication.compactor import REUSE_S, Compactor, Tasks
 from memoturnd.replication.open_branch import OpenBranch
 from memoturnd.replication.snapshot import State, object_ref, write_snapshot
 from memoturnd.replication.swap import SwapFile
@@ -53,6 +53,8 @@ class Limits:
     unshipped_max_age_s: float
     unshipped_wait_s: float
     durable_wait_s: float
+    snapshot_named_within_s: float
+    """Longest time from a snapshot's first part to the swap that names it, below the collector's grace."""
 
 
 class _Prepared(NamedTuple):
@@ -271,7 +273,7 @@ class Shipper:
     async def _ship_next(self, then: Transition | None, target: int, *, holding_gate: bool = False) -> None:
         """Land the next segment, or, where the log cannot be trusted, a snapshot of the whole state."""
         if self._prepared is not None and self._clock.monotonic_s() - self._prepared.made_s > REUSE_S:
-            self._prepared = self._renamed(self._prepared)
+            self._prepared = await self._renamed(self._prepared)
         if self._prepared is None:
             try:
                 self._prepared = await self._prepare(holding_gate=holding_gate)
@@ -331,10 +333,11 @@ class Shipper:
         )
         return _Prepared(batch, ref, data, made_s)
 
-    def _renamed(self, prepared: _Prepared) -> _Prepared:
+    async def _renamed(self, prepared: _Prepared) -> _Prepared:
         """Return the segment under a new name: it was put so long ago that it may count as garbage by now."""
         nonce = bytes.fromhex(self._randomness.hex(16))
-        return self._encoded(prepared.batch, self._clock.monotonic_s(), nonce)
+        made_s = self._clock.monotonic_s()
+        return await self._executor.run(lambda: self._encoded(prepared.batch, made_s, nonce))
 
     # ---- whole states
 
@@ -386,7 +389,7 @@ class Shipper:
         def land(current: Manifest) -> Manifest:
             return compaction.without_idle_snapshots(manifest.add_snapshot(current, refs, epoch=self.epoch))
 
-        self.attach(self.compactor.fresh(put_s, land, within_s=SNAPSHOT_REUSE_S))
+        self.attach(self.compactor.fresh(put_s, land, within_s=self._limits.snapshot_named_within_s))
 
     async def _snapshot(self, txid: int, at_ms: int, then: Transition | None) -> None:
         """Put the database file, which a checkpoint has just made whole at `txid`, as a snapshot, and name it.
@@ -465,7 +468,7 @@ class Shipper:
 
     def _refuse_stale(self, put_s: float) -> None:
         """Raise RetryableError where an object was put so long ago that it may be gone when a swap names it."""
-        if self._clock.monotonic_s() - put_s > SNAPSHOT_REUSE_S:
+        if self._clock.monotonic_s() - put_s > self._limits.snapshot_named_within_s:
             raise RetryableError("an upload took too long to be named, and is made again under another name")
 
     async def _put(self, ref: ObjectRef, data: bytes) -> None:

@@ -79,7 +79,7 @@ class Chain:
                 2,
             )
             self.pages[page.hash] = roll
-            return lambda m: compaction.rolled(m, roll, page)
+            return lambda m: compaction.rolled(m, roll, page, epoch=EPOCH)
         return None
 
     def compact(self):
@@ -214,3 +214,33 @@ def test_snapshots_that_repeat_little_history_are_dropped():
         chain.check(chain.txids)
 
     assert [ref.max for ref in chain.manifest.snapshots] == [600]
+
+
+def test_parts_of_a_snapshot_do_not_count_as_a_chain_that_is_behind():
+    chain = Chain()
+    chain.ship(1, 1000)
+    whole = chain.ref(0, 1, 1, 1000, "snapshot")
+    parts = tuple(
+        manifest.replace(whole, hash=f"{n:032x}", first_page=n + 1, last_page=n + 1) for n in range(200)
+    )
+
+    assert not compaction.is_behind(manifest.add_snapshot(chain.manifest, parts, epoch=EPOCH))
+    for _ in range(compaction.HEAD_ENTRIES):
+        chain.ship()
+    assert compaction.is_behind(chain.manifest)
+
+
+def test_history_page_is_named_only_under_its_owners_epoch():
+    chain = Chain()
+    for _ in range(3 * compaction.PAGE_ENTRIES):
+        chain.ship(1, 5_000_000)  # too large to be joined
+    taken = chain.ref(0, chain.manifest.head_txid, chain.manifest.head_txid, 9, "snapshot")
+    chain.manifest = manifest.add_snapshot(chain.manifest, (taken,), epoch=EPOCH)
+    roll = compaction.choose_roll(chain.manifest)
+    page = PageRef("b1", 1, roll.segments[-1].end, "ab", 1, 9, 1, 2)
+
+    assert compaction.rolled(chain.manifest, roll, page, epoch=EPOCH).pages == (page,)
+    with pytest.raises(FencedError):
+        compaction.rolled(chain.manifest, roll, page, epoch=EPOCH + 1)
+    with pytest.raises(FencedError):
+        compaction.rolled(manifest.delete(chain.manifest, at_ms=1), roll, page, epoch=EPOCH)

@@ -502,3 +502,13 @@ def test_values_are_frozen():
     with pytest.raises(AttributeError):
         full().epoch = 9
     assert msgspec.structs.replace(full(), epoch=9).epoch == 9
+
+
+def test_two_rewinds_that_wait_for_one_swap_are_noted_once_each_however_often_it_is_tried():
+    first, second = Rewind(5, 1, 4, 9), Rewind(6, 4, 5, 10)
+
+    def both(current):
+        noted = manifest.record_rewind(current, first, epoch=EPOCH)
+        return manifest.record_rewind(noted, second, epoch=EPOCH)
+
+    assert both(both(owned())).rewinds == (first, second)

@@ -72,3 +72,13 @@ def test_new_owner_never_starts_below_a_txid_that_may_be_used():
         assert start_txid >= HEAD
         if verdict not in {Verdict.TAIL, Verdict.CURRENT} or owner != OURS:
             assert start_txid >= CEILING
+
+
+def test_file_whose_shipped_state_retention_has_dropped_is_only_old():
+    """It was closed clean below the head: all of it was in the chain once."""
+    local = Local(5, (f"token-{EPOCH - 1}",), 0)
+
+    assert decide(standing(), local).verdict is Verdict.DIVERGED
+    assert decide(standing(), local._replace(all_shipped=True)).verdict is Verdict.STALE
+    ahead = Local(HEAD + 5, (f"token-{EPOCH - 1}",), 0, all_shipped=True)
+    assert decide(standing(), ahead).verdict is Verdict.DIVERGED, "above the head nothing is taken on trust"

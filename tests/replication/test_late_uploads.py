@@ -10,9 +10,12 @@ from memoturnd.core.keyed import RECENT_LIMIT
 from memoturnd.core.manifest import HistoryPage
 from memoturnd.errors import RetryableError
 from memoturnd.replication.archive import CHECKPOINTS, NAMED_WITHIN_S
-from memoturnd.replication.compactor import SNAPSHOT_REUSE_S
+from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
 from memoturnd.seams.object_store import Committed
 from memoturnd.stores.memory import MemoryStore
+
+SNAPSHOT_WITHIN_S = 600 - SNAPSHOT_MARGIN_S
+"""What the default grace leaves a snapshot."""
 
 
 async def test_pages_and_runs_that_are_written_again_get_other_names():
@@ -75,7 +78,7 @@ async def test_segment_whose_swap_was_held_up_is_put_again_under_another_name(tm
         profile = await node.profile("a")
         await profile.write(put("k", "1"), durable=True)
         uuid = profile.ref.database.uuid
-        for hold_s, names in ((SNAPSHOT_REUSE_S - 60, 1), (SNAPSHOT_REUSE_S + 1, 2)):
+        for hold_s, names in ((SNAPSHOT_WITHIN_S - 60, 1), (SNAPSHOT_WITHIN_S + 1, 2)):
             before = set(await keys(store, "/segments/"))
             await profile.write(put("k", str(hold_s)))
             store.hold_s = hold_s

@@ -3,16 +3,19 @@
 import asyncio
 import random
 
+import golden
 import pytest
 from harness import node_on
 from profiles import BY_HAND
 
-from memoturnd.core import compaction, manifest, retention
+from memoturnd.core import compaction, manifest, retention, segment
+from memoturnd.core.pages import PageHashes, page_hash
 from memoturnd.core.retention import Windows
 from memoturnd.core.revisions import AtTime
+from memoturnd.core.segment import Round
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError
-from memoturnd.replication.join import Writer, join
+from memoturnd.replication.join import Writer, join, thin
 from memoturnd.replication.points import Window
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.retention import Retention
@@ -168,6 +171,8 @@ async def test_old_rounds_go_but_for_one_a_grain_and_those_that_have_a_name(
     after = await life.branch.manifests.load()
     await settle(life)
     assert (await life.branch.manifests.load()) == after, "a second pass finds nothing to do"
+    assert sum(page.entries for page in after.pages) <= retention.JOINED_PAGE_ENTRIES
+    assert len(after.pages) <= 1, "pages with few entries left become one"
     whole = await life.node._services.archive.whole(after)
     assert sum(r.size_bytes for r in whole.segments) < sum(r.size_bytes for r in before.segments)
 
@@ -261,21 +266,23 @@ class Counting:
         return f"{self.calls:0{2 * size_bytes}x}"
 
 
-def test_join_of_what_was_joined_is_the_same():
-    """Joining is associative: rounds, times and checksums are those of the inputs."""
-    import golden
-
-    from memoturnd.core import segment
-
-    made, _ = golden.rounds()
+def one_by_one(rounds):
+    """Return (decoded segments, their entries), one for each round."""
     parts, refs, before, prev = [], [], 0, 0
-    for round_ in made:
+    for round_ in rounds:
         data, name_hash = segment.encode(
             segment.Kind.SEGMENT, [round_], page_size=512, prev_txid=prev, epoch=3, checksum_before=before
         )
         refs.append(golden.object_ref("segment", [round_], prev, 3, "b1", len(data), name_hash))
         parts.append(segment.decode(data))
         before, prev = round_.checksum, round_.txid
+    return parts, refs
+
+
+def test_join_of_what_was_joined_is_the_same():
+    """Joining is associative: rounds, times and checksums are those of the inputs."""
+    made, _ = golden.rounds()
+    parts, refs = one_by_one(made)
 
     def writer():
         return Writer("b1", 3, Counting())
@@ -321,3 +328,66 @@ async def test_states_that_are_listed_and_named_after_retention_are_those_that_r
                 await resolve(archive, current, str(txid))
         if at_or_before:
             assert await resolve(archive, current, AtTime(at_ms)) == at_or_before[-1]
+
+
+async def test_pass_that_took_too_long_is_made_again(life, monkeypatch):
+    await three_days(life)
+    before = await life.branch.manifests.load()
+    monkeypatch.setattr("memoturnd.replication.retention.REUSE_S", -1.0)
+
+    assert await life.apply() == life.clock.at_ms, "due at once"
+    assert await life.branch.manifests.load() == before
+
+    monkeypatch.undo()
+    assert await settle(life) != life.clock.at_ms
+    assert await life.branch.manifests.load() != before
+
+
+def test_plan_over_many_names_is_made_in_time_that_follows_their_number():
+    """A hundred thousand checkpoints and a thousand segments: bisection, not a product of the two."""
+    refs = [
+        manifest.ObjectRef(
+            "segment", "b1", 100 * n, 100 * n + 1, 100 * n + 100, 1, f"{n:032x}", 9_000_000, n, n, "0" * 16
+        )
+        for n in range(1_000)
+    ]
+    base = manifest.ObjectRef("snapshot", "b1", 0, 99_900, 99_900, 1, "ab", 9, 999, 999, "0" * 16)
+    parts = [retention.Entries(None, (base,), tuple(refs))]
+
+    made = retention.plan(parts, range(1, 100_001), 10**12, Windows(1, 2, 1), branch_id="b1")
+
+    assert made.floor == (99_900, 0)
+    assert all(len(one.keep) <= 200 for one in made.edits[0].thins), "each has the names in its own range"
+
+
+@pytest.mark.parametrize(
+    ("counts", "groups"),
+    [
+        ([], []),
+        ([96] * 9, [4, 4, 1]),
+        ([1] * 400, [384, 16]),
+        ([500, 3, 500], [1, 1, 1]),
+        ([383, 1, 1], [2, 1]),
+    ],
+)
+def test_neighbouring_pages_are_joined_up_to_their_bound(counts, groups):
+    made = retention.joinable_pages(counts)
+
+    assert [len(group) for group in made] == groups
+    assert [number for group in made for number in group] == list(range(len(counts)))
+
+
+def test_page_that_a_dropped_round_cut_off_is_not_kept():
+    """A file that shrinks and grows again without writing a page of its middle; only its last round is kept."""
+    hashes, made = PageHashes(), []
+    for step, (numbers, size) in enumerate([((1, 2, 3, 4, 5), 5), ((2,), 3), ((2, 5), 5)]):
+        images = {n: golden.page(n, step + 1) for n in numbers}
+        sums = {n: page_hash(n, image) for n, image in images.items()}
+        made.append(Round(1 + step, 1_000 + step, hashes.apply(sums, size), size, images, sums))
+    parts, refs = one_by_one(made)
+
+    (output,) = thin(parts, retention.Thin(tuple(refs), frozenset(), 0, 2**50), Writer("b1", 3, Counting()))
+
+    decoded = segment.decode(output.data)
+    assert [(r.txid, r.checksum, r.db_size_pages) for r in decoded.rounds] == [(3, made[-1].checksum, 5)]
+    assert PageHashes().apply(dict(decoded.pages), 5) == made[-1].checksum
