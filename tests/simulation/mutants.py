@@ -108,7 +108,7 @@ def fork_without_a_pin() -> Iterator[None]:
 @contextmanager
 def fork_without_registering() -> Iterator[None]:
     """Make the manifest of a branch that is not in the register."""
-    with mock.patch.object(registers, "add_branch", lambda register, *_: register):
+    with mock.patch.object(registers, "renew_branch", lambda register, *_: register):
         yield
 
 
