@@ -91,7 +91,7 @@ class Node:
         registers = Registers(services)
         self.databases = Databases(services, self.tiers, registers)
         self.branches = Branching(services, self.tiers, registers)
-        self.transfers = Transfers(services, self.branches, registers)
+        self.transfers = Transfers(services, self.branches)
         self.verifications = Verifications(services, self.tiers)
         self.drill = Drill(services, self.tiers)
         self.catalog_export = CatalogExport(services)

@@ -31,7 +31,7 @@ class RegisteredBranch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Register(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of `database.json`. `state` is `live`, `deleted`, or `purging` while its objects go.
+    """The whole of `database.json`. `state` is `importing`, `live`, `deleted`, or `purging` while its objects go.
 
     `commit_id` is new on every write.
     """
@@ -190,9 +190,19 @@ def touch(register: Register) -> Register:
     return replace(register)
 
 
+def finish_import(register: Register) -> Register:
+    """Return the register of a database whose first state is whole, unless its import was given up before."""
+    return replace(register, state="live") if register.state == "importing" else register
+
+
+def give_up_import(register: Register) -> Register:
+    """Return the register of an import that was cut off, unless it was finished before: its objects may go."""
+    return begin_purge(register) if register.state == "importing" else register
+
+
 def mark_deleted(register: Register, *, at_ms: int) -> Register:
     """Return the register of a deleted database."""
-    if register.state != "live":
+    if register.state not in {"importing", "live"}:
         return register
     return replace(register, state="deleted", deleted_at=at_ms)
 

@@ -1,27 +1,30 @@
 """A file that is made ready becomes the first state of a new branch: of a new database, or of one that is there.
 
 Snapshot first, then manifest and names, so that whatever ends this half way leaves nothing that can be seen,
-or the whole branch. Such a branch shares nothing with others.
+or the whole branch. Such a branch shares nothing with others. What is being made is registered before anything
+of it is stored, so that the collector finds what was cut off: a new database as `importing`, which becomes live
+by a swap. Who swaps first, the import or the collector that gives it up, has decided, however long either takes.
 """
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from memoturnd.core import layout, names
 from memoturnd.core import manifest as transitions
+from memoturnd.core import register as registers
 from memoturnd.core.manifest import Manifest
-from memoturnd.core.register import RegisteredBranch
+from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import PAGE_SIZE_BYTES
-from memoturnd.engine.databases import Registers
 from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError, BranchNotFoundError, DatabaseNotFoundError, RetryableError
 from memoturnd.replication.snapshot import State, write_snapshot
-from memoturnd.seams.catalog import MAIN, BranchRow, Database
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.catalog import COLLECT, MAIN, BranchRow, Chore, Database
 from memoturnd.seams.executor import Executor
+from memoturnd.seams.object_store import ObjectMissingError
 
 
 class ReadyFile(NamedTuple):
@@ -35,12 +38,9 @@ class ReadyFile(NamedTuple):
 class Adoption:
     """Makes branches of files."""
 
-    def __init__(
-        self, services: Services, branching: Branching, files: Registers, executor: Executor
-    ) -> None:
+    def __init__(self, services: Services, branching: Branching, executor: Executor) -> None:
         self._services = services
         self._branching = branching
-        self._registers = files
         self._executor = executor
 
     async def refuse_taken(self, db_name: str, branch: str) -> None:
@@ -61,23 +61,63 @@ class Adoption:
         raise AlreadyExistsError(f"branch {branch} of {db_name} already exists; choose another name")
 
     async def as_database(self, db_name: str, file: ReadyFile) -> Database:
-        """Store the file as branch main of a new database. Raises AlreadyExistsError, StoreUnavailableError."""
+        """Store the file as branch main of a new database.
+
+        The catalog's row decides that there is a database: whoever finds it whose import was cut off behind it
+        makes the register live. Raises AlreadyExistsError, StoreUnavailableError.
+        """
         services, randomness = self._services, self._services.randomness
         database = Database(db_name, randomness.hex(16), randomness.hex(8), file.at_ms)
         uuid, branch_id = database.uuid, database.main_branch_id
+        register = await self._begin(database)
         first = await self._stored(uuid, branch_id, MAIN, file, None)
         await services.manifest_file(uuid, branch_id).create(first)
-        await self._registers.ensure(database)
         try:
-            await services.catalog.create_database(replace(database, written=True))
+            await services.catalog.create_database(database)
         except AlreadyExistsError:  # the name was taken meanwhile: nobody has seen these objects
-            self._registers.forget(uuid)
-            keys = [layout.object_key(uuid, ref) for ref in first.snapshots]
-            for key in (layout.register_key(uuid), layout.manifest_key(uuid, branch_id), *keys):
-                with suppress(RetryableError):
-                    await services.store.delete(key)
+            await self._drop(first)
             raise
+        if not await self._finish(register, database):
+            await services.catalog.delete_database(uuid)
+            await self._drop(first)
+            raise RetryableError(f"importing {db_name} took so long that it was given up; send it again")
         return database
+
+    async def _begin(self, database: Database) -> SwapFile[Register]:
+        """Register a database that is about to be imported; should it be cut off from here on, it goes."""
+        services = self._services
+        due_ms = services.clock.now_ms() + services.graces.of_database
+        await services.catalog.schedule(Chore(COLLECT, database.uuid), due_ms)
+        main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
+        new = Register(
+            uuid=database.uuid,
+            name=database.name,
+            created_at=database.created_at,
+            state="importing",
+            branches={MAIN: main},
+        )
+        register = services.register_file(database.uuid)
+        await register.create(new)
+        return register
+
+    async def _finish(self, register: SwapFile[Register], database: Database) -> bool:
+        """Let the database live; False where the collector has given it up."""
+        try:
+            standing = await register.update(registers.finish_import)
+        except ObjectMissingError:
+            return False
+        if standing.state != "live":
+            return False
+        await self._services.catalog.mark_written(database.uuid)
+        return True
+
+    async def _drop(self, first: Manifest) -> None:
+        """Delete what a new database would have been made of, the register last: the collector finds by it what stays."""
+        uuid, store = first.db, self._services.store
+        keys = [layout.object_key(uuid, ref) for ref in first.snapshots]
+        with suppress(RetryableError):
+            for key in (*keys, layout.manifest_key(uuid, first.branch_id), layout.register_key(uuid)):
+                await store.delete(key)
 
     async def as_branch(self, db_name: str, name: str, file: ReadyFile, ttl_s: int | None) -> Database:
         """Store the file as a new branch of a database, which deletes itself after `ttl_s`.

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from memoturnd.core import names
-from memoturnd.core.register import Register, RegisteredBranch, mark_deleted
+from memoturnd.core.register import Register, RegisteredBranch, finish_import, mark_deleted
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.last_ship import ship_last
 from memoturnd.engine.ownership import BranchRef
@@ -54,6 +54,7 @@ class Registers:
     async def ensure(self, database: Database) -> SwapFile[Register]:
         """Return the register, creating it at the database's first write.
 
+        An import that was cut off when it had its row in the catalog is finished: the rest was there before.
         Raises DatabaseNotFoundError for a database that is being deleted, CorruptionError when the object
         store does not have the register of a database that was written before.
         """
@@ -70,8 +71,11 @@ class Registers:
                 uuid=database.uuid, name=database.name, created_at=database.created_at, branches={MAIN: main}
             )
             await file.create(new)
-            await self._services.catalog.mark_written(database.uuid)
             known = await file.load()
+        if known is not None and known.state == "importing":
+            known = await file.update(finish_import)
+        if known is not None and known.state == "live" and not database.written:
+            await self._services.catalog.mark_written(database.uuid)
         if known is None or known.state != "live":
             raise DatabaseNotFoundError(f"database {database.name} is being deleted")
         return file

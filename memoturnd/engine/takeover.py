@@ -195,6 +195,8 @@ async def give_back(branch: "Branch") -> None:
 async def _manifest(branch: "Branch") -> Manifest:
     """Return the manifest as it stands, creating main's where the database was never written."""
     current = await branch.manifests.load(fresh=True)
+    if current is not None and not branch.ref.database.written:
+        await branch.surroundings.register_database(branch.ref.database)  # an import may have been cut off
     if current is None:
         if not branch.is_main:
             raise BranchNotFoundError(

@@ -21,7 +21,6 @@ from memoturnd.engine.adoption import Adoption, ReadyFile
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import open_connection
-from memoturnd.engine.databases import Registers
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
     DiskFullError,
@@ -73,11 +72,11 @@ class Imported:
 class Transfers:
     """Exports and imports of one node."""
 
-    def __init__(self, services: Services, branching: Branching, registers: Registers) -> None:
+    def __init__(self, services: Services, branching: Branching) -> None:
         self._services = services
         self._branching = branching
         self._executor = PoolExecutor(AT_ONCE, "transfers")
-        self._adoption = Adoption(services, branching, registers, self._executor)
+        self._adoption = Adoption(services, branching, self._executor)
         self._folder = services.branches_folder.parent / "transfers"
         self._running = 0
 

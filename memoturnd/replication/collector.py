@@ -27,7 +27,7 @@ from memoturnd.core import register as registers
 from memoturnd.core.garbage import Garbage, Listed, Mark
 from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
-from memoturnd.errors import CorruptionError, RetryableError
+from memoturnd.errors import CorruptionError, DatabaseNotFoundError, RetryableError
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import BRANCHES, CHECKPOINTS, PINS, Archive, update_names
 from memoturnd.replication.swap import SwapFile
@@ -119,12 +119,28 @@ class Collector:
         register = await file.load(fresh=True)
         if register is None:
             return None
+        if register.state == "importing":
+            register = await self._settle_import(file, register)
+        if register.state == "importing":
+            return register.created_at + self._graces.of_database
         if register.state != "live":
             return await self._collect_deleted(file, register)
         await self._settle(file, register)
         return await self._collect_live(file)
 
     # ---- what the register says
+
+    async def _settle_import(self, file: SwapFile[Register], register: Register) -> Register:
+        """Finish an import that was cut off behind its row in the catalog, and give up one without a row after the grace."""
+        try:
+            await self._catalog.get_database_by_uuid(register.uuid)
+        except DatabaseNotFoundError:
+            if self._clock.now_ms() - register.created_at < self._graces.of_database:
+                return register
+            return await file.update(registers.give_up_import)
+        register = await file.update(registers.finish_import)
+        await self._catalog.mark_written(register.uuid)
+        return register
 
     async def _settle(self, file: SwapFile[Register], register: Register) -> None:
         """Let manifests follow the register, abort forks that were cut off, and let go of what is long deleted."""

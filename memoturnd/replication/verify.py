@@ -118,7 +118,9 @@ class Verifier:
             await ledger.tell(found.kind, "", key, found.what, (), RESTORE_A_COPY)
             return self._wanted(dict(scope.branches))
         if found.state != "live":
-            ledger.unfinished.append(f"database {scope.name} is being deleted")
+            ledger.unfinished.append(
+                f"database {scope.name} is being {'imported' if found.state == 'importing' else 'deleted'}"
+            )
             return {}
         names = await read_names(ledger, BRANCHES, found, self._run_damaged)
         live = {}

@@ -156,3 +156,13 @@ def test_deleted_database_is_purged_once_and_never_lives_again():
     assert (deleted.state, deleted.deleted_at, purging.state) == ("deleted", 7, "purging")
     assert register.begin_purge(purging) is purging
     assert register.mark_deleted(purging, at_ms=9) is purging
+
+
+def test_import_is_finished_or_given_up_whichever_is_first():
+    importing = replace(full(), state="importing")
+    finished, given_up = register.finish_import(importing), register.give_up_import(importing)
+
+    assert (finished.state, given_up.state) == ("live", "purging")
+    assert register.give_up_import(finished) is finished
+    assert register.finish_import(given_up) is given_up
+    assert register.mark_deleted(importing, at_ms=7).state == "deleted"
