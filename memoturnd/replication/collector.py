@@ -159,9 +159,16 @@ class Collector:
         uuid, at_ms = _uuid(file), branch.deleted_at or 0
         manifest = self._manifest_file(uuid, branch.id)
         current = await manifest.load()
+        is_due = self._clock.now_ms() - at_ms >= self._graces.of(branch)
         if current is not None and current.deleted_at is None:
             current = await manifest.update(lambda m: transitions.delete(m, at_ms=at_ms))
-        if self._clock.now_ms() - at_ms < self._graces.of(branch):
+        elif not is_due:
+            return
+        if await self._is_back(file, name, branch):
+            if current is not None:
+                await manifest.update(transitions.undelete)
+            return
+        if not is_due:
             return
         if current is not None and current.parent is not None:
             await self._unpin(uuid, current.parent.branch_id, branch.id)
@@ -169,6 +176,14 @@ class Collector:
         await file.update(lambda r: registers.purge_branch(r, plain, branch.id))
         self._metrics.branches_purged.inc()
         _log.info("deleted branch let go", database=uuid, branch=name)
+
+    async def _is_back(self, file: SwapFile[Register], name: str, branch: RegisteredBranch) -> bool:
+        """Return whether a branch was undeleted since the register was read. It changes before the manifest does."""
+        register = await file.load(fresh=True)
+        if register is None:
+            return False
+        found = await self._archive.find(BRANCHES, register, registers.plain_name(name))
+        return found is not None and found.id == branch.id
 
     async def _unpin(self, uuid: str, parent_id: str, branch_id: str) -> None:
         parent = self._manifest_file(uuid, parent_id)

@@ -538,6 +538,34 @@ async def test_manifests_follow_the_register_where_a_deletion_or_its_undoing_was
     assert (await family.standing(FORK)).deleted_at is None
 
 
+async def test_branch_that_is_undeleted_in_the_middle_of_a_pass_is_there_although_the_pass_fails():
+    """The register is the truth: a manifest that follows an older one would hide the branch until a pass ends well."""
+    for is_due in (False, True):
+        at = 0
+        while True:
+            at += 1
+            family = await Family().begin()
+            await family.fork("f", FORK)
+            await family.collect()
+            await family.delete("f")
+            family.later(DELETE_GRACE_S if is_due else 60)
+            await family.fork("g", OTHER)
+            await damage(family, layout.manifest_key(UUID, OTHER), b"{")
+            store, back = Watched(family.store), []
+
+            async def undelete(family=family, back=back):
+                back.append(await family.undelete("f", FORK))
+
+            store.before[at] = undelete
+            with suppress(CorruptionError):
+                await family.collect(store)
+            if store.before:
+                break
+            if back == [True]:
+                assert (await family.standing(FORK)).deleted_at is None, f"before request {at}"
+        assert at > 3
+
+
 # ---- races, driven by hand: something happens before each request of a pass that deletes
 
 
