@@ -356,7 +356,7 @@ async def running(
         timed = TimedStore(counted, STORE_TIMEOUT_S)
         services = Services(
             store=timed,
-            archive=Archive(timed, clock=clock, randomness=randomness),
+            archive=Archive(timed, executor=executor, clock=clock, randomness=randomness),
             leases=leases,
             catalog=catalog,
             clock=clock,

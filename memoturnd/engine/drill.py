@@ -79,7 +79,7 @@ class Drill:
         """Restore the newest state at or below `near_txid`, or the oldest; return what is wrong with it."""
         services = self._services
         archive = Archive(
-            services.store, cache_bytes=_CACHE_BYTES
+            services.store, executor=services.executor, cache_bytes=_CACHE_BYTES
         )  # what is cached may be gone from the store
         found = await points(archive, current, Window(below=near_txid + 1), 1)
         found = found or await points(archive, current, Window(), 1, newest_first=False)

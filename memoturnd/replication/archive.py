@@ -2,7 +2,7 @@
 
 Pages, runs and the round tables of segments are read through one bounded cache: they never change, so what
 was read once stays right. A page or run is written before the swap that names it; one whose swap did not
-land is garbage.
+land is garbage. A large one is encoded, joined and decoded in the executor, so that the event loop goes on.
 """
 
 import hashlib
@@ -24,15 +24,19 @@ from memoturnd.replication.ranged import fetch_tables
 from memoturnd.replication.recent import RecentSegments
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
+from memoturnd.seams.executor import Executor, InlineExecutor
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
 D = TypeVar("D", Manifest, Register)
 T = TypeVar("T", bound="Stored")
 V = TypeVar("V", Checkpoint, Pin, RegisteredBranch)
+W = TypeVar("W")
 NAMED_WITHIN_S = 120.0
 """How long after it was written a run may still be named by a swap; the collector's grace is longer."""
 CACHE_BYTES = 16 * 1024 * 1024
 """Encoded bytes of pages, runs and round tables that a node keeps decoded; decoded they take a few times as much."""
+INLINE_BYTES = 256 * 1024
+"""Encoded bytes of pages and runs up to which they are worked on on the event loop."""
 ROUND_SIZE_BYTES = 40
 """What a round of a table counts as in that."""
 _INDEXED_SIZE_BYTES = 16
@@ -95,17 +99,19 @@ BRANCHES: NamedMap[Register, RegisteredBranch] = NamedMap(
 
 
 class Archive:
-    """Reads and writes pages and runs of any database."""
+    """Reads and writes pages and runs of any database. Without an executor all work is done by the caller."""
 
     def __init__(
         self,
         store: ObjectStore,
         *,
+        executor: Executor | None = None,
         clock: Clock | None = None,
         randomness: Randomness | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._store = store
+        self._executor = executor or InlineExecutor()
         self._clock = clock or SystemClock()
         self._randomness = randomness or SystemRandomness()
         self.recent = RecentSegments(store)
@@ -195,7 +201,7 @@ class Archive:
         recent, runs = names.parts(document)
         layers: list[Mapping[str, V | None]] = [recent]
         layers += await self._runs(names, document, runs)
-        return keyed.live(layers)
+        return await self.aside(_size_bytes(runs), lambda: keyed.live(layers))
 
     async def checkpoints_at(self, current: Manifest, txids: AbstractSet[int]) -> dict[int, list[str]]:
         """Return the checkpoints that name one of `txids`, by txid. Raises CorruptionError, StoreUnavailableError.
@@ -207,7 +213,7 @@ class Archive:
         recent, runs = CHECKPOINTS.parts(current)
         for ref in (None, *runs):
             entries = recent if ref is None else await self._run(CHECKPOINTS, current, ref)
-            index = _names_by_txid(entries) if ref is None else self._index(current, ref, entries)
+            index = _names_by_txid(entries) if ref is None else await self._index(current, ref, entries)
             for txid in txids & index.keys():
                 names = [name for name in index[txid] if not any(name in layer for layer in newer)]
                 if names:
@@ -215,14 +221,14 @@ class Archive:
             newer.append(entries)
         return found
 
-    def _index(
+    async def _index(
         self, current: Manifest, ref: RunRef, entries: Mapping[str, Checkpoint | None]
     ) -> Mapping[int, Sequence[str]]:
         key = f"{layout.run_key(current.db, ref, CHECKPOINTS.kind)} by txid"
         known = self._known(key)
         if known is not None:
             return cast("Mapping[int, Sequence[str]]", known)
-        index = _names_by_txid(entries)
+        index = await self.aside(ref.size_bytes, lambda: _names_by_txid(entries))
         self._keep(key, index, _INDEXED_SIZE_BYTES * len(entries))
         return index
 
@@ -238,7 +244,7 @@ class Archive:
         flush = keyed.plan_flush(recent, runs)
         older = await self._runs(names, document, flush.joined)
         written_s = self._clock.monotonic_s()
-        new = await self._write_run(names, document, keyed.join(flush, older, recent))
+        new = await self._write_run(names, document, flush, older)
 
         def change(current: D) -> D:
             if self._clock.monotonic_s() - written_s > NAMED_WITHIN_S:
@@ -249,14 +255,25 @@ class Archive:
         return change
 
     async def _write_run(
-        self, names: NamedMap[D, V], document: D, entries: dict[str, V | None]
+        self, names: NamedMap[D, V], document: D, flush: keyed.Flush, older: list[Mapping[str, V | None]]
     ) -> RunRef | None:
-        if not entries:
-            return None
-        run = names.run_type(entries, nonce=self._randomness.hex(8))
-        data = msgspec.json.encode(run)
+        """Write what the flush joins, `older` being the entries of its runs; None where nothing is left of them."""
+        recent, _ = names.parts(document)
         uuid, branch_id = names.home(document)
-        ref = RunRef(branch_id, len(entries), _hash(data), len(data))
+        nonce = self._randomness.hex(8)
+
+        def joined() -> tuple[Run[V], bytes, RunRef] | None:
+            entries = keyed.join(flush, older, recent)
+            if not entries:
+                return None
+            run = names.run_type(entries, nonce=nonce)
+            data = msgspec.json.encode(run)
+            return run, data, RunRef(branch_id, len(entries), _hash(data), len(data))
+
+        made = await self.aside(_size_bytes(flush.joined), joined)
+        if made is None:
+            return None
+        run, data, ref = made
         await self._write(layout.run_key(uuid, ref, names.kind), data, run)
         return ref
 
@@ -286,21 +303,13 @@ class Archive:
             raise CorruptionError(
                 f"object {key} is named by a manifest, but the store has lost it"
             ) from error
-        if _hash(data) != name_hash:
-            raise CorruptionError(f"object {key} is damaged: its bytes do not match its name")
-        try:
-            decoded = msgspec.json.decode(data, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CorruptionError(f"object {key} cannot be read: {error}") from error
-        if decoded.format > manifest.FORMAT_VERSION:
-            raise CorruptionError(
-                f"object {key} has format {decoded.format}; this version of Memoturn reads up to "
-                f"{manifest.FORMAT_VERSION}: use a newer one"
-            )
-        if isinstance(decoded, HistoryPage) and not decoded.is_whole:
-            raise CorruptionError(f"object {key} contradicts itself")
+        decoded = await self.aside(len(data), lambda: _decoded(key, data, name_hash, kind))
         self._keep(key, decoded, len(data))
         return decoded
+
+    async def aside(self, size_bytes: int, work: Callable[[], W]) -> W:
+        """Do work on so many encoded bytes: in the executor where the event loop would wait for it."""
+        return work() if size_bytes <= INLINE_BYTES else await self._executor.run(work)
 
     def _known(self, key: str) -> object | None:
         if key not in self._cache:
@@ -341,6 +350,28 @@ def _names_by_txid(checkpoints: Mapping[str, Checkpoint | None]) -> dict[int, li
         if checkpoint is not None:
             index.setdefault(checkpoint.txid, []).append(name)
     return index
+
+
+def _decoded(key: str, data: bytes, name_hash: str, kind: type[T]) -> T:
+    """Return the content of an object whose name carries this hash. Raises CorruptionError."""
+    if _hash(data) != name_hash:
+        raise CorruptionError(f"object {key} is damaged: its bytes do not match its name")
+    try:
+        decoded = msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptionError(f"object {key} cannot be read: {error}") from error
+    if decoded.format > manifest.FORMAT_VERSION:
+        raise CorruptionError(
+            f"object {key} has format {decoded.format}; this version of Memoturn reads up to "
+            f"{manifest.FORMAT_VERSION}: use a newer one"
+        )
+    if isinstance(decoded, HistoryPage) and not decoded.is_whole:
+        raise CorruptionError(f"object {key} contradicts itself")
+    return decoded
+
+
+def _size_bytes(runs: tuple[RunRef, ...]) -> int:
+    return sum(run.size_bytes for run in runs)
 
 
 def _hash(data: bytes) -> str:
