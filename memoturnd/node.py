@@ -97,6 +97,10 @@ class Node:
         self.catalog_export = CatalogExport(services)
         self.retention = retention
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
+
+        def is_behind() -> bool:
+            return services.scheduler.behind_s > _BEHIND_S
+
         self.collector = Collector(
             services.store,
             services.archive,
@@ -108,6 +112,7 @@ class Node:
             randomness=services.randomness,
             executor=services.executor,
             metrics=services.metrics,
+            is_busy=is_behind,
         )
         self.maintenance = Maintenance(
             services.catalog,
@@ -115,7 +120,7 @@ class Node:
             {COLLECT: lambda chore: self.collector.collect(chore.db_uuid), RETENTION: self._apply_retention},
             clock=services.clock,
             metrics=services.metrics,
-            is_busy=lambda: services.scheduler.behind_s > _BEHIND_S,
+            is_busy=is_behind,
         )
         self._registers = registers
         self._services = services

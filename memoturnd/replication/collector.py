@@ -12,11 +12,10 @@ cannot read one registered manifest, page or run deletes nothing. Any node may c
 may do it at once, and a pass may end between any two of its steps.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
 
 import structlog
 
@@ -29,6 +28,7 @@ from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.errors import CorruptionError, DatabaseNotFoundError, RetryableError
 from memoturnd.metrics import Metrics
+from memoturnd.replication import few_at_once
 from memoturnd.replication.archive import BRANCHES, CHECKPOINTS, PINS, Archive, update_names
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import MAIN, Catalog
@@ -36,8 +36,6 @@ from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 
-_PARALLEL = 4
-"""Requests that a pass has under way at once: foreground work goes first."""
 _NEW_LOOKS = 3
 _NEW_LOOK_S = 1.0
 """How often, and how far apart, a pass looks for the manifest of a fork that is being made."""
@@ -47,7 +45,6 @@ _SLACK_MS = 5_000
 """Added to the grace before the next pass: a mark is stored a moment after it was made, in whole seconds at some stores."""
 _AGAIN_MS = 30_000
 """Least time between two passes over one database, where clocks disagree on what is ripe."""
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -97,6 +94,7 @@ class Collector:
         randomness: Randomness,
         executor: Executor,
         metrics: Metrics,
+        is_busy: Callable[[], bool],
     ) -> None:
         self._store = store
         self._archive = archive
@@ -108,6 +106,7 @@ class Collector:
         self._randomness = randomness
         self._executor = executor
         self._metrics = metrics
+        self._each = partial(few_at_once.each, clock=clock, is_busy=is_busy)
 
     async def collect(self, uuid: str) -> int | None:
         """Make one pass over a database, and return when the next one is due (unix ms), None where nothing is left.
@@ -146,11 +145,21 @@ class Collector:
         """Let manifests follow the register, abort forks that were cut off, and let go of what is long deleted."""
         branches = await self._archive.all(BRANCHES, register)
         made: list[tuple[str, RegisteredBranch]] = []
-        for name, branch in branches.items():
-            if branch.deleted_at is not None:
+        due: list[tuple[str, RegisteredBranch]] = []
+
+        async def one(item: tuple[str, RegisteredBranch]) -> None:
+            name, branch = item
+            if branch.deleted_at is None:
+                if await self._is_made(file, branches, name):
+                    made.append(item)
+            elif self._is_due(branch, branch.deleted_at):
+                due.append(item)
+            else:
                 await self._settle_deleted(file, name, branch)
-            elif branch.is_new and await self._is_made(file, branches, name):
-                made.append((name, branch))
+
+        await self._each([i for i in branches.items() if i[1].is_new or i[1].deleted_at is not None], one)
+        for name, branch in due:  # one by one: most of them change the same parent
+            await self._settle_deleted(file, name, branch)
         for first in range(0, len(made), keyed.RECENT_LIMIT):
             await self._note_made(file, made[first : first + keyed.RECENT_LIMIT])
 
@@ -159,7 +168,7 @@ class Collector:
         uuid, at_ms = _uuid(file), branch.deleted_at or 0
         manifest = self._manifest_file(uuid, branch.id)
         current = await manifest.load()
-        is_due = self._clock.now_ms() - at_ms >= self._graces.of(branch)
+        is_due = self._is_due(branch, at_ms)
         if current is not None and current.deleted_at is None:
             current = await manifest.update(lambda m: transitions.delete(m, at_ms=at_ms))
         elif not is_due:
@@ -176,6 +185,9 @@ class Collector:
         await file.update(lambda r: registers.purge_branch(r, plain, branch.id))
         self._metrics.branches_purged.inc()
         _log.info("deleted branch let go", database=uuid, branch=name)
+
+    def _is_due(self, branch: RegisteredBranch, deleted_at: int) -> bool:
+        return self._clock.now_ms() - deleted_at >= self._graces.of(branch)
 
     async def _is_back(self, file: SwapFile[Register], name: str, branch: RegisteredBranch) -> bool:
         """Return whether a branch was undeleted since the register was read. It changes before the manifest does."""
@@ -462,19 +474,6 @@ class Collector:
         await self._each((await self._archive.all(BRANCHES, register)).values(), one)
 
     # ---- odds and ends
-
-    async def _each(self, items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-        """Do `work` on each item, a few at a time; raise the first error once those under way have ended."""
-        waiting = iter(items)
-
-        async def worker() -> None:
-            for item in waiting:
-                await work(item)
-
-        outcomes = await asyncio.gather(*(worker() for _ in range(_PARALLEL)), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
 
     def _garbage_file(self, uuid: str) -> SwapFile[Garbage]:
         return SwapFile(

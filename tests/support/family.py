@@ -88,6 +88,7 @@ class Family:
         self.archive = Archive(self.store, clock=self.clock)
         self.main = "f" * 16
         self.serial = 0
+        self.is_busy = False
 
     async def begin(self):
         new = Register(uuid=UUID, name="db", created_at=1, branches={"main": RegisteredBranch(self.main, 1)})
@@ -109,6 +110,7 @@ class Family:
             randomness=SystemRandomness(),
             executor=InlineExecutor(),
             metrics=self.metrics,
+            is_busy=lambda: self.is_busy,
         )
 
     def collect(self, store=None, clock=None):
