@@ -272,14 +272,21 @@ class Branching:
             durable_txid = await owned.shipper.ship(then=mark)
             return NamedCheckpoint(name, made[-1].txid, now_ms, durable_txid)
 
-    async def checkpoints(self, db_name: str, branch: str) -> Sequence[NamedCheckpoint]:
-        """Return the branch's checkpoints, oldest txid first."""
+    async def checkpoints(
+        self, db_name: str, branch: str, *, after: tuple[int, str] = (0, ""), limit: int | None = None
+    ) -> Sequence[NamedCheckpoint]:
+        """Return the branch's checkpoints by txid and name: up to `limit` of them behind the (txid, name) `after`."""
         current = await self._manifest(await self.find(db_name, branch))
         if current is None:
             return []
-        named = await self._services.archive.all(CHECKPOINTS, current)
-        rows = [NamedCheckpoint(name, c.txid, c.created_at, current.head_txid) for name, c in named.items()]
-        return sorted(rows, key=lambda c: (c.txid, c.name))
+        archive, head_txid = self._services.archive, current.head_txid
+        named = await archive.all(CHECKPOINTS, current)
+
+        def page() -> list[NamedCheckpoint]:
+            behind = sorted(key for key in ((c.txid, name) for name, c in named.items()) if key > after)
+            return [NamedCheckpoint(n, txid, named[n].created_at, head_txid) for txid, n in behind[:limit]]
+
+        return await archive.aside(sum(run.size_bytes for run in current.checkpoint_runs), page)
 
     async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
         """Drop a checkpoint. Raises BranchNotFoundError when the branch has none of that name."""

@@ -1,13 +1,19 @@
 """Routes of branches and history: sync, fork, checkpoint, rewind. What they change is durable when they answer."""
 
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Final
+
 from memoturnd.core import names
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
-from memoturnd.http.call import Call
+from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.envelope import Answer, at, reached, reply
-from memoturnd.http.ports import BranchCreated, Rewound
+from memoturnd.http.ports import BranchCreated, Checkpoint, Rewound
 
+_CURSOR: Final = re.compile(r"([0-9]{1,16})\.(.+)", re.DOTALL)
 _decode_branch = decoder(BranchBody)
 _decode_name = decoder(NameBody)
 _decode_rewind = decoder(RewindBody)
@@ -87,13 +93,35 @@ async def checkpoint(call: Call) -> Answer:
 
 
 async def list_checkpoints(call: Call) -> Answer:
-    """List the branch's checkpoints."""
+    """List the branch's checkpoints, oldest txid first: all of them, or a page where `limit` or `cursor` is given."""
     name, _ = database_of(call)
     branch = branch_of(call)
+    cursor, limit = call.text("cursor"), None
+    after = (0, "") if cursor is None else _after(cursor)
+    if cursor is not None or call.text("limit") is not None:
+        limit = max(1, call.limit("limit", MAX_LIMIT))
     profile = await caught_up(call.node, name, branch, call.min_txid)
-    rows = await call.node.branches.checkpoints(name, branch)
+    rows = await call.node.branches.checkpoints(name, branch, after=after, limit=limit)
+    if len(rows) <= MAX_LIMIT:
+        answer = _listed(rows, limit)
+    else:
+        answer = await asyncio.to_thread(_listed, rows, limit)  # others would wait for it
+    return at(answer, profile.txid, profile.durable_txid)
+
+
+def _after(cursor: str) -> tuple[int, str]:
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise InvalidRequestError("`cursor` is not one that this listing gave; start again without it")
+    return int(found[1]), found[2]
+
+
+def _listed(rows: Sequence[Checkpoint], limit: int | None) -> Answer:
     shown = [{"checkpoint": row.name, "txid": row.txid, "created_at": row.created_at} for row in rows]
-    return at(reply({"checkpoints": shown}), profile.txid, profile.durable_txid)
+    if limit is None:
+        return reply({"checkpoints": shown})
+    cursor = f"{rows[-1].txid}.{rows[-1].name}" if len(rows) == limit else None
+    return reply({"checkpoints": shown, "next_cursor": cursor})
 
 
 async def delete_checkpoint(call: Call) -> Answer:

@@ -237,8 +237,10 @@ class Branches(Protocol):
         """Name the branch's head."""
         ...
 
-    async def checkpoints(self, db_name: str, branch: str) -> Sequence[Checkpoint]:
-        """Return the branch's checkpoints."""
+    async def checkpoints(
+        self, db_name: str, branch: str, *, after: tuple[int, str] = (0, ""), limit: int | None = None
+    ) -> Sequence[Checkpoint]:
+        """Return the branch's checkpoints by txid and name: up to `limit` of them behind the (txid, name) `after`."""
         ...
 
     async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:

@@ -374,3 +374,22 @@ def test_restore_points_follow_the_cursor_up_to_the_limit():
         {"since": "2026-11-24T12:30:00.250+00:00", "until": "1500", "limit": limit} | more
         for limit, more in (("1000", {}), ("200", {"cursor": "n501"}))
     ]
+
+
+def test_checkpoints_follow_the_cursor_to_their_end_and_an_earlier_node_gives_all_at_once():
+    pages = [
+        {"checkpoints": [{"txid": n} for n in range(1000)], "next_cursor": "999.c"},
+        {"checkpoints": [{"txid": 1000}], "next_cursor": None},
+        {"checkpoints": [{"txid": n} for n in range(1001)]},
+    ]
+    handler, seen = answering(*(httpx.Response(200, json=page) for page in pages))
+    branch = client(handler).db("app").branch
+
+    for _ in range(2):
+        assert [row["txid"] for row in branch.checkpoints()] == list(range(1001))
+
+    assert [dict(request.url.params) for request in seen] == [
+        {"limit": "1000"},
+        {"limit": "1000", "cursor": "999.c"},
+        {"limit": "1000"},
+    ]

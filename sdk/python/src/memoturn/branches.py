@@ -54,9 +54,15 @@ class Branches:
         return cast("Checkpoint", self._see(branch, answer).stamped())
 
     def checkpoints(self, branch: str = MAIN) -> list[CheckpointInfo]:
-        """Return the checkpoints of `branch`."""
-        answer = self._http.request("GET", self._path(branch, "checkpoints"))
-        return cast("list[CheckpointInfo]", answer.json()["checkpoints"])
+        """Return the checkpoints of `branch`, a page at a time."""
+        query: dict[str, str | int | None] = {"limit": _PAGE_LIMIT}
+        rows: list[CheckpointInfo] = []
+        while True:
+            page = self._http.request("GET", self._path(branch, "checkpoints"), query=query).json()
+            rows += cast("list[CheckpointInfo]", page["checkpoints"])
+            query["cursor"] = page.get("next_cursor")  # a node of an earlier version answers all at once
+            if query["cursor"] is None:
+                return rows
 
     def delete_checkpoint(self, branch: str, name: str) -> None:
         """Drop a checkpoint; the state it names stays reachable by its txid. Raises BranchNotFoundError."""
