@@ -84,6 +84,7 @@ MAY_OPEN = {
     "replication/capture.py": "the log, which carries no locks",
     "replication/prove.py": "the log, which carries no locks",
     "replication/new_file.py": "a new file beside the database's name, and a past state that nobody writes, to copy it",
+    "replication/verify_states.py": "a restored state that only the verification has",
     "stores/aws_settings.py": "a certificate bundle",
     "stores/local.py": "objects",
 }
