@@ -298,6 +298,9 @@ class Node:
                     group.create_task(one(branch))
         except TimeoutError:
             left = sum(branch.hot for branch in branches)
+        for branch in branches:  # of those that could not be closed nothing may hold up the end
+            if branch.owned is not None:
+                await branch.owned.shipper.compactor.stop()
         try:
             async with asyncio.timeout(1.0):
                 await self.catalog_export.export()

@@ -22,6 +22,10 @@ JOINED_MAX_BYTES = 4 * 1024 * 1024
 RESTORE_SEGMENTS = 10
 """Segments behind the base from which runs of unequal segments are joined too."""
 _UNEQUAL = 4
+ROUND_COST_BYTES = 1024
+"""What one more round costs a restore, as bytes: its pages are looked up and its checksum proven."""
+SNAPSHOT_MARGIN_BYTES = 512 * 1024
+"""How much more than its base what is behind it may cost a restore: snapshots of small files are not taken all the time."""
 SNAPSHOT_SPACING_BYTES = 1024 * 1024
 """Segment bytes between snapshots that are kept, at least."""
 SNAPSHOT_SPACING_S = 86400
@@ -90,7 +94,10 @@ def joined(current: Manifest, inputs: tuple[ObjectRef, ...], output: ObjectRef, 
 def snapshot_due(current: Manifest) -> bool:
     """Return whether what a restore of the head reads behind its base costs more than the base."""
     segments, after_bytes, base_bytes = manifest.bytes_since_base(current)
-    return segments >= JOIN_SEGMENTS and after_bytes + segments * REQUEST_COST_BYTES > base_bytes
+    cost_bytes = (
+        after_bytes + segments * REQUEST_COST_BYTES + manifest.rounds_since_base(current) * ROUND_COST_BYTES
+    )
+    return segments >= JOIN_SEGMENTS and cost_bytes > base_bytes + SNAPSHOT_MARGIN_BYTES
 
 
 def without_idle_snapshots(current: Manifest) -> Manifest:

@@ -320,6 +320,13 @@ def first_txid(manifest: Manifest) -> int:
     return min(firsts, default=manifest.head_txid + 1)
 
 
+def rounds_since_base(manifest: Manifest) -> int:
+    """Return how many rounds a restore of the head applies to the newest base."""
+    base = base_txid(manifest)
+    behind = [ref for ref in manifest.segments if ref.end > base]
+    return sum(ref.rounds or ref.end - max(base, ref.min - 1) for ref in behind)
+
+
 def bytes_since_base(manifest: Manifest) -> tuple[int, int, int]:
     """Return (segments after the newest base, their bytes, the base's bytes): what a restore of the head reads."""
     if manifest.head_txid == 0:

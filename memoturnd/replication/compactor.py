@@ -28,6 +28,8 @@ REUSE_S = 120.0
 """How long after it was put an object may still be named by a swap; the collector's grace is longer."""
 SNAPSHOT_MARGIN_S = 120.0
 """How long before the collector's grace ends a snapshot must be named, counted from its first part."""
+LAND_S = 10.0
+"""How long what a job has made waits for the next ship to name it, before it is named alone."""
 KEEP_UP_S = 2.0
 """Longest wait of a ship for a compaction that has fallen behind."""
 _BACKOFF_FIRST_S = 1.0
@@ -55,6 +57,7 @@ class Compactor:
         *,
         epoch: int,
         attach: Callable[[Transition], None],
+        land: Callable[[], None],
         snapshot: Callable[[], Awaitable[None]],
         slots: asyncio.Semaphore,
         spawn: Tasks,
@@ -67,6 +70,8 @@ class Compactor:
         self._archive = archive
         self._epoch = epoch
         self._attach = attach
+        self._land = land
+        self._lander: asyncio.Task[None] | None = None
         self._snapshot = snapshot
         self._slots = slots
         self._spawn = spawn
@@ -109,10 +114,12 @@ class Compactor:
         """Run the block without any job: the one that is running is ended, and ships start none."""
         self._holds += 1
         try:
-            task, self._task = self._task, None
-            if task is not None:
+            tasks = [task for task in (self._task, self._lander) if task is not None]
+            self._task = self._lander = None
+            for task in tasks:
                 task.cancel()
-                await asyncio.wait([task])
+            if tasks:
+                await asyncio.wait(tasks)
             yield
         finally:
             self._holds -= 1
@@ -152,9 +159,16 @@ class Compactor:
             _log.exception("compaction failed unexpectedly", job=job.outcome, branch=label)
         else:
             self._failures.pop(job.outcome, None)
+            if self._lander is None or self._lander.done():
+                self._lander = self._spawn(self._land_later())
             self._metrics.compactions[job.outcome].inc()
         finally:
             self._at_work = False
+
+    async def _land_later(self) -> None:
+        """Let what was made land without a ship, where none comes for a while: after a burst of writes."""
+        await self._clock.sleep(LAND_S)
+        self._land()
 
     def _note_failure(self, job: "_Job") -> None:
         failures, _ = self._failures.get(job.outcome, (0, 0.0))

@@ -132,6 +132,7 @@ class Shipper:
             archive,
             epoch=epoch,
             attach=self.attach,
+            land=self._land_notes,
             snapshot=self._snapshot_beside_writes,
             slots=compaction_slots,
             spawn=spawn,
@@ -225,6 +226,11 @@ class Shipper:
                 queue.remove(future)
 
     # ---- shipping
+
+    def _land_notes(self) -> None:
+        """Ask for a ship that lands the notes that still wait."""
+        if self._notes and not self.stopped:
+            self._wake(False)
 
     def attach(self, note: Transition) -> None:
         """Let `note`, an idempotent change, land with the next swap, whoever causes it and however often it fails."""

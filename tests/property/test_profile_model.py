@@ -37,6 +37,7 @@ EAGER = [
     (compaction, "JOIN_SEGMENTS", 2),
     (compaction, "PAGE_ENTRIES", 3),
     (compaction, "SNAPSHOT_SPACING_BYTES", 3000),
+    (compaction, "SNAPSHOT_MARGIN_BYTES", 0),
     (keyed, "RECENT_LIMIT", 2),
 ]
 """Bounds under which short histories are compacted, paged and flushed too."""

@@ -141,3 +141,27 @@ async def test_snapshot_that_is_stopped_while_it_checkpoints_leaves_every_commit
         assert shipper.surprises == 0
         standing = await manifest_of(store, profile)
         assert await restored(store, standing, txids[0], tmp_path / "restored") == {"x": "a"}
+
+
+async def test_burst_is_compacted_to_the_end_although_nothing_is_written_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("memoturnd.replication.compactor.LAND_S", 0.02)
+    store = MemoryStore()
+    async with node_on(tmp_path / "n", store, SHIP_INTERVAL_MS="10") as node:
+        await node.databases.create("a")
+        branch = await node.profile("a")
+        await grow(branch, 60)
+
+        async with asyncio.timeout(10):
+            while True:
+                await asyncio.sleep(0.05)
+                current = await manifest_of(store, branch)
+                due = compaction.choose_join(current) or compaction.snapshot_due(current)
+                if (
+                    not due
+                    and not branch.owned.shipper._notes
+                    and branch.owned.shipper.compactor.running is None
+                ):
+                    break
+
+        assert len(current.segments) < 15
+        assert current.head_txid == branch.txid

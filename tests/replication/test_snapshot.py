@@ -300,7 +300,7 @@ async def test_no_job_is_started_while_another_is_being_ended(monkeypatch):
             ended += 1
 
     compactor = Compactor(
-        None, None, epoch=1, attach=None, snapshot=job, slots=asyncio.Semaphore(2), executor=None,
+        None, None, epoch=1, attach=None, land=None, snapshot=job, slots=asyncio.Semaphore(2), executor=None,
         clock=SystemClock(), randomness=SystemRandomness(), metrics=Metrics(), spawn=asyncio.create_task,
     )  # fmt: skip
     standing = manifest.Manifest(db="d", branch_id="b", branch="main", created_at=1)

@@ -175,6 +175,7 @@ def _sizes(source: random.Random) -> dict[str, int]:
         "RESTORE_SEGMENTS": source.choice([3, 10]),
         "REQUEST_COST_BYTES": source.choice([64, 1024, 16 * 1024]),
         "SNAPSHOT_SPACING_BYTES": source.choice([0, 4096, 1024 * 1024]),
+        "SNAPSHOT_MARGIN_BYTES": 0,
         "PAGE_ENTRIES": source.choice([2, 4, 96]),
         "HEAD_ENTRIES": source.choice([8, 160]),
     }

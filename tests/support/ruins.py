@@ -211,6 +211,8 @@ def build(home):
     """Build the city with its node's files in `home`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "PAGE_ENTRIES", 6)
+        patch.setattr(compaction, "SNAPSHOT_MARGIN_BYTES", 0)
+        patch.setattr(compaction, "ROUND_COST_BYTES", 0)
         return asyncio.run(_build(home, patch))
 
 
