@@ -159,6 +159,14 @@ async def _forks(node: Node, meter: Meter) -> None:
     )
 
 
+async def _at_rest(profile: Branch) -> None:
+    """Let compaction come to its end, as it does by itself some seconds after a burst."""
+    owned = profile.owned
+    while owned is not None and (job := owned.shipper.compactor.running) is not None:
+        await asyncio.wait([job])
+        await owned.shipper.ship()
+
+
 async def _wakes(node: Node, meter: Meter) -> str:
     profile = await node.profile(_DATABASE)
     [counted] = await _sql(profile, workload.COUNT)
@@ -171,6 +179,7 @@ async def _wakes(node: Node, meter: Meter) -> str:
         assert await profile.close()
         shutil.rmtree(profile.files.folder)
 
+    await _at_rest(profile)
     await drop_handle_and_folder(0)
     current = await profile.manifests.load()
     assert current is not None

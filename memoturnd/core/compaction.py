@@ -7,6 +7,8 @@ the segments between its own predecessor and the new one are small, so that snap
 what the segments take. Only a branch's own segments are joined: a fork copies nothing of its parent.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,7 +18,9 @@ from memoturnd.core.manifest import Manifest, ObjectRef
 JOIN_SEGMENTS = 6
 """Segments from which a run of them is joined."""
 REQUEST_COST_BYTES = 16 * 1024
-"""What one more object costs a restore, as bytes; smaller segments count as this large."""
+"""What one more object costs a restore, as bytes."""
+JOIN_FLOOR_BYTES = 4 * 1024
+"""Smaller segments count as this large when it is decided which are joined: so few are written again often."""
 JOINED_MAX_BYTES = 4 * 1024 * 1024
 """Stored bytes of a joined segment at most."""
 RESTORE_SEGMENTS = 10
@@ -48,12 +52,23 @@ class Join(NamedTuple):
 
 
 def choose_join(current: Manifest) -> Join | None:
-    """Return the newest segments to be joined, None where there is nothing to gain yet."""
+    """Return the newest segments to be joined, None where there is nothing to gain yet.
+
+    Nothing is joined across the newest snapshot: a restore of the head would read what lies before it too.
+    """
     behind = len(manifest.restore_plan(current, current.head_txid)) if current.head_txid else 0
     ratio = _UNEQUAL if behind >= RESTORE_SEGMENTS else 1
+    base = current.snapshots[-1].end if current.snapshots else 0
+    first = bisect_right(current.segments, base, key=lambda ref: ref.end)
+    newest, older = current.segments[first:], current.segments[:first]
+    return _joined_run(current, newest, ratio) or _joined_run(current, older, _UNEQUAL)
+
+
+def _joined_run(current: Manifest, segments: Sequence[ObjectRef], ratio: int) -> Join | None:
+    """Return the last of these segments that are to be joined: each no larger than all newer ones together."""
     run: list[ObjectRef] = []
     cost_bytes = size_bytes = 0
-    for ref in reversed(current.segments):
+    for ref in reversed(segments):
         if not _joinable(current, ref, run):
             break
         if run and _cost(ref) > ratio * cost_bytes:
@@ -73,7 +88,7 @@ def _joinable(current: Manifest, ref: ObjectRef, run: list[ObjectRef]) -> bool:
 
 
 def _cost(ref: ObjectRef) -> int:
-    return max(ref.size_bytes, REQUEST_COST_BYTES)
+    return max(ref.size_bytes, JOIN_FLOOR_BYTES)
 
 
 def joined(current: Manifest, inputs: tuple[ObjectRef, ...], output: ObjectRef, *, epoch: int) -> Manifest:
@@ -94,10 +109,13 @@ def joined(current: Manifest, inputs: tuple[ObjectRef, ...], output: ObjectRef, 
 def snapshot_due(current: Manifest) -> bool:
     """Return whether what a restore of the head reads behind its base costs more than the base."""
     segments, after_bytes, base_bytes = manifest.bytes_since_base(current)
-    cost_bytes = (
-        after_bytes + segments * REQUEST_COST_BYTES + manifest.rounds_since_base(current) * ROUND_COST_BYTES
+    rounds_bytes = manifest.rounds_since_base(current) * ROUND_COST_BYTES
+    room_bytes = base_bytes + SNAPSHOT_MARGIN_BYTES
+    if rounds_bytes > room_bytes:
+        return True
+    return (
+        segments >= JOIN_SEGMENTS and after_bytes + segments * REQUEST_COST_BYTES + rounds_bytes > room_bytes
     )
-    return segments >= JOIN_SEGMENTS and cost_bytes > base_bytes + SNAPSHOT_MARGIN_BYTES
 
 
 def without_idle_snapshots(current: Manifest) -> Manifest:

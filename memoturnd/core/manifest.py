@@ -321,8 +321,8 @@ def first_txid(manifest: Manifest) -> int:
 
 
 def rounds_since_base(manifest: Manifest) -> int:
-    """Return how many rounds a restore of the head applies to the newest base."""
-    base = base_txid(manifest)
+    """Return how many rounds a restore of the head applies to the newest snapshot, or to nothing."""
+    base = manifest.snapshots[-1].end if manifest.snapshots else 0
     behind = [ref for ref in manifest.segments if ref.end > base]
     return sum(ref.rounds or ref.end - max(base, ref.min - 1) for ref in behind)
 

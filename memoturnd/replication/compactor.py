@@ -34,7 +34,6 @@ KEEP_UP_S = 2.0
 """Longest wait of a ship for a compaction that has fallen behind."""
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 300.0
-_INLINE_BYTES = 64 * 1024
 _log = structlog.get_logger(__name__)
 
 
@@ -188,8 +187,7 @@ class Compactor:
                     parts.append(segment.decode(blob, name_hash=ref.hash))
             return join(parts, inputs, Writer(current.branch_id, self._epoch, self._randomness))
 
-        small = sum(map(len, blobs)) <= _INLINE_BYTES
-        output = work() if small else await self._executor.run(work)
+        output = await self._executor.run(work)
         put_s = self._clock.monotonic_s()
         key = layout.object_key(uuid, output.ref)
         await self._store.put(key, output.data)

@@ -244,3 +244,23 @@ def test_history_page_is_named_only_under_its_owners_epoch():
         compaction.rolled(chain.manifest, roll, page, epoch=EPOCH + 1)
     with pytest.raises(FencedError):
         compaction.rolled(manifest.delete(chain.manifest, at_ms=1), roll, page, epoch=EPOCH)
+
+
+def test_restore_of_the_head_reads_no_segment_across_its_snapshot():
+    """What lies before the newest snapshot is joined too, but never with what comes after it."""
+    chain = Chain(20_000)
+    for n in range(2_000):
+        chain.ship(3, 900 + n % 7)
+        chain.compact()
+        base, *after = manifest.restore_plan(chain.manifest, chain.manifest.head_txid)
+        if base.kind == "snapshot":
+            assert all(ref.min > base.end for ref in after)
+    assert chain.manifest.snapshots
+    assert len(chain.whole().segments) < 40
+
+
+def test_many_rounds_alone_make_a_snapshot_due():
+    chain = Chain()
+    chain.ship(2_000, 100_000)
+
+    assert compaction.snapshot_due(chain.manifest)
