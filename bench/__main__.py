@@ -37,7 +37,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dbs", type=int, default=10_000, help="databases of row 9 (default 10000)")
     parser.add_argument("--memories", type=int, default=10_000, help="memories of row 8 (default 10000)")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few samples, no report")
-    parser.add_argument("--only", choices=sorted(_PARTS), help="run one part, without a report")
+    parser.add_argument(
+        "--only", nargs="+", choices=sorted(_PARTS), help="run these parts; a report only with --output"
+    )
     parser.add_argument("--profile", action="store_true", help="print where each in-process row's time goes")
     parser.add_argument(
         "--stacks", action="store_true", help="print what held the event loop in the lag part"
@@ -88,7 +90,7 @@ def main() -> int:
     start_s, load, noise = time.monotonic(), os.getloadavg(), machine.noise()
     tables: list[Table] = []
     all_measured = True
-    for name in [given.only] if given.only else [part for part in _PARTS if part not in _ON_REQUEST]:
+    for name in given.only or [part for part in _PARTS if part not in _ON_REQUEST]:
         measured, done = _measured(name, given)
         for table in measured:
             print(table.text(), flush=True)
