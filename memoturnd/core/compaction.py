@@ -65,7 +65,7 @@ def choose_join(current: Manifest) -> Join | None:
 
 
 def _joined_run(current: Manifest, segments: Sequence[ObjectRef], ratio: int) -> Join | None:
-    """Return the last of these segments that are to be joined: each no larger than all newer ones together."""
+    """Return the last of these segments that are to be joined: each at most `ratio` times all newer ones together."""
     run: list[ObjectRef] = []
     cost_bytes = size_bytes = 0
     for ref in reversed(segments):

@@ -314,12 +314,6 @@ def _snapshots_at_or_below(manifest: Manifest, txid: int, *, exact: bool = False
     return snapshots[bisect_left(snapshots, snapshots[last - 1].end, key=_end) : last]
 
 
-def first_txid(manifest: Manifest) -> int:
-    """Return the lowest txid of which the manifest itself has an entry; above the head without entries."""
-    firsts = (ref.min for ref in (*manifest.snapshots[:1], *manifest.segments[:1]))
-    return min(firsts, default=manifest.head_txid + 1)
-
-
 def rounds_since_base(manifest: Manifest) -> int:
     """Return how many rounds a restore of the head applies to the newest snapshot, or to nothing."""
     base = manifest.snapshots[-1].end if manifest.snapshots else 0

@@ -1,7 +1,8 @@
 """Compaction of one branch that this node owns: joined segments, snapshots, history pages, in the background.
 
 One job of a branch runs at a time, a few on the node. A job reads objects and writes new ones beside the
-ships, and holds nobody up: its change of the manifest rides on the next ship's swap. What it replaces must
+ships, and holds nobody up: its change of the manifest rides on the next ship's swap, or lands alone
+where none comes for LAND_S. What it replaces must
 still stand exactly so then; otherwise, or after REUSE_S, the change is dropped and the new object is garbage.
 """
 
