@@ -4,6 +4,7 @@
       InvalidRequestError        fix the request                              400 invalid_request
         PayloadTooLargeError     send less at once                            413 payload_too_large
         UnsupportedMediaError    send another content type                    415 unsupported_media_type
+        IdempotencyKeyReusedError  use a new key                              422 idempotency_key_reused
       UnauthorizedError          send a credential                            401 unauthorized
       ForbiddenError             ask for another scope, or do not do that     403 forbidden
       NotFoundError              name something that exists                   404 not_found
@@ -52,6 +53,12 @@ class UnsupportedMediaError(InvalidRequestError):
     """The body's content type is not the one that the route takes."""
 
     code = "unsupported_media_type"
+
+
+class IdempotencyKeyReusedError(InvalidRequestError):
+    """The Idempotency-Key came with another request before."""
+
+    code = "idempotency_key_reused"
 
 
 class UnauthorizedError(MemoturnError):

@@ -89,6 +89,11 @@ class Branch:
     # ---- what surfaces use
 
     @property
+    def branch_id(self) -> str:
+        """Return the branch's id, which no other branch ever has."""
+        return self.ref.branch_id
+
+    @property
     def durable_txid(self) -> int:
         """Return the newest txid known to be in object storage."""
         return self.owned.shipper.durable_txid if self.owned is not None else self._durable_txid

@@ -20,7 +20,7 @@ from memoturnd.core import names, revisions
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.revisions import BeforeHead, Revision
-from memoturnd.engine import schema
+from memoturnd.engine import idempotency, schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.databases import Registers
@@ -433,6 +433,8 @@ def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: i
         source.execute("BEGIN IMMEDIATE")
         meta = schema.read_meta(source)
         schema.migrate(source, meta)
+        idempotency.carry_forward(live, source)
+        schema.note_replaced(source, txid)
         schema.write_meta(source, txid, at_ms, epoch)
         source.execute("COMMIT")
         with live.backup("main", source, "main") as backup:

@@ -292,6 +292,8 @@ class ProfileConnection(apsw.Connection):
     """A connection opened by Memoturn's policy; make one with `open_connection`."""
 
     guard: _Guard
+    round_txid: int = 0
+    """Txid of the commit round that is open on this connection."""
 
     def user_statements(self, read_only: bool) -> UserStatements:
         """Return the block inside which statements are a user's: run them by the block's `execute`.

@@ -18,7 +18,7 @@ import apsw
 import msgspec
 
 from memoturnd.core.bounds import INTEGER_MAX
-from memoturnd.engine import schema
+from memoturnd.engine import families, schema
 from memoturnd.engine.connection import (
     PAGE_SIZE_BYTES,
     RESERVED_PREFIX,
@@ -50,7 +50,8 @@ _JOURNAL_AT: Final = 18
 _ROLLBACK_JOURNAL: Final = b"\x01\x01"
 _STEPS: Final = 1000
 """SQLite steps between two looks at the clock."""
-_FTS_TABLE: Final = "__memoturn_memories_fts_"
+_FTS_TABLES: Final = ("__memoturn_memories_fts",)
+_VECTOR_TABLES: Final = ("__memoturn_memory_vectors",)
 _STATISTICS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
 _ORDER: Final = ("table", "index", "view", "trigger")
 _VIRTUAL: Final = re.compile(r"\s*create\s+virtual\s", re.IGNORECASE)
@@ -85,11 +86,11 @@ def prepare(source: Path, target: Path, *, now_ms: int, expired: Callable[[], bo
             ours = any(o.name == "__memoturn_meta" for o in objects)
             _check_users(objects)
             if ours:
-                _check_reserved(objects)
+                _check_reserved(objects, _version(conn))
             elif any(o.reserved for o in objects):
                 raise _reserved_error(next(o.name for o in objects if o.reserved))
             _check_integrity(conn)
-            txid = _check_rows(conn) if ours else 1
+            txid = _check_rows(conn, objects) if ours else 1
             as_it_is = ours and _fits(conn, objects)
             if not as_it_is:
                 _write_anew(conn, target, ours=ours)
@@ -195,16 +196,34 @@ def _create(conn: ProfileConnection, o: _Object) -> None:
         raise InvalidRequestError(f"{o.type} {o.name} cannot come into a profile: {error}") from error
 
 
-def _check_reserved(objects: list[_Object]) -> None:
-    """Let the reserved objects be exactly those that this release makes. Raises InvalidRequestError.
+def _version(conn: apsw.Connection) -> int:
+    """Return the schema version that the file says it has. Raises InvalidRequestError, ConflictError."""
+    versions = conn.execute("SELECT schema_version FROM __memoturn_meta").fetchall()
+    if len(versions) != 1 or not isinstance(versions[0][0], int):
+        raise InvalidRequestError(
+            "__memoturn_meta does not hold its one row: send an export as it was written"
+        )
+    version = versions[0][0]
+    schema.check_version(schema.Meta(version, 0, 0, 0))
+    if version < 1:
+        raise InvalidRequestError(f"__memoturn_meta says version {version}, which no node writes")
+    return version
 
-    There has been one version of the schema. The next one has to be told apart here by what the file says.
+
+def _check_reserved(objects: list[_Object], version: int) -> None:
+    """Let the reserved objects be exactly those that a release with that version of the schema makes.
+
+    Raises InvalidRequestError.
     """
-    found = {(o.type, o.name, o.table): _as_written(o) for o in objects if o.reserved}
+    found = {
+        (o.type, o.name, o.table): _as_written(o)
+        for o in objects
+        if o.reserved and not families.fits_any(o.type, o.name, o.table, o.sql)
+    }
     conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=64)
     with closing(conn):
         conn.execute("BEGIN")
-        schema.create(conn)
+        schema.create_anywhere(conn, version=version)
         expected = {(o.type, o.name, o.table): _as_written(o) for o in _objects(conn)}
     for key in (*expected, *found):
         if found.get(key, "") != expected.get(key, ""):
@@ -216,7 +235,7 @@ def _check_reserved(objects: list[_Object]) -> None:
 
 def _as_written(o: _Object) -> str | None:
     # What FTS5 calls its own tables is its business, and may change with SQLite.
-    return None if o.name.startswith(_FTS_TABLE) else o.sql
+    return None if o.name.startswith(tuple(f"{name}_" for name in _FTS_TABLES)) else o.sql
 
 
 def _reserved_error(name: str) -> ForbiddenError:
@@ -234,33 +253,41 @@ def _check_integrity(conn: apsw.Connection) -> None:
         raise InvalidRequestError(f"the database is damaged: {found[0][:200]}")
 
 
-def _check_rows(conn: apsw.Connection) -> int:
+def _check_rows(conn: apsw.Connection, objects: list[_Object]) -> int:
     """Hold the rows of the reserved tables to their types, and return the txid. Raises InvalidRequestError."""
-    metas = conn.execute("SELECT schema_version, txid FROM __memoturn_meta").fetchall()
-    numbers = [value for row in metas for value in row if isinstance(value, int)]
-    if len(metas) != 1 or len(numbers) != len(metas[0]):
-        raise InvalidRequestError(
-            "__memoturn_meta does not hold its one row: send an export as it was written"
-        )
-    version, txid = numbers
-    schema.check_version(schema.Meta(version, txid, 0, 0))
-    if version < 1 or not 0 <= txid <= TXID_LIMIT:
-        raise InvalidRequestError(
-            f"__memoturn_meta says version {version} and txid {txid}, which no node writes"
-        )
-    for table in ("memories", "memory_vectors", "memory_sessions", "messages", "kv"):
-        _check_types(conn, f"{RESERVED_PREFIX}{table}")
+    txid = conn.execute("SELECT txid FROM __memoturn_meta").get
+    if not isinstance(txid, int) or not 0 <= txid <= TXID_LIMIT:
+        raise InvalidRequestError(f"__memoturn_meta says txid {txid}, which no node writes")
+    tables = [o.name for o in objects if o.type == "table" and is_reserved(o.name)]
+    for table in tables:
+        if not table.startswith(_FTS_TABLES) and table != "__memoturn_meta":
+            _check_types(conn, table)
     rules = {
         "content that is not JSON": "__memoturn_memories WHERE NOT json_valid(content)",
         "content of a turn that is not JSON": "__memoturn_messages WHERE NOT json_valid(content)",
-        "an embedding that is no row of numbers": "__memoturn_memory_vectors WHERE length(e) % 4 OR NOT length(e)",
         "an embedding of a turn that is no row of numbers": "__memoturn_messages WHERE length(embedding) % 4",
-        "embeddings of several dimensions": "(SELECT count(DISTINCT length(e)) AS n FROM __memoturn_memory_vectors) WHERE n > 1",
     }
     for what, rule in rules.items():
         if conn.execute(f"SELECT 1 FROM {rule} LIMIT 1").fetchone() is not None:
             raise InvalidRequestError(f"the reserved tables hold {what}: send an export as it was written")
+    for table in tables:
+        if table.startswith(_VECTOR_TABLES):
+            _check_vectors(conn, table, tables)
     return max(1, txid)
+
+
+def _check_vectors(conn: apsw.Connection, table: str, tables: list[str]) -> None:
+    """Let a table of embeddings hold vectors of one length, that of its model."""
+    lengths = {length for (length,) in conn.execute(f"SELECT DISTINCT length(e) FROM {table} LIMIT 3")}
+    wrong = any(not length or length % 4 for length in lengths) or len(lengths) > 1
+    if not wrong and "__memoturn_models" in tables:
+        model_id = table.rpartition("_")[2]
+        dimensions = conn.execute("SELECT dimensions FROM __memoturn_models WHERE id = ?", (model_id,)).get
+        wrong = dimensions is None or not lengths <= {4 * dimensions}
+    if wrong:
+        raise InvalidRequestError(
+            f"{table} holds embeddings that are not of one model's dimensions: send an export as it was written"
+        )
 
 
 def _check_types(conn: apsw.Connection, table: str) -> None:

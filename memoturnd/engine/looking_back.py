@@ -32,6 +32,11 @@ class PastProfile:
         self._durable_txid = 0
 
     @property
+    def branch_id(self) -> str:
+        """Return the branch's id."""
+        return self._branch.branch_id
+
+    @property
     def txid(self) -> int:
         """Return the txid of the state, once it was read."""
         return self._txid

@@ -41,6 +41,7 @@ def run_round(
     conn: ProfileConnection, ops: Sequence[WriteOp[Any]], *, txid: int, now_ms: int, epoch: int
 ) -> Round:
     """Run `ops` in one transaction that commits as `txid`; without any change nothing is committed."""
+    conn.round_txid = txid
     outcomes = tuple(Outcome() for _ in ops)
     live = list(range(len(ops)))
     while live:

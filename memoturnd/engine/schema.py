@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from memoturnd.engine import families
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import ConflictError, CorruptionError, invariant
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 META_ROOT_PAGE: Final = 2
 
 _META = """CREATE TABLE __memoturn_meta(
@@ -21,7 +22,7 @@ _META = """CREATE TABLE __memoturn_meta(
 
 # `rid` ties a memory to its FTS row and its vector. `content` is canonical JSON text. A memory is active
 # while `superseded_at` is null; `superseded_by` may be null again once the replacement is forgotten.
-_TABLES = (
+_ADDED_IN_1 = (
     """CREATE TABLE __memoturn_memories(
  rid INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
  type TEXT NOT NULL CHECK (type IN ('fact', 'event', 'instruction', 'task')),
@@ -41,7 +42,6 @@ _TABLES = (
     """CREATE VIRTUAL TABLE __memoturn_memories_fts USING fts5(
  summary, keywords, content='__memoturn_memories', content_rowid='rid', tokenize='porter unicode61')""",
     "INSERT INTO __memoturn_memories_fts(__memoturn_memories_fts, rank) VALUES ('secure-delete', 1)",
-    "CREATE TABLE __memoturn_memory_vectors(rid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
     """CREATE TABLE __memoturn_memory_sessions(
  id TEXT PRIMARY KEY, created_at INTEGER NOT NULL, last_active_at INTEGER NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX __memoturn_memory_sessions_active ON __memoturn_memory_sessions(last_active_at)",
@@ -52,12 +52,48 @@ _TABLES = (
  ns TEXT NOT NULL, k TEXT NOT NULL, v BLOB NOT NULL, expires_at INTEGER, PRIMARY KEY (ns, k)) WITHOUT ROWID""",
     "CREATE INDEX __memoturn_kv_expiry ON __memoturn_kv(expires_at) WHERE expires_at IS NOT NULL",
 )
+_VECTORS_OF_1 = "CREATE TABLE __memoturn_memory_vectors(rid INTEGER PRIMARY KEY, e BLOB NOT NULL)"
+"""Where version 1 kept the embeddings of memories, of the one model that a profile had."""
+
+# Of a write that came with an Idempotency-Key: what it was, and what it answered. `size_bytes_before` adds up
+# the answers of all rows before this one, so that first and last row tell how much is kept.
+# A change of a memory other than its first insert is noted for those who keep a copy of them in memory.
+# `replaced_txid` is the commit that last replaced the whole state, as a rewind does.
+_ADDED_IN_2 = (
+    """CREATE TABLE __memoturn_idempotency(
+ seq INTEGER PRIMARY KEY, branch TEXT NOT NULL, route TEXT NOT NULL, principal TEXT NOT NULL, key TEXT NOT NULL,
+ digest BLOB NOT NULL, txid INTEGER NOT NULL, at_ms INTEGER NOT NULL, size_bytes_before INTEGER NOT NULL,
+ answer BLOB NOT NULL, UNIQUE (branch, route, principal, key))""",
+    "CREATE TABLE __memoturn_lineage(id INTEGER PRIMARY KEY CHECK (id = 1), replaced_txid INTEGER NOT NULL)",
+    "INSERT INTO __memoturn_lineage VALUES (1, 0)",
+    """CREATE TABLE __memoturn_models(
+ id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL)""",
+    "CREATE TABLE __memoturn_memory_changes(seq INTEGER PRIMARY KEY, rid INTEGER NOT NULL)",
+)
 
 _READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"
 _WRITE_META = "UPDATE __memoturn_meta SET txid = ?, at_ms = ?, epoch = ? WHERE id = 1"
 
+
+def _to_2(conn: apsw.Connection) -> None:
+    """Let the embeddings of memories belong to a model, which has no name here: they were the clients' own."""
+    for statement in _ADDED_IN_2:
+        conn.execute(statement, can_cache=False)
+    size_bytes = conn.execute("SELECT length(e) FROM __memoturn_memory_vectors LIMIT 1", can_cache=False).get
+    if size_bytes is None:
+        conn.execute("DROP TABLE __memoturn_memory_vectors", can_cache=False)
+        return
+    conn.execute("INSERT INTO __memoturn_models VALUES (1, '', ?, 0)", (size_bytes // 4,), can_cache=False)
+    conn.execute(families.MEMORY_VECTORS.create("1"), can_cache=False)
+    conn.execute(
+        "INSERT INTO __memoturn_memory_vectors_1 SELECT rid, e FROM __memoturn_memory_vectors",
+        can_cache=False,
+    )
+    conn.execute("DROP TABLE __memoturn_memory_vectors", can_cache=False)
+
+
 Migration = Callable[[ProfileConnection], None]
-MIGRATIONS: Final[Sequence[Migration]] = ()
+MIGRATIONS: Final[Sequence[Migration]] = (_to_2,)
 """`MIGRATIONS[n]` takes a file from version n + 1 to n + 2, inside an open transaction."""
 
 
@@ -75,7 +111,10 @@ EMPTY: Final = Meta(SCHEMA_VERSION, 0, 0, 0)
 
 
 def create(conn: ProfileConnection) -> None:
-    """Make every reserved table in an empty file, inside the transaction that is open."""
+    """Make every reserved table in an empty file, inside the transaction that is open.
+
+    Tables of collections are made when they are first written (memoturnd.engine.families).
+    """
     create_anywhere(conn)
     root = conn.execute(
         "SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'", can_cache=False
@@ -83,12 +122,13 @@ def create(conn: ProfileConnection) -> None:
     invariant(root == META_ROOT_PAGE, "the meta table is not on page 2: the file was not empty", root=root)
 
 
-def create_anywhere(conn: apsw.Connection) -> None:
-    """Make every reserved table, behind whatever the file holds already."""
+def create_anywhere(conn: apsw.Connection, *, version: int = SCHEMA_VERSION) -> None:
+    """Make every reserved table that a file of `version` has, behind whatever the file holds already."""
     invariant(conn.in_transaction, "the schema is made inside a transaction")
     conn.execute(_META, can_cache=False)
-    conn.execute("INSERT INTO __memoturn_meta VALUES (1, ?, 0, 0, 0)", (SCHEMA_VERSION,), can_cache=False)
-    for statement in _TABLES:
+    conn.execute("INSERT INTO __memoturn_meta VALUES (1, ?, 0, 0, 0)", (version,), can_cache=False)
+    added = (*_ADDED_IN_1, _VECTORS_OF_1) if version == 1 else (*_ADDED_IN_1, *_ADDED_IN_2)
+    for statement in added:
         conn.execute(statement, can_cache=False)
 
 
@@ -108,6 +148,20 @@ def read_meta(conn: ProfileConnection) -> Meta:
 def write_meta(conn: ProfileConnection, txid: int, at_ms: int, epoch: int) -> None:
     """Stamp the commit round that is open: its txid, wall time in unix ms and the writer's epoch."""
     conn.execute(_WRITE_META, (txid, at_ms, epoch))
+
+
+def replaced_txid(conn: ProfileConnection) -> int:
+    """Return the commit that last replaced the whole state, 0 when none did.
+
+    What was learnt of an earlier state says nothing about later ones.
+    """
+    txid: int = conn.execute("SELECT replaced_txid FROM __memoturn_lineage").get
+    return txid
+
+
+def note_replaced(conn: ProfileConnection, txid: int) -> None:
+    """Note that commit `txid` replaces the whole state."""
+    conn.execute("UPDATE __memoturn_lineage SET replaced_txid = ?", (txid,))
 
 
 def check_version(meta: Meta) -> None:

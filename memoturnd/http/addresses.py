@@ -31,25 +31,25 @@ def profile_of(call: Call) -> tuple[str, str]:
 async def open_database(call: Call) -> BranchProfile:
     """Return the branch that `{db}` addresses. Raises DatabaseNotFoundError, BranchNotFoundError."""
     name, branch = database_of(call)
-    return await call.node.profile(name, branch)
+    return call.applying_once(await call.node.profile(name, branch))
 
 
 async def open_profile(call: Call) -> BranchProfile:
     """Return the branch that a memory route addresses. Raises DatabaseNotFoundError, BranchNotFoundError."""
     name, branch = profile_of(call)
-    return await call.node.profile(name, branch)
+    return call.applying_once(await call.node.profile(name, branch))
 
 
 async def open_or_create_profile(call: Call) -> BranchProfile:
     """Like `open_profile`, but register the profile when it is absent and its main branch is addressed."""
     name, branch = profile_of(call)
     try:
-        return await call.node.profile(name, branch)
+        return call.applying_once(await call.node.profile(name, branch))
     except DatabaseNotFoundError:
         if branch != names.MAIN_BRANCH:
             raise
     await call.node.databases.ensure_profile(call.params["ns"], call.params["profile"])
-    return await call.node.profile(name, branch)
+    return call.applying_once(await call.node.profile(name, branch))
 
 
 async def caught_up(node: Node, name: str, branch: str, min_txid: int) -> BranchProfile:

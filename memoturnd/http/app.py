@@ -27,7 +27,7 @@ from memoturnd.errors import (
 )
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
-from memoturnd.http.envelope import Answer, error_reply, internal_error_reply, is_internal
+from memoturnd.http.envelope import REPLAYED, Answer, error_reply, internal_error_reply, is_internal
 from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
 from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
@@ -125,7 +125,7 @@ class Api(BaseRoute):
             self._browsers.check(headers, any_host=route is not None and route.kind is Kind.OPEN)
             if route is None:
                 return template, _no_route(scope["method"], by_method)
-            call = Call(self._node, params, headers, scope["query_string"])
+            call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
             if route.kind is not Kind.OPEN:
                 _look_back(route, call)
             return template, await self._pass_gates(route, call, receive)
@@ -181,7 +181,10 @@ class Api(BaseRoute):
         try:
             if route.body is not Body.NONE:
                 await self._read(route.body, call, receive)
-            return await route.handler(call)
+            answer = await route.handler(call)
+            if call.once is not None and call.once.replayed:
+                answer.headers.append(REPLAYED)
+            return answer
         finally:
             self._slots.leave()
             self._bodies.give(call.held_bytes)

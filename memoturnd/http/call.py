@@ -12,7 +12,8 @@ from memoturnd.core import revisions
 from memoturnd.core.revisions import Revision
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError, invariant
 from memoturnd.http.gates import BodyMemory
-from memoturnd.http.ports import Node
+from memoturnd.http.once import Once, OnceProfile
+from memoturnd.http.ports import BranchProfile, Node
 from memoturnd.http.streaming import Pace, receive_chunks, too_large
 
 T = TypeVar("T")
@@ -28,12 +29,14 @@ _BRANCH_HEADER: Final = b"memoturn-branch"
 _DURABILITY_HEADER: Final = b"memoturn-durability"
 _MIN_TXID_HEADER: Final = b"memoturn-min-txid"
 _AT_HEADER: Final = b"memoturn-at"
+_KEY_HEADER: Final = b"idempotency-key"
 _ONCE: Final = frozenset(
     {
         _BRANCH_HEADER,
         _DURABILITY_HEADER,
         _MIN_TXID_HEADER,
         _AT_HEADER,
+        _KEY_HEADER,
         b"content-type",
         b"content-length",
         b"host",
@@ -48,16 +51,28 @@ class Call:
     """A request that has found its route. `params` are the path's parts, percent-decoded.
 
     `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
-    `file` yields the body of a route that takes a file; there `body` stays empty.
+    `file` yields the body of a route that takes a file; there `body` stays empty. `operation` is the route's
+    `METHOD template`; `once` what an Idempotency-Key asked for, once the branch was opened.
     """
 
-    __slots__ = ("_file", "_headers", "_query", "body", "held_bytes", "node", "params")
+    __slots__ = (
+        "_file", "_headers", "_query", "_raw_query", "body", "held_bytes", "node", "once", "operation", "params",
+    )  # fmt: skip
 
     def __init__(
-        self, node: Node, params: dict[str, str], headers: Mapping[bytes, bytes], query: bytes
+        self,
+        node: Node,
+        params: dict[str, str],
+        headers: Mapping[bytes, bytes],
+        query: bytes,
+        *,
+        operation: str = "",
     ) -> None:
         self.node = node
         self.params = params
+        self.operation = operation
+        self.once: Once | None = None
+        self._raw_query = query
         self.body = b""
         self.held_bytes = 0
         self._file: AsyncIterator[bytes] | None = None
@@ -92,6 +107,20 @@ class Call:
         """The txid that the answer must reach, 0 without the header. Raises InvalidRequestError."""
         value = self._headers.get(_MIN_TXID_HEADER)
         return 0 if value is None else _integer("Memoturn-Min-Txid", value.strip().decode("latin-1"))
+
+    @property
+    def principal(self) -> str:
+        """Who asks. Nobody has a name while there is no authentication."""
+        return ""
+
+    def applying_once(self, profile: BranchProfile) -> BranchProfile:
+        """Return the profile, such that a write with an Idempotency-Key is applied once. Raises InvalidRequestError."""
+        key = self._headers.get(_KEY_HEADER)
+        if key is None:
+            return profile
+        parts = [part.encode() for part in self.params.values()]
+        self.once = Once(self.operation, self.principal, key, [*parts, self._raw_query, self.body])
+        return OnceProfile(profile, self.once)
 
     @property
     def branch(self) -> str:

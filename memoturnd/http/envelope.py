@@ -13,6 +13,7 @@ from memoturnd.errors import (
     AlreadyExistsError,
     ConflictError,
     ForbiddenError,
+    IdempotencyKeyReusedError,
     InvalidRequestError,
     MemoturnError,
     MethodNotAllowedError,
@@ -37,6 +38,8 @@ TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 BYTES: Final[Header] = (b"content-type", b"application/octet-stream")
 LINES: Final[Header] = (b"content-type", b"application/x-ndjson")
 SQLITE: Final[Header] = (b"content-type", b"application/vnd.sqlite3")
+REPLAYED: Final[Header] = (b"idempotent-replayed", b"true")
+"""On an answer that an earlier request with the same Idempotency-Key has had."""
 
 STATUS: Final[dict[type[MemoturnError], int]] = {
     InvalidRequestError: 400,
@@ -50,6 +53,7 @@ STATUS: Final[dict[type[MemoturnError], int]] = {
     PreconditionFailedError: 412,
     PayloadTooLargeError: 413,
     UnsupportedMediaError: 415,
+    IdempotencyKeyReusedError: 422,
     OverloadedError: 429,
     MemoturnError: 500,
     NotDurableError: 500,  # not 503, which clients repeat by themselves: the write is applied already

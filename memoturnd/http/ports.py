@@ -57,6 +57,11 @@ class BranchProfile(Profile, Protocol):
     """A branch of a database, with the positions that answers carry."""
 
     @property
+    def branch_id(self) -> str:
+        """Id of the branch, which no other branch ever has."""
+        ...
+
+    @property
     def txid(self) -> int:
         """Newest committed txid."""
         ...

@@ -56,7 +56,8 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. `parameters` are the names in `template`, in order.
+    """One method of one path. `parameters` are the names in `template`, in order; `operation`
+    is method and template in one.
 
     `at` is whether it takes Memoturn-At where that does not follow from its kind: reads do. A read finds the
     past state behind `call.node`, and need not know of it.
@@ -70,10 +71,12 @@ class Route:
     scope: Scope
     at: bool | None = None
     parameters: tuple[str, ...] = field(init=False)
+    operation: str = field(init=False)
 
     def __post_init__(self) -> None:
         names = tuple(part[1:-1] for part in self.template.split("/") if part.startswith("{"))
         object.__setattr__(self, "parameters", names)
+        object.__setattr__(self, "operation", f"{self.method} {self.template}")
 
     @property
     def takes_at(self) -> bool:

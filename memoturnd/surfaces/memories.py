@@ -10,16 +10,19 @@ from typing import Any, Final
 import msgspec
 
 from memoturnd.core import canonical, names
+from memoturnd.engine import idempotency
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields
+from memoturnd.surfaces import fields, models
+from memoturnd.surfaces.models import Model
 
 TYPES: Final = ("fact", "event", "instruction", "task")
 BATCH_LIMIT: Final = 1000
 TASK_TTL_S: Final = 86_400
 TOPIC_LENGTH_LIMIT: Final = 1024
 SOURCE_LENGTH_LIMIT: Final = 1024
+CHANGES_KEPT: Final = 512
 _TOPICAL = frozenset({"fact", "instruction"})
 _INLINE_ITEMS = 8
 _INLINE_TEXT = 64 * 1024
@@ -37,7 +40,6 @@ _INSERT = """INSERT INTO __memoturn_memories
 _INSERT_TEXT = "INSERT INTO __memoturn_memories_fts(rowid, summary, keywords) VALUES (?, ?, ?)"
 _DELETE_TEXT = """INSERT INTO __memoturn_memories_fts(__memoturn_memories_fts, rowid, summary, keywords)
  VALUES ('delete', ?, ?, ?)"""
-_INSERT_VECTOR = "INSERT OR IGNORE INTO __memoturn_memory_vectors(rid, e) VALUES (?, ?)"
 _ACTIVE_OF_TOPIC = """SELECT rid, id FROM __memoturn_memories
  WHERE topic_key = ? AND type = ? AND superseded_at IS NULL AND id <> ? ORDER BY created_at, rid"""
 _SUPERSEDE = "UPDATE __memoturn_memories SET superseded_by = ?, superseded_at = ? WHERE rid = ?"
@@ -143,7 +145,7 @@ def apply_ingest(
     Raises InvalidRequestError, before anything is written, when the embeddings' dimension is not the one
     that the profile's embeddings have.
     """
-    _check_dimensions(conn, items)
+    model = _model(conn, now_ms, items)
     seen: set[str] = set()
     changed = False
     results = []
@@ -156,28 +158,19 @@ def apply_ingest(
         elif rid is not None:
             status = "revived"
         seen.add(id_)
-        replaced = [] if status == "duplicate" else _store(conn, now_ms, item, id_, rid)
+        replaced = [] if status == "duplicate" else _store(conn, now_ms, item, id_, rid, model)
         changed = changed or status != "duplicate"
         results.append({"id": id_, "status": status, "superseded": replaced})
     return results, changed
 
 
-def vector_dimensions(conn: ProfileConnection) -> int | None:
-    """Return the dimension of the profile's embeddings, None while it has none."""
-    size_bytes: int | None = conn.execute("SELECT length(e) FROM __memoturn_memory_vectors LIMIT 1").get
-    return None if size_bytes is None else size_bytes // 4
-
-
-def _check_dimensions(conn: ProfileConnection, items: list[Item]) -> None:
+def _model(conn: ProfileConnection, now_ms: int, items: list[Item]) -> Model | None:
+    """Return the model that the embeddings of the items belong to, None when there are none."""
     for index, item in enumerate(items):
         if item.embedding is not None:
-            have, given = vector_dimensions(conn), fields.dimensions(item.embedding)
-            if have is not None and have != given:
-                raise InvalidRequestError(
-                    f"memories[{index}].embedding has {given} dimensions, this profile's embeddings have {have}:"
-                    f" use the same embedding model, or another profile"
-                )
-            return
+            where = f"memories[{index}].embedding"
+            return models.ensure(conn, now_ms, models.UNNAMED, fields.dimensions(item.embedding), where)
+    return None
 
 
 def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, int | None, bool, bool]:
@@ -202,7 +195,9 @@ def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, int
     return (mixed if taken else plain), None, False, removed
 
 
-def _store(conn: ProfileConnection, now_ms: int, item: Item, id_: str, rid: int | None) -> list[str]:
+def _store(
+    conn: ProfileConnection, now_ms: int, item: Item, id_: str, rid: int | None, model: Model | None
+) -> list[str]:
     """Insert or revive one memory; return the ids that it superseded."""
     if rid is None:
         expires_at = None if item.ttl_s is None else now_ms + 1000 * item.ttl_s
@@ -230,8 +225,8 @@ def _store(conn: ProfileConnection, now_ms: int, item: Item, id_: str, rid: int 
         for other, other_id in _rows(conn, _ACTIVE_OF_TOPIC, (item.topic_key, item.type, id_)):
             conn.execute(_SUPERSEDE, (id_, now_ms, other))
             replaced.append(other_id)
-    if item.embedding is not None:
-        conn.execute(_INSERT_VECTOR, (rid, item.embedding))
+    if model is not None and item.embedding is not None:
+        conn.execute(f"INSERT OR IGNORE INTO {model.table}(rid, e) VALUES (?, ?)", (rid, item.embedding))
     if item.session_id is not None:
         touch_session(conn, now_ms, item.session_id)
     return replaced
@@ -244,8 +239,22 @@ def touch_session(conn: ProfileConnection, now_ms: int, session_id: str) -> None
 
 def _remove(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> None:
     conn.execute(_DELETE_TEXT, (rid, summary, keywords))
-    conn.execute("DELETE FROM __memoturn_memory_vectors WHERE rid = ?", (rid,))
+    for model in models.all_models(conn):
+        conn.execute(f"DELETE FROM {model.table} WHERE rid = ?", (rid,))
     conn.execute("DELETE FROM __memoturn_memories WHERE rid = ?", (rid,))
+    note_change(conn, rid)
+
+
+def note_change(conn: ProfileConnection, rid: int) -> None:
+    """Note that what is searched of a memory changed or went: its text or a vector.
+
+    Who keeps a copy of what is searched takes rows above the highest that it knows, and looks at those that
+    are noted here. The last CHANGES_KEPT are.
+    """
+    conn.execute("INSERT INTO __memoturn_memory_changes(rid) VALUES (?)", (rid,))
+    conn.execute(
+        "DELETE FROM __memoturn_memory_changes WHERE seq <= ?", (conn.last_insert_rowid() - CHANGES_KEPT,)
+    )
 
 
 # ---- get and forget
@@ -332,7 +341,7 @@ def next_expiry(conn: ProfileConnection) -> int | None:
 
 
 def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int, bool]:
-    """Remove up to `limit` expired tasks and as many expired keys; return how many went, and whether any did."""
+    """Remove up to `limit` expired tasks, keys and kept answers each; return how many went, and whether any did."""
     tasks = _rows(
         conn,
         "SELECT rid, summary, keywords FROM __memoturn_memories WHERE expires_at <= ?"
@@ -347,7 +356,7 @@ def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int
         " (SELECT ns, k FROM __memoturn_kv WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
         (now_ms, limit),
     )
-    swept = len(tasks) + conn.total_changes() - before
+    swept = len(tasks) + conn.total_changes() - before + idempotency.sweep(conn, now_ms, limit)
     return swept, swept > 0
 
 

@@ -14,7 +14,7 @@ from memoturnd.core.fusion import Candidate, Fused, fuse
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
-from memoturnd.surfaces import fields, memories, turns
+from memoturnd.surfaces import fields, memories, models, turns
 
 K_DEFAULT: Final = 8
 K_LIMIT: Final = 1000
@@ -29,7 +29,7 @@ _KEYWORD = """SELECT m.rid, m.id, m.created_at, f.rank
  WHERE f.__memoturn_memories_fts MATCH ? {filters} ORDER BY f.rank LIMIT ?"""
 # A null vector has no direction: it is taken to be at right angles to everything.
 _VECTOR = """SELECT m.rid, m.id, m.created_at, coalesce(vec_distance_cosine(v.e, ?), 1.0) AS distance
- FROM __memoturn_memory_vectors AS v CROSS JOIN __memoturn_memories AS m ON m.rid = v.rid
+ FROM {table} AS v CROSS JOIN __memoturn_memories AS m ON m.rid = v.rid
  WHERE 1 {filters} ORDER BY distance, m.rid LIMIT ?"""
 _COLUMNS = "id, type, topic_key, summary, content, keywords, session_id, source, created_at, superseded_by"
 _FIELDS = tuple(_COLUMNS.split(", "))
@@ -101,7 +101,9 @@ def read_recall(conn: ProfileConnection, now_ms: int, query: Query) -> dict[str,
 
 
 def _recall(conn: ProfileConnection, now_ms: int, query: Query) -> list[dict[str, Any]]:
-    _check_dimensions(conn, query)
+    model = models.find(conn)
+    if model is not None and query.embedding is not None:
+        models.check(conn, model, fields.dimensions(query.embedding), "embedding")
     if query.types == ():
         return []
     filters, bindings = _filters(query, now_ms)
@@ -120,8 +122,8 @@ def _recall(conn: ProfileConnection, now_ms: int, query: Query) -> list[dict[str
         channels["keyword"] = channel(_KEYWORD, text.match_expression(telling))
         if len(telling) < len(words) and len(channels["keyword"]) < window:
             channels["keyword"] = channel(_KEYWORD, text.match_expression(words))
-    if query.embedding is not None:
-        channels["vector"] = channel(_VECTOR, query.embedding)
+    if query.embedding is not None and model is not None:
+        channels["vector"] = channel(_VECTOR.replace("{table}", model.table), query.embedding)
     return [_hit(conn, fused, explain=query.explain) for fused in fuse(channels, limit=query.k)]
 
 
@@ -140,16 +142,6 @@ def _telling_words(conn: ProfileConnection, words: list[str]) -> list[str]:
         word for word in words if conn.execute(_COUNT, (text.match_expression([word]),)).get <= total // 2
     ]
     return telling or words
-
-
-def _check_dimensions(conn: ProfileConnection, query: Query) -> None:
-    if query.embedding is None:
-        return
-    have, given = memories.vector_dimensions(conn), fields.dimensions(query.embedding)
-    if have is not None and have != given:
-        raise InvalidRequestError(
-            f"embedding has {given} dimensions, this profile's embeddings have {have}: use the same model"
-        )
 
 
 def _filters(query: Query, now_ms: int) -> tuple[str, tuple[Binding, ...]]:

@@ -122,7 +122,7 @@ def test_file_is_built_as_a_profile_is(folder, make):
         assert (meta, conn.execute("PRAGMA page_size").get) == (2, 4096)
         assert conn.execute("PRAGMA auto_vacuum").get == 0
         assert conn.execute("PRAGMA journal_mode").get == "wal"
-        assert schema.read_meta(conn) == schema.Meta(1, txid, 5000, 0)
+        assert schema.read_meta(conn) == schema.Meta(schema.SCHEMA_VERSION, txid, 5000, 0)
     assert ready.with_name("ready.db-wal").stat().st_size == 0
 
 
@@ -311,8 +311,7 @@ def test_reserved_tables_that_somebody_rebuilt_are_refused(folder, statement):
     "INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', 'no json', NULL, 1)",
     "INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', '1', x'0102', 1)",
     "INSERT INTO __memoturn_messages VALUES ('s', 'one', 'user', '1', NULL, 1)",
-    "INSERT INTO __memoturn_memory_vectors VALUES (1, x'01020304'), (2, x'0102030405060708')",
-    "INSERT INTO __memoturn_memory_vectors VALUES (1, x'')",
+    "INSERT INTO __memoturn_models VALUES (2, 'm', 'many', 1)",
     "INSERT INTO __memoturn_memories(id, type, summary, content, created_at) VALUES ('m', 'fact', 's', '{', 1)",
     "INSERT INTO __memoturn_memories(id, type, summary, content, created_at) VALUES ('m', 'lie', 's', '1', 1)",
     "UPDATE __memoturn_meta SET txid = -1",
@@ -324,6 +323,51 @@ def test_reserved_tables_that_somebody_rebuilt_are_refused(folder, statement):
 ])  # fmt: skip
 def test_rows_that_no_node_writes_are_refused(folder, statement):
     refusal(folder, ours(folder / "a.db", statement))
+
+
+VECTORS = (
+    "INSERT INTO __memoturn_models VALUES (1, '', 2, 1)",
+    "CREATE TABLE __memoturn_memory_vectors_1(rid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
+    "INSERT INTO __memoturn_memory_vectors_1 VALUES (1, x'0102030405060708')",
+)
+
+
+def test_tables_that_are_made_on_first_use_come_in(folder):
+    _, ready = prepare(folder, ours(folder / "a.db", *VECTORS))
+
+    with opened(ready) as conn:
+        assert conn.execute("SELECT count(*) FROM __memoturn_memory_vectors_1").get == 1
+
+
+@pytest.mark.parametrize("statement", [
+    "INSERT INTO __memoturn_memory_vectors_1 VALUES (2, x'01020304')",
+    "INSERT INTO __memoturn_memory_vectors_1 VALUES (2, x'')",
+    "UPDATE __memoturn_models SET dimensions = 3",
+    "DELETE FROM __memoturn_models",
+    "ALTER TABLE __memoturn_memory_vectors_1 ADD COLUMN f",
+    "ALTER TABLE __memoturn_memory_vectors_1 RENAME TO __memoturn_memory_vectors_01",
+    "CREATE INDEX __memoturn_more ON __memoturn_memory_vectors_1(e)",
+])  # fmt: skip
+def test_tables_that_are_made_on_first_use_come_in_only_as_they_are_made(folder, statement):
+    refusal(folder, ours(folder / "a.db", *VECTORS, statement))
+
+
+def test_file_of_an_older_release_is_brought_up_to_date(folder):
+    def older(path):
+        conn = apsw.Connection(str(path))
+        conn.execute("BEGIN")
+        schema.create_anywhere(conn, version=1)
+        conn.execute("INSERT INTO __memoturn_memory_vectors VALUES (7, x'0102030405060708')")
+        conn.execute("UPDATE __memoturn_meta SET txid = 5")
+        conn.execute("COMMIT")
+        conn.close()
+        return path
+
+    txid, ready = prepare(folder, older(folder / "a.db"))
+
+    with opened(ready) as conn:
+        assert schema.read_meta(conn) == schema.Meta(schema.SCHEMA_VERSION, txid, 5000, 0)
+        assert conn.execute("SELECT rid FROM __memoturn_memory_vectors_1").get == 7
 
 
 def test_file_of_a_newer_release_is_refused(folder):

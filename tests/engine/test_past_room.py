@@ -223,10 +223,13 @@ async def test_file_that_is_damaged_on_the_disk_is_made_anew(tmp_path, store):
 async def test_older_schema_is_migrated_in_the_copy_and_a_newer_one_refused(tmp_path, store, monkeypatch):
     async with node_on(tmp_path, store) as node:
         txids = await with_values(node, 2)
-        monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
         monkeypatch.setitem(
             schema.migrate.__kwdefaults__, "migrations",
-            (lambda conn: conn.execute("CREATE TABLE __memoturn_new(a)", can_cache=False),),
+            (
+                *schema.MIGRATIONS,
+                lambda conn: conn.execute("CREATE TABLE __memoturn_new(a)", can_cache=False),
+            ),
         )  # fmt: skip
         tables = lambda conn, _: conn.execute("SELECT count(*) FROM __memoturn_new", can_cache=False).get  # noqa: E731
 

@@ -42,7 +42,7 @@ def test_every_reserved_object_has_the_reserved_prefix(made):
     names = [name for (name,) in made.execute("SELECT name FROM sqlite_schema")]
 
     assert all(name.startswith(("__memoturn_", "sqlite_autoindex___memoturn_")) for name in names)
-    assert made.pragma("page_count") <= 24
+    assert made.pragma("page_count") <= 28
 
 
 def test_the_meta_row_is_written_and_read(made):
@@ -83,7 +83,7 @@ def test_deleted_text_leaves_the_full_text_index(made):
 
 def test_a_newer_version_is_refused_with_the_next_step():
     schema.check_version(schema.EMPTY)
-    with pytest.raises(ConflictError, match=r"version 2, .* upgrade the node"):
+    with pytest.raises(ConflictError, match=r"version \d+, .* upgrade the node"):
         schema.check_version(schema.Meta(schema.SCHEMA_VERSION + 1, 0, 0, 0))
 
 
@@ -94,16 +94,44 @@ def test_migrations_run_from_the_files_version_on(made):
     def add_two(conn):
         conn.execute("CREATE TABLE __memoturn_two(a)")
 
+    before, known = schema.SCHEMA_VERSION, schema.MIGRATIONS
     made.execute("BEGIN")
     assert schema.migrate(made, schema.read_meta(made)) is False
-    assert schema.migrate(made, schema.read_meta(made), migrations=(add_one,)) is True
-    assert schema.read_meta(made).schema_version == 2
-    assert schema.migrate(made, schema.read_meta(made), migrations=(add_one, add_two)) is True
-    assert schema.migrate(made, schema.read_meta(made), migrations=(add_one, add_two)) is False
+    assert schema.migrate(made, schema.read_meta(made), migrations=(*known, add_one)) is True
+    assert schema.read_meta(made).schema_version == before + 1
+    assert schema.migrate(made, schema.read_meta(made), migrations=(*known, add_one, add_two)) is True
+    assert schema.migrate(made, schema.read_meta(made), migrations=(*known, add_one, add_two)) is False
     made.execute("COMMIT")
 
-    assert schema.read_meta(made).schema_version == 3
+    assert schema.read_meta(made).schema_version == before + 2
     assert made.table_exists("main", "__memoturn_two")
+
+
+def objects(conn):
+    return set(conn.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"))
+
+
+@pytest.mark.parametrize("vectors", [0, 3])
+def test_a_file_of_version_1_becomes_what_a_new_one_is(conn, made, tmp_path, vectors):
+    old = open_connection(str(tmp_path / "old.db"), read_only=False, sync="normal", cache_kib=256)
+    old.execute("BEGIN")
+    schema.create_anywhere(old, version=1)
+    for rid in range(vectors):
+        old.execute("INSERT INTO __memoturn_memory_vectors VALUES (?, zeroblob(8))", (rid,))
+    assert schema.migrate(old, schema.read_meta(old)) is True
+    old.execute("COMMIT")
+
+    assert schema.read_meta(old).schema_version == schema.SCHEMA_VERSION
+    made_on_use = {o for o in objects(old) if o[1] == "__memoturn_memory_vectors_1"}
+    assert objects(old) - made_on_use == objects(made)
+    assert len(made_on_use) == (1 if vectors else 0)
+    assert old.execute("SELECT id, name, dimensions FROM __memoturn_models").fetchall() == (
+        [(1, "", 2)] if vectors else []
+    )
+    if vectors:
+        assert old.execute("SELECT count(*) FROM __memoturn_memory_vectors_1").get == vectors
+    assert schema.replaced_txid(old) == 0
+    old.close()
 
 
 def test_a_migration_takes_a_transaction(made):

@@ -20,6 +20,7 @@ ROWS = [
     (errors.AlreadyExistsError("x"), 409, "already_exists"),
     (errors.ConflictError("x"), 409, "conflict"),
     (errors.FencedError("x"), 409, "conflict"),
+    (errors.IdempotencyKeyReusedError("x"), 422, "idempotency_key_reused"),
     (errors.PreconditionFailedError("x"), 412, "precondition_failed"),
     (errors.RetryableError("x"), 503, "unavailable"),
     (errors.OverloadedError("x"), 429, "overloaded"),

@@ -24,6 +24,7 @@ class FakeProfile:
 
     async def write(self, op, *, durable=False, work=Work.POINT):
         self.works.append(("write", work))
+        self.conn.round_txid = self.txid + 1
         self.conn.execute("BEGIN IMMEDIATE")
         try:
             value, changed = op(self.conn, self.now_ms)
@@ -41,6 +42,8 @@ class FakeProfile:
         value = op(self.conn, self.now_ms)
         assert self.conn.total_changes() == before, "a read wrote"
         return Seen(value, self.txid, 0)
+
+    branch_id = "b"
 
     def count(self, table):
         return self.conn.execute(f"SELECT count(*) FROM {table}").get

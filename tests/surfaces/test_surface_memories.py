@@ -256,7 +256,7 @@ async def test_an_expired_task_of_another_summary_gives_its_id_free(profile):
 async def test_tasks_store_no_embedding(profile):
     await ingest(profile, item("task", embedding=[1, 2, 3]))
 
-    assert profile.count("__memoturn_memory_vectors") == 0
+    assert profile.count("__memoturn_models") == 0
 
 
 async def test_the_sweep_removes_what_is_due_and_no_more_than_asked(profile):
@@ -360,7 +360,7 @@ async def test_forget_leaves_neither_text_nor_vector(profile):
 
     await memories.forget(profile, result["id"])
 
-    assert profile.count("__memoturn_memory_vectors") == 0
+    assert profile.count("__memoturn_memory_vectors_1") == 0
     assert profile.count("__memoturn_memories_fts WHERE __memoturn_memories_fts MATCH 'zyzzyva'") == 0
 
 

@@ -138,6 +138,7 @@ BY_CODE: Final[dict[str, type[MemoturnError]]] = {
     "unavailable": RetryableError,
     "unconfigured": UnconfiguredError,
     "unsupported_media_type": InvalidRequestError,
+    "idempotency_key_reused": InvalidRequestError,
 }
 """Class of an error by the server's code."""
 

@@ -1,0 +1,60 @@
+"""Reserved tables that are made when they are first written: one per collection, model and the like.
+
+A surface makes them inside its write op. An import takes them in only if their schema is what is said here.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Reserved objects (`kind`: table or index) of one shape, each of its own suffix.
+
+    `suffix` and `table` are regular expressions, of what follows `prefix` in the object's name and of the name
+    of the table that an index is of. `sql` is the statement that makes one, with `{name}` for its name and
+    `{table}` for its table's; `sql_pattern`, where the statement varies further, is an expression with the same
+    two fields.
+    Columns declare the type that all of their values have (INTEGER, REAL, TEXT, BLOB), or ANY.
+    """
+
+    kind: str
+    prefix: str
+    suffix: str
+    sql: str = ""
+    sql_pattern: str = ""
+
+    def name(self, suffix: str) -> str:
+        """Return the name of the object with that suffix."""
+        return self.prefix + suffix
+
+    def create(self, suffix: str, *, table: str = "") -> str:
+        """Return the statement that makes the object with that suffix."""
+        return self.sql.format(name=self.name(suffix), table=table)
+
+    def fits(self, kind: str, name: str, table: str, sql: str | None) -> bool:
+        """Return whether an object found in a file is one of this family, as Memoturn writes it."""
+        if kind != self.kind or re.fullmatch(re.escape(self.prefix) + self.suffix, name) is None:
+            return False
+        if not self.sql_pattern:
+            return sql == self.sql.format(name=name, table=table)
+        pattern = self.sql_pattern.format(name=re.escape(name), table=re.escape(table))
+        return sql is not None and re.fullmatch(pattern, sql) is not None
+
+
+MEMORY_VECTORS: Final = Family(
+    "table",
+    "__memoturn_memory_vectors_",
+    "[1-9][0-9]*",
+    "CREATE TABLE {name}(rid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
+)
+"""Embeddings of memories by one model; the suffix is the model's id."""
+
+FAMILIES: Final[Iterable[Family]] = (MEMORY_VECTORS,)
+
+
+def fits_any(kind: str, name: str, table: str, sql: str | None) -> bool:
+    """Return whether an object found in a file is one that Memoturn makes on first use, as it makes it."""
+    return any(family.fits(kind, name, table, sql) for family in FAMILIES)

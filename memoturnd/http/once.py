@@ -1,0 +1,97 @@
+"""Writes that take effect once, however often they are sent: what an `Idempotency-Key` does to a profile."""
+
+import hashlib
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from memoturnd.engine import idempotency
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.engine.idempotency import Request
+from memoturnd.errors import InvalidRequestError
+from memoturnd.http.ports import BranchProfile
+from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
+
+T = TypeVar("T")
+
+KEY_LENGTH_LIMIT: Final = 255
+_VISIBLE: Final = range(0x21, 0x7F)
+
+
+class Once:
+    """What a request with an Idempotency-Key asks for. `replayed` tells whether its answer is an earlier one's."""
+
+    __slots__ = ("digest", "key", "principal", "replayed", "route")
+
+    def __init__(self, route: str, principal: str, key: bytes, request: list[bytes]) -> None:
+        if not 0 < len(key) <= KEY_LENGTH_LIMIT or any(byte not in _VISIBLE for byte in key):
+            raise InvalidRequestError(
+                f"Idempotency-Key takes 1 to {KEY_LENGTH_LIMIT} visible ASCII characters, such as a UUID"
+            )
+        self.route = route
+        self.principal = principal
+        self.key = key.decode("ascii")
+        self.digest = _digest(request)
+        self.replayed = False
+
+
+def _digest(parts: list[bytes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.digest()
+
+
+class OnceProfile:
+    """A profile whose write is applied once. Implements memoturnd.http.ports.BranchProfile.
+
+    The value of a write is kept as JSON, and comes back as what JSON decodes to.
+    """
+
+    def __init__(self, profile: BranchProfile, once: Once) -> None:
+        self._profile = profile
+        self._once = once
+
+    @property
+    def branch_id(self) -> str:
+        """Id of the branch."""
+        return self._profile.branch_id
+
+    @property
+    def txid(self) -> int:
+        """Newest committed txid."""
+        return self._profile.txid
+
+    @property
+    def durable_txid(self) -> int:
+        """Newest txid that object storage has."""
+        return self._profile.durable_txid
+
+    async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
+        """Run `op` on one state; see memoturnd.seams.profile.Profile.read."""
+        return await self._profile.read(op, min_txid=min_txid, work=work)
+
+    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
+        """Apply `op`, unless the same request was applied before: then return what that one returned.
+
+        Raises IdempotencyKeyReusedError when the key came with another request, InvalidRequestError when the
+        value is too large to be kept, and what memoturnd.seams.profile.Profile.write raises.
+        """
+        once, branch_id = self._once, self._profile.branch_id
+        request = Request(branch_id, once.route, once.principal, once.key, once.digest)
+
+        def apply(conn: ProfileConnection, now_ms: int) -> tuple[tuple[Any, int | None], bool]:
+            kept = idempotency.find(conn, now_ms, request)
+            if kept is not None:
+                return (msgspec.json.decode(kept.answer), kept.txid), False
+            value, _ = op(conn, now_ms)
+            idempotency.record(conn, now_ms, request, msgspec.json.encode(value))
+            return (value, None), True
+
+        written = await self._profile.write(apply, durable=durable, work=work)
+        value, txid = written.value
+        if txid is None:
+            return Written(value, written.txid, written.durable_txid, written.durable)
+        once.replayed = True
+        return Written(value, txid, written.durable_txid, txid <= written.durable_txid)
