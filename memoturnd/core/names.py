@@ -24,6 +24,11 @@ _BRANCH_RULE = (
 _CHECKPOINT_RULE = (
     "1 to 128 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-', not digits alone, not `head` and not a time"
 )
+_COLLECTION = re.compile("[A-Za-z0-9_-]{1,64}")
+_TO_ESCAPE = re.compile("[^a-z0-9]")
+_ESCAPED = re.compile("_([0-9a-f]{2})")
+SUFFIX_PATTERN: Final = "(?:[a-z0-9]|_[0-9a-f]{2})+"
+"""What `suffix` returns, as a regular expression."""
 # C0 and C1 controls, delete, line and paragraph separators, and lone surrogates, which UTF-8 cannot carry.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -121,6 +126,28 @@ def _text(kind: str, value: str, length_limit: int) -> str:
     if not value or len(value) > length_limit or _CONTROL.search(value):
         raise _refuse(kind, value, f"1 to {length_limit} characters without control characters")
     return value
+
+
+def collection(value: str) -> str:
+    """Check the name of a collection: 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'. Raises InvalidRequestError."""
+    if not _COLLECTION.fullmatch(value):
+        raise _refuse(
+            "collection", value, f"1 to {PART_LENGTH_LIMIT} characters of A-Z, a-z, 0-9, '_' and '-'"
+        )
+    return value
+
+
+def suffix(name: str) -> str:
+    """Return a checked ASCII name as the end of a table's name: no two names have one, whatever case SQLite folds.
+
+    Lower-case letters and digits stand for themselves, any other character for `_` and two hex digits.
+    """
+    return _TO_ESCAPE.sub(lambda found: f"_{ord(found[0]):02x}", name)
+
+
+def of_suffix(ending: str) -> str:
+    """Return the name that `suffix` made `ending` of."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), ending)
 
 
 def kv_key(value: str) -> str:

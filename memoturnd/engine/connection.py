@@ -20,6 +20,7 @@ from typing import Final, Literal, Self
 import apsw
 import sqlite_vec
 
+from memoturnd.core import filters, patterns
 from memoturnd.errors import (
     ConfigurationError,
     ForbiddenError,
@@ -261,7 +262,7 @@ def _read_reason(action: int, first: str, second: str) -> str | None:
             return _reserved_reason(first)
         if first.lower() in _FORBIDDEN_TABLES:
             return f"the table {first} is not available"
-    elif action == apsw.SQLITE_FUNCTION and second.lower() in _FORBIDDEN_FUNCTIONS:
+    elif action == apsw.SQLITE_FUNCTION and (second.lower() in _FORBIDDEN_FUNCTIONS or is_reserved(second)):
         return f"the function {second}() is not available"
     return None
 
@@ -342,6 +343,11 @@ def open_immutable(path: Path, *, cache_kib: int) -> ProfileConnection:
     return conn
 
 
+def _matches(*values: Binding) -> bool:
+    pattern, text = values
+    return isinstance(pattern, str) and isinstance(text, str) and patterns.matches(pattern, text)
+
+
 def _configure(
     conn: ProfileConnection, *, read_only: bool, sync: Literal["normal", "full"], cache_kib: int
 ) -> None:
@@ -353,6 +359,9 @@ def _configure(
     conn.enable_load_extension(True)
     conn.load_extension(_VEC_PATH)
     conn.enable_load_extension(False)
+    conn.create_scalar_function(
+        filters.MATCHES_FUNCTION, _matches, 2, deterministic=True, flags=apsw.SQLITE_DIRECTONLY
+    )
 
     def pragma(text: str) -> object:
         return conn.execute(text, can_cache=False).get

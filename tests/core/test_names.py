@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +123,24 @@ def test_a_refusal_shows_only_the_start_of_a_long_name():
     with pytest.raises(InvalidRequestError) as caught:
         names.namespace("x" * 100_000)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("good", ["a", "A", "-", "_", "a-b", "a_b", "0" * 64])
+def test_a_collection_of_letters_digits_and_two_marks_is_taken(good):
+    assert names.collection(good) == good
+
+
+@pytest.mark.parametrize("bad", ["", "a" * 65, "a b", "a.b", "a/b", "é", "a\n", 'a"', "a'", "\ud800"])
+def test_another_collection_is_refused(bad):
+    with pytest.raises(InvalidRequestError, match=r"^collection .* takes 1 to 64 characters"):
+        names.collection(bad)
+
+
+ascii_names = st.text(st.characters(min_codepoint=1, max_codepoint=127), min_size=1, max_size=8)
+
+
+@given(ascii_names, ascii_names)
+def test_no_two_names_have_one_suffix_whatever_its_case(one, other):
+    assert (names.suffix(one).lower() == names.suffix(other).lower()) == (one == other)
+    assert names.of_suffix(names.suffix(one)) == one
+    assert re.fullmatch(names.SUFFIX_PATTERN, names.suffix(one))
