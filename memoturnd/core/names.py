@@ -160,6 +160,11 @@ def kv_prefix(value: str) -> str:
     return _key("prefix", value, minimum_bytes=0)
 
 
+def kv_cursor(value: str) -> str:
+    """Check a cursor of a list of keys, which is a key. Raises InvalidRequestError."""
+    return _key("cursor", value, minimum_bytes=1)
+
+
 def _key(kind: str, value: str, *, minimum_bytes: int) -> str:
     rule = f"{minimum_bytes} to {KV_KEY_LIMIT_BYTES} bytes of UTF-8 without NUL"
     try:

@@ -267,6 +267,11 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object]) -> int:
         "content of a turn that is not JSON": "__memoturn_messages WHERE NOT json_valid(content)",
         "an embedding of a turn that is no row of numbers": "__memoturn_messages WHERE length(embedding) % 4",
     }
+    if "__memoturn_models" in tables:
+        rules["metadata of a key that is no JSON object"] = (
+            "__memoturn_kv WHERE CASE WHEN json_valid(meta) THEN json_type(meta) <> 'object' ELSE meta IS NOT NULL END"
+        )
+        rules["a tag that names no put of a key"] = "__memoturn_kv WHERE length(tag) <> 8"
     for what, rule in rules.items():
         if conn.execute(f"SELECT 1 FROM {rule} LIMIT 1").fetchone() is not None:
             raise InvalidRequestError(f"the reserved tables hold {what}: send an export as it was written")

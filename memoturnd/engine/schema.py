@@ -59,6 +59,7 @@ _VECTORS_OF_1 = "CREATE TABLE __memoturn_memory_vectors(rid INTEGER PRIMARY KEY,
 # the answers of all rows before this one, so that first and last row tell how much is kept.
 # A change of a memory other than its first insert is noted for those who keep a copy of them in memory.
 # `replaced_txid` is the commit that last replaced the whole state, as a rewind does.
+# `meta` is a JSON object, `tag` names the put that a key's value comes from; a row of version 1 has neither.
 _ADDED_IN_2 = (
     """CREATE TABLE __memoturn_idempotency(
  seq INTEGER PRIMARY KEY, branch TEXT NOT NULL, route TEXT NOT NULL, principal TEXT NOT NULL, key TEXT NOT NULL,
@@ -69,6 +70,8 @@ _ADDED_IN_2 = (
     """CREATE TABLE __memoturn_models(
  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL)""",
     "CREATE TABLE __memoturn_memory_changes(seq INTEGER PRIMARY KEY, rid INTEGER NOT NULL)",
+    "ALTER TABLE __memoturn_kv ADD COLUMN meta TEXT",
+    "ALTER TABLE __memoturn_kv ADD COLUMN tag BLOB",
 )
 
 _READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"

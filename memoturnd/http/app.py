@@ -45,6 +45,8 @@ BODIES_OF_MEMORY: Final = 4
 """Request bodies together take one part in this many of the memory budget, and one whole body at least."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_BODILESS: Final = frozenset({204, 304})
+"""Statuses of answers that have no body, and so no length of one."""
 _UNMATCHED: Final = "unmatched"
 _NOWHERE: Final[tuple[dict[str, Route], dict[str, str]]] = ({}, {})
 _log = structlog.get_logger("memoturnd.http")
@@ -208,7 +210,7 @@ class Api(BaseRoute):
     async def _send(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         headers, with_body = answer.headers, scope["method"] != "HEAD"
         size_bytes = answer.size_bytes
-        if answer.status != 204 and size_bytes is not None:  # noqa: PLR2004 - a 204 has no body, and so no length of one
+        if answer.status not in _BODILESS and size_bytes is not None:
             headers.append((b"content-length", b"%d" % size_bytes))
         start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
         if answer.stream is None or not with_body:

@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from memoturnd.core import revisions
+from memoturnd.core import canonical, revisions
 from memoturnd.core.revisions import Revision
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError, invariant
 from memoturnd.http.gates import BodyMemory
 from memoturnd.http.once import Once, OnceProfile
 from memoturnd.http.ports import BranchProfile, Node
 from memoturnd.http.streaming import Pace, receive_chunks, too_large
+from memoturnd.surfaces import conditions
+from memoturnd.surfaces.conditions import Condition
 
 T = TypeVar("T")
 
@@ -30,6 +32,11 @@ _DURABILITY_HEADER: Final = b"memoturn-durability"
 _MIN_TXID_HEADER: Final = b"memoturn-min-txid"
 _AT_HEADER: Final = b"memoturn-at"
 _KEY_HEADER: Final = b"idempotency-key"
+_IF_MATCH_HEADER: Final = b"if-match"
+_IF_NONE_MATCH_HEADER: Final = b"if-none-match"
+_META_HEADER: Final = b"memoturn-meta"
+_MEANING: Final = (_IF_MATCH_HEADER, _IF_NONE_MATCH_HEADER, _META_HEADER)
+"""Headers that are part of what a write asks for."""
 _ONCE: Final = frozenset(
     {
         _BRANCH_HEADER,
@@ -37,6 +44,7 @@ _ONCE: Final = frozenset(
         _MIN_TXID_HEADER,
         _AT_HEADER,
         _KEY_HEADER,
+        *_MEANING,
         b"content-type",
         b"content-length",
         b"host",
@@ -119,8 +127,29 @@ class Call:
         if key is None:
             return profile
         parts = [part.encode() for part in self.params.values()]
-        self.once = Once(self.operation, self.principal, key, [*parts, self._raw_query, self.body])
+        headers = [b"%b:%b" % (name, self._headers[name]) for name in _MEANING if name in self._headers]
+        self.once = Once(self.operation, self.principal, key, [*parts, *headers, self._raw_query, self.body])
         return OnceProfile(profile, self.once)
+
+    def condition(self, *, weak: bool = False) -> Condition | None:
+        """Return what `If-Match` and `If-None-Match` ask for, None without both. Raises InvalidRequestError.
+
+        With `weak`, as a read compares, weak ETags in `If-None-Match` count as well.
+        """
+        return conditions.of(
+            self._tags(_IF_MATCH_HEADER, "If-Match", weak=False),
+            self._tags(_IF_NONE_MATCH_HEADER, "If-None-Match", weak=weak),
+        )
+
+    def _tags(self, name: bytes, shown: str, *, weak: bool) -> frozenset[str] | None:
+        value = self._headers.get(name)
+        return None if value is None else conditions.parse_header(value.decode("latin-1"), shown, weak=weak)
+
+    @property
+    def metadata(self) -> Any:
+        """The JSON value in Memoturn-Meta, None without the header. Raises InvalidRequestError."""
+        value = self._headers.get(_META_HEADER)
+        return None if value is None else canonical.decode_json(value, where="Memoturn-Meta")
 
     @property
     def branch(self) -> str:

@@ -1,32 +1,65 @@
-"""Routes of key-values. A key is whatever stands percent-encoded in the last part of the path, `%2F` included."""
+"""Routes of key-values. A key is whatever stands percent-encoded in the last part of a path, `%2F` included."""
 
-from typing import Final
+import json
+from typing import Any, Final
 
+from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
-from memoturnd.http.envelope import BYTES, Answer, at, read_reply, write_reply, written_nothing_to_say
-from memoturnd.surfaces import kv
+from memoturnd.http.envelope import (
+    BYTES,
+    Answer,
+    Header,
+    at,
+    read_reply,
+    write_reply,
+    written_nothing_to_say,
+)
+from memoturnd.surfaces import kv, kv_batch
 
 _DEFAULT_KEYS: Final = 100
 
 
 async def list_keys(call: Call) -> Answer:
-    """List live keys that start with `prefix`, ascending."""
+    """List live keys that start with `prefix`, ascending, with what stands under them where asked for."""
     profile = await open_database(call)
-    prefix, limit = call.text("prefix") or "", call.limit("limit", _DEFAULT_KEYS)
-    seen = await kv.keys(profile, call.params["ns"], prefix=prefix, limit=limit, min_txid=call.min_txid)
-    return read_reply({"keys": seen.value}, seen)
+    seen = await kv.page(
+        profile,
+        call.params["ns"],
+        prefix=call.text("prefix") or "",
+        after=call.text("cursor"),
+        limit=call.limit("limit", _DEFAULT_KEYS),
+        with_values=call.flag("values"),
+        with_metadata=call.flag("metadata"),
+        min_txid=call.min_txid,
+    )
+    return read_reply(seen.value, seen)
 
 
 async def get(call: Call) -> Answer:
-    """Answer with a key's bytes. Raises NotFoundError when it has none or has expired."""
+    """Answer with a key's bytes, 304 where its ETag is one that is asked not to come.
+
+    Raises NotFoundError when it has none or has expired, PreconditionFailedError.
+    """
     profile = await open_database(call)
+    condition = call.condition(weak=True)
     seen = await kv.get(profile, call.params["ns"], call.params["key"], min_txid=call.min_txid)
-    return at(Answer(200, seen.value, [BYTES]), seen.txid, seen.durable_txid)
+    entry = seen.value
+    if condition is None or condition.holds(entry.etag):
+        answer = Answer(200, entry.value, [BYTES])
+    else:
+        condition.require_match(entry.etag, kv.named(call.params["ns"], call.params["key"]))
+        answer = Answer(304)
+    answer.headers.append(_etag(entry.etag))
+    if entry.metadata is not None:
+        answer.headers.append((b"memoturn-meta", _ascii(entry.metadata)))
+    if entry.expires_at_ms is not None:
+        answer.headers.append((b"memoturn-expires-at", b"%d" % entry.expires_at_ms))
+    return at(answer, seen.txid, seen.durable_txid)
 
 
 async def put(call: Call) -> Answer:
-    """Set a key to the body's bytes, with `ttl` for so many seconds."""
+    """Set a key to the body's bytes, with `ttl` for so many seconds, where the request's condition holds."""
     profile = await open_database(call)
     written = await kv.put(
         profile,
@@ -34,13 +67,53 @@ async def put(call: Call) -> Answer:
         call.params["key"],
         call.body,
         ttl_s=call.integer("ttl"),
+        metadata=kv.parse_metadata(call.metadata, "Memoturn-Meta"),
+        condition=call.condition(),
         durable=call.durable,
     )
-    return write_reply({"txid": written.txid}, written)
+    answer = write_reply({"txid": written.txid}, written)
+    answer.headers.append(_etag(written.value))
+    return answer
 
 
 async def delete(call: Call) -> Answer:
-    """Remove a key; 204 also when it had no value."""
+    """Remove a key where the request's condition holds; 204 also when it had no value."""
     profile = await open_database(call)
-    written = await kv.delete(profile, call.params["ns"], call.params["key"], durable=call.durable)
+    written = await kv.delete(
+        profile, call.params["ns"], call.params["key"], condition=call.condition(), durable=call.durable
+    )
     return written_nothing_to_say(written)
+
+
+async def increment(call: Call) -> Answer:
+    """Add to the number under a key."""
+    by, ttl_s = kv.parse_increment(call.decoded(decode_json) if call.body else {})
+    profile = await open_database(call)
+    written = await kv.increment(
+        profile, call.params["ns"], call.params["key"], by, ttl_s=ttl_s, durable=call.durable
+    )
+    answer = write_reply({**written.value, "txid": written.txid}, written)
+    answer.headers.append(_etag(written.value["etag"]))
+    return answer
+
+
+async def batch(call: Call) -> Answer:
+    """Get, put and remove keys as one commit."""
+    items = await call.decoded_large(_batch)
+    profile = await open_database(call)
+    written = await kv_batch.apply(profile, call.params["ns"], items, durable=call.durable)
+    return write_reply({**written.value, "txid": written.txid}, written)
+
+
+def _batch(body: bytes) -> kv_batch.Batch:
+    return kv_batch.parse_batch(decode_json(body))
+
+
+def _etag(etag: str) -> Header:
+    return b"etag", b'"%b"' % etag.encode()
+
+
+def _ascii(text: str) -> bytes:
+    """Return JSON such that a header may hold it."""
+    value: Any = json.loads(text)
+    return json.dumps(value, separators=(",", ":")).encode()

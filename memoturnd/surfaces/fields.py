@@ -82,6 +82,15 @@ def count(value: Any, where: str, *, limit: int) -> int:
     return value
 
 
+def integer(value: Any, where: str, *, least: int, most: int) -> int:
+    """Return an integer from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(where, "an integer", value)
+    if not least <= value <= most:
+        raise InvalidRequestError(f"{where} is {value}: it takes {least} to {most}")
+    return value
+
+
 def clamped(value: Any, where: str, *, default: int, limit: int) -> int:
     """Return an integer from 0, cut to `limit`; null counts as absent."""
     if value is None:

@@ -20,7 +20,7 @@ def conn():
     conn.execute("COMMIT")
     conn.execute("CREATE TABLE t(a, b)")
     conn.execute("INSERT INTO t VALUES (1, 2)")
-    conn.execute("INSERT INTO __memoturn_kv VALUES ('n', 'k', x'01', NULL)")
+    conn.execute("INSERT INTO __memoturn_kv(ns, k, v, expires_at) VALUES ('n', 'k', x'01', NULL)")
     yield conn
     assert conn.execute("SELECT count(*) FROM __memoturn_kv").get == 1
     assert conn.execute("SELECT count(*) FROM __memoturn_meta").get == 1
@@ -110,9 +110,9 @@ RESERVED = [
     "WITH x AS (SELECT k FROM __memoturn_kv) SELECT * FROM x",
     "DELETE FROM __memoturn_kv",
     "UPDATE __memoturn_kv SET k = 'x'",
-    "INSERT INTO __memoturn_kv VALUES ('a', 'b', x'', NULL)",
+    "INSERT INTO __memoturn_kv(ns, k, v, expires_at) VALUES ('a', 'b', x'', NULL)",
     "WITH x AS (SELECT 1) INSERT INTO __memoturn_kv SELECT 'a', 'b', x'', NULL FROM x",
-    "INSERT INTO __memoturn_kv VALUES ('a', 'b', x'', NULL) RETURNING k",
+    "INSERT INTO __memoturn_kv(ns, k, v, expires_at) VALUES ('a', 'b', x'', NULL) RETURNING k",
     "REPLACE INTO __memoturn_meta VALUES (1, 1, 99, 0, 0)",
     "INSERT INTO __memoturn_memories_fts(__memoturn_memories_fts) VALUES ('rebuild')",
     "DROP TABLE __memoturn_kv",

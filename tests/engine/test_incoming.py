@@ -50,7 +50,7 @@ def ours(path, *statements, txid=7):
     conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=64)
     conn.execute("BEGIN")
     schema.create(conn)
-    conn.execute("INSERT INTO __memoturn_kv VALUES ('n', 'k', x'01', NULL)")
+    conn.execute("INSERT INTO __memoturn_kv(ns, k, v, expires_at) VALUES ('n', 'k', x'01', NULL)")
     schema.write_meta(conn, txid, 1, 3)
     conn.execute("COMMIT")
     conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
@@ -308,6 +308,11 @@ def test_reserved_tables_that_somebody_rebuilt_are_refused(folder, statement):
     "UPDATE __memoturn_kv SET expires_at = 'soon'",
     "UPDATE __memoturn_kv SET v = 'text'",
     "UPDATE __memoturn_kv SET k = CAST(x'ff' AS TEXT)",
+    "UPDATE __memoturn_kv SET meta = '{'",
+    "UPDATE __memoturn_kv SET meta = '[1]'",
+    "UPDATE __memoturn_kv SET meta = 'null'",
+    "UPDATE __memoturn_kv SET tag = 'text'",
+    "UPDATE __memoturn_kv SET tag = x'00'",
     "INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', 'no json', NULL, 1)",
     "INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', '1', x'0102', 1)",
     "INSERT INTO __memoturn_messages VALUES ('s', 'one', 'user', '1', NULL, 1)",

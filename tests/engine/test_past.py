@@ -125,8 +125,8 @@ async def test_key_that_has_expired_since_is_shown_in_its_time(tmp_path, store):
         await asyncio.sleep(1.05)
         later = (await profile.write(put("x", "expired"))).txid
 
-        assert (await kv.get(await at(node, written.txid), "n", "k")).value == b"v"
-        assert (await kv.keys(await at(node, written.txid + 1), "n")).value == ["k"]
+        assert (await kv.get(await at(node, written.txid), "n", "k")).value.value == b"v"
+        assert (await kv.page(await at(node, written.txid + 1), "n")).value["keys"] == ["k"]
         for past in (profile, await at(node, later), await at(node, txids[0])):
             with pytest.raises(NotFoundError):
                 await kv.get(past, "n", "k")

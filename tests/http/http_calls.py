@@ -37,6 +37,8 @@ WRITES = {
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
     "put": ("PUT", "/v1/db/app--ann/kv/ns/k", {"content": b"x"}),
     "delete": ("DELETE", "/v1/db/app--ann/kv/ns/old", {}),
+    "batch": ("POST", "/v1/db/app--ann/kv/ns", {"json": {"puts": [{"key": "k", "value": "x"}]}}),
+    "increment": ("POST", "/v1/db/app--ann/kv/ns/n/increment", {}),
     "append": ("POST", "/v1/db/app--ann/memory/s/turns", {"json": {"role": "user", "content": "x"}}),
 }
 READS = {

@@ -211,7 +211,7 @@ async def test_key_of_any_characters_is_put_read_listed_and_deleted(client):
     assert (read.content, read.headers["content-type"]) == (value, "application/octet-stream")
     assert stamps(read)[0] == stamps(put)[0]
     listed = await client.get(f"{db}/kv/n%2Fs", params={"prefix": "a/b"})
-    assert (listed.json(), stamps(listed)[0]) == ({"keys": ["a/b %?#cé+"]}, stamps(put)[0])
+    assert (listed.json()["keys"], stamps(listed)[0]) == (["a/b %?#cé+"], stamps(put)[0])
     gone = await client.delete(f"{db}/kv/n%2Fs/{key}")
     assert gone.status_code == 204
     assert failure(await client.get(f"{db}/kv/n%2Fs/{key}")) == (404, "not_found")
@@ -226,7 +226,7 @@ async def test_key_with_no_time_to_live_is_expired_at_once_and_an_empty_value_is
 
     assert failure(await client.get(f"{db}/kv/ns/k")) == (404, "not_found")
     assert (await client.get(f"{db}/kv/ns/empty")).content == b""
-    assert (await client.get(f"{db}/kv/ns?limit=5000")).json() == {"keys": ["empty"]}
+    assert (await client.get(f"{db}/kv/ns?limit=5000")).json()["keys"] == ["empty"]
 
 
 # ---- turns and SQL

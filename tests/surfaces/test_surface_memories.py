@@ -262,7 +262,7 @@ async def test_tasks_store_no_embedding(profile):
 async def test_the_sweep_removes_what_is_due_and_no_more_than_asked(profile):
     await ingest(profile, *(item("task", str(n), ttl=n) for n in range(1, 6)), item())
     profile.conn.execute(
-        "INSERT INTO __memoturn_kv VALUES ('n', 'old', x'', 1000500), ('n', 'kept', x'', NULL)"
+        "INSERT INTO __memoturn_kv(ns, k, v, expires_at) VALUES ('n', 'old', x'', 1000500), ('n', 'kept', x'', NULL)"
     )
     assert memories.next_expiry(profile.conn) == 1_000_500
     profile.now_ms += 3000
