@@ -127,6 +127,7 @@ class Api(BaseRoute):
             self._browsers.check(headers, any_host=route is not None and route.kind is Kind.OPEN)
             if route is None:
                 return template, _no_route(scope["method"], by_method)
+            template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
             if route.kind is not Kind.OPEN:
                 _look_back(route, call)

@@ -1,8 +1,9 @@
 """Finds the route of a path by walking its parts, without a regular expression per route.
 
 Paths are matched as they came over the wire: a part is split off before it is percent-decoded, so a key
-may hold `%2F`. At no level of the table does a fixed part stand beside a parameter, so the walk never
-turns back; building the tree proves it.
+may hold `%2F`. Where a fixed part stands beside a parameter, it ends the path and takes other methods than the
+parameter does (`POST .../search` beside `GET .../{id}`), so the walk never turns back and no name is taken from
+a user; building the tree proves it.
 """
 
 from collections.abc import Iterable
@@ -19,27 +20,30 @@ class Tree:
         self._root = _Level()
         for route in routes:
             self._add(route)
+        self._root.check()
 
     def find(self, raw_path: bytes) -> tuple[dict[str, Route], dict[str, str]] | None:
         """Return the routes of a path by method and its decoded parameters, None when nothing is there.
 
         Raises InvalidRequestError when a parameter is not UTF-8 or holds NUL.
         """
-        level = self._root
+        level, beside = self._root, None
         values: list[bytes] = []
         for part in raw_path.split(b"/")[1:]:
+            fixed = level.fixed.get(part)
             if level.parameter is not None:
                 values.append(part)
-                level = level.parameter
+                level, beside = level.parameter, fixed
+            elif fixed is not None:
+                level, beside = fixed, None
             else:
-                fixed = level.fixed.get(part)
-                if fixed is None:
-                    return None
-                level = fixed
-        if not level.routes:
+                return None
+        routes = level.routes if beside is None else {**level.routes, **beside.routes}
+        if not routes:
             return None
-        names = next(iter(level.routes.values())).parameters
-        return level.routes, {name: decode_part(value) for name, value in zip(names, values, strict=True)}
+        names = next(iter(routes.values())).parameters
+        # Of two that match, the parameter's comes first; without it the last value has no name.
+        return routes, {name: decode_part(value) for name, value in zip(names, values, strict=False)}
 
     def _add(self, route: Route) -> None:
         level = self._root
@@ -49,7 +53,6 @@ class Tree:
                 following = level.parameter
             else:
                 following = level.fixed.setdefault(part.encode(), _Level())
-            invariant(not (level.fixed and level.parameter), "a fixed part beside a parameter", part=part)
             level = following
         invariant(
             route.method not in level.routes, "two routes for one method and path", template=route.template
@@ -70,3 +73,17 @@ class _Level:
         self.fixed: dict[bytes, _Level] = {}
         self.parameter: _Level | None = None
         self.routes: dict[str, Route] = {}
+
+    def check(self) -> None:
+        """Raise InvariantError where two routes could be meant by one request, here or below."""
+        for part, level in self.fixed.items():
+            level.check()
+            if self.parameter is not None:
+                apart = level.routes.keys().isdisjoint(self.parameter.routes)
+                invariant(
+                    apart and level.parameter is None and not level.fixed,
+                    "a fixed part beside a parameter",
+                    part=part,
+                )
+        if self.parameter is not None:
+            self.parameter.check()

@@ -424,6 +424,33 @@ def test_table_whose_paths_would_be_ambiguous_is_refused(templates):
         Tree([route(echo, template=template) for template in templates])
 
 
+def test_fixed_part_beside_a_parameter_is_refused_unless_it_ends_the_path():
+    routes = [
+        route(echo, template="/a/{x}", method="GET", body=Body.NONE),
+        route(echo, template="/a/b/c"),
+    ]
+
+    with pytest.raises(InvariantError):
+        Tree(routes)
+
+
+async def test_fixed_part_beside_a_parameter_takes_other_methods():
+    routes = [
+        route(echo, template="/a/{x}", method="GET", body=Body.NONE),
+        route(echo, template="/a/b"),
+        route(echo, template="/a/{x}/c", body=Body.NONE),
+    ]
+    async with serving(*routes) as client:
+        named = await client.get("/a/b")
+        fixed = await client.post("/a/b", json={})
+        below = await client.post("/a/b/c", json={})
+        other = await client.post("/a/x", json={})
+
+    assert named.json()["params"] == below.json()["params"] == {"x": "b"}
+    assert fixed.status_code == 200
+    assert (other.status_code, other.headers["allow"]) == (405, "GET, HEAD")
+
+
 async def test_request_without_a_raw_path_is_still_found():
     app = create_app(Stage(), limits(), routes=[route(echo, template="/x/{a}", body=Body.NONE)])
     sent = []
