@@ -52,7 +52,16 @@ MEMORY_VECTORS: Final = Family(
 )
 """Embeddings of memories by one model; the suffix is the model's id."""
 
-FAMILIES: Final[Iterable[Family]] = (MEMORY_VECTORS,)
+TURN_VECTORS: Final = Family(
+    "table",
+    "__memoturn_turn_vectors_",
+    "(?:0|[1-9][0-9]*)_[1-9][0-9]*",
+    "CREATE TABLE {name}(mid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
+)
+"""Embeddings of turns by one model, of one number of dimensions; the suffix is the model's id (0 for those that
+clients send, of whatever model) and that number."""
+
+FAMILIES: Final[Iterable[Family]] = (MEMORY_VECTORS, TURN_VECTORS)
 
 
 def fits_any(kind: str, name: str, table: str, sql: str | None) -> bool:

@@ -50,7 +50,7 @@ _JOURNAL_AT: Final = 18
 _ROLLBACK_JOURNAL: Final = b"\x01\x01"
 _STEPS: Final = 1000
 """SQLite steps between two looks at the clock."""
-_FTS_TABLES: Final = ("__memoturn_memories_fts",)
+_FTS_TABLES: Final = ("__memoturn_memories_fts", "__memoturn_messages_fts")
 _VECTOR_TABLES: Final = ("__memoturn_memory_vectors",)
 _STATISTICS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
 _ORDER: Final = ("table", "index", "view", "trigger")
@@ -84,13 +84,15 @@ def prepare(source: Path, target: Path, *, now_ms: int, expired: Callable[[], bo
         with closing(_open_untrusted(source, expired)) as conn:
             objects = _objects(conn)
             ours = any(o.name == "__memoturn_meta" for o in objects)
+            version = 0
             _check_users(objects)
             if ours:
-                _check_reserved(objects, _version(conn))
+                version = _version(conn)
+                _check_reserved(objects, version)
             elif any(o.reserved for o in objects):
                 raise _reserved_error(next(o.name for o in objects if o.reserved))
             _check_integrity(conn)
-            txid = _check_rows(conn, objects) if ours else 1
+            txid = _check_rows(conn, objects, version) if ours else 1
             as_it_is = ours and _fits(conn, objects)
             if not as_it_is:
                 _write_anew(conn, target, ours=ours)
@@ -253,7 +255,7 @@ def _check_integrity(conn: apsw.Connection) -> None:
         raise InvalidRequestError(f"the database is damaged: {found[0][:200]}")
 
 
-def _check_rows(conn: apsw.Connection, objects: list[_Object]) -> int:
+def _check_rows(conn: apsw.Connection, objects: list[_Object], version: int) -> int:
     """Hold the rows of the reserved tables to their types, and return the txid. Raises InvalidRequestError."""
     txid = conn.execute("SELECT txid FROM __memoturn_meta").get
     if not isinstance(txid, int) or not 0 <= txid <= TXID_LIMIT:
@@ -265,19 +267,24 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object]) -> int:
     rules = {
         "content that is not JSON": "__memoturn_memories WHERE NOT json_valid(content)",
         "content of a turn that is not JSON": "__memoturn_messages WHERE NOT json_valid(content)",
-        "an embedding of a turn that is no row of numbers": "__memoturn_messages WHERE length(embedding) % 4",
     }
     if "__memoturn_models" in tables:
         rules["metadata of a key that is no JSON object"] = (
             "__memoturn_kv WHERE CASE WHEN json_valid(meta) THEN json_type(meta) <> 'object' ELSE meta IS NOT NULL END"
         )
         rules["a tag that names no put of a key"] = "__memoturn_kv WHERE length(tag) <> 8"
+    if version == 1:
+        rules["an embedding of a turn that is no row of numbers"] = (
+            "__memoturn_messages WHERE length(embedding) % 4"
+        )
     for what, rule in rules.items():
         if conn.execute(f"SELECT 1 FROM {rule} LIMIT 1").fetchone() is not None:
             raise InvalidRequestError(f"the reserved tables hold {what}: send an export as it was written")
     for table in tables:
         if table.startswith(_VECTOR_TABLES):
             _check_vectors(conn, table, tables)
+        elif table.startswith(families.TURN_VECTORS.prefix):
+            _check_turn_vectors(conn, table)
     return max(1, txid)
 
 
@@ -292,6 +299,15 @@ def _check_vectors(conn: apsw.Connection, table: str, tables: list[str]) -> None
     if wrong:
         raise InvalidRequestError(
             f"{table} holds embeddings that are not of one model's dimensions: send an export as it was written"
+        )
+
+
+def _check_turn_vectors(conn: apsw.Connection, table: str) -> None:
+    """Let a table of turns' embeddings hold vectors of the dimensions in its name."""
+    dimensions = int(table.rpartition("_")[2])
+    if conn.execute(f"SELECT 1 FROM {table} WHERE length(e) <> ? LIMIT 1", (4 * dimensions,)).get is not None:
+        raise InvalidRequestError(
+            f"{table} holds embeddings of other dimensions: send an export as it was written"
         )
 
 

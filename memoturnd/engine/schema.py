@@ -4,11 +4,13 @@
 each commit round from that page in the WAL. The user's own tables are not known here.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 
+from memoturnd.core.turn_text import words_in
 from memoturnd.engine import families
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import ConflictError, CorruptionError, invariant
@@ -45,21 +47,25 @@ _ADDED_IN_1 = (
     """CREATE TABLE __memoturn_memory_sessions(
  id TEXT PRIMARY KEY, created_at INTEGER NOT NULL, last_active_at INTEGER NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX __memoturn_memory_sessions_active ON __memoturn_memory_sessions(last_active_at)",
-    """CREATE TABLE __memoturn_messages(
- session_id TEXT NOT NULL, seq INTEGER NOT NULL, role TEXT NOT NULL, content TEXT NOT NULL,
- embedding BLOB, created_at INTEGER NOT NULL, PRIMARY KEY (session_id, seq))""",
     """CREATE TABLE __memoturn_kv(
  ns TEXT NOT NULL, k TEXT NOT NULL, v BLOB NOT NULL, expires_at INTEGER, PRIMARY KEY (ns, k)) WITHOUT ROWID""",
     "CREATE INDEX __memoturn_kv_expiry ON __memoturn_kv(expires_at) WHERE expires_at IS NOT NULL",
 )
 _VECTORS_OF_1 = "CREATE TABLE __memoturn_memory_vectors(rid INTEGER PRIMARY KEY, e BLOB NOT NULL)"
 """Where version 1 kept the embeddings of memories, of the one model that a profile had."""
+_MESSAGES_OF_1 = """CREATE TABLE __memoturn_messages(
+ session_id TEXT NOT NULL, seq INTEGER NOT NULL, role TEXT NOT NULL, content TEXT NOT NULL,
+ embedding BLOB, created_at INTEGER NOT NULL, PRIMARY KEY (session_id, seq))"""
+"""Where version 1 kept turns, each with its embedding."""
 
 # Of a write that came with an Idempotency-Key: what it was, and what it answered. `size_bytes_before` adds up
 # the answers of all rows before this one, so that first and last row tell how much is kept.
 # A change of a memory other than its first insert is noted for those who keep a copy of them in memory.
 # `replaced_txid` is the commit that last replaced the whole state, as a rewind does.
 # `meta` is a JSON object, `tag` names the put that a key's value comes from; a row of version 1 has neither.
+# `mid` ties a turn to its words and vectors. The index of words has no content of its own: see core/turn_text.py.
+# A transcript's row outlives its turns, so that no number is given twice; its key is a hash of the session id.
+# A memory's origin are the turns that it was drawn from.
 _ADDED_IN_2 = (
     """CREATE TABLE __memoturn_idempotency(
  seq INTEGER PRIMARY KEY, branch TEXT NOT NULL, route TEXT NOT NULL, principal TEXT NOT NULL, key TEXT NOT NULL,
@@ -72,6 +78,15 @@ _ADDED_IN_2 = (
     "CREATE TABLE __memoturn_memory_changes(seq INTEGER PRIMARY KEY, rid INTEGER NOT NULL)",
     "ALTER TABLE __memoturn_kv ADD COLUMN meta TEXT",
     "ALTER TABLE __memoturn_kv ADD COLUMN tag BLOB",
+    """CREATE TABLE __memoturn_messages(
+ mid INTEGER PRIMARY KEY, session_id TEXT NOT NULL, seq INTEGER NOT NULL, role TEXT NOT NULL,
+ content TEXT NOT NULL, created_at INTEGER NOT NULL, UNIQUE (session_id, seq))""",
+    """CREATE VIRTUAL TABLE __memoturn_messages_fts USING fts5(text, content='', tokenize='porter unicode61')""",
+    "INSERT INTO __memoturn_messages_fts(__memoturn_messages_fts, rank) VALUES ('secure-delete', 1)",
+    """CREATE TABLE __memoturn_transcripts(
+ session BLOB PRIMARY KEY, last_seq INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE __memoturn_memory_origins(
+ rid INTEGER PRIMARY KEY, session_id TEXT NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL)""",
 )
 
 _READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"
@@ -79,9 +94,15 @@ _WRITE_META = "UPDATE __memoturn_meta SET txid = ?, at_ms = ?, epoch = ? WHERE i
 
 
 def _to_2(conn: apsw.Connection) -> None:
-    """Let the embeddings of memories belong to a model, which has no name here: they were the clients' own."""
+    """Let embeddings belong to a model, which has no name here: they were the clients' own. Index the words of turns."""
+    conn.execute("ALTER TABLE __memoturn_messages RENAME TO __memoturn_messages_of_1", can_cache=False)
     for statement in _ADDED_IN_2:
         conn.execute(statement, can_cache=False)
+    _move_turns(conn)
+    _move_vectors(conn)
+
+
+def _move_vectors(conn: apsw.Connection) -> None:
     size_bytes = conn.execute("SELECT length(e) FROM __memoturn_memory_vectors LIMIT 1", can_cache=False).get
     if size_bytes is None:
         conn.execute("DROP TABLE __memoturn_memory_vectors", can_cache=False)
@@ -93,6 +114,42 @@ def _to_2(conn: apsw.Connection) -> None:
         can_cache=False,
     )
     conn.execute("DROP TABLE __memoturn_memory_vectors", can_cache=False)
+
+
+def _move_turns(conn: apsw.Connection) -> None:
+    conn.execute(
+        "INSERT INTO __memoturn_messages(session_id, seq, role, content, created_at)"
+        " SELECT session_id, seq, role, content, created_at FROM __memoturn_messages_of_1 ORDER BY rowid",
+        can_cache=False,
+    )
+    last: Any = conn.execute("SELECT session_id, max(seq) FROM __memoturn_messages GROUP BY session_id")
+    for session_id, seq in last.fetchall():
+        conn.execute("INSERT INTO __memoturn_transcripts VALUES (?, ?)", (transcript_key(session_id), seq))
+    turns: Any = conn.execute("SELECT mid, content FROM __memoturn_messages")
+    for mid, content in turns:
+        words = words_in(content)
+        if words:
+            conn.execute("INSERT INTO __memoturn_messages_fts(rowid, text) VALUES (?, ?)", (mid, words))
+    sizes: Any = conn.execute(
+        "SELECT DISTINCT length(embedding) FROM __memoturn_messages_of_1 WHERE length(embedding)"
+    )
+    for (size_bytes,) in sizes.fetchall():
+        suffix = f"0_{size_bytes // 4}"
+        conn.execute(families.TURN_VECTORS.create(suffix), can_cache=False)
+        conn.execute(
+            f"INSERT INTO {families.TURN_VECTORS.name(suffix)}(mid, e)"
+            " SELECT m.mid, o.embedding FROM __memoturn_messages_of_1 AS o"
+            " JOIN __memoturn_messages AS m ON m.session_id = o.session_id AND m.seq = o.seq"
+            " WHERE length(o.embedding) = ? ORDER BY m.mid",
+            (size_bytes,),
+            can_cache=False,
+        )
+    conn.execute("DROP TABLE __memoturn_messages_of_1", can_cache=False)
+
+
+def transcript_key(session_id: str) -> bytes:
+    """Return the key under which a session's last number is kept, also when nothing else of it is."""
+    return hashlib.blake2b(session_id.encode(), digest_size=16).digest()
 
 
 Migration = Callable[[ProfileConnection], None]
@@ -130,7 +187,7 @@ def create_anywhere(conn: apsw.Connection, *, version: int = SCHEMA_VERSION) -> 
     invariant(conn.in_transaction, "the schema is made inside a transaction")
     conn.execute(_META, can_cache=False)
     conn.execute("INSERT INTO __memoturn_meta VALUES (1, ?, 0, 0, 0)", (version,), can_cache=False)
-    added = (*_ADDED_IN_1, _VECTORS_OF_1) if version == 1 else (*_ADDED_IN_1, *_ADDED_IN_2)
+    added = (*_ADDED_IN_1, _VECTORS_OF_1, _MESSAGES_OF_1) if version == 1 else (*_ADDED_IN_1, *_ADDED_IN_2)
     for statement in added:
         conn.execute(statement, can_cache=False)
 

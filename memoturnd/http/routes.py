@@ -142,5 +142,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", f"{_KEY}/increment", kv.increment, Kind.WRITE, Body.SMALL, Scope.WRITE),
     Route("POST", f"{_SESSION}/turns", turns.append, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("GET", f"{_SESSION}/turns", turns.window, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", f"{_SESSION}/turns", turns.delete_range, Kind.WRITE, Body.NONE, Scope.WRITE),
+    Route("GET", f"{_SESSION}/turns/{{seq}}", turns.get, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", f"{_SESSION}/turns/{{seq}}", turns.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_SESSION}/search", turns.search, Kind.READ, Body.SMALL, Scope.READ),
+    Route("POST", f"{_DB}/memory/search", turns.search_all, Kind.READ, Body.SMALL, Scope.READ),
 )

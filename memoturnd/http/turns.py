@@ -1,39 +1,99 @@
-"""Routes of transcripts: the turns of a session."""
+"""Routes of transcripts: the turns of a session, and search among them."""
 
 from typing import Final
 
 from memoturnd.core.canonical import decode_json
+from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import open_database
-from memoturnd.http.call import Call
-from memoturnd.http.envelope import Answer, read_reply, write_reply
-from memoturnd.surfaces import turns
+from memoturnd.http.call import MAX_LIMIT, Call
+from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.surfaces import turn_search, turns
 
-_DEFAULT_WINDOW: Final = 20
+_DEFAULT_WINDOW: Final = turns.WINDOW_DEFAULT
+_DEFAULT_PAGE: Final = 100
 
 
 async def append(call: Call) -> Answer:
-    """Add a turn to the end of a session."""
-    turn = await call.decoded_large(_turn)
+    """Add a turn, or up to 1000 as one commit, to the end of a session."""
+    parsed, batch = await call.decoded_large(_turns)
     profile = await open_database(call)
-    written = await turns.append(profile, call.params["session"], turn, durable=call.durable)
-    return write_reply({"seq": written.value, "txid": written.txid}, written, status=201)
+    written = await turns.append(profile, call.params["session"], parsed, batch=batch, durable=call.durable)
+    numbers = {"seqs": written.value} if batch else {"seq": written.value[0]}
+    return write_reply({**numbers, "txid": written.txid}, written, status=201)
 
 
 async def window(call: Call) -> Answer:
-    """List the last turns of a session, oldest first."""
+    """List turns of a session, oldest first: the last ones, or a page before or after one."""
+    page = _page(call)
     profile = await open_database(call)
-    last = call.limit("last", _DEFAULT_WINDOW)
-    seen = await turns.window(profile, call.params["session"], last=last, min_txid=call.min_txid)
-    return read_reply({"turns": seen.value}, seen)
+    seen = await turns.read(profile, call.params["session"], page, min_txid=call.min_txid)
+    return read_reply(seen.value, seen)
+
+
+async def get(call: Call) -> Answer:
+    """Show one turn. Raises NotFoundError."""
+    seq = _seq(call)
+    profile = await open_database(call)
+    seen = await turns.get(profile, call.params["session"], seq, min_txid=call.min_txid)
+    return read_reply(seen.value, seen)
+
+
+async def delete(call: Call) -> Answer:
+    """Remove one turn. Raises NotFoundError."""
+    seq, durable = _seq(call), call.durable
+    profile = await open_database(call)
+    return written_nothing_to_say(await turns.delete(profile, call.params["session"], seq, durable=durable))
+
+
+async def delete_range(call: Call) -> Answer:
+    """Remove turns by their numbers, or the whole transcript; the session and its memories stay."""
+    first, last, everything = call.integer("from"), call.integer("to"), call.flag("all")
+    profile = await open_database(call)
+    written = await turns.delete_range(
+        profile,
+        call.params["session"],
+        first=first,
+        last=last,
+        everything=everything,
+        durable=call.durable,
+    )
+    return write_reply({"deleted": written.value, "txid": written.txid}, written)
 
 
 async def search(call: Call) -> Answer:
-    """List the turns of a session that are nearest to a vector."""
-    embedding, k = turns.parse_search(call.decoded(decode_json))
+    """List the turns of a session that are nearest to a vector, to words, or to both."""
+    return await _search(call, call.params["session"])
+
+
+async def search_all(call: Call) -> Answer:
+    """Like `search`, in every session."""
+    return await _search(call, None)
+
+
+async def _search(call: Call, session_id: str | None) -> Answer:
+    wanted = turn_search.parse_search(call.decoded(decode_json))
     profile = await open_database(call)
-    seen = await turns.search(profile, call.params["session"], embedding, k, min_txid=call.min_txid)
+    seen = await turn_search.search(profile, wanted, session_id=session_id, min_txid=call.min_txid)
     return read_reply({"turns": seen.value}, seen)
 
 
-def _turn(body: bytes) -> turns.Turn:
-    return turns.parse_turn(decode_json(body))
+def _page(call: Call) -> turns.Page:
+    before, after, limit, last = (call.integer(name) for name in ("before", "after", "limit", "last"))
+    if before is None and after is None and limit is None:
+        return turns.Page(limit=min(_DEFAULT_WINDOW if last is None else last, MAX_LIMIT))
+    if last is not None:
+        raise InvalidRequestError(
+            "`last` is of the end of a session: send it, or `before`, `after` and `limit`"
+        )
+    return turns.Page(before, after, min(_DEFAULT_PAGE if limit is None else limit, MAX_LIMIT))
+
+
+def _seq(call: Call) -> int:
+    text = call.params["seq"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):  # noqa: PLR2004 - digits that fit 2^53
+        raise InvalidRequestError("a turn's number is an integer from 1, such as 17")
+    return int(text)
+
+
+def _turns(body: bytes) -> tuple[list[turns.Turn], bool]:
+    return turns.parse_turns(decode_json(body))

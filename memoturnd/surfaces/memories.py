@@ -14,8 +14,9 @@ from memoturnd.engine import idempotency
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields, models
+from memoturnd.surfaces import fields, models, origins, transcripts
 from memoturnd.surfaces.models import Model
+from memoturnd.surfaces.origins import Origin
 
 TYPES: Final = ("fact", "event", "instruction", "task")
 BATCH_LIMIT: Final = 1000
@@ -62,6 +63,7 @@ class Item:
     session_id: str | None
     source: str | None
     ttl_s: int | None
+    origin: Origin | None = None
 
 
 def parse_items(payload: Any) -> list[Item]:
@@ -112,6 +114,7 @@ def _parse_item(value: Any, where: str) -> Item:
         session_id=session_id,
         source=fields.optional_text(item.get("source"), f"{where}.source", length_limit=SOURCE_LENGTH_LIMIT),
         ttl_s=_parse_ttl(item.get("ttl"), type_, f"{where}.ttl"),
+        origin=origins.parse(item.get("source_turns"), f"{where}.source_turns"),
     )
 
 
@@ -227,6 +230,8 @@ def _store(
             replaced.append(other_id)
     if model is not None and item.embedding is not None:
         conn.execute(f"INSERT OR IGNORE INTO {model.table}(rid, e) VALUES (?, ?)", (rid, item.embedding))
+    if item.origin is not None:
+        origins.store(conn, rid, item.origin)
     if item.session_id is not None:
         touch_session(conn, now_ms, item.session_id)
     return replaced
@@ -241,6 +246,7 @@ def _remove(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> N
     conn.execute(_DELETE_TEXT, (rid, summary, keywords))
     for model in models.all_models(conn):
         conn.execute(f"DELETE FROM {model.table} WHERE rid = ?", (rid,))
+    origins.remove(conn, rid)
     conn.execute("DELETE FROM __memoturn_memories WHERE rid = ?", (rid,))
     note_change(conn, rid)
 
@@ -262,10 +268,14 @@ def note_change(conn: ProfileConnection, rid: int) -> None:
 
 def read_memory(conn: ProfileConnection, now_ms: int, memory_id: str) -> dict[str, Any]:
     """Return one memory with the ids that it superseded. Raises NotFoundError, for an expired task too."""
-    row = conn.execute(f"SELECT {_COLUMNS} FROM __memoturn_memories WHERE id = ?", (memory_id,)).fetchone()
+    row: Any = conn.execute(
+        f"SELECT {_COLUMNS}, rid FROM __memoturn_memories WHERE id = ?", (memory_id,)
+    ).fetchone()
     if row is None or (row[9] is not None and row[9] <= now_ms):
         raise _no_memory(memory_id)
-    memory = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    *values, rid = row
+    memory: dict[str, Any] = dict(zip(_COLUMNS.split(", "), values, strict=True))
+    memory["source_turns"] = origins.read(conn, rid)
     memory["content"] = msgspec.Raw(memory["content"].encode())
     superseded = conn.execute(
         "SELECT id FROM __memoturn_memories WHERE superseded_by = ? ORDER BY created_at, rid", (memory_id,)
@@ -327,7 +337,7 @@ def apply_end_session(
         _remove(conn, *task)
     conn.execute("DELETE FROM __memoturn_memory_sessions WHERE id = ?", (session_id,))
     if turns:
-        conn.execute("DELETE FROM __memoturn_messages WHERE session_id = ?", (session_id,))
+        transcripts.delete(conn, session_id)
     return None, conn.total_changes() > before
 
 

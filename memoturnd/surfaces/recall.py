@@ -14,7 +14,7 @@ from memoturnd.core.fusion import Candidate, Fused, fuse
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
-from memoturnd.surfaces import fields, memories, models, turns
+from memoturnd.surfaces import fields, memories, models, origins, turns
 
 K_DEFAULT: Final = 8
 K_LIMIT: Final = 1000
@@ -166,6 +166,7 @@ def _hit(conn: ProfileConnection, fused: Fused, *, explain: bool) -> dict[str, A
     row: Any = conn.execute(_LOAD, (fused.rid,)).fetchone()
     hit: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
     hit["content"] = msgspec.Raw(hit["content"].encode())
+    hit["source_turns"] = origins.read(conn, fused.rid)
     hit["score"] = fused.score
     hit["channels"] = list(fused.found)
     if explain:

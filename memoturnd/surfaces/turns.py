@@ -1,135 +1,243 @@
-"""Transcripts: turns of a session in order, a window of the last ones, search by embedding."""
+"""Transcripts: turns of a session in order, one or many at once, read in windows and pages, deleted one by one.
+
+`memoturnd.surfaces.transcripts` keeps them, `memoturnd.surfaces.turn_search` finds them.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from memoturnd.core import canonical, names
+from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.engine.connection import ProfileConnection
-from memoturnd.errors import InvalidRequestError
+from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields, memories
+from memoturnd.surfaces import fields, memories, transcripts
 
 ROLE_LENGTH_LIMIT: Final = 256
-_INLINE_TEXT: Final = 64 * 1024
+BATCH_LIMIT: Final = 1000
 WINDOW_LIMIT: Final = 1000
-SEARCH_LIMIT: Final = 1000
-SEARCH_DEFAULT: Final = 5
+WINDOW_DEFAULT: Final = 20
+_INLINE_TEXT: Final = 64 * 1024
+_INLINE_TURNS: Final = 16
+"""Batches up to this size are written on the event loop."""
 
-_APPEND = """INSERT INTO __memoturn_messages(session_id, seq, role, content, embedding, created_at)
- SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5 FROM __memoturn_messages WHERE session_id = ?1
- RETURNING seq"""
-_WINDOW = """SELECT seq, role, content, created_at FROM __memoturn_messages
- WHERE session_id = ? ORDER BY seq DESC LIMIT ?"""
-# A null vector has no direction: it is taken to be at right angles to everything.
-_SEARCH = """SELECT session_id, seq, role, content,
- coalesce(vec_distance_cosine(embedding, ?1), 1.0) AS distance
- FROM __memoturn_messages WHERE length(embedding) = length(?1) {where} ORDER BY distance, session_id, seq LIMIT ?2"""
-_SEARCH_ALL = _SEARCH.format(where="")
-_SEARCH_SESSION = _SEARCH.format(where="AND session_id = ?3")
+read_nearest = transcripts.read_nearest
+read_neighbours = transcripts.read_neighbours
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn to append, checked. `content` is canonical JSON, `embedding` float32."""
+    """A turn to append, checked. `content` is canonical JSON, `embedding` float32, `at` unix ms (None is now)."""
 
     role: str
     content: bytes
     embedding: bytes | None
+    at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which turns of a session are read: the last below `before`, or the first above `after`."""
+
+    before: int | None = None
+    after: int | None = None
+    limit: int = WINDOW_DEFAULT
+
+
+def parse_turns(payload: Any) -> tuple[list[Turn], bool]:
+    """Return the turns of a body, and whether they came as a batch: `{turns: [turn]}`, else one turn.
+
+    Raises InvalidRequestError.
+    """
+    body = fields.mapping(payload, "the body")
+    if "turns" not in body:
+        return [parse_turn(body)], False
+    if "role" in body or "content" in body:
+        raise InvalidRequestError("the body has both turns and a turn of its own: put that into turns")
+    batch = fields.array(body["turns"], "turns")
+    if not batch:
+        raise InvalidRequestError("turns is empty: send at least one turn")
+    if len(batch) > BATCH_LIMIT:
+        raise InvalidRequestError(f"turns holds {len(batch)} turns: send at most {BATCH_LIMIT} at once")
+    return [
+        _parse_turn(fields.mapping(turn, f"turns[{at}]"), f"turns[{at}].") for at, turn in enumerate(batch)
+    ], True
 
 
 def parse_turn(payload: Any) -> Turn:
-    """Return the turn of `{role, content, embedding?}`. Raises InvalidRequestError."""
-    body = fields.mapping(payload, "the body")
-    role = fields.text(body.get("role"), "role", length_limit=ROLE_LENGTH_LIMIT)
+    """Return the turn of `{role, content, embedding?, at?}`. Raises InvalidRequestError."""
+    return _parse_turn(fields.mapping(payload, "the body"), "")
+
+
+def _parse_turn(turn: dict[str, Any], where: str) -> Turn:
+    role = fields.text(turn.get("role"), f"{where}role", length_limit=ROLE_LENGTH_LIMIT)
     if not role.strip():
-        raise InvalidRequestError("role is blank: say who spoke, such as `user` or `assistant`")
-    if "content" not in body:
-        raise InvalidRequestError("content is missing: send any JSON value")
+        raise InvalidRequestError(f"{where}role is blank: say who spoke, such as `user` or `assistant`")
+    if "content" not in turn:
+        raise InvalidRequestError(f"{where}content is missing: send any JSON value")
+    at = turn.get("at")
     return Turn(
         role=role,
-        content=canonical.canonical_json(body["content"]),
-        embedding=fields.optional_vector(body.get("embedding"), "embedding"),
+        content=canonical.canonical_json(turn["content"], where=f"{where}content"),
+        embedding=fields.optional_vector(turn.get("embedding"), f"{where}embedding"),
+        at=None if at is None else fields.count(at, f"{where}at", limit=INTEGER_MAX),
     )
 
 
-def parse_search(payload: Any) -> tuple[bytes, int]:
-    """Return (embedding, k) of `{vector, k?}`; k is 5 unless given, at most 1000. Raises InvalidRequestError."""
-    body = fields.mapping(payload, "the body")
-    k = fields.clamped(body.get("k"), "k", default=SEARCH_DEFAULT, limit=SEARCH_LIMIT)
-    return fields.vector(body.get("vector"), "vector"), max(k, 1)
+# ---- append
 
 
-def apply_append(conn: ProfileConnection, now_ms: int, session_id: str, turn: Turn) -> tuple[int, bool]:
-    """Append a turn and register the session; return the turn's number in its session, from 1."""
-    seq: int = conn.execute(
-        _APPEND, (session_id, turn.role, turn.content.decode(), turn.embedding, now_ms)
-    ).get
-    memories.touch_session(conn, now_ms, session_id)
-    return seq, True
+def apply_append(
+    conn: ProfileConnection,
+    now_ms: int,
+    session_id: str,
+    turns: list[Turn],
+    *,
+    batch: bool = True,
+    model_id: int = transcripts.CLIENTS,
+) -> tuple[list[int], bool]:
+    """Append turns and register the session; return their numbers in it, which count from 1.
 
-
-def read_window(conn: ProfileConnection, session_id: str, last: int) -> list[dict[str, Any]]:
-    """Return the last turns `{seq, role, content, created_at}`, oldest first."""
-    rows = conn.execute(_WINDOW, (session_id, last)).fetchall()
-    return [
-        {"seq": seq, "role": role, "content": msgspec.Raw(content.encode()), "created_at": created_at}
-        for seq, role, content, created_at in reversed(rows)
-    ]
-
-
-def read_nearest(
-    conn: ProfileConnection, embedding: bytes, k: int, *, session_id: str | None = None
-) -> list[dict[str, Any]]:
-    """Return the k turns `{session_id, seq, role, content, distance}` nearest by cosine, nearest first.
-
-    Exact: every turn with an embedding of that dimension is compared, in one session or in all.
+    `model_id` is the model of their embeddings. Raises InvalidRequestError.
     """
-    if session_id is None:
-        rows = conn.execute(_SEARCH_ALL, (embedding, k))
+    first = transcripts.next_seqs(conn, session_id, len(turns))
+    tables: dict[int, str] = {}
+    for index, turn in enumerate(turns):
+        created_at = now_ms if turn.at is None else turn.at
+        mid = transcripts.insert(conn, session_id, first + index, turn.role, turn.content, created_at)
+        if turn.embedding is None:
+            continue
+        dimensions = fields.dimensions(turn.embedding)
+        if dimensions not in tables:
+            where = f"turns[{index}].embedding" if batch else "embedding"
+            tables[dimensions] = transcripts.ensure_vectors(conn, model_id, dimensions, where)
+        transcripts.insert_vector(conn, tables[dimensions], mid, turn.embedding)
+    _touch(conn, now_ms, session_id, turns)
+    return list(range(first, first + len(turns))), True
+
+
+def _touch(conn: ProfileConnection, now_ms: int, session_id: str, turns: list[Turn]) -> None:
+    """Note that the session was active when its turns were made: a transcript of old says when that was."""
+    times = {now_ms if turn.at is None else turn.at for turn in turns}
+    for at_ms in sorted({min(times), max(times)}):
+        memories.touch_session(conn, at_ms, session_id)
+
+
+async def append(
+    profile: Profile, session_id: str, turns: list[Turn], *, batch: bool = True, durable: bool = False
+) -> Written[list[int]]:
+    """Append turns as one commit; see `apply_append`. Raises InvalidRequestError for a bad session id."""
+    names.session_id(session_id)
+    small = len(turns) <= _INLINE_TURNS and sum(len(turn.content) for turn in turns) <= _INLINE_TEXT
+    return await profile.write(
+        lambda conn, now_ms: apply_append(conn, now_ms, session_id, turns, batch=batch),
+        durable=durable,
+        work=Work.POINT if small else Work.HEAVY,
+    )
+
+
+# ---- read
+
+
+def read_page(conn: ProfileConnection, session_id: str, page: Page) -> dict[str, Any]:
+    """Return `{turns, older, newer}`: turns `{seq, role, content, created_at}`, oldest first.
+
+    `older` is what to read `before` for those that come before them, `newer` what to read `after` for those
+    that follow; each is null where there are none.
+    """
+    if not page.limit:
+        return {"turns": [], "older": None, "newer": None}
+    more = page.limit + 1
+    if page.after is not None:
+        turns = transcripts.read_after(conn, session_id, page.after, more)
+        following, turns = len(turns) > page.limit, turns[: page.limit]
+        first = turns[0]["seq"] if turns else page.after + 1
+        preceding = bool(transcripts.read_before(conn, session_id, first, 1))
     else:
-        rows = conn.execute(_SEARCH_SESSION, (embedding, k, session_id))
-    return [
-        {
-            "session_id": session,
-            "seq": seq,
-            "role": role,
-            "content": msgspec.Raw(content.encode()),
-            "distance": distance,
-        }
-        for session, seq, role, content, distance in rows
-    ]
+        end = transcripts.END if page.before is None else page.before
+        turns = transcripts.read_before(conn, session_id, end, more)
+        preceding, turns = len(turns) > page.limit, turns[-page.limit :]
+        first = turns[0]["seq"] if turns else end
+        following = bool(transcripts.read_after(conn, session_id, turns[-1]["seq"] if turns else end - 1, 1))
+    last = turns[-1]["seq"] if turns else first - 1
+    return {"turns": turns, "older": first if preceding else None, "newer": last if following else None}
 
 
-async def append(profile: Profile, session_id: str, turn: Turn, *, durable: bool = False) -> Written[int]:
-    """Append a turn; see `apply_append`. Raises InvalidRequestError for a bad session id."""
+async def read(profile: Profile, session_id: str, page: Page, *, min_txid: int = 0) -> Seen[dict[str, Any]]:
+    """Return a page of turns, at most 1000; see `read_page`. Raises InvalidRequestError."""
+    names.session_id(session_id)
+    if page.before is not None and page.after is not None:
+        raise InvalidRequestError("a page is of turns before one or after one: send `before` or `after`")
+    page = Page(page.before, page.after, min(page.limit, WINDOW_LIMIT))
+    return await profile.read(
+        lambda conn, _: read_page(conn, session_id, page), min_txid=min_txid, work=Work.SCAN
+    )
+
+
+async def get(profile: Profile, session_id: str, seq: int, *, min_txid: int = 0) -> Seen[dict[str, Any]]:
+    """Return one turn. Raises NotFoundError, InvalidRequestError for a bad session id."""
+    names.session_id(session_id)
+
+    def op(conn: ProfileConnection, _now_ms: int) -> dict[str, Any]:
+        turn = transcripts.read_one(conn, session_id, seq)
+        if turn is None:
+            raise _no_turn(session_id, seq)
+        return turn
+
+    return await profile.read(op, min_txid=min_txid)
+
+
+# ---- delete
+
+
+def apply_delete(
+    conn: ProfileConnection, session_id: str, first: int, last: int, *, must_exist: bool = False
+) -> tuple[int, bool]:
+    """Remove the turns numbered `first` to `last`; return how many there were.
+
+    Their numbers are not given again. Raises NotFoundError when there are none and one `must_exist`.
+    """
+    deleted = transcripts.delete(conn, session_id, first, last)
+    if must_exist and not deleted:
+        raise _no_turn(session_id, first)
+    return deleted, deleted > 0
+
+
+async def delete(profile: Profile, session_id: str, seq: int, *, durable: bool = False) -> Written[int]:
+    """Remove one turn. Raises NotFoundError, InvalidRequestError for a bad session id."""
     names.session_id(session_id)
     return await profile.write(
-        lambda conn, now_ms: apply_append(conn, now_ms, session_id, turn),
-        durable=durable,
-        work=Work.POINT if len(turn.content) <= _INLINE_TEXT else Work.HEAVY,
+        lambda conn, _: apply_delete(conn, session_id, seq, seq, must_exist=True), durable=durable
     )
 
 
-async def window(
-    profile: Profile, session_id: str, *, last: int = 20, min_txid: int = 0
-) -> Seen[list[dict[str, Any]]]:
-    """Return the last turns, at most 1000; see `read_window`. Raises InvalidRequestError for a bad session id."""
+async def delete_range(
+    profile: Profile,
+    session_id: str,
+    *,
+    first: int | None,
+    last: int | None,
+    everything: bool,
+    durable: bool = False,
+) -> Written[int]:
+    """Remove the turns from `first` to `last`, or `everything` there is of a transcript; see `apply_delete`.
+
+    Raises InvalidRequestError unless it is said which.
+    """
     names.session_id(session_id)
-    last = min(last, WINDOW_LIMIT)
-    return await profile.read(
-        lambda conn, _: read_window(conn, session_id, last), min_txid=min_txid, work=Work.SCAN
+    if everything == (first is not None or last is not None):
+        raise InvalidRequestError(
+            "say which turns go: `from` and `to` (numbers, both included), or `all=true` for the whole transcript"
+        )
+    low, high = first or 0, transcripts.END if last is None else last
+    if low > high:
+        raise InvalidRequestError(f"`from` is {low} and `to` {high}: `from` comes first")
+    return await profile.write(
+        lambda conn, _: apply_delete(conn, session_id, low, high), durable=durable, work=Work.HEAVY
     )
 
 
-async def search(
-    profile: Profile, session_id: str, embedding: bytes, k: int, *, min_txid: int = 0
-) -> Seen[list[dict[str, Any]]]:
-    """Search one session's turns; see `read_nearest`. Raises InvalidRequestError for a bad session id."""
-    names.session_id(session_id)
-    return await profile.read(
-        lambda conn, _: read_nearest(conn, embedding, k, session_id=session_id),
-        min_txid=min_txid,
-        work=Work.SCAN,
+def _no_turn(session_id: str, seq: int) -> NotFoundError:
+    return NotFoundError(
+        f"session {session_id[:64]!a} has no turn {seq}: it was never appended, or was deleted"
     )

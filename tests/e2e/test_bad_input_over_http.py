@@ -26,6 +26,7 @@ GOOD_PATH = {
     "id": "mem_0",
     "sid": "s",
     "session": "s",
+    "seq": "1",
     "key": "k",
     "name": "v1",
 }
@@ -43,6 +44,7 @@ GOOD_BODIES = {
     "/v1/db/{db}/kv/{ns}/{key}/increment": {"by": 1},
     "/v1/db/{db}/memory/{session}/turns": {"role": "user", "content": "x"},
     "/v1/db/{db}/memory/{session}/search": {"vector": [1, 0, 0]},
+    "/v1/db/{db}/memory/search": {"query": "x"},
 }
 NULL = type(None)
 FIELDS = {
@@ -58,6 +60,7 @@ FIELDS = {
         "memories.0.session_id": {str, NULL},
         "memories.0.source": {str, NULL},
         "memories.0.ttl": {NULL},
+        "memories.0.source_turns": {NULL},
     },
     "/v1/memory/{ns}/{profile}/recall": {
         "query": {str, NULL},
@@ -98,8 +101,28 @@ FIELDS = {
         "partial": {bool, NULL},
     },
     "/v1/db/{db}/kv/{ns}/{key}/increment": {"by": {int, NULL}, "ttl": {int, NULL}},
-    "/v1/db/{db}/memory/{session}/turns": {"role": {str}, "embedding": {list, NULL}},
-    "/v1/db/{db}/memory/{session}/search": {"vector": {list}, "k": {int, NULL}},
+    "/v1/db/{db}/memory/{session}/turns": {
+        "role": {str},
+        "embedding": {list, NULL},
+        "at": {int, NULL},
+        "turns": set(),
+    },
+    "/v1/db/{db}/memory/{session}/search": {
+        "vector": {list},
+        "query": {str, NULL},
+        "k": {int, NULL},
+        "role": {str, NULL},
+        "since": {int, NULL},
+        "until": {int, NULL},
+    },
+    "/v1/db/{db}/memory/search": {
+        "query": {str},
+        "vector": {list, NULL},
+        "k": {int, NULL},
+        "role": {str, NULL},
+        "since": {int, NULL},
+        "until": {int, NULL},
+    },
 }
 """Types that a field takes, of the values in WRONG; the others must be refused."""
 WRONG = (None, True, 7, 1.5, 2**63, -(2**70), "text", "", "\ud800", [1], [None], {"a": 1})

@@ -313,9 +313,10 @@ def test_reserved_tables_that_somebody_rebuilt_are_refused(folder, statement):
     "UPDATE __memoturn_kv SET meta = 'null'",
     "UPDATE __memoturn_kv SET tag = 'text'",
     "UPDATE __memoturn_kv SET tag = x'00'",
-    "INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', 'no json', NULL, 1)",
-    "INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', '1', x'0102', 1)",
-    "INSERT INTO __memoturn_messages VALUES ('s', 'one', 'user', '1', NULL, 1)",
+    "INSERT INTO __memoturn_messages VALUES (1, 's', 1, 'user', 'no json', 1)",
+    "INSERT INTO __memoturn_messages VALUES (1, 's', 'one', 'user', '1', 1)",
+    "INSERT INTO __memoturn_transcripts VALUES ('s', 1)",
+    "INSERT INTO __memoturn_memory_origins VALUES (1, 's', 'one', 2)",
     "INSERT INTO __memoturn_models VALUES (2, 'm', 'many', 1)",
     "INSERT INTO __memoturn_memories(id, type, summary, content, created_at) VALUES ('m', 'fact', 's', '{', 1)",
     "INSERT INTO __memoturn_memories(id, type, summary, content, created_at) VALUES ('m', 'lie', 's', '1', 1)",
@@ -328,6 +329,40 @@ def test_reserved_tables_that_somebody_rebuilt_are_refused(folder, statement):
 ])  # fmt: skip
 def test_rows_that_no_node_writes_are_refused(folder, statement):
     refusal(folder, ours(folder / "a.db", statement))
+
+
+TURNS = (
+    "INSERT INTO __memoturn_messages VALUES (1, 's', 1, 'user', '\"red fox\"', 1)",
+    "INSERT INTO __memoturn_messages_fts(rowid, text) VALUES (1, 'red fox')",
+    "INSERT INTO __memoturn_transcripts VALUES (x'00112233445566778899aabbccddeeff', 1)",
+    "CREATE TABLE __memoturn_turn_vectors_0_2(mid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
+    "CREATE TABLE __memoturn_turn_vectors_7_1(mid INTEGER PRIMARY KEY, e BLOB NOT NULL)",
+    "INSERT INTO __memoturn_turn_vectors_0_2 VALUES (1, x'0102030405060708')",
+    "INSERT INTO __memoturn_memory_origins VALUES (1, 's', 1, 1)",
+)
+
+
+@pytest.mark.parametrize("more", [(), ("PRAGMA user_version=1", "CREATE TABLE t(a)")])
+def test_turns_come_in_with_their_words_and_vectors(folder, more):
+    _, ready = prepare(folder, ours(folder / "a.db", *TURNS, *more))
+
+    with opened(ready) as conn:
+        assert conn.execute("SELECT rowid FROM __memoturn_messages_fts('foxes')").get == 1
+        assert conn.execute("SELECT mid FROM __memoturn_turn_vectors_0_2").get == 1
+        assert conn.execute("SELECT count(*) FROM __memoturn_turn_vectors_7_1").get == 0
+        assert conn.execute("SELECT to_seq FROM __memoturn_memory_origins").get == 1
+
+
+@pytest.mark.parametrize("statement", [
+    "INSERT INTO __memoturn_turn_vectors_0_2 VALUES (2, x'01020304')",
+    "INSERT INTO __memoturn_turn_vectors_0_2 VALUES (2, x'')",
+    "ALTER TABLE __memoturn_turn_vectors_0_2 RENAME TO __memoturn_turn_vectors_0_0",
+    "ALTER TABLE __memoturn_turn_vectors_0_2 RENAME TO __memoturn_turn_vectors_00_2",
+    "ALTER TABLE __memoturn_turn_vectors_0_2 RENAME TO __memoturn_turn_vectors_0",
+    "CREATE TABLE __memoturn_turn_vectors_0_4(mid INTEGER PRIMARY KEY, e)",
+])  # fmt: skip
+def test_vectors_of_turns_come_in_only_as_they_are_made(folder, statement):
+    refusal(folder, ours(folder / "a.db", *TURNS, statement))
 
 
 VECTORS = (
@@ -363,6 +398,7 @@ def test_file_of_an_older_release_is_brought_up_to_date(folder):
         conn.execute("BEGIN")
         schema.create_anywhere(conn, version=1)
         conn.execute("INSERT INTO __memoturn_memory_vectors VALUES (7, x'0102030405060708')")
+        conn.execute("INSERT INTO __memoturn_messages VALUES ('s', 3, 'user', '\"red\"', x'01020304', 1)")
         conn.execute("UPDATE __memoturn_meta SET txid = 5")
         conn.execute("COMMIT")
         conn.close()
@@ -373,6 +409,20 @@ def test_file_of_an_older_release_is_brought_up_to_date(folder):
     with opened(ready) as conn:
         assert schema.read_meta(conn) == schema.Meta(schema.SCHEMA_VERSION, txid, 5000, 0)
         assert conn.execute("SELECT rid FROM __memoturn_memory_vectors_1").get == 7
+        assert conn.execute("SELECT seq FROM __memoturn_messages WHERE session_id = 's'").get == 3
+        assert conn.execute("SELECT count(*) FROM __memoturn_turn_vectors_0_1").get == 1
+
+
+def test_embedding_of_a_turn_that_an_older_release_never_wrote_is_refused(folder):
+    path = folder / "a.db"
+    conn = apsw.Connection(str(path))
+    conn.execute("BEGIN")
+    schema.create_anywhere(conn, version=1)
+    conn.execute("INSERT INTO __memoturn_messages VALUES ('s', 1, 'user', '1', x'0102', 1)")
+    conn.execute("COMMIT")
+    conn.close()
+
+    assert "no row of numbers" in refusal(folder, path)
 
 
 def test_file_of_a_newer_release_is_refused(folder):

@@ -26,6 +26,13 @@ def failure(answer):
     return answer.status_code, answer.json()["code"]
 
 
+async def append(client, content="x", session="old", **turn):
+    body = {"role": "user", "content": content, **turn}
+    answer = await client.post(f"/v1/db/app--ann/memory/{session}/turns", json=body)
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
 WRITES = {
     "ingest": (
         "POST",
@@ -40,6 +47,13 @@ WRITES = {
     "batch": ("POST", "/v1/db/app--ann/kv/ns", {"json": {"puts": [{"key": "k", "value": "x"}]}}),
     "increment": ("POST", "/v1/db/app--ann/kv/ns/n/increment", {}),
     "append": ("POST", "/v1/db/app--ann/memory/s/turns", {"json": {"role": "user", "content": "x"}}),
+    "append many": (
+        "POST",
+        "/v1/db/app--ann/memory/s/turns",
+        {"json": {"turns": [{"role": "user", "content": n} for n in range(3)]}},
+    ),
+    "delete turn": ("DELETE", "/v1/db/app--ann/memory/old/turns/1", {}),
+    "delete turns": ("DELETE", "/v1/db/app--ann/memory/old/turns?from=1&to=9", {}),
 }
 READS = {
     "recall": ("POST", "/v1/memory/app/ann/recall", {"json": {"query": "x"}}),
@@ -49,7 +63,9 @@ READS = {
     "keys": ("GET", "/v1/db/app--ann/kv/ns", {}),
     "key": ("GET", "/v1/db/app--ann/kv/ns/old", {}),
     "window": ("GET", "/v1/db/app--ann/memory/s/turns", {}),
+    "turn": ("GET", "/v1/db/app--ann/memory/old/turns/1", {}),
     "search": ("POST", "/v1/db/app--ann/memory/s/search", {"json": {"vector": [1]}}),
+    "search all": ("POST", "/v1/db/app--ann/memory/search", {"json": {"query": "x"}}),
     "branches": ("GET", "/v1/db/app--ann/branches", {}),
     "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
     "restore points": ("GET", "/v1/db/app--ann/restore-points", {}),

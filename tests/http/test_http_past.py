@@ -17,7 +17,8 @@ from memoturnd.core import revisions
 
 
 async def rewrite(client):
-    """Change or remove everything that `READS` look at, in five commits."""
+    """Change or remove everything that `READS` look at, in six commits."""
+    assert (await client.delete("/v1/db/app--ann/memory/old/turns/1")).status_code == 204
     await client.delete(f"/v1/memory/app/ann/memories/{FACT_ID}")
     await client.delete("/v1/memory/app/ann/sessions/s?turns=true")
     await client.put("/v1/db/app--ann/kv/ns/old", content=b"changed")
@@ -36,7 +37,7 @@ async def test_every_read_shows_the_past_that_it_asks_for(client, written, read)
     by_query = await client.request(method, path, params={"at": str(written)}, **rest)
     by_header = await client.request(method, path, headers={"Memoturn-At": f" {written} "}, **rest)
     query_first = await client.request(
-        method, path, params={"at": "head~5"}, headers={"Memoturn-At": "head"}, **rest
+        method, path, params={"at": "head~6"}, headers={"Memoturn-At": "head"}, **rest
     )
 
     for answer in (by_query, by_header, query_first):

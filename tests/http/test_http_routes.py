@@ -246,6 +246,83 @@ async def test_turns_are_appended_shown_and_searched(client):
     assert stamps(window)[0] == stamps(found)[0] == stamps(added)[0]
 
 
+async def test_turns_are_appended_in_batches_paged_searched_and_deleted(client):
+    db = await created(client)
+    batch = [{"role": "user", "content": f"word{n} common", "at": n} for n in range(5)]
+    added = await client.post(f"{db}/memory/s/turns", json={"turns": batch})
+    assert (added.status_code, added.json()) == (201, {"seqs": [1, 2, 3, 4, 5], "txid": stamps(added)[0]})
+    await client.post(f"{db}/memory/t/turns", json={"role": "assistant", "content": [{"text": "common"}]})
+
+    page = (await client.get(f"{db}/memory/s/turns?after=1&limit=2")).json()
+    assert ([turn["seq"] for turn in page["turns"]], page["older"], page["newer"]) == ([2, 3], 2, 3)
+    page = (await client.get(f"{db}/memory/s/turns?before=5&limit=1")).json()
+    assert ([turn["seq"] for turn in page["turns"]], page["older"], page["newer"]) == ([4], 4, 4)
+    one = await client.get(f"{db}/memory/s/turns/4")
+    assert one.json() == {"seq": 4, "role": "user", "content": "word3 common", "created_at": 3}
+    everywhere = await client.post(f"{db}/memory/search", json={"query": "common", "k": 9})
+    assert len(everywhere.json()["turns"]) == 6
+    there = await client.post(f"{db}/memory/s/search", json={"query": "word2"})
+    assert [(turn["session_id"], turn["seq"]) for turn in there.json()["turns"]] == [("s", 3)]
+
+    gone = await client.delete(f"{db}/memory/s/turns/5")
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert failure(await client.delete(f"{db}/memory/s/turns/5")) == (404, "not_found")
+    assert failure(await client.get(f"{db}/memory/s/turns/5")) == (404, "not_found")
+    some = await client.delete(f"{db}/memory/s/turns?from=2&to=3")
+    assert (some.status_code, some.json()) == (200, {"deleted": 2, "txid": stamps(some)[0]})
+    again = await client.post(f"{db}/memory/s/turns", json={"role": "user", "content": "x"})
+    assert again.json()["seq"] == 6
+    rest = await client.delete(f"{db}/memory/s/turns?all=true")
+    assert rest.json()["deleted"] == 3
+    sessions = await client.post(f"{db}/sql", json={"stmts": [{"q": "SELECT 1"}]})
+    assert sessions.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "s/turns?last=1&limit=2"),
+        ("GET", "s/turns?before=1&after=2"),
+        ("GET", "s/turns?before=x"),
+        ("GET", "s/turns/first"),
+        ("GET", "s/turns/-1"),
+        ("DELETE", "s/turns/1.5"),
+        ("DELETE", "s/turns/9999999999999999"),
+        ("DELETE", "s/turns"),
+        ("DELETE", "s/turns?form=3"),
+        ("DELETE", "s/turns?from=3&to=2"),
+        ("DELETE", "s/turns?all=true&from=1"),
+    ],
+)
+async def test_turns_that_are_asked_for_wrongly_stay_as_they_are(client, method, path):
+    db = await created(client)
+    await client.post(f"{db}/memory/s/turns", json={"role": "user", "content": "x"})
+
+    assert failure(await client.request(method, f"{db}/memory/{path}")) == (400, "invalid_request")
+    assert len((await client.get(f"{db}/memory/s/turns")).json()["turns"]) == 1
+
+
+async def test_memories_say_which_turns_they_came_from(client):
+    origin = {"session_id": "s", "from_seq": 2, "to_seq": 4}
+    await ingest(client, {**FACT, "source_turns": origin}, {"type": "event", "summary": "likes nothing"})
+
+    shown = (await client.get(f"{MEMORY}/memories/{FACT_ID}")).json()
+    hits = (await client.post(f"{MEMORY}/recall", json={"query": "likes"})).json()["memories"]
+
+    assert shown["source_turns"] == origin
+    assert {hit["type"]: hit["source_turns"] for hit in hits} == {"fact": origin, "event": None}
+    for bad in (
+        1,
+        {},
+        {"session_id": "s"},
+        {"session_id": "", "from_seq": 1},
+        {"session_id": "s", "from_seq": 3, "to_seq": 2},
+        {"session_id": "s", "from_seq": -1},
+    ):
+        body = {"memories": [{"type": "event", "summary": "x", "source_turns": bad}]}
+        assert failure(await client.post(f"{MEMORY}/memories", json=body)) == (400, "invalid_request")
+
+
 async def test_sql_batch_is_one_transaction(client):
     db = await created(client)
     stmts = [
@@ -461,7 +538,7 @@ def test_every_route_that_writes_or_reads_a_branch_is_tried_for_its_headers():
     tree = Tree(ROUTES)
 
     def found(calls):
-        return {tree.find(path.encode())[0][method] for method, path, _ in calls.values()}
+        return {tree.find(path.partition("?")[0].encode())[0][method] for method, path, _ in calls.values()}
 
     always_durable = {
         route for route in ROUTES if "/branches" in route.template or route.template.endswith("/sync")

@@ -324,7 +324,22 @@ async def test_a_memory_comes_back_as_it_went_in(profile, plain):
         "superseded_by": None,
         "superseded_at": None,
         "supersedes": [],
+        "source_turns": None,
     }
+
+
+async def test_a_memory_keeps_the_turns_that_it_came_from_until_it_is_forgotten(profile):
+    origin = {"session_id": "s", "from_seq": 3}
+    (first,) = await ingest(profile, item(topic_key="t", content=1, source_turns=origin))
+    await ingest(profile, item(topic_key="t", content=2))
+    (again,) = await ingest(profile, item(topic_key="t", content=1, source_turns={**origin, "from_seq": 9}))
+
+    kept = (await memories.get(profile, first["id"])).value["source_turns"]
+
+    assert (again["id"], again["status"]) == (first["id"], "revived")
+    assert kept == {"session_id": "s", "from_seq": 3, "to_seq": 3}
+    await memories.forget(profile, first["id"])
+    assert profile.count("__memoturn_memory_origins") == 0
 
 
 async def test_what_was_never_stored_is_not_found(profile):
@@ -389,7 +404,7 @@ async def test_ending_a_session_takes_its_tasks_and_keeps_the_rest(profile):
         item("event", session_id="s"),
         item("task", "x", session_id="z"),
     )
-    await turns.append(profile, "s", turns.parse_turn({"role": "user", "content": 1}))
+    await turns.append(profile, "s", [turns.parse_turn({"role": "user", "content": 1})])
 
     assert (await memories.end_session(profile, "s")).txid == 3
 

@@ -92,6 +92,7 @@ async def test_a_hit_has_exactly_the_fields_of_the_contract(profile, plain):
         "source": None,
         "created_at": 1_000_000,
         "superseded_by": None,
+        "source_turns": None,
         "score": pytest.approx(2 / 61),
         "channels": ["topic"],
     }
@@ -289,7 +290,7 @@ def test_the_vector_channel_equals_a_plain_computation(seed, k):
 async def test_turns_come_beside_the_memories(profile, plain):
     for session, content, embedding in (("a", "x", [1, 0]), ("a", "y", [0, 1]), ("b", "z", [1, 0.1])):
         turn = turns.parse_turn({"role": "user", "content": content, "embedding": embedding})
-        await turns.append(profile, session, turn)
+        await turns.append(profile, session, [turn])
 
     async def recalled(**body):
         query = recall.parse_query({"embedding": [1, 0], "include_turns": True, **body})

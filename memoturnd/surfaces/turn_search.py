@@ -1,0 +1,131 @@
+"""Search of turns, in one session or in all of a profile: by words, by vector, or by both.
+
+Each channel is exact under the filters, which are part of its statement. Two channels are joined by rank.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from memoturnd.core import names, text
+from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.fusion import Candidate, fuse
+from memoturnd.engine.connection import Binding, ProfileConnection
+from memoturnd.errors import InvalidRequestError
+from memoturnd.seams.profile import Profile, Seen, Work
+from memoturnd.surfaces import fields, transcripts
+from memoturnd.surfaces.turns import ROLE_LENGTH_LIMIT
+
+K_DEFAULT: Final = 5
+K_LIMIT: Final = 1000
+WINDOW_FACTOR: Final = 5
+"""Candidates of each channel for each turn asked for, where there are two."""
+QUERY_LENGTH_LIMIT: Final = 8192
+
+# FTS5 yields rows in order of rank; the cross join keeps it outermost, so that the scan ends at the limit.
+_KEYWORD = """SELECT f.rowid, f.rank FROM __memoturn_messages_fts AS f
+ CROSS JOIN __memoturn_messages AS m ON m.mid = f.rowid
+ WHERE f.__memoturn_messages_fts MATCH ? AND {conditions} ORDER BY f.rank LIMIT ?"""
+_KEYWORD_ALL = """SELECT f.rowid, f.rank FROM __memoturn_messages_fts AS f
+ WHERE f.__memoturn_messages_fts MATCH ? ORDER BY f.rank LIMIT ?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search, checked: by `query`, by `vector` (float32), or by both. `since` and `until` are unix ms, both included."""
+
+    query: str | None
+    vector: bytes | None
+    k: int
+    role: str | None
+    since: int | None
+    until: int | None
+
+
+def parse_search(payload: Any) -> Search:
+    """Return the search of `{query?, vector?, k?, role?, since?, until?}`. Raises InvalidRequestError."""
+    body = fields.mapping(payload, "the body")
+    k = fields.clamped(body.get("k"), "k", default=K_DEFAULT, limit=K_LIMIT)
+    search = Search(
+        query=fields.optional_text(body.get("query"), "query", length_limit=QUERY_LENGTH_LIMIT),
+        vector=fields.optional_vector(body.get("vector"), "vector"),
+        k=max(k, 1),
+        role=fields.optional_text(body.get("role"), "role", length_limit=ROLE_LENGTH_LIMIT),
+        since=_time(body.get("since"), "since"),
+        until=_time(body.get("until"), "until"),
+    )
+    if search.query is None and search.vector is None:
+        raise InvalidRequestError("a search takes a query, a vector, or both")
+    return search
+
+
+def _time(value: Any, where: str) -> int | None:
+    return None if value is None else fields.count(value, where, limit=INTEGER_MAX)
+
+
+def read_search(
+    conn: ProfileConnection, search: Search, session_id: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the turns found, best first, with `distance` (null where the vector did not find one).
+
+    With a query they have a `score` and the `channels` that found them as well.
+    """
+    conditions, bindings = _conditions(search, session_id)
+    if search.query is None and search.vector is not None:
+        rows = transcripts.read_nearest_rows(
+            conn, search.vector, search.k, conditions=conditions, bindings=bindings
+        )
+        return [{**transcripts.read_hit(conn, mid), "distance": distance} for mid, distance in rows]
+    window = search.k if search.vector is None else WINDOW_FACTOR * search.k
+    channels: dict[str, list[Candidate]] = {}
+    words = text.tokens(search.query or "")
+    if words:
+        found = _by_words(conn, text.match_expression(words), window, conditions, bindings)
+        channels["keyword"] = [_candidate(*row) for row in found]
+    if search.vector is not None:
+        near = transcripts.read_nearest_rows(
+            conn, search.vector, window, conditions=conditions, bindings=bindings
+        )
+        channels["vector"] = [_candidate(*row) for row in near]
+    return [
+        {
+            **transcripts.read_hit(conn, fused.rid),
+            "distance": fused.found["vector"][1] if "vector" in fused.found else None,
+            "score": fused.score,
+            "channels": list(fused.found),
+        }
+        for fused in fuse(channels, limit=search.k)
+    ]
+
+
+def _by_words(
+    conn: ProfileConnection, match: str, limit: int, conditions: str, bindings: tuple[Binding, ...]
+) -> list[Any]:
+    if not conditions:
+        return conn.execute(_KEYWORD_ALL, (match, limit)).fetchall()
+    return conn.execute(_KEYWORD.format(conditions=conditions), (match, *bindings, limit)).fetchall()
+
+
+def _candidate(mid: int, measure: float) -> Candidate:
+    return Candidate(mid, str(mid), mid, measure)
+
+
+def _conditions(search: Search, session_id: str | None) -> tuple[str, tuple[Binding, ...]]:
+    wanted: dict[str, Binding] = {
+        "m.session_id = ?": session_id,
+        "m.role = ?": search.role,
+        "m.created_at >= ?": search.since,
+        "m.created_at <= ?": search.until,
+    }
+    given = {condition: binding for condition, binding in wanted.items() if binding is not None}
+    return " AND ".join(given), tuple(given.values())
+
+
+async def search(
+    profile: Profile, wanted: Search, *, session_id: str | None = None, min_txid: int = 0
+) -> Seen[list[dict[str, Any]]]:
+    """Search one session's turns, or all; see `read_search`. Raises InvalidRequestError for a bad session id."""
+    if session_id is not None:
+        names.session_id(session_id)
+    return await profile.read(
+        lambda conn, _: read_search(conn, wanted, session_id), min_txid=min_txid, work=Work.SCAN
+    )
