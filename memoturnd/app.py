@@ -16,6 +16,7 @@ import uvicorn
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
+from memoturnd.embedders.open import open_embedder
 from memoturnd.http.app import create_app
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.leases.local import LocalLeases
@@ -58,10 +59,13 @@ async def serve(settings: Settings) -> None:
         catalog = SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
         leases = LocalLeases(settings.node_id, settings.advertise)
         clock = SystemClock()
+        embedder = open_embedder(settings)
         sockets: list[socket.socket] = []
         try:
             sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early
             await probe(TimedStore(store, STORE_TIMEOUT_S))
+            if embedder is not None:
+                await embedder.start()
             async with running(
                 settings,
                 store=store,
@@ -71,6 +75,7 @@ async def serve(settings: Settings) -> None:
                 randomness=SystemRandomness(),
                 executor=executor,
                 boot_id=boot_id(),
+                embedder=embedder,
             ) as node:
                 server = _Server(
                     uvicorn.Config(
@@ -95,6 +100,8 @@ async def serve(settings: Settings) -> None:
         finally:
             for listening in sockets:
                 listening.close()
+            if embedder is not None:
+                await embedder.close()
             await leases.close()
             await catalog.close()
             await store.close()
@@ -167,6 +174,7 @@ def _announce(settings: Settings, *, port: int) -> None:
         url=f"http://{Address(settings.listen.host, port)}",
         data_dir=str(settings.data_dir),
         object_store=settings.object_store,
+        embeddings=settings.embed_provider,
         acknowledges=settings.durability,
         a_local_write_survives=survives[settings.sync],
         at_risk_when_the_disk_is_lost=f"up to {settings.unshipped_max_age_s:g} s, usually {settings.ship_interval_ms} ms",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from memoturnd.errors import ConfigurationError
-from memoturnd.settings_table import KIB, SETTINGS, Address, did_you_mean
+from memoturnd.settings_table import KIB, SETTINGS, Address, Secret, did_you_mean
 
 PREFIX = "MEMOTURN_"
 
@@ -67,6 +67,14 @@ class Settings:
     gc_grace_s: float
     delete_grace_s: float
     drill_interval_s: float
+    embed_provider: Literal["off", "openai", "voyage"]
+    embed_api_key: Secret | None
+    embed_base_url: str | None
+    embed_model: str | None
+    embed_dimensions: int | None
+    embed_timeout_s: float
+    embed_batch: int
+    embed_concurrency: int
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 
@@ -89,7 +97,8 @@ class Settings:
             try:
                 values[setting.field] = setting.parse(text) if text else None
             except ValueError as error:
-                problems.append(f"{setting.variable}={text!r}: {error}")
+                shown = "***" if setting.secret else repr(text)
+                problems.append(f"{setting.variable}={shown}: {error}")
         problems += _contradictions(values)
         if problems:
             lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -171,7 +180,16 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS={coarse_s:g} is below MEMOTURN_PITR_RETENTION_SECS={fine_s:g}: "
             "history is kept at every commit first, then at one an hour",
         )
-    return problems
+    return problems + _endpoints_without_key(values)
+
+
+def _endpoints_without_key(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with an embedding provider that needs a key: its own address always does."""
+    provider = values.get("embed_provider")
+    if provider not in {"openai", "voyage"} or values.get("embed_api_key") or values.get("embed_base_url"):
+        return []
+    how = "MEMOTURN_EMBED_API_KEY, or the MEMOTURN_EMBED_BASE_URL of an endpoint that needs none"
+    return [f"MEMOTURN_EMBED_PROVIDER={provider!r} takes a {how}"]
 
 
 def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
@@ -180,6 +198,7 @@ def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
         "advertise": f"http://{values['listen']}",
         "node_id": f"node-{os.getpid()}",
         "log_format": "console" if is_tty else "json",
+        "embed_provider": "off" if values["embed_api_key"] is None else "voyage",
     }
     for field, value in derived.items():
         if values[field] is None:

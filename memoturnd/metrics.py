@@ -41,6 +41,9 @@ WAKE_TIERS: Final = ("warm", "cold")
 DRILL_OUTCOMES: Final = ("ok", "damaged", "skipped", "failed")
 PAST_OUTCOMES: Final = ("hit", "shared", "miss")
 PASS_OUTCOMES: Final = ("done", "stopped", "failed")
+EMBED_CALLS: Final = ("ok", "refused", "failed", "shed")
+EMBED_TEXTS: Final = ("cached", "embedded", "failed")
+EMBED_SURFACES: Final = ("ingest", "recall")
 
 _REQUEST_BUCKETS_S: Final = (
     0.0002,
@@ -80,6 +83,7 @@ class Metrics:
         self._past()
         self._maintenance()
         self._drills()
+        self._embedding()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -269,6 +273,29 @@ class Metrics:
         self.drill_last_success_seconds = self._gauge(
             "drill_last_success_seconds", "Unix time at which a drill last restored a state, 0 for never."
         )
+
+    def _embedding(self) -> None:
+        calls = self._counter(
+            "embed_calls_total",
+            "Calls of the embedder: ok, refused (these texts), failed, shed (not made: too many, or an outage).",
+            "outcome",
+        )
+        self.embed_calls = {outcome: calls.labels(outcome) for outcome in EMBED_CALLS}
+        texts = self._counter("embed_texts_total", "Texts that were to be embedded, by outcome.", "outcome")
+        self.embed_texts = {outcome: texts.labels(outcome) for outcome in EMBED_TEXTS}
+        self.embed_seconds = self._histogram(
+            "embed_seconds", "Time of a call of the embedder that was answered.", _SHIP_BUCKETS_S
+        )
+        degraded = self._counter(
+            "embed_degraded_total",
+            "Requests that went on without vectors that the node should have made.",
+            "surface",
+        )
+        self.embed_degraded = {surface: degraded.labels(surface) for surface in EMBED_SURFACES}
+        self.embed_outage = self._gauge("embed_outage", "1 while the embedder is left alone after failures.")
+        self.embed_waiting = self._gauge("embed_waiting_calls", "Calls that wait for their turn.")
+        self.embed_cache_bytes = self._gauge("embed_cache_bytes", "Memory of the vectors of texts of late.")
+        self.embed_cache_limit_bytes = self._gauge("embed_cache_limit_bytes", "Most memory of these.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"memoturn_{name}", text, registry=self.registry)

@@ -23,6 +23,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.retention import GRAIN_S, Windows
 from memoturnd.core.revisions import Revision
 from memoturnd.datadir import forget_boot, last_boot, note_boot
+from memoturnd.embedders.guard import NodeEmbedder
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
@@ -52,6 +53,7 @@ from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
 from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, Catalog, Chore, Database
 from memoturnd.seams.clock import Clock, Randomness
+from memoturnd.seams.embedder import Embedder
 from memoturnd.seams.executor import Executor, PoolExecutor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
@@ -64,6 +66,8 @@ DRAIN_S = 6.0
 """How long a stopping node ships and closes before it gives up on what is left: below an orchestrator's 10 s."""
 STATEMENT_SHARE = 0.9
 """Part of a request's time that one statement may take, so that its own error comes before the request's."""
+EMBED_SHARE = 0.5
+"""Part of a request's time that its texts may take to be embedded; what has no vector by then is stored without."""
 RECOVERY_S = 1.0
 """How long a stopping node lets the recovery of an earlier process's branches go on before it closes them."""
 USER_THREADS = 2
@@ -84,8 +88,14 @@ class Node:
     """One data-plane node. `databases` and `branches` hold the operations, `profile` opens a branch."""
 
     def __init__(
-        self, services: Services, retention: Retention, limits: TierLimits, counted: CountedStore
+        self,
+        services: Services,
+        retention: Retention,
+        limits: TierLimits,
+        counted: CountedStore,
+        embedder: NodeEmbedder | None = None,
     ) -> None:
+        self.embedder = embedder
         self.metrics = services.metrics
         self.tiers = Tiers(services, self, limits)
         registers = Registers(services)
@@ -343,8 +353,9 @@ async def running(
     executor: Executor,
     boot_id: str,
     metrics: Metrics | None = None,
+    embedder: Embedder | None = None,
 ) -> AsyncIterator[Node]:
-    """Run a node on these parts; leaving drains it. The parts stay the caller's to close."""
+    """Run a node on these parts; leaving drains it. The parts stay the caller's to start and to close."""
     metrics = metrics or Metrics()
     counted = CountedStore(store, metrics)
     scheduler = ShipScheduler(
@@ -401,7 +412,8 @@ async def running(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
         )
         retention = Retention(timed, services.archive, executor, clock, randomness, windows)
-        node = Node(services, retention, tier_limits(settings), counted)
+        embeddings = None if embedder is None else node_embedder(embedder, services, settings)
+        node = Node(services, retention, tier_limits(settings), counted, embeddings)
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
         recovery = group.create_task(node.recover(await node.start()))
@@ -439,6 +451,20 @@ async def running(
     node.transfers.close()
     if failure is not None:
         raise failure
+
+
+def node_embedder(embedder: Embedder, services: Services, settings: Settings) -> NodeEmbedder:
+    """Return the embedder with all that stands in front of it."""
+    return NodeEmbedder(
+        embedder,
+        clock=services.clock,
+        randomness=services.randomness,
+        metrics=services.metrics,
+        timeout_s=settings.embed_timeout_s,
+        write_budget_s=EMBED_SHARE * settings.request_timeout_s,
+        batch=settings.embed_batch,
+        concurrency=settings.embed_concurrency,
+    )
 
 
 def tier_limits(settings: Settings) -> TierLimits:

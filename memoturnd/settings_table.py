@@ -42,9 +42,25 @@ class Address:
             return self.host == "localhost"
 
 
+class Secret:
+    """A value that is not shown: neither in logs nor in tracebacks."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def reveal(self) -> str:
+        """Return the value, to be sent and not shown."""
+        return self._text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table. An empty `default` is derived as `derived` says."""
+    """One row of the table. An empty `default` is derived as `derived` says; a `secret` value is never shown."""
 
     variable: str
     field: str
@@ -53,6 +69,7 @@ class Setting:
     unit: str
     help: str
     derived: str = ""
+    secret: bool = False
 
     @property
     def shown_default(self) -> str:
@@ -149,6 +166,30 @@ def _auth(text: str) -> str:
             "authentication arrives with the control plane and is not in this release; leave it off"
         )
     return text
+
+
+def _secret(text: str) -> Secret:
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
+        raise ValueError("must be 1 to 4096 visible ASCII characters, without spaces")
+    return Secret(text)
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}", text):
+        raise ValueError(
+            "must be 1 to 100 characters of A-Z a-z 0-9 . _ : / @ + -, the first a letter or digit"
+        )
+    return text
+
+
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be http://HOST or https://HOST, with a port and a path where needed")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a password; give the key as a setting of its own")
+    _ = parts.port  # raises ValueError when it is not a port
+    return text.rstrip("/")
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -422,6 +463,76 @@ SETTINGS: tuple[Setting, ...] = (
         "3600",
         "seconds",
         "Time between drills, each of which restores one state of one branch and checks it. 0 never does.",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_PROVIDER",
+        "embed_provider",
+        _choice(off="off", openai="openai", voyage="voyage"),
+        "",
+        "",
+        "Who makes the embeddings that clients do not send: openai is every endpoint that speaks like OpenAI's.",
+        derived="voyage with an API key, else off",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_API_KEY",
+        "embed_api_key",
+        _secret,
+        "",
+        "",
+        "Key of the embedding endpoint. An endpoint of one's own may need none.",
+        derived="none",
+        secret=True,
+    ),
+    Setting(
+        "MEMOTURN_EMBED_BASE_URL",
+        "embed_base_url",
+        _endpoint,
+        "",
+        "",
+        "Address of the embedding endpoint, with or without /v1 at its end.",
+        derived="the provider's",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_MODEL",
+        "embed_model",
+        _model_name,
+        "",
+        "",
+        "Embedding model: the provider's own name for it.",
+        derived="voyage-3.5 or text-embedding-3-small",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_DIMENSIONS",
+        "embed_dimensions",
+        _whole(1, 8192),
+        "",
+        "dimensions",
+        "Dimensions that the endpoint is asked for, where its model offers several.",
+        derived="the model's own",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_TIMEOUT_S",
+        "embed_timeout_s",
+        _number(0.05, 600),
+        "10",
+        "seconds",
+        "Longest time that one call of the embedder may take. A recall waits 3 seconds at most.",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_BATCH",
+        "embed_batch",
+        _whole(1, 1000),
+        "64",
+        "texts",
+        "Texts that one call of the embedder holds.",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_CONCURRENCY",
+        "embed_concurrency",
+        _whole(1, 64),
+        "4",
+        "calls",
+        "Calls of the embedder at once: so many for what is stored, and as many for queries.",
     ),
     Setting(
         "MEMOTURN_LOG_LEVEL",

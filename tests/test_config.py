@@ -89,14 +89,24 @@ def test_each_variable_reaches_its_field():
         "DELETE_GRACE_S": ("604.0", "delete_grace_s"),
         "DRILL_INTERVAL_S": ("602.0", "drill_interval_s"),
         "SQLITE_THREADS": ("23", "sqlite_threads"),
+        "EMBED_PROVIDER": ("openai", "embed_provider"),
+        "EMBED_API_KEY": ("sk-1", "embed_api_key"),
+        "EMBED_BASE_URL": ("http://127.0.0.1:1/v1", "embed_base_url"),
+        "EMBED_MODEL": ("bge-m3:latest", "embed_model"),
+        "EMBED_DIMENSIONS": ("256", "embed_dimensions"),
+        "EMBED_TIMEOUT_S": ("2.5", "embed_timeout_s"),
+        "EMBED_BATCH": ("31", "embed_batch"),
+        "EMBED_CONCURRENCY": ("3", "embed_concurrency"),
         "LOG_LEVEL": ("debug", "log_level"),
         "LOG_FORMAT": ("console", "log_format"),
         "AUTH": ("off", "auth"),
     }
     got = settings(**{name: text for name, (text, _) in given.items()})
 
+    assert got.embed_api_key.reveal() == "sk-1"
     assert {field: str(getattr(got, field)) for _, field in given.values()} == {
-        field: text for text, field in given.values()
+        **{field: text for text, field in given.values()},
+        "embed_api_key": "Secret(***)",
     }
     assert {f"MEMOTURN_{name}" for name in given} == {setting.variable for setting in SETTINGS}
     assert {field for _, field in given.values()} == {field.name for field in dataclasses.fields(Settings)}
@@ -289,3 +299,39 @@ def test_settings_of_the_test_suite_may_be_left_in_the_shell():
 )
 def test_connections_to_a_bucket_are_kept_back_from_profiles(url, connections):
     assert bucket_connections(settings(OBJECT_STORE=url, S3_CONNECTIONS="7")) == connections
+
+
+# ---- embeddings
+
+
+def test_nothing_is_embedded_unless_asked_for():
+    assert settings().embed_provider == "off"
+
+
+def test_a_key_alone_switches_voyage_on():
+    assert settings(EMBED_API_KEY="pa-1").embed_provider == "voyage"
+    assert settings(EMBED_API_KEY="pa-1", EMBED_PROVIDER="off").embed_provider == "off"
+
+
+def test_unknown_embedding_provider_is_refused_with_what_there_is():
+    assert "did you mean voyage?" in refused(EMBED_PROVIDER="voyager")
+
+
+@pytest.mark.parametrize("provider", ["openai", "voyage"])
+def test_the_providers_own_address_takes_a_key(provider):
+    assert "takes a MEMOTURN_EMBED_API_KEY" in refused(EMBED_PROVIDER=provider)
+    settings(EMBED_PROVIDER=provider, EMBED_BASE_URL="http://127.0.0.1:11434")
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "127.0.0.1:80", "http://", "http://u:p@h", "http://h?k=1", "http://h:x"]
+)
+def test_address_of_an_endpoint_is_checked(url):
+    assert "MEMOTURN_EMBED_BASE_URL" in refused(EMBED_BASE_URL=url)
+
+
+def test_a_key_is_never_shown():
+    got = settings(EMBED_API_KEY="sk-very-secret")
+
+    assert "sk-very-secret" not in f"{got!r} {got} {got.embed_api_key!r} {got.embed_api_key}"
+    assert "secret" not in refused(EMBED_API_KEY="sk very secret")

@@ -11,7 +11,7 @@ from memoturnd.http.addresses import open_or_create_profile, open_profile
 from memoturnd.http.call import INLINE_BODY_BYTES, Call
 from memoturnd.http.envelope import Answer, at, read_reply, reply, write_reply, written_nothing_to_say
 from memoturnd.http.ports import BranchProfile
-from memoturnd.surfaces import memories
+from memoturnd.surfaces import embedding, memories
 from memoturnd.surfaces import recall as recalls
 
 _DEFAULT_SESSIONS: Final = 100
@@ -22,18 +22,24 @@ async def ingest(call: Call) -> Answer:
     items = await call.decoded_large(_items)
     durable = call.durable
     profile = await open_or_create_profile(call)
-    written = await memories.ingest(profile, items, durable=durable)
-    return write_reply({"results": written.value, "txid": written.txid}, written, status=201)
+    written = await embedding.ingest(profile, call.node.embedder, items, durable=durable)
+    if "degraded" in written.value:
+        call.node.metrics.embed_degraded["ingest"].inc()
+    return write_reply({**written.value, "txid": written.txid}, written, status=201)
 
 
 async def recall(call: Call) -> Answer:
     """Find memories by text, embedding or topic, best first. An unknown profile recalls nothing."""
     query = recalls.parse_query(call.decoded(decode_json))
+    embedding.check_recall(call.node.embedder, query)
     min_txid = call.min_txid
     profile = await _open_or_none(call, min_txid)
     if profile is None:
         return _nothing({"memories": [], "turns": []} if query.include_turns else {"memories": []})
+    query = await embedding.resolve(call.node.embedder, query)
     seen = await recalls.recall(profile, query, min_txid=min_txid)
+    if "degraded" in seen.value:
+        call.node.metrics.embed_degraded["recall"].inc()
     return read_reply({**seen.value, "txid": seen.txid}, seen)
 
 

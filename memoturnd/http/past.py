@@ -3,6 +3,7 @@
 from memoturnd.core.revisions import Revision
 from memoturnd.http.ports import Branches, BranchProfile, Databases, Node, Transfers, Verifications
 from memoturnd.metrics import Metrics
+from memoturnd.seams.embedder import Embeddings
 
 
 class PastNode:
@@ -31,6 +32,11 @@ class PastNode:
     def verifications(self) -> Verifications:
         """Verifications, which look at everything that is kept."""
         return self._node.verifications
+
+    @property
+    def embedder(self) -> Embeddings | None:
+        """What embeds texts, as it is now."""
+        return self._node.embedder
 
     @property
     def metrics(self) -> Metrics:

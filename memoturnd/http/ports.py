@@ -11,6 +11,7 @@ from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
 from memoturnd.seams.catalog import BranchRow, Database
+from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.profile import Profile
 
 
@@ -348,6 +349,11 @@ class Node(Protocol):
     @property
     def verifications(self) -> Verifications:
         """Verifications of what object storage has."""
+        ...
+
+    @property
+    def embedder(self) -> Embeddings | None:
+        """What embeds texts that come without a vector, None where nothing does."""
         ...
 
     @property

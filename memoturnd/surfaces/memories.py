@@ -50,8 +50,8 @@ _TOUCH_SESSION = """INSERT INTO __memoturn_memory_sessions(id, created_at, last_
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A memory to ingest, checked. `content` is canonical JSON, `embedding` float32 (None on tasks), `ttl_s`
-    the lifetime of a task (None on others).
+    """A memory to ingest, checked. `content` is canonical JSON, `embedding` float32 (None on tasks) of the model
+    `embedding_model`, `ttl_s` the lifetime of a task (None on others).
     """
 
     type: str
@@ -64,6 +64,7 @@ class Item:
     source: str | None
     ttl_s: int | None
     origin: Origin | None = None
+    embedding_model: str = models.UNNAMED
 
 
 def parse_items(payload: Any) -> list[Item]:
@@ -72,16 +73,17 @@ def parse_items(payload: Any) -> list[Item]:
     if len(batch) > BATCH_LIMIT:
         raise InvalidRequestError(f"memories holds {len(batch)} items: send at most {BATCH_LIMIT} at once")
     items = [_parse_item(item, f"memories[{index}]") for index, item in enumerate(batch)]
-    sizes: dict[int, int] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for index, item in enumerate(items):
-        if item.embedding is not None:
-            sizes.setdefault(fields.dimensions(item.embedding), index)
-    if len(sizes) > 1:
-        (first, first_at), (second, second_at) = list(sizes.items())[:2]
-        raise InvalidRequestError(
-            f"memories[{second_at}].embedding has {second} dimensions and memories[{first_at}].embedding {first}:"
-            f" a profile's embeddings share one dimension"
-        )
+        if item.embedding is None:
+            continue
+        size = fields.dimensions(item.embedding)
+        first, first_at = sizes.setdefault(item.embedding_model, (size, index))
+        if size != first:
+            raise InvalidRequestError(
+                f"memories[{index}].embedding has {size} dimensions and memories[{first_at}].embedding {first}:"
+                f" a model's embeddings share one dimension"
+            )
     return items
 
 
@@ -104,6 +106,11 @@ def _parse_item(value: Any, where: str) -> Item:
     if session_id is not None:
         session_id = _named(where, session_id)
     embedding = fields.optional_vector(item.get("embedding"), f"{where}.embedding")
+    model = models.parse_name(item.get("embedding_model"), f"{where}.embedding_model")
+    if model != models.UNNAMED and embedding is None:
+        raise InvalidRequestError(
+            f"{where}.embedding_model goes with an embedding: leave it out, or send both"
+        )
     return Item(
         type=type_,
         topic_key=topic_key or None,
@@ -115,6 +122,7 @@ def _parse_item(value: Any, where: str) -> Item:
         source=fields.optional_text(item.get("source"), f"{where}.source", length_limit=SOURCE_LENGTH_LIMIT),
         ttl_s=_parse_ttl(item.get("ttl"), type_, f"{where}.ttl"),
         origin=origins.parse(item.get("source_turns"), f"{where}.source_turns"),
+        embedding_model=model,
     )
 
 
@@ -146,9 +154,9 @@ def apply_ingest(
     """Store a batch; return `{id, status, superseded}` per item, in order, and whether anything changed.
 
     Raises InvalidRequestError, before anything is written, when the embeddings' dimension is not the one
-    that the profile's embeddings have.
+    that the profile's embeddings of the same model have.
     """
-    model = _model(conn, now_ms, items)
+    of_name = _models(conn, now_ms, items)
     seen: set[str] = set()
     changed = False
     results = []
@@ -161,19 +169,21 @@ def apply_ingest(
         elif rid is not None:
             status = "revived"
         seen.add(id_)
-        replaced = [] if status == "duplicate" else _store(conn, now_ms, item, id_, rid, model)
+        replaced = [] if status == "duplicate" else _store(conn, now_ms, item, id_, rid, of_name)
         changed = changed or status != "duplicate"
         results.append({"id": id_, "status": status, "superseded": replaced})
     return results, changed
 
 
-def _model(conn: ProfileConnection, now_ms: int, items: list[Item]) -> Model | None:
-    """Return the model that the embeddings of the items belong to, None when there are none."""
+def _models(conn: ProfileConnection, now_ms: int, items: list[Item]) -> dict[str, Model]:
+    """Return the models that the embeddings of the items belong to, by name."""
+    of_name: dict[str, Model] = {}
     for index, item in enumerate(items):
-        if item.embedding is not None:
+        if item.embedding is not None and item.embedding_model not in of_name:
             where = f"memories[{index}].embedding"
-            return models.ensure(conn, now_ms, models.UNNAMED, fields.dimensions(item.embedding), where)
-    return None
+            size = fields.dimensions(item.embedding)
+            of_name[item.embedding_model] = models.ensure(conn, now_ms, item.embedding_model, size, where)
+    return of_name
 
 
 def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, int | None, bool, bool]:
@@ -199,9 +209,10 @@ def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, int
 
 
 def _store(
-    conn: ProfileConnection, now_ms: int, item: Item, id_: str, rid: int | None, model: Model | None
+    conn: ProfileConnection, now_ms: int, item: Item, id_: str, rid: int | None, of_name: dict[str, Model]
 ) -> list[str]:
     """Insert or revive one memory; return the ids that it superseded."""
+    revives = rid is not None
     if rid is None:
         expires_at = None if item.ttl_s is None else now_ms + 1000 * item.ttl_s
         conn.execute(
@@ -228,8 +239,11 @@ def _store(
         for other, other_id in _rows(conn, _ACTIVE_OF_TOPIC, (item.topic_key, item.type, id_)):
             conn.execute(_SUPERSEDE, (id_, now_ms, other))
             replaced.append(other_id)
-    if model is not None and item.embedding is not None:
-        conn.execute(f"INSERT OR IGNORE INTO {model.table}(rid, e) VALUES (?, ?)", (rid, item.embedding))
+    if item.embedding is not None:
+        table = of_name[item.embedding_model].table
+        conn.execute(f"INSERT OR IGNORE INTO {table}(rid, e) VALUES (?, ?)", (rid, item.embedding))
+        if revives:
+            note_change(conn, rid)  # it may have had none
     if item.origin is not None:
         origins.store(conn, rid, item.origin)
     if item.session_id is not None:
@@ -377,12 +391,15 @@ async def ingest(
     profile: Profile, items: list[Item], *, durable: bool = False
 ) -> Written[list[dict[str, Any]]]:
     """Store a batch; see `apply_ingest`."""
-    size = sum(len(i.summary) + len(i.keywords) + len(i.content) for i in items)
-    small = len(items) <= _INLINE_ITEMS and size <= _INLINE_TEXT
-    work = Work.POINT if small else Work.HEAVY
     return await profile.write(
-        lambda conn, now_ms: apply_ingest(conn, now_ms, items), durable=durable, work=work
+        lambda conn, now_ms: apply_ingest(conn, now_ms, items), durable=durable, work=work_of(items)
     )
+
+
+def work_of(items: list[Item]) -> Work:
+    """Return how much work it is to store a batch."""
+    size = sum(len(i.summary) + len(i.keywords) + len(i.content) for i in items)
+    return Work.POINT if len(items) <= _INLINE_ITEMS and size <= _INLINE_TEXT else Work.HEAVY
 
 
 async def get(profile: Profile, memory_id: str, *, min_txid: int = 0) -> Seen[dict[str, Any]]:

@@ -4,16 +4,20 @@ Every model has a table of vectors of its own, so that a search looks at vectors
 that a client sends without naming their model belong to the model without a name.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import MEMORY_VECTORS
 from memoturnd.errors import InvalidRequestError
+from memoturnd.surfaces import fields
 
 UNNAMED: Final = ""
 MODELS_LIMIT: Final = 16
 """Most models of a profile: each is one more table to look after."""
+NAME_LENGTH_LIMIT: Final = 128
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,19 @@ class Model:
     def table(self) -> str:
         """Return the table of its memories' vectors: `rid`, `e` (float32, little-endian)."""
         return MEMORY_VECTORS.name(str(self.id))
+
+
+def parse_name(value: Any, where: str) -> str:
+    """Return the name of a model that a request gives, UNNAMED for null. Raises InvalidRequestError."""
+    if value is None:
+        return UNNAMED
+    name = fields.text(value, where, length_limit=NAME_LENGTH_LIMIT)
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"{where} takes letters, digits and . _ : / @ + -, the first a letter or digit,"
+            f" such as `openai/text-embedding-3-small`"
+        )
+    return name
 
 
 def find(conn: ProfileConnection, name: str = UNNAMED) -> Model | None:
@@ -84,3 +101,14 @@ def check(conn: ProfileConnection, model: Model, dimensions: int, where: str) ->
             f"{where} has {dimensions} dimensions, this profile's embeddings have {model.dimensions}:"
             f" use the same embedding model, or another profile"
         )
+
+
+def takes(conn: ProfileConnection, name: str, dimensions: int) -> bool:
+    """Return whether vectors of `dimensions` can be stored under the model, which may have to be made for them."""
+    model = find(conn, name)
+    if model is None:
+        count: int = conn.execute("SELECT count(*) FROM __memoturn_models").get
+        return count < MODELS_LIMIT
+    if model.dimensions == dimensions:
+        return True
+    return conn.execute(f"SELECT 1 FROM {model.table} LIMIT 1").get is None

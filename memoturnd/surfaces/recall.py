@@ -15,6 +15,7 @@ from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
 from memoturnd.surfaces import fields, memories, models, origins, turns
+from memoturnd.surfaces.models import Model
 
 K_DEFAULT: Final = 8
 K_LIMIT: Final = 1000
@@ -41,7 +42,11 @@ _MEASURES = {"keyword": "bm25", "vector": "distance"}
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A recall, checked. `types` of None means every type, an empty tuple none; `embedding` is float32."""
+    """A recall, checked. `types` of None means every type, an empty tuple none; `embedding` is float32, of the
+    model `embedding_model`.
+
+    `computed` is whether the node made the embedding, `degraded` whether it should have and could not.
+    """
 
     query: str | None
     embedding: bytes | None
@@ -53,6 +58,9 @@ class Query:
     include_superseded: bool
     include_turns: bool
     explain: bool
+    embedding_model: str = models.UNNAMED
+    computed: bool = False
+    degraded: bool = False
 
 
 def parse_query(payload: Any) -> Query:
@@ -71,11 +79,10 @@ def parse_query(payload: Any) -> Query:
         include_superseded=fields.boolean(body, "include_superseded"),
         include_turns=fields.boolean(body, "include_turns"),
         explain=fields.boolean(body, "explain"),
+        embedding_model=models.parse_name(body.get("embedding_model"), "embedding_model"),
     )
     if query.query is None and query.embedding is None and query.topic_key is None:
         raise InvalidRequestError("a recall takes at least one of query, embedding and topic_key")
-    if query.include_turns and query.embedding is None:
-        raise InvalidRequestError("include_turns takes an embedding: turns are searched by vector")
     return query
 
 
@@ -90,20 +97,41 @@ def _parse_types(value: Any) -> tuple[str, ...] | None:
 
 
 def read_recall(conn: ProfileConnection, now_ms: int, query: Query) -> dict[str, Any]:
-    """Return `{memories: [hit]}`, with `turns` where asked for.
+    """Return `{memories: [hit]}`, with `turns` where asked for, and `degraded` where vectors were not searched.
 
     Raises InvalidRequestError when the embedding's dimension is not that of the profile's embeddings.
     """
-    answer: dict[str, Any] = {"memories": _recall(conn, now_ms, query)}
-    if query.include_turns and query.embedding is not None:
-        answer["turns"] = turns.read_nearest(conn, query.embedding, query.k, session_id=query.session_id)
+    model = models.find(conn, query.embedding_model)
+    degraded = query.degraded
+    if query.embedding is not None:
+        if query.computed:
+            degraded = not _can_search(conn, model, query.embedding)
+            model = None if degraded else model
+        elif model is not None:
+            models.check(conn, model, fields.dimensions(query.embedding), "embedding")
+    answer: dict[str, Any] = {"memories": _recall(conn, now_ms, query, model)}
+    if query.include_turns:
+        embedding, session_id = query.embedding, query.session_id
+        answer["turns"] = (
+            [] if embedding is None else turns.read_nearest(conn, embedding, query.k, session_id=session_id)
+        )
+    if degraded:
+        answer["degraded"] = ["vector"]
     return answer
 
 
-def _recall(conn: ProfileConnection, now_ms: int, query: Query) -> list[dict[str, Any]]:
-    model = models.find(conn)
-    if model is not None and query.embedding is not None:
-        models.check(conn, model, fields.dimensions(query.embedding), "embedding")
+def _can_search(conn: ProfileConnection, model: Model | None, embedding: bytes) -> bool:
+    """Return whether a vector that the node made finds what there is to find: memories may be of other models alone."""
+    if (
+        model is not None
+        and model.dimensions == fields.dimensions(embedding)
+        and conn.execute(f"SELECT 1 FROM {model.table} LIMIT 1").get is not None
+    ):
+        return True
+    return conn.execute("SELECT 1 FROM __memoturn_memories WHERE type <> 'task' LIMIT 1").get is None
+
+
+def _recall(conn: ProfileConnection, now_ms: int, query: Query, model: Model | None) -> list[dict[str, Any]]:
     if query.types == ():
         return []
     filters, bindings = _filters(query, now_ms)

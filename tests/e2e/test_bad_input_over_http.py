@@ -57,6 +57,7 @@ FIELDS = {
         "memories.0.topic_key": {NULL, str},
         "memories.0.keywords": {str, NULL},
         "memories.0.embedding": {NULL},
+        "memories.0.embedding_model": {NULL},
         "memories.0.session_id": {str, NULL},
         "memories.0.source": {str, NULL},
         "memories.0.ttl": {NULL},
@@ -65,6 +66,7 @@ FIELDS = {
     "/v1/memory/{ns}/{profile}/recall": {
         "query": {str, NULL},
         "embedding": {NULL},
+        "embedding_model": {NULL},
         "topic_key": {str, NULL},
         "types": {NULL},
         "session_id": {str, NULL},

@@ -7,6 +7,7 @@ import httpx
 
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
+from memoturnd.embedders.open import open_embedder
 from memoturnd.leases.local import LocalLeases
 from memoturnd.node import running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
@@ -50,13 +51,19 @@ def client_of(app):
 
 
 @contextlib.asynccontextmanager
-async def running_node(folder):
-    """A node on a store in memory."""
+async def running_node(folder, **env):
+    """A node on a store in memory; `env` are settings without their prefix."""
+    settings = Settings.from_env(
+        {"MEMOTURN_DATA_DIR": str(folder), **{f"MEMOTURN_{name}": value for name, value in env.items()}}
+    )
     clock = SystemClock()
     catalog = SqliteCatalog(":memory:")
+    embedder = open_embedder(settings)
     try:
+        if embedder is not None:
+            await embedder.start()
         async with running(
-            Settings.from_env({"MEMOTURN_DATA_DIR": str(folder)}),
+            settings,
             store=MemoryStore(),
             leases=LocalLeases("node-1", "http://node"),
             catalog=catalog,
@@ -64,7 +71,10 @@ async def running_node(folder):
             randomness=SystemRandomness(),
             executor=InlineExecutor(),
             boot_id="boot",
+            embedder=embedder,
         ) as node:
             yield node
     finally:
+        if embedder is not None:
+            await embedder.close()
         await catalog.close()

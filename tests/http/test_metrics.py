@@ -74,6 +74,7 @@ def test_counters_end_in_total_and_carry_only_labels_of_the_program():
         "le",
         "operation",
         "direction",
+        "surface",
     }
     for family in found.values():
         if family.type == "counter":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
+from memoturnd.embedders.open import open_embedder
 from memoturnd.leases.local import LocalLeases
 from memoturnd.node import Node, running
 from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
@@ -49,7 +50,10 @@ async def node_on(
     data_dir.mkdir(parents=True, exist_ok=True)
     catalog = SqliteCatalog(data_dir / "registry.db")
     executor = PoolExecutor(2)
+    embedder = open_embedder(settings)
     try:
+        if embedder is not None:
+            await embedder.start()
         async with running(
             settings,
             store=store,
@@ -59,8 +63,11 @@ async def node_on(
             randomness=SystemRandomness(),
             executor=executor,
             boot_id=boot_id,
+            embedder=embedder,
         ) as node:
             yield node
     finally:
+        if embedder is not None:
+            await embedder.close()
         await catalog.close()
         executor.close()

@@ -9,7 +9,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Work
-from memoturnd.surfaces import memories, recall, turns
+from memoturnd.surfaces import embedding, memories, recall, turns
 
 
 async def ingest(profile, *items):
@@ -68,7 +68,7 @@ def test_k_is_8_by_default_at_most_1000_and_at_least_1():
 
 def test_turns_take_an_embedding():
     with pytest.raises(InvalidRequestError, match="include_turns"):
-        recall.parse_query({"query": "q", "include_turns": True})
+        embedding.check_recall(None, recall.parse_query({"query": "q", "include_turns": True}))
 
 
 # ---- channels
@@ -288,8 +288,8 @@ def test_the_vector_channel_equals_a_plain_computation(seed, k):
 
 
 async def test_turns_come_beside_the_memories(profile, plain):
-    for session, content, embedding in (("a", "x", [1, 0]), ("a", "y", [0, 1]), ("b", "z", [1, 0.1])):
-        turn = turns.parse_turn({"role": "user", "content": content, "embedding": embedding})
+    for session, content, vector in (("a", "x", [1, 0]), ("a", "y", [0, 1]), ("b", "z", [1, 0.1])):
+        turn = turns.parse_turn({"role": "user", "content": content, "embedding": vector})
         await turns.append(profile, session, [turn])
 
     async def recalled(**body):

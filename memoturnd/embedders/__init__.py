@@ -1,0 +1,1 @@
+"""Implementations of the embedder seam (memoturnd.seams.embedder), and what stands around them."""
