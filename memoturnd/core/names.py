@@ -165,6 +165,11 @@ def kv_cursor(value: str) -> str:
     return _key("cursor", value, minimum_bytes=1)
 
 
+def vector_id(value: str) -> str:
+    """Check the id of a vector: 1 to 1024 bytes of UTF-8 without NUL. Raises InvalidRequestError."""
+    return _key("vector id", value, minimum_bytes=1)
+
+
 def _key(kind: str, value: str, *, minimum_bytes: int) -> str:
     rule = f"{minimum_bytes} to {KV_KEY_LIMIT_BYTES} bytes of UTF-8 without NUL"
     try:

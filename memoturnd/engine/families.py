@@ -61,7 +61,21 @@ TURN_VECTORS: Final = Family(
 """Embeddings of turns by one model, of one number of dimensions; the suffix is the model's id (0 for those that
 clients send, of whatever model) and that number."""
 
-FAMILIES: Final[Iterable[Family]] = (MEMORY_VECTORS, TURN_VECTORS)
+VECTORS: Final = Family(
+    "table",
+    "__memoturn_vectors_",
+    "[1-9][0-9]*",
+    "CREATE TABLE {name}(rid INTEGER PRIMARY KEY, id TEXT NOT NULL, metadata TEXT NOT NULL,"
+    " exponent INTEGER NOT NULL, e BLOB NOT NULL)",
+)
+"""The vectors of one collection; the suffix is its id in `__memoturn_vector_collections`. What was sent is
+`e` (float32, little-endian) times two to the `exponent`."""
+
+VECTOR_IDS: Final = Family(
+    "index", "__memoturn_vectors_", "[1-9][0-9]*_id", "CREATE UNIQUE INDEX {name} ON {table}(id)"
+)
+
+FAMILIES: Final[Iterable[Family]] = (MEMORY_VECTORS, TURN_VECTORS, VECTORS, VECTOR_IDS)
 
 
 def fits_any(kind: str, name: str, table: str, sql: str | None) -> bool:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import apsw
 import msgspec
 
+from memoturnd.core import names
 from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.engine import families, schema
 from memoturnd.engine.connection import (
@@ -52,6 +53,9 @@ _STEPS: Final = 1000
 """SQLite steps between two looks at the clock."""
 _FTS_TABLES: Final = ("__memoturn_memories_fts", "__memoturn_messages_fts")
 _VECTOR_TABLES: Final = ("__memoturn_memory_vectors",)
+_WRONG_VECTOR: Final = """SELECT 1 FROM {table} WHERE length(e) <> 4 * ? OR NOT length(id)
+ OR exponent NOT BETWEEN -1100 AND 1100
+ OR CASE WHEN json_valid(metadata) THEN json_type(metadata) <> 'object' ELSE TRUE END LIMIT 1"""
 _STATISTICS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
 _ORDER: Final = ("table", "index", "view", "trigger")
 _VIRTUAL: Final = re.compile(r"\s*create\s+virtual\s", re.IGNORECASE)
@@ -285,6 +289,8 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object], version: int) -> 
             _check_vectors(conn, table, tables)
         elif table.startswith(families.TURN_VECTORS.prefix):
             _check_turn_vectors(conn, table)
+    if "__memoturn_models" in tables:
+        _check_collections(conn, objects)
     return max(1, txid)
 
 
@@ -309,6 +315,28 @@ def _check_turn_vectors(conn: apsw.Connection, table: str) -> None:
         raise InvalidRequestError(
             f"{table} holds embeddings of other dimensions: send an export as it was written"
         )
+
+
+def _check_collections(conn: apsw.Connection, objects: list[_Object]) -> None:
+    """Let every collection of vectors have its table, and every table be as its collection says."""
+    family, index = families.VECTORS, families.VECTOR_IDS
+    unknown = {o.name for o in objects if family.fits(o.type, o.name, o.table, o.sql)}
+    indexes = {(o.name, o.table) for o in objects if o.type == "index"}
+    collections: list[Any] = conn.execute(
+        "SELECT id, name, dimensions, vectors FROM __memoturn_vector_collections"
+    ).fetchall()
+    for id_, name, dimensions, count in collections:
+        names.collection(name)
+        table = family.name(str(id_))
+        right = table in unknown and (index.name(f"{id_}_id"), table) in indexes
+        right = right and conn.execute(f"SELECT count(*) FROM {table}").get == count
+        if not right or conn.execute(_WRONG_VECTOR.format(table=table), (dimensions,)).get:
+            raise InvalidRequestError(
+                f"the collection {name} does not hold vectors as Memoturn writes them: send an export as it was written"
+            )
+        unknown.remove(table)
+    if unknown:
+        raise InvalidRequestError(f"{min(unknown)} is of no collection: send an export as it was written")
 
 
 def _check_types(conn: apsw.Connection, table: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from memoturnd.http import branches, control, history, kv, memory, ops, sql, transfers, turns, verify
+from memoturnd.http import branches, control, history, kv, memory, ops, sql, transfers, turns, vectors, verify
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
@@ -88,6 +88,7 @@ _MEMORY: Final = "/v1/memory/{ns}/{profile}"
 _DB: Final = "/v1/db/{db}"
 _BRANCH: Final = "/v1/db/{db}/branches/{branch}"
 _KEY: Final = "/v1/db/{db}/kv/{ns}/{key}"
+_COLLECTION: Final = "/v1/db/{db}/vectors/{coll}"
 _SESSION: Final = "/v1/db/{db}/memory/{session}"
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -140,6 +141,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("PUT", _KEY, kv.put, Kind.WRITE, Body.RAW, Scope.WRITE),
     Route("DELETE", _KEY, kv.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_KEY}/increment", kv.increment, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("GET", f"{_DB}/vectors", vectors.collections, Kind.READ, Body.NONE, Scope.READ),
+    Route("POST", _COLLECTION, vectors.upsert, Kind.WRITE, Body.LARGE, Scope.WRITE),
+    Route("GET", _COLLECTION, vectors.list_ids, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", _COLLECTION, vectors.drop, Kind.WRITE, Body.NONE, Scope.WRITE),
+    Route("POST", f"{_COLLECTION}/search", vectors.search, Kind.READ, Body.SMALL, Scope.READ),
+    Route("POST", f"{_COLLECTION}/delete", vectors.delete_many, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("GET", f"{_COLLECTION}/{{id}}", vectors.get, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", f"{_COLLECTION}/{{id}}", vectors.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_SESSION}/turns", turns.append, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("GET", f"{_SESSION}/turns", turns.window, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_SESSION}/turns", turns.delete_range, Kind.WRITE, Body.NONE, Scope.WRITE),

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+from memoturnd.core import canonical
 from memoturnd.errors import InvalidRequestError
 
 DIMENSIONS_LIMIT: Final = 8192
@@ -31,6 +33,16 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)
     return value
+
+
+def object_text(value: Any, where: str, *, limit_bytes: int) -> str:
+    """Return an object as canonical JSON text of at most `limit_bytes` bytes."""
+    text_bytes = canonical.canonical_json(mapping(value, where), where=where)
+    if len(text_bytes) > limit_bytes:
+        raise InvalidRequestError(
+            f"{where} takes {len(text_bytes)} bytes as JSON: at most {limit_bytes} are taken"
+        )
+    return text_bytes.decode()
 
 
 def array(value: Any, where: str) -> list[Any]:
@@ -102,11 +114,8 @@ def clamped(value: Any, where: str, *, default: int, limit: int) -> int:
     return min(value, limit)
 
 
-def vector(value: Any, where: str) -> bytes:
-    """Return an embedding as little-endian float32 of unit length; a null vector stays as it is.
-
-    Only directions are compared, and at unit length no distance can overflow.
-    """
+def components(value: Any, where: str) -> npt.NDArray[np.float64]:
+    """Return an array of 1 to DIMENSIONS_LIMIT numbers, each within 32-bit floats."""
     numbers = array(value, where)
     if not numbers:
         raise InvalidRequestError(f"{where} is empty: leave it out or send 1 to {DIMENSIONS_LIMIT} numbers")
@@ -117,16 +126,25 @@ def vector(value: Any, where: str) -> bytes:
             at = next(index for index, number in enumerate(numbers) if type(number) is kind)
             raise _wrong(f"{where}[{at}]", "a number", numbers[at])
     try:
-        components = np.array(numbers, dtype=np.float64)
+        found = np.array(numbers, dtype=np.float64)
     except OverflowError as error:
         raise _beyond_float32(where) from error
-    largest = float(np.abs(components).max())
-    if not largest <= _FLOAT32_MAX:  # NaN too
+    if not float(np.abs(found).max()) <= _FLOAT32_MAX:  # NaN too
         raise _beyond_float32(where)
+    return found
+
+
+def vector(value: Any, where: str) -> bytes:
+    """Return an embedding as little-endian float32 of unit length; a null vector stays as it is.
+
+    Only directions are compared, and at unit length no distance can overflow.
+    """
+    found = components(value, where)
+    largest = float(np.abs(found).max())
     if largest:
-        components /= largest  # squares of the smallest numbers would vanish otherwise
-        components /= math.sqrt(components @ components)
-    return components.astype("<f4").tobytes()
+        found /= largest  # squares of the smallest numbers would vanish otherwise
+        found /= math.sqrt(found @ found)
+    return found.astype("<f4").tobytes()
 
 
 def optional_vector(value: Any, where: str) -> bytes | None:
@@ -137,6 +155,17 @@ def optional_vector(value: Any, where: str) -> bytes | None:
 def dimensions(embedding: bytes) -> int:
     """Return how many numbers a stored embedding has."""
     return len(embedding) // 4
+
+
+def optional_number(value: Any, where: str, *, least: float, most: float) -> float | None:
+    """Return a number from `least` to `most`, None for null."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(where, "a number", value)
+    if not least <= value <= most:
+        raise InvalidRequestError(f"{where} is {value}: it takes {least:g} to {most:g}")
+    return float(value)
 
 
 def _beyond_float32(where: str) -> InvalidRequestError:

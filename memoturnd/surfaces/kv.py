@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from memoturnd.core import canonical, names
+from memoturnd.core import names
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError, PayloadTooLargeError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
@@ -87,12 +87,7 @@ def parse_metadata(value: Any, where: str) -> str | None:
     """Return a JSON object as canonical text, None for null. Raises InvalidRequestError."""
     if value is None:
         return None
-    text = canonical.canonical_json(fields.mapping(value, where), where=where)
-    if len(text) > METADATA_LIMIT_BYTES:
-        raise InvalidRequestError(
-            f"{where} takes {len(text)} bytes as JSON: at most {METADATA_LIMIT_BYTES} are taken"
-        )
-    return text.decode()
+    return fields.object_text(value, where, limit_bytes=METADATA_LIMIT_BYTES)
 
 
 def shown(value: bytes) -> str | dict[str, str]:

@@ -29,6 +29,7 @@ GOOD_PATH = {
     "seq": "1",
     "key": "k",
     "name": "v1",
+    "coll": "c",
 }
 FACT = {"type": "fact", "topic_key": "t", "summary": "known", "content": {"v": 1}, "embedding": [1, 0, 0]}
 GOOD_BODIES = {
@@ -42,6 +43,9 @@ GOOD_BODIES = {
     "/v1/db/{db}/branches/{branch}/rewind": {"to": "1"},
     "/v1/db/{db}/kv/{ns}": {"puts": [{"key": "new", "value": "x"}], "deletes": [{"key": "old"}]},
     "/v1/db/{db}/kv/{ns}/{key}/increment": {"by": 1},
+    "/v1/db/{db}/vectors/{coll}": {"vectors": [{"id": "v", "embedding": [1, 0], "metadata": {}}]},
+    "/v1/db/{db}/vectors/{coll}/search": {"vector": [1, 0], "filter": {"a": 1}},
+    "/v1/db/{db}/vectors/{coll}/delete": {"ids": ["v"]},
     "/v1/db/{db}/memory/{session}/turns": {"role": "user", "content": "x"},
     "/v1/db/{db}/memory/{session}/search": {"vector": [1, 0, 0]},
     "/v1/db/{db}/memory/search": {"query": "x"},
@@ -125,6 +129,23 @@ FIELDS = {
         "since": {int, NULL},
         "until": {int, NULL},
     },
+    "/v1/db/{db}/vectors/{coll}": {
+        "vectors": set(),
+        "vectors.0": set(),
+        "vectors.0.id": {str},
+        "vectors.0.embedding": {list},
+        "vectors.0.metadata": {dict, NULL},
+    },
+    "/v1/db/{db}/vectors/{coll}/search": {
+        "vector": {list},
+        "k": {int, NULL},
+        "filter": {dict, NULL},
+        "max_distance": {int, float, NULL},
+        "min_score": {int, float, NULL},
+        "include_metadata": {bool, NULL},
+        "include_embedding": {bool, NULL},
+    },
+    "/v1/db/{db}/vectors/{coll}/delete": {"ids": set(), "ids.0": {str}, "filter": {NULL}},
 }
 """Types that a field takes, of the values in WRONG; the others must be refused."""
 WRONG = (None, True, 7, 1.5, 2**63, -(2**70), "text", "", "\ud800", [1], [None], {"a": 1})
@@ -152,6 +173,8 @@ NAMES = {
 }
 ANYTHING = {"key", "session", "sid", "id"}
 """Path parts that are the user's own words: most of NAMES are fine there, or simply nothing that exists."""
+ALLOWED = {"branch": {"too many hyphens"}, "coll": {"too many hyphens", "upper case"}}
+"""Those of NAMES that these path parts may be."""
 NEVER_A_WORD = {"NUL", "not UTF-8", "cut-off UTF-8", "surrogate", "empty"}
 
 BODIED = [route for route in ROUTES if route.body is not Body.NONE]
@@ -305,7 +328,7 @@ def test_bad_name_in_a_path_is_refused_or_nothing_that_exists(refused, client, r
     )
     for name, value in NAMES.items():
         free = part in ANYTHING or (part == "ns" and "kv" in route.template)
-        if (free and name not in NEVER_A_WORD) or (part == "branch" and name == "too many hyphens"):
+        if (free and name not in NEVER_A_WORD) or name in ALLOWED.get(part, ()):
             continue
         refused(route.method, path_of(route, **{part: value}), 400, 404, **request)
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import apsw
 import pytest
 
-from memoturnd.engine import incoming, schema
+from memoturnd.engine import families, incoming, schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import (
     ConflictError,
@@ -390,6 +390,40 @@ def test_tables_that_are_made_on_first_use_come_in(folder):
 ])  # fmt: skip
 def test_tables_that_are_made_on_first_use_come_in_only_as_they_are_made(folder, statement):
     refusal(folder, ours(folder / "a.db", *VECTORS, statement))
+
+
+COLLECTION = (
+    "INSERT INTO __memoturn_vector_collections VALUES ('c', 3, 1, 1, 1, 1)",
+    families.VECTORS.create("3"),
+    families.VECTOR_IDS.create("3_id", table="__memoturn_vectors_3"),
+    "INSERT INTO __memoturn_vectors_3 VALUES (1, 'v', '{}', 0, x'00000000')",
+)
+
+
+def test_collections_of_vectors_come_in(folder):
+    _, ready = prepare(folder, ours(folder / "a.db", *COLLECTION))
+
+    with opened(ready) as conn:
+        assert conn.execute("SELECT id FROM __memoturn_vectors_3").get == "v"
+
+
+@pytest.mark.parametrize("statement", [
+    "DELETE FROM __memoturn_vector_collections",
+    "DROP TABLE __memoturn_vectors_3",
+    "DROP INDEX __memoturn_vectors_3_id",
+    "DELETE FROM __memoturn_vectors_3",
+    "UPDATE __memoturn_vector_collections SET name = 'a b'",
+    "UPDATE __memoturn_vector_collections SET dimensions = 2",
+    "UPDATE __memoturn_vector_collections SET vectors = 2",
+    "UPDATE __memoturn_vectors_3 SET metadata = '[]'",
+    "UPDATE __memoturn_vectors_3 SET metadata = '{'",
+    "UPDATE __memoturn_vectors_3 SET id = ''",
+    "UPDATE __memoturn_vectors_3 SET exponent = 9223372036854775807",
+    "UPDATE __memoturn_vectors_3 SET e = 'text'",
+    "CREATE TABLE __memoturn_vectors_4(a)",
+])  # fmt: skip
+def test_collections_of_vectors_come_in_only_as_they_are_written(folder, statement):
+    refusal(folder, ours(folder / "a.db", *COLLECTION, statement))
 
 
 def test_file_of_an_older_release_is_brought_up_to_date(folder):

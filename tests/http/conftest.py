@@ -29,4 +29,5 @@ async def written(client):
     """Three commits into app--ann, and the txid of the last."""
     await ingest(client, {**FACT, "session_id": "s"})
     await append(client)
+    await client.post("/v1/db/app--ann/vectors/c", json={"id": "old", "embedding": [1]})
     return stamps(await client.put("/v1/db/app--ann/kv/ns/old", content=b"x"))[0]

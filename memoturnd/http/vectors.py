@@ -1,0 +1,83 @@
+"""Routes of vector collections."""
+
+from typing import Final
+
+from memoturnd.core.canonical import decode_json
+from memoturnd.http.addresses import open_database
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.surfaces import vector_search, vectors
+
+_DEFAULT_IDS: Final = 100
+
+
+async def collections(call: Call) -> Answer:
+    """List the collections."""
+    profile = await open_database(call)
+    seen = await vectors.collections(profile, min_txid=call.min_txid)
+    return read_reply({"collections": seen.value}, seen)
+
+
+async def upsert(call: Call) -> Answer:
+    """Store one vector, or many as one commit; the first ones make the collection."""
+    stored, single = await call.decoded_large(_upsert)
+    profile = await open_database(call)
+    written = await vectors.upsert(profile, call.params["coll"], stored, durable=call.durable)
+    results = {"status": written.value[0]["status"]} if single else {"results": written.value}
+    return write_reply({**results, "txid": written.txid}, written)
+
+
+def _upsert(body: bytes) -> tuple[list[vectors.Vector], bool]:
+    payload = decode_json(body)
+    return vectors.parse_upsert(payload), "vectors" not in payload
+
+
+async def list_ids(call: Call) -> Answer:
+    """List the ids of a collection, ascending."""
+    profile = await open_database(call)
+    seen = await vectors.page(
+        profile,
+        call.params["coll"],
+        after=call.text("cursor"),
+        limit=call.limit("limit", _DEFAULT_IDS),
+        with_metadata=call.flag("metadata"),
+        min_txid=call.min_txid,
+    )
+    return read_reply(seen.value, seen)
+
+
+async def drop(call: Call) -> Answer:
+    """Remove a collection; 204 also when there was none."""
+    profile = await open_database(call)
+    return written_nothing_to_say(await vectors.drop(profile, call.params["coll"], durable=call.durable))
+
+
+async def search(call: Call) -> Answer:
+    """List the vectors that are nearest to one. A collection that is not there has none."""
+    query = vector_search.parse_query(call.decoded(decode_json))
+    profile = await open_database(call)
+    seen = await vector_search.search(profile, call.params["coll"], query, min_txid=call.min_txid)
+    return read_reply({"hits": seen.value}, seen)
+
+
+async def delete_many(call: Call) -> Answer:
+    """Remove vectors by their ids, or by a filter of their metadata, as one commit."""
+    wanted = vectors.parse_delete(call.decoded(decode_json))
+    profile = await open_database(call)
+    written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
+    return write_reply({**written.value, "txid": written.txid}, written)
+
+
+async def get(call: Call) -> Answer:
+    """Show one vector. Raises NotFoundError."""
+    profile = await open_database(call)
+    seen = await vectors.get(profile, call.params["coll"], call.params["id"], min_txid=call.min_txid)
+    return read_reply(seen.value, seen)
+
+
+async def delete(call: Call) -> Answer:
+    """Remove one vector; 204 also when it was not there."""
+    profile = await open_database(call)
+    wanted = (vectors.parse_id(call.params["id"], "id"),)
+    written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
+    return written_nothing_to_say(written)
