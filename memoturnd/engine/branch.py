@@ -235,11 +235,17 @@ class Branch:
                 return
             self._refuse_if_gone()
             with self.services.metrics.wake_seconds.time():
-                if await takeover.open_for_reading(self):
+                if await takeover.open_for_reading(self) and not self._is_older():
                     self._ready = self._conn is not None
                     return
-                # The last process may have left commits here that are not in object storage.
+                # The last process may have left commits here that are not in object storage; or an older release
+                # wrote the file, which only its owner brings up to date.
                 await self._take_over()
+
+    def _is_older(self) -> bool:
+        """Return whether the open file has an older schema than this release reads."""
+        conn = self._conn
+        return conn is not None and schema.read_meta(conn).schema_version < schema.SCHEMA_VERSION
 
     async def take_up(self) -> None:
         """See to commits that an earlier process or ownership left here without shipping them, if there are any."""

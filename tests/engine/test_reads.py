@@ -1,21 +1,30 @@
 """Reads: what they see, where they run, and what they never do."""
 
 import asyncio
+from functools import partial
+from shutil import copytree
 
 import pytest
 from harness import node_on
 
+from memoturnd.engine import schema
 from memoturnd.errors import NotDurableError, PreconditionFailedError, RequestTimeoutError
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.profile import Work
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
 from memoturnd.stores.memory import MemoryStore
+from memoturnd.surfaces import kv
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 
 
 def put(conn, _now_ms):
     conn.execute("INSERT OR REPLACE INTO __memoturn_kv (ns, k, v) VALUES ('n', 'k', 'v')")
+    return None, True
+
+
+def put_bytes(conn, _now_ms):
+    conn.execute("INSERT INTO __memoturn_kv (ns, k, v) VALUES ('n', 'k', x'76')")
     return None, True
 
 
@@ -130,3 +139,24 @@ async def test_sync_waits_for_a_txid_that_is_about_to_be_committed(tmp_path):
         assert await waiting == 3
         with pytest.raises(PreconditionFailedError):
             await node.branches.sync("a", "main", 99)
+
+
+async def test_a_profile_of_an_older_release_is_read_after_its_migration(tmp_path, monkeypatch):
+    store = MemoryStore()
+    with monkeypatch.context() as older:
+        older.setattr(schema, "SCHEMA_VERSION", 1)
+        older.setattr(schema, "EMPTY", schema.Meta(1, 0, 0, 0))
+        older.setattr(schema, "create_anywhere", partial(schema.create_anywhere, version=1))
+        async with node_on(tmp_path / "older", store) as node:
+            await node.databases.create("a")
+            profile = await node.profile("a")
+            txid = (await profile.write(put_bytes)).txid
+            await node.branches.sync("a", "main")
+        copytree(tmp_path / "older", tmp_path / "kept")
+
+    for folder in ("kept", "lost"):
+        async with node_on(tmp_path / folder, store) as node:
+            seen = await kv.page(await node.profile("a"), "n", with_values=True)
+
+            assert seen.value["entries"][0]["value"] == "v"
+            assert seen.txid > txid
