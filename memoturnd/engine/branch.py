@@ -18,9 +18,10 @@ from memoturnd.core import wal
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine import schema, takeover
-from memoturnd.engine.budget import OverBudgetError, within_deadline, within_steps
+from memoturnd.engine.budget import within_deadline, within_steps
 from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open_connection
 from memoturnd.engine.files import BranchFiles
+from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.services import Services, Surroundings
 from memoturnd.errors import (
@@ -117,6 +118,11 @@ class Branch:
             return self.disk_bytes
         return PAGE_SIZE_BYTES * len(self.owned.capture.hashes) + self.owned.shipper.unshipped_bytes
 
+    @property
+    def is_large(self) -> bool:
+        """Return whether whatever is in proportion to the file is too much for the event loop."""
+        return self.size_bytes > _INLINE_SCAN_BYTES
+
     async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
         """Apply `op` in a commit round; see memoturnd.seams.profile.Profile.write."""
         self.users += 1
@@ -147,11 +153,14 @@ class Branch:
             if conn is None:
                 return await self.read_empty(op, work)
             if not self.gate.locked():
-                if work is Work.POINT or (work is Work.SCAN and self.size_bytes <= _INLINE_SCAN_BYTES):
+                if work is Work.POINT or (work is Work.SCAN and not self.is_large):
                     return Seen(op(conn, self.services.clock.now_ms()), self.txid, self.durable_txid)
                 if work is Work.USER:
                     try:
-                        value = within_steps(conn, lambda: op(conn, self.services.clock.now_ms()))
+                        clock = self.services.clock
+                        value = within_steps(
+                            conn, clock, lambda: op(conn, clock.now_ms()), large=self.is_large
+                        )
                         return Seen(value, self.txid, self.durable_txid)
                     except OverBudgetError:
                         pass  # it takes longer than the event loop may be held: the pool does it

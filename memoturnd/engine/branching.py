@@ -441,6 +441,7 @@ def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: i
             backup.step(-1)
     finally:
         source.close()
+    live.guard.virtual = None
 
 
 class _Use:

@@ -1,42 +1,54 @@
-"""How a profile's file is opened, and what a user's own statements may do on it.
+"""How a profile's file is opened.
 
-Every connection of the product comes from `open_connection`. Two things are fixed here. The journal is
+Every connection of the product comes from `open_connection`. Three things are fixed here. The journal is
 never checkpointed behind our back, because capture reads committed frames from it: no automatic
-checkpoint, none on close. And user statements run under SQLite's authorizer with an allow-list, so that
-no spelling of a name or statement reaches reserved tables, other files or the journal's settings.
-
-The authorizer stays installed for the connection's life (changing it would expire every prepared
-statement) and consults one flag. Statements prepared while the flag is down are trusted, which is why
-user statements never come from, and never enter, the statement cache.
+checkpoint, none on close. User statements run under SQLite's authorizer (memoturnd.engine.guard), so that
+no spelling of a name or statement reaches reserved tables, other files or the journal's settings. And what
+any statement may be is bounded: its depth, its terms, its program.
 """
 
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import apsw
 import sqlite_vec
 
 from memoturnd.core import filters, patterns
-from memoturnd.errors import (
-    ConfigurationError,
-    ForbiddenError,
-    InvalidRequestError,
-    InvariantError,
-    MemoturnError,
-)
+from memoturnd.engine.guard import RESERVED_PREFIX, Guard, UserStatements, is_reserved
+from memoturnd.errors import ConfigurationError, InvariantError
 
-RESERVED_PREFIX: Final = "__memoturn_"
-"""Tables, indexes, views and triggers whose names start so (in any case) belong to Memoturn."""
+__all__ = [
+    "PAGE_SIZE_BYTES",
+    "RESERVED_PREFIX",
+    "Binding",
+    "Bindings",
+    "ProfileConnection",
+    "check_library",
+    "is_reserved",
+    "open_connection",
+    "open_immutable",
+]
 
 PAGE_SIZE_BYTES: Final = 4096
 STATEMENT_CACHE_SIZE: Final = 24
 BUSY_TIMEOUT_MS: Final = 50
-USER_LENGTH_LIMIT_BYTES: Final = 32 * 1024 * 1024
-"""Longest string, blob or row that a user statement may make."""
+SQL_LIMIT_BYTES: Final = 4 * 1024 * 1024
+"""Longest text of a statement, as a table's may become by ALTER TABLE."""
+EXPRESSION_DEPTH_LIMIT: Final = 1000
+COMPOUND_TERMS_LIMIT: Final = 500
+COLUMNS_LIMIT: Final = 2000
+ARGUMENTS_LIMIT: Final = 127
+"""Arguments of a function."""
+PATTERN_LENGTH_LIMIT: Final = 256
+"""Bytes of the pattern of a LIKE or GLOB, whose time grows with its length times that of the text."""
+VARIABLES_LIMIT: Final = 32_766
+PROGRAM_LIMIT: Final = 1_000_000
+"""Instructions of a compiled statement."""
+TRIGGER_DEPTH_LIMIT: Final = 64
+ATTACHED_LIMIT: Final = 0
 
 Binding = None | int | float | str | bytes
 Bindings = Sequence[Binding] | Mapping[str, Binding]
@@ -77,222 +89,11 @@ def _shrink_lookaside() -> None:
 
 _shrink_lookaside()
 
-_OK, _DENY = apsw.SQLITE_OK, apsw.SQLITE_DENY
-
-_PRAGMAS = frozenset(
-    {
-        "table_info",
-        "table_xinfo",
-        "table_list",
-        "index_list",
-        "index_info",
-        "index_xinfo",
-        "foreign_key_list",
-        "data_version",  # FTS5 asks for it by itself, to see whether its cache is stale
-    }
-)
-_MODULES = frozenset({"fts5", "vec0"})
-_FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "sqlite_log"})
-_FORBIDDEN_TABLES = frozenset({"dbstat", "sqlite_stmt", "sqlite_dbpage", "bytecode", "tables_used"})
-"""Virtual tables that exist without being created and show what a profile's user has no business with."""
-
-_ROWS = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
-_TEMPORARY = frozenset(
-    {
-        apsw.SQLITE_CREATE_TEMP_INDEX,
-        apsw.SQLITE_CREATE_TEMP_TABLE,
-        apsw.SQLITE_CREATE_TEMP_TRIGGER,
-        apsw.SQLITE_CREATE_TEMP_VIEW,
-        apsw.SQLITE_DROP_TEMP_INDEX,
-        apsw.SQLITE_DROP_TEMP_TABLE,
-        apsw.SQLITE_DROP_TEMP_TRIGGER,
-        apsw.SQLITE_DROP_TEMP_VIEW,
-    }
-)
-_DDL = frozenset(
-    {
-        apsw.SQLITE_ALTER_TABLE,
-        apsw.SQLITE_ANALYZE,
-        apsw.SQLITE_CREATE_INDEX,
-        apsw.SQLITE_CREATE_TABLE,
-        apsw.SQLITE_CREATE_TRIGGER,
-        apsw.SQLITE_CREATE_VIEW,
-        apsw.SQLITE_CREATE_VTABLE,
-        apsw.SQLITE_DROP_INDEX,
-        apsw.SQLITE_DROP_TABLE,
-        apsw.SQLITE_DROP_TRIGGER,
-        apsw.SQLITE_DROP_VIEW,
-        apsw.SQLITE_DROP_VTABLE,
-        apsw.SQLITE_REINDEX,
-    }
-)
-_UNSEEN_NAMES = frozenset({apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_VTABLE})
-_READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
-
-_TEMPORARY_REASON = "temporary objects are not allowed: they would not outlive the request; use a plain table"
-
-# SQLite itself undoes or aborts more than the statement here; the engine above decides what that means.
-_NOT_OURS = (apsw.InterruptError, apsw.FullError, apsw.IOError, apsw.NoMemError)
-
-
-def is_reserved(name: str) -> bool:
-    """Return whether `name` belongs to Memoturn, whatever its case."""
-    return name[: len(RESERVED_PREFIX)].lower() == RESERVED_PREFIX
-
-
-class UserStatements:
-    """What happened inside one `user_statements` block.
-
-    `ddl` is whether a statement that changes the schema was prepared, `denied` why one was refused (None
-    if none was), `needs_write` whether that was for writing where only reads are allowed.
-    """
-
-    __slots__ = (
-        "_conn",
-        "_length_limit",
-        "_read_only",
-        "_sql",
-        "ddl",
-        "denied",
-        "needs_write",
-        "transaction_control",
-    )
-
-    def __init__(self, conn: "ProfileConnection", *, read_only: bool) -> None:
-        self._conn = conn
-        self._read_only = read_only
-        self._sql: str | None = None
-        self._length_limit = 0
-        self.ddl = False
-        self.needs_write = False
-        self.denied: str | None = None
-        self.transaction_control = False
-
-    def execute(self, sql: str, bindings: Bindings | None = None) -> apsw.Cursor:
-        """Run one user statement past the statement cache; the cursor yields its rows."""
-        return self.run(self._conn.cursor(), sql, bindings)
-
-    def run(self, cursor: apsw.Cursor, sql: str, bindings: Bindings | None = None) -> apsw.Cursor:
-        """Like `execute`, on a cursor that the caller made and set up."""
-        self._sql = sql
-        return cursor.execute(sql, bindings, can_cache=False)
-
-    def error(self) -> MemoturnError | None:
-        """Return the error that a refused statement deserves, None if none was refused."""
-        if self.denied is None:
-            return None
-        return InvalidRequestError(self.denied) if self.transaction_control else ForbiddenError(self.denied)
-
-    def __enter__(self) -> Self:
-        guard = self._conn.guard
-        if guard.seen is not None:
-            raise InvariantError("user_statements blocks do not nest")
-        self._length_limit = self._conn.limit(apsw.SQLITE_LIMIT_LENGTH, USER_LENGTH_LIMIT_BYTES)
-        guard.seen = self
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._conn.guard.seen = None
-        self._conn.limit(apsw.SQLITE_LIMIT_LENGTH, self._length_limit)
-        refusal = self.error()
-        # A refusal inside a virtual table's own statement comes out as some other SQLite error, or none.
-        if refusal is not None and (error is None or isinstance(error, apsw.Error)):
-            if isinstance(error, _NOT_OURS):
-                return
-            raise refusal from error
-
-    def judge(self, action: int, first: str | None, second: str | None, database: str | None) -> int:
-        """Decide one authorizer call: SQLITE_OK or SQLITE_DENY, with the reason left in `denied`."""
-        reason = self._reason(action, first or "", second or "", database or "")
-        if reason is None:
-            return _OK
-        self.denied = self.denied or reason
-        return _DENY
-
-    def _reason(self, action: int, first: str, second: str, database: str) -> str | None:
-        if action in _READS:
-            return _read_reason(action, first, second)
-        if action in _ROWS or action in _DDL:
-            return self._write_reason(action, first, second, database)
-        if action == apsw.SQLITE_PRAGMA:
-            return _pragma_reason(first, second)
-        if action in (apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT):
-            self.transaction_control = True
-            return f"transaction control ({first}) is not allowed: a batch is one transaction already"
-        if action in _TEMPORARY:
-            return _TEMPORARY_REASON
-        if action in (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH):
-            return (
-                "ATTACH, DETACH and VACUUM are not allowed: a profile is one file, kept compact by the node"
-            )
-        return f"statement not allowed (SQLite action {action})"
-
-    def _write_reason(self, action: int, first: str, second: str, database: str) -> str | None:
-        self.ddl = self.ddl or action in _DDL
-        for name in (first, second) if action in _DDL else (first,):
-            if is_reserved(name):
-                return _reserved_reason(name)
-        # `CREATE TABLE temp.x` is told as a plain CREATE TABLE in another database. An UPDATE there is what
-        # every ALTER TABLE does, and finds nothing.
-        if database == "temp" and action != apsw.SQLITE_UPDATE:
-            return _TEMPORARY_REASON
-        if self._read_only:
-            self.needs_write = self.needs_write or self.denied is None
-            return "the statement writes, and only reads are allowed here"
-        if action == apsw.SQLITE_CREATE_VTABLE and second.lower() not in _MODULES:
-            return f"virtual tables of module {second!r} are not allowed: fts5 and vec0 are"
-        if action == apsw.SQLITE_REINDEX and RESERVED_PREFIX in first.lower():
-            return _reserved_reason(first)
-        # SQLite does not tell the authorizer the new name of a rename, nor the table that an FTS5 table takes
-        # its content from. A name has no escapes, so its prefix must stand in the text as it is.
-        if action in _UNSEEN_NAMES and (self._sql is None or RESERVED_PREFIX in self._sql.lower()):
-            return f"names that start {RESERVED_PREFIX} are reserved: the statement names one"
-        return None
-
-
-def _reserved_reason(name: str) -> str:
-    return f"{name} is reserved: names that start {RESERVED_PREFIX} are Memoturn's own; use the API for them"
-
-
-def _read_reason(action: int, first: str, second: str) -> str | None:
-    if action == apsw.SQLITE_READ:
-        if is_reserved(first):
-            return _reserved_reason(first)
-        if first.lower() in _FORBIDDEN_TABLES:
-            return f"the table {first} is not available"
-    elif action == apsw.SQLITE_FUNCTION and (second.lower() in _FORBIDDEN_FUNCTIONS or is_reserved(second)):
-        return f"the function {second}() is not available"
-    return None
-
-
-def _pragma_reason(name: str, argument: str) -> str | None:
-    if name.lower() not in _PRAGMAS:
-        return f"PRAGMA {name} is not allowed: {', '.join(sorted(_PRAGMAS - {'data_version'}))} are"
-    return _reserved_reason(argument) if is_reserved(argument) else None
-
-
-class _Guard:
-    """The permanently installed authorizer. Separate from the connection, so that no cycle keeps a file open."""
-
-    __slots__ = ("seen",)
-
-    def __init__(self) -> None:
-        self.seen: UserStatements | None = None
-
-    def __call__(
-        self, action: int, first: str | None, second: str | None, database: str | None, _source: str | None
-    ) -> int:
-        if self.seen is None:
-            return _OK
-        return self.seen.judge(action, first, second, database)
-
 
 class ProfileConnection(apsw.Connection):
     """A connection opened by Memoturn's policy; make one with `open_connection`."""
 
-    guard: _Guard
+    guard: Guard
     round_txid: int = 0
     """Txid of the commit round that is open on this connection."""
 
@@ -300,9 +101,15 @@ class ProfileConnection(apsw.Connection):
         """Return the block inside which statements are a user's: run them by the block's `execute`.
 
         Leaving the block raises ForbiddenError for a statement that reached for what it may not touch,
-        InvalidRequestError for transaction control. Blocks do not nest (InvariantError).
+        InvalidRequestError for transaction control, and OverBudgetError where the event loop waits for one
+        that could hold it. Blocks do not nest (InvariantError).
         """
         return UserStatements(self, read_only=read_only)
+
+    def between_statements(self) -> None:
+        """Be called between two statements of a batch. Raises what ends it, once they took too much together."""
+        if self.guard.budget is not None:
+            self.guard.budget.between()
 
 
 def open_connection(
@@ -348,20 +155,40 @@ def _matches(*values: Binding) -> bool:
     return isinstance(pattern, str) and isinstance(text, str) and patterns.matches(pattern, text)
 
 
+_LIMITS: Final = (
+    (apsw.SQLITE_LIMIT_SQL_LENGTH, SQL_LIMIT_BYTES),
+    (apsw.SQLITE_LIMIT_EXPR_DEPTH, EXPRESSION_DEPTH_LIMIT),
+    (apsw.SQLITE_LIMIT_COMPOUND_SELECT, COMPOUND_TERMS_LIMIT),
+    (apsw.SQLITE_LIMIT_COLUMN, COLUMNS_LIMIT),
+    (apsw.SQLITE_LIMIT_FUNCTION_ARG, ARGUMENTS_LIMIT),
+    (apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_LENGTH_LIMIT),
+    (apsw.SQLITE_LIMIT_VARIABLE_NUMBER, VARIABLES_LIMIT),
+    (apsw.SQLITE_LIMIT_VDBE_OP, PROGRAM_LIMIT),
+    (apsw.SQLITE_LIMIT_TRIGGER_DEPTH, TRIGGER_DEPTH_LIMIT),
+    (apsw.SQLITE_LIMIT_ATTACHED, ATTACHED_LIMIT),
+    (apsw.SQLITE_LIMIT_WORKER_THREADS, 0),
+)
+"""The same on every connection: a schema that one of them made must be readable by all."""
+_MODULES_KEPT: Final = ("fts5", "fts5vocab", "vec0", "vec_each")
+
+
 def _configure(
     conn: ProfileConnection, *, read_only: bool, sync: Literal["normal", "full"], cache_kib: int
 ) -> None:
     conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    for limit, value in _LIMITS:
+        conn.limit(limit, value)
     conn.wal_autocheckpoint(0)
     conn.set_busy_timeout(BUSY_TIMEOUT_MS)
-    conn.enable_load_extension(True)
+    conn.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1)  # the call, and not the SQL function
     conn.load_extension(_VEC_PATH)
-    conn.enable_load_extension(False)
+    conn.config(apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0)
     conn.create_scalar_function(
         filters.MATCHES_FUNCTION, _matches, 2, deterministic=True, flags=apsw.SQLITE_DIRECTONLY
     )
+    conn.drop_modules(_MODULES_KEPT)
 
     def pragma(text: str) -> object:
         return conn.execute(text, can_cache=False).get
@@ -379,5 +206,5 @@ def _configure(
     pragma(f"PRAGMA synchronous={sync}")
     pragma(f"PRAGMA cache_size=-{cache_kib}")
     pragma("PRAGMA temp_store=memory")
-    conn.guard = _Guard()
+    conn.guard = Guard()
     conn.authorizer = conn.guard

@@ -155,9 +155,16 @@ def _open_untrusted(path: Path, expired: Callable[[], bool]) -> apsw.Connection:
 # ---- the schema
 
 
+def schema_size(conn: apsw.Connection) -> tuple[int, int]:
+    """Return how many objects the schema has, and the bytes of their SQL."""
+    [(count, size_bytes)] = conn.execute(
+        "SELECT count(*), coalesce(sum(length(CAST(sql AS BLOB))), 0) FROM main.sqlite_schema"
+    )
+    return count, size_bytes
+
+
 def _objects(conn: apsw.Connection) -> list[_Object]:
-    count = conn.execute("SELECT count(*) FROM sqlite_schema").get
-    size_bytes = conn.execute("SELECT coalesce(sum(length(CAST(sql AS BLOB))), 0) FROM sqlite_schema").get
+    count, size_bytes = schema_size(conn)
     if count > OBJECTS_LIMIT or size_bytes > SCHEMA_LIMIT_BYTES:
         raise InvalidRequestError(
             f"the schema has {count} objects in {size_bytes} bytes of SQL; "

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from memoturnd.engine.budget import Deadlines, OverBudgetError, within_deadline, within_steps
+from memoturnd.engine.budget import Deadlines, within_deadline, within_steps
 from memoturnd.engine.connection import ProfileConnection
+from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.rounds import Outcome, Round, run_round
 from memoturnd.errors import MemoturnError, OverloadedError
 from memoturnd.metrics import Metrics
@@ -94,10 +95,14 @@ class Writer:
                 "try again"
             )
         future: asyncio.Future[tuple[Any, int]] = self._loop.create_future()
+        is_next = not self._queue
         self._queue.append(_Entry(op, work, future))
         if not self._scheduled and not self._draining:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
+            if work is Work.USER and is_next:
+                self._turn()  # nobody may share its round, so that nothing is gained by waiting for others
+            else:
+                self._scheduled = True
+                self._loop.call_soon(self._turn)
         return future
 
     def stop(self, error: MemoturnError) -> None:
@@ -160,7 +165,9 @@ class Writer:
         def op(conn: ProfileConnection, now_ms: int) -> tuple[Any, bool]:
             nonlocal over
             try:
-                return within_steps(conn, lambda: entry.op(conn, now_ms))
+                return within_steps(
+                    conn, self._clock, lambda: entry.op(conn, now_ms), large=self._target.is_large
+                )
             except OverBudgetError:
                 over = True
                 raise

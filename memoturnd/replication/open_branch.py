@@ -14,6 +14,11 @@ class OpenBranch(Protocol):
         """The open main connection."""
         ...
 
+    @property
+    def is_large(self) -> bool:
+        """Whether whatever is in proportion to the file is too much for the event loop."""
+        ...
+
     gate: asyncio.Lock
     """Held for whatever must not meet a commit: a round in the pool, capture, a checkpoint."""
     txid: int

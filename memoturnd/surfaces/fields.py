@@ -62,6 +62,11 @@ def text(value: Any, where: str, *, length_limit: int | None = None) -> str:
         raise InvalidRequestError(
             f"{where} is {len(value)} characters long: at most {length_limit} are taken"
         )
+    return whole_text(value, where)
+
+
+def whole_text(value: str, where: str) -> str:
+    """Return a string without half surrogate pairs."""
     if not value.isascii():
         try:
             value.encode()

@@ -14,6 +14,7 @@ from typing import Any, Final
 import apsw
 
 from memoturnd.core import canonical
+from memoturnd.engine import incoming
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import ForbiddenError, InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
@@ -22,6 +23,8 @@ from memoturnd.surfaces import fields
 ROWS_LIMIT: Final = 10_000
 RESULT_LIMIT_BYTES: Final = 32 * 1024 * 1024
 STATEMENT_LIMIT_BYTES: Final = 1024 * 1024
+STATEMENTS_LIMIT: Final = 100_000
+"""Statements of a batch."""
 _SQLITE_INTEGERS = range(-(2**63), 2**63)
 _VALUE_COST_BYTES = 8
 _READS = re.compile(r"[\s(]*(select|with|values|explain|pragma)\b", re.IGNORECASE)
@@ -35,7 +38,7 @@ _USER_ERRORS = (
     apsw.RangeError,
     apsw.BindingsError,
     apsw.AbortError,
-    UnicodeDecodeError,
+    UnicodeError,
 )
 
 
@@ -62,21 +65,39 @@ class _NeedsWriteError(Exception):
 def parse_batch(payload: Any) -> list[Statement]:
     """Return the batch of `{"stmts": [{q, params?}]}`. Raises InvalidRequestError."""
     stmts = fields.array(fields.mapping(payload, "the body").get("stmts"), "stmts")
-    return [_parse_statement(stmt, f"stmts[{index}]") for index, stmt in enumerate(stmts)]
+    if len(stmts) > STATEMENTS_LIMIT:
+        raise InvalidRequestError(
+            f"stmts has {len(stmts)} statements: at most {STATEMENTS_LIMIT} are taken in one batch"
+        )
+    return [_parse_statement(stmt, index) for index, stmt in enumerate(stmts)]
 
 
-def _parse_statement(value: Any, where: str) -> Statement:
-    stmt = fields.mapping(value, where)
-    q = fields.text(stmt.get("q"), f"{where}.q", length_limit=STATEMENT_LIMIT_BYTES)
+def _parse_statement(value: Any, index: int) -> Statement:
+    stmt = value if type(value) is dict else fields.mapping(value, f"stmts[{index}]")
+    q: Any = stmt.get("q")
+    if not (type(q) is str and len(q) <= STATEMENT_LIMIT_BYTES and q.isascii() and "\0" not in q):
+        fields.text(q, f"stmts[{index}].q", length_limit=STATEMENT_LIMIT_BYTES)
     params = stmt.get("params")
-    values = [] if params is None else fields.array(params, f"{where}.params")
-    return Statement(q, tuple(_binding(param, f"{where}.params[{at}]") for at, param in enumerate(values)))
+    if params is None:
+        return Statement(q, ())
+    if type(params) is not list:
+        fields.array(params, f"stmts[{index}].params")
+    return Statement(q, tuple([_parameter(param, index, at) for at, param in enumerate(params)]))
+
+
+def _parameter(value: Any, index: int, at: int) -> Binding:
+    """Map a JSON value to SQLite's; what most values are needs no name to be made for it."""
+    if value is None or type(value) is float or (type(value) is str and value.isascii()):
+        return value
+    return _binding(value, f"stmts[{index}].params[{at}]")
 
 
 def _binding(value: Any, where: str) -> Binding:
     """Map a JSON value to SQLite's: `{"$base64": ...}` is a blob, other objects and arrays become JSON text."""
-    if value is None or isinstance(value, str | float):
+    if value is None or isinstance(value, float):
         return value
+    if isinstance(value, str):
+        return fields.whole_text(value, where)
     if isinstance(value, int):
         if value not in _SQLITE_INTEGERS:
             raise InvalidRequestError(f"{where} is beyond 64-bit integers: send it as a string")
@@ -101,91 +122,85 @@ def run_batch(
     results = []
     changed = False
     for index, stmt in enumerate(batch):
-        result, has_changed = _run_statement(conn, stmt, f"stmts[{index}]", budget, read_only=read_only)
+        if index:
+            conn.between_statements()
+        result, has_changed = _run_statement(conn, stmt, index, budget, read_only=read_only)
         results.append(result)
         changed = changed or has_changed
     return results, changed
 
 
 def _run_statement(
-    conn: ProfileConnection, stmt: Statement, where: str, budget: _Budget, *, read_only: bool
+    conn: ProfileConnection, stmt: Statement, index: int, budget: _Budget, *, read_only: bool
 ) -> tuple[dict[str, Any], bool]:
-    watch = _Watch()
     cursor = conn.cursor()
-    cursor.exec_trace = watch
     before = conn.total_changes()
     seen = conn.user_statements(read_only)
     try:
         with seen:
-            rows = _collect(seen.run(cursor, stmt.q, stmt.params), budget, where)
+            rows = _collect(seen.run(cursor, stmt.q, stmt.params), budget, index)
     except ForbiddenError as error:
         if seen.needs_write:
             raise _NeedsWriteError from error
-        raise ForbiddenError(f"{where}: {error}") from error
+        raise ForbiddenError(f"stmts[{index}]: {error}") from error
     except InvalidRequestError as error:
         if seen.denied is not None:
-            raise InvalidRequestError(f"{where}: {error}") from error
+            raise InvalidRequestError(f"stmts[{index}]: {error}") from error
         raise
     except apsw.ExecTraceAbort as error:
-        raise _several(where) from error
+        raise _several(index) from error
     except _USER_ERRORS as error:
-        if watch.statements and isinstance(error, apsw.BindingsError):
-            raise _several(where) from error
-        raise InvalidRequestError(f"{where}: {error}") from error
+        if seen.statements and isinstance(error, apsw.BindingsError):
+            raise _several(index) from error
+        raise InvalidRequestError(f"stmts[{index}]: {error}") from error
     finally:
         cursor.close(force=True)
-    if watch.statements == 0:
-        raise InvalidRequestError(f"{where}.q holds no statement")
-    if watch.statements > 1:
-        raise _several(where)
+    if seen.statements != 1:
+        raise _several(index) if seen.statements else _none(index)
     changed_rows = conn.total_changes() > before
+    if seen.grows and not seen.is_explain:
+        _check_schema(conn, index)
     result = {
-        "columns": watch.columns,
+        "columns": seen.columns,
         "rows": rows,
         "rows_affected": conn.changes() if changed_rows else 0,
     }
-    return result, changed_rows or (seen.ddl and not watch.explains)
+    return result, changed_rows or (seen.ddl and not seen.is_explain)
 
 
-def _several(where: str) -> InvalidRequestError:
+def _none(index: int) -> InvalidRequestError:
+    return InvalidRequestError(f"stmts[{index}].q holds no statement")
+
+
+def _several(index: int) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{where}.q holds more than one statement: send each as its own entry of stmts"
+        f"stmts[{index}].q holds more than one statement: send each as its own entry of stmts"
     )
 
 
-class _Watch:
-    """Sees each statement before it runs: its columns, which are gone after its last row, and how many."""
-
-    __slots__ = ("columns", "explains", "statements")
-
-    def __init__(self) -> None:
-        self.columns: list[str] = []
-        self.explains = False
-        self.statements = 0
-
-    def __call__(self, cursor: apsw.Cursor, _sql: str, _bindings: object) -> bool:
-        if cursor.has_vdbe:  # a comment has none
-            self.statements += 1
-            if self.statements > 1:
-                return False  # ends the execution with ExecTraceAbort
-            self.columns = [name for name, _ in cursor.get_description()]
-            self.explains = bool(cursor.is_explain)
-        return True
+def _check_schema(conn: ProfileConnection, index: int) -> None:
+    """Hold the schema, which every connection keeps in memory, to what an import may bring. Raises InvalidRequestError."""
+    count, size_bytes = incoming.schema_size(conn)
+    if count > incoming.OBJECTS_LIMIT or size_bytes > incoming.SCHEMA_LIMIT_BYTES:
+        raise InvalidRequestError(
+            f"stmts[{index}]: the profile would have {count} tables, indexes, views and triggers in {size_bytes} bytes"
+            f" of SQL; it takes {incoming.OBJECTS_LIMIT} in {incoming.SCHEMA_LIMIT_BYTES}: drop some, or use another profile"
+        )
 
 
-def _collect(cursor: apsw.Cursor, budget: _Budget, where: str) -> list[list[Any]]:
+def _collect(cursor: apsw.Cursor, budget: _Budget, index: int) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for row in cursor:
-        rows.append([_result(value) for value in row])
         budget.rows -= 1
         budget.size_bytes -= sum(
             len(value) if isinstance(value, str | bytes) else _VALUE_COST_BYTES for value in row
         )
         if budget.rows < 0 or budget.size_bytes < 0:
             raise InvalidRequestError(
-                f"{where}: the batch returns over {ROWS_LIMIT} rows or {RESULT_LIMIT_BYTES} bytes:"
+                f"stmts[{index}]: the batch returns over {ROWS_LIMIT} rows or {RESULT_LIMIT_BYTES} bytes:"
                 f" add a LIMIT and page through the rest"
             )
+        rows.append([_result(value) for value in row])
     return rows
 
 

@@ -7,8 +7,9 @@ import apsw
 import pytest
 
 from memoturnd.engine import schema, writer
-from memoturnd.engine.budget import LOOP_STEPS, Deadlines, OverBudgetError, within_deadline, within_steps
+from memoturnd.engine.budget import LOOP_STEPS, Deadlines, within_deadline, within_steps
 from memoturnd.engine.connection import open_connection
+from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.writer import MAX_GROUP, Writer, WriterSettings
 from memoturnd.errors import (
     FencedError,
@@ -26,6 +27,8 @@ COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}
 
 class Rig:
     """A writer's target, and everything else that a writer is given."""
+
+    is_large = False
 
     def __init__(self, folder, **settings):
         folder.mkdir(exist_ok=True)
@@ -274,7 +277,9 @@ async def test_user_statement_with_an_error_of_its_own_is_told_it_at_once(rig):
 
 async def test_budget_on_the_loop_is_counted_in_steps_and_lifted_afterwards(rig):
     with pytest.raises(OverBudgetError):
-        within_steps(rig.conn, lambda: rig.conn.execute(COUNT.format(10**9) + "SELECT count(*) FROM n").get)
+        within_steps(
+            rig.conn, rig.clock, lambda: rig.conn.execute(COUNT.format(10**9) + "SELECT count(*) FROM n").get
+        )
     assert rig.conn.execute(COUNT.format(50_000) + "SELECT count(*) FROM n").get == 50_000
 
 
