@@ -218,6 +218,9 @@ class Metrics:
         )
         self.branches = {tier: tiers.labels(tier) for tier in OPEN_TIERS}
         self.hot_handles = self._gauge("hot_handles", "Branches with open connections.")
+        self.extra_readers = self._gauge(
+            "extra_readers", "Readers that branches had open at once, besides one each."
+        )
         self.hot_handles_limit = self._gauge("hot_handles_limit", "Most branches with open connections.")
         self.disk_bytes = self._gauge("disk_bytes", "Local disk that branch files take.")
         self.disk_budget_bytes = self._gauge(

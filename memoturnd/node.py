@@ -36,6 +36,7 @@ from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.maintenance import TICK_S, Maintenance
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
+from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
@@ -326,6 +327,7 @@ class Node:
         metrics.branches["hot"].set(hot)
         metrics.branches["warm"].set(warm)
         metrics.hot_handles.set(hot)
+        metrics.extra_readers.set(self._services.spare_readers.extra)
         metrics.hot_handles_limit.set(self.tiers.limits.hot_cap)
         metrics.disk_bytes.set(disk_bytes)
         made, making = self.tiers.past.counts
@@ -473,6 +475,7 @@ def tier_limits(settings: Settings) -> TierLimits:
     if nofile >= 0:
         nofile -= config.connections_limit(settings.max_concurrency, nofile)
         nofile -= config.bucket_connections(settings)
+        nofile -= EXTRA_DESCRIPTORS * EXTRA_LIMIT
     return TierLimits(
         hot_cap=config.hot_cap(settings.hot_cap, nofile, settings.memory_budget_bytes),
         warm_after_s=settings.warm_after_s,

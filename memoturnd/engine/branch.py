@@ -11,7 +11,6 @@ or kept as another branch. How the file comes to be right is memoturnd.engine.ta
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import TypeVar, cast
 
 from memoturnd.core import wal
@@ -23,6 +22,7 @@ from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open
 from memoturnd.engine.files import BranchFiles
 from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.ownership import BranchRef, Owned
+from memoturnd.engine.readers import Readers
 from memoturnd.engine.services import Services, Surroundings
 from memoturnd.errors import (
     BranchNotFoundError,
@@ -35,6 +35,7 @@ from memoturnd.errors import (
 from memoturnd.replication.capture import Cursor
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import MAIN
+from memoturnd.seams.executor import Executor
 from memoturnd.seams.leases import Lease
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
 
@@ -77,8 +78,7 @@ class Branch:
         self.disk_bytes = 0
         """Bytes on disk when last looked at: at closing, and at opening."""
         self._conn: ProfileConnection | None = None
-        self._reader: ProfileConnection | None = None
-        self._reader_lock = asyncio.Lock()
+        self._readers = Readers(services.spare_readers, services.clock.monotonic_s)
         self._ready = False
         """Whether the open file is settled, so that it may be read: not while it is being taken over."""
         self._empty = False
@@ -165,8 +165,11 @@ class Branch:
                     except OverBudgetError:
                         pass  # it takes longer than the event loop may be held: the pool does it
             if work is Work.USER:
-                return await self._read_for_user(op, lambda: self._connect(read_only=True))
-            return await self._read_in_pool(op)
+                return await self._read_in_pool(op, self.services.user_executor)
+            async with self._readers.reading():
+                if not self._ready:
+                    raise RetryableError(f"{self.ref} was closed while a read waited; send it again")
+                return await self._read_in_pool(op, self.services.executor)
         finally:
             self.leave()
 
@@ -174,32 +177,29 @@ class Branch:
         """Run `op` on a profile without data: a shared one, but for what a user wrote and may take long."""
         if work is not Work.USER:
             return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
-        return await self._read_for_user(op, takeover.make_empty_profile)
 
-    async def _read_for_user(self, op: ReadOp[T], connect: Callable[[], ProfileConnection]) -> Seen[T]:
-        """Run what a user wrote on a connection of its own, so that other reads do not wait for it."""
-        services = self.services
-
-        def work() -> tuple[T, int]:
-            conn = connect()
+        def run() -> T:
+            conn = takeover.make_empty_profile()
             try:
-                return self._read_transaction(conn, op)
+                return self._read_transaction(conn, op)[0]
             finally:
                 conn.close()
 
-        value, txid = await services.user_executor.run(work)
-        return Seen(value, txid, self.durable_txid)
+        return Seen(await self.services.user_executor.run(run), 0, 0)
 
-    async def _read_in_pool(self, op: ReadOp[T]) -> Seen[T]:
-        """Run `op` on the second connection, in a transaction that fixes the state and its txid."""
-        async with self._reader_lock:
-            if not self._ready:
-                raise RetryableError(f"{self.ref} was closed while a read waited; send it again")
-            reader = self._reader
-            if reader is None:
-                reader = self._reader = self._connect(read_only=True)
-            value, txid = await self.services.executor.run(lambda: self._read_transaction(reader, op))
-            return Seen(value, txid, self.durable_txid)
+    async def _read_in_pool(self, op: ReadOp[T], executor: Executor) -> Seen[T]:
+        """Run `op` beside the writer, in a transaction that fixes the state and its txid."""
+        readers, generation = self._readers, self._readers.generation
+
+        def run() -> tuple[T, int]:
+            conn = readers.take(generation, lambda: self._connect(read_only=True))
+            try:
+                return self._read_transaction(conn, op)
+            finally:
+                readers.give(conn, generation)
+
+        value, txid = await executor.run(run)
+        return Seen(value, txid, self.durable_txid)
 
     def _read_transaction(self, conn: ProfileConnection, op: ReadOp[T]) -> tuple[T, int]:
         conn.execute("BEGIN")
@@ -277,7 +277,7 @@ class Branch:
             return cast("Owned", self.owned)
 
     async def _take_over(self) -> None:
-        async with self._reader_lock:  # a read in the pool ends first: its connection may be closed here
+        async with self._readers.held_back():  # reads end first: the file may be replaced here
             self._ready = False
             try:
                 self.owned = await takeover.take_over(self)
@@ -306,7 +306,7 @@ class Branch:
             return
         if self.owned is not None:
             await self.owned.shipper.compactor.stop()
-        async with self.gate, self._reader_lock:
+        async with self.gate, self._readers.held_back():
             self.close_connections()
             self.manifests.forget()
             self.known = None
@@ -369,17 +369,17 @@ class Branch:
         )
 
     def close_connections(self) -> None:
-        """Close both connections and the log's descriptor, leaving the files as they are."""
+        """Close every connection and the log's descriptor, leaving the files as they are."""
         self._ready = False
         if self.owned is not None:
             self.owned.capture.close()
             self.owned.shipper.stopped = True
             self.services.scheduler.drop(self.owned.shipper)
-        for conn in (self._reader, self._conn):
-            if conn is not None:
-                conn.set_wal_hook(None)
-                conn.close()
-        self._reader = self._conn = None
+        self._readers.close()
+        if self._conn is not None:
+            self._conn.set_wal_hook(None)
+            self._conn.close()
+        self._conn = None
 
     def stands_empty(self) -> None:
         """Note that the branch has no state yet: reads see an empty profile."""
@@ -394,7 +394,7 @@ class Branch:
     @property
     def idle(self) -> bool:
         """Return whether nobody uses the branch now."""
-        return self.users == 0 and not self.gate.locked() and not self._reader_lock.locked()
+        return self.users == 0 and not self.gate.locked() and not self._readers.busy
 
     async def close(self, *, compact: bool = False) -> bool:
         """Go from hot to warm: ship, close, leave a clean mark. False when somebody still uses the branch.
@@ -490,7 +490,7 @@ class Branch:
                 self.owned.shipper.stop(error)
                 await self.owned.shipper.compactor.stop()
                 await self.owned.shipper.settled()
-            async with self.gate, self._reader_lock:
+            async with self.gate, self._readers.held_back():
                 self.close_connections()
                 self.owned = None
                 self._empty = False

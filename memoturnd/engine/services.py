@@ -1,7 +1,7 @@
 """What every branch of a node shares: the seams, the bounds, and the few things it asks of its surroundings."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -10,6 +10,7 @@ from memoturnd.core import layout, manifest, register
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.agenda import Agenda
+from memoturnd.engine.readers import SpareReaders
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
@@ -56,6 +57,7 @@ class Services:
     agenda: Agenda
     """Where a branch notes that it changes, so that maintenance looks at it later."""
     graces: Graces
+    spare_readers: SpareReaders = field(default_factory=SpareReaders)
 
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:
         """Return the manifest of a branch as a compare-and-swap file."""

@@ -49,7 +49,7 @@ async def node_on(
     )
     data_dir.mkdir(parents=True, exist_ok=True)
     catalog = SqliteCatalog(data_dir / "registry.db")
-    executor = PoolExecutor(2)
+    executor = PoolExecutor(4)
     embedder = open_embedder(settings)
     try:
         if embedder is not None:

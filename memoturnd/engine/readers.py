@@ -1,0 +1,201 @@
+"""The connections that read an open branch beside its writer.
+
+Reads in the pool run in parallel, each on a connection of its own, which stays open for the next one. One
+connection is each branch's own and counted in what a hot profile costs; what goes beyond it is bounded on the node:
+how many stay open without use (the one that was unused longest is closed first, whosever it is), and how many
+descriptors they take. SQLite keeps a closed connection's descriptor for the next one as long as the file is
+open elsewhere, so that a branch gives those back only when it is closed itself. A read that gets no connection waits for
+another read of its branch to end. No more are in use than there are threads, because a read takes its
+connection on the thread that runs it.
+
+What changes the file waits for the engine's reads to end, and holds new ones back. A user's read may take long and
+is not waited for: it ends on the state that it began with, and its connection is closed when it comes back.
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.errors import RetryableError
+
+AT_ONCE: Final = 3
+"""Reads of one branch that the engine's pool runs at once, so that others find a thread."""
+EXTRA_LIMIT: Final = 32
+"""Reader connections of all branches of a node that may be open besides one for each branch; see `SpareReaders`."""
+EXTRA_DESCRIPTORS: Final = 2
+"""Descriptors that one of them takes: of the file and of its log."""
+SPARE_LIMIT: Final = 16
+"""Those of them that may be open without use."""
+SPARE_S: Final = 10.0
+"""Time after which an unused one is closed."""
+
+
+class SpareReaders:
+    """What the readers of all branches of a node take beyond each one's own. Safe to use from threads.
+
+    `extra` counts by branch the most that were open at a time since it was opened: so many descriptors SQLite
+    keeps, closed connections or not.
+    """
+
+    def __init__(self, *, extra_limit: int = EXTRA_LIMIT, spare_limit: int = SPARE_LIMIT) -> None:
+        self.changed = threading.Condition()
+        """Held for every change of what is open or idle, also in a branch's `Readers`; never while SQLite works."""
+        self.extra = 0
+        self._extra_limit = extra_limit
+        self._spare_limit = spare_limit
+        # Longest unused first.
+        self._spare: OrderedDict[ProfileConnection, tuple[Readers, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._spare)
+
+    def grant(self) -> bool:
+        """Let a branch open one more at a time than it ever did, if the node can."""
+        granted = self.extra < self._extra_limit
+        self.extra += granted
+        return granted
+
+    def put(self, conn: ProfileConnection, readers: "Readers", now_s: float) -> ProfileConnection | None:
+        """Note an idle connection; return the one that has to be closed for it, if any."""
+        self._spare[conn] = (readers, now_s)
+        return self._pop_oldest() if len(self._spare) > self._spare_limit else None
+
+    def drop(self, conn: ProfileConnection) -> None:
+        """Note that a connection is idle no longer."""
+        self._spare.pop(conn, None)
+
+    def close_unused(self, before_s: float) -> None:
+        """Close those that were put before a moment of the monotonic clock."""
+        closing = []
+        with self.changed:
+            while self._spare and next(iter(self._spare.values()))[1] < before_s:
+                closing.append(self._pop_oldest())
+        for conn in closing:
+            conn.close()
+
+    def _pop_oldest(self) -> ProfileConnection:
+        conn, (readers, _) = self._spare.popitem(last=False)
+        readers.idle.remove(conn)
+        readers.opened -= 1
+        return conn
+
+
+class Readers:
+    """The reader connections of one branch."""
+
+    def __init__(self, spare: SpareReaders, monotonic_s: Callable[[], float]) -> None:
+        self.idle: list[ProfileConnection] = []
+        """Open and unused; the first is the branch's own, the others are spare."""
+        self.opened = 0
+        """Connections that are open, idle ones too."""
+        self.generation = 0
+        """Counts how often the connections were closed: a read that began before has no business with later ones."""
+        self._spare = spare
+        self._monotonic_s = monotonic_s
+        self._allowed = 1
+        self._opening = threading.Lock()
+        self._door = asyncio.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._inside = 0
+        self._left = asyncio.Event()
+
+    # ---- on the event loop
+
+    @property
+    def busy(self) -> bool:
+        """Return whether one of the engine's reads runs, or something holds them back."""
+        return self._inside > 0 or self._door.locked()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Be one of the engine's reads, beside AT_ONCE - 1 others."""
+        async with self._places:
+            async with self._door:
+                self._inside += 1
+            try:
+                yield
+            finally:
+                self._inside -= 1
+                self._left.set()
+
+    @asynccontextmanager
+    async def held_back(self) -> AsyncIterator[None]:
+        """Let the engine's reads end, and no other begin."""
+        async with self._door:
+            while self._inside:
+                self._left.clear()
+                await self._left.wait()
+            yield
+
+    # ---- on any thread
+
+    def take(self, generation: int, connect: Callable[[], ProfileConnection]) -> ProfileConnection:
+        """Return a connection of the `generation` in which the read was asked for, by `connect` where none is idle.
+
+        Raises RetryableError when the file was closed since, and what `connect` raises.
+        """
+        conn = self._take_idle(generation)
+        if conn is not None:
+            return conn
+        try:
+            with self._opening:  # so that no file is opened that is being closed, or another in its place
+                self._check(generation)
+                return connect()
+        except BaseException:
+            with self._spare.changed:
+                if generation == self.generation:
+                    self.opened -= 1
+                    self._spare.changed.notify_all()
+            raise
+
+    def _take_idle(self, generation: int) -> ProfileConnection | None:
+        """Return an idle connection, or None once one more may be opened, which is counted then."""
+        spare = self._spare
+        with spare.changed:
+            while True:
+                self._check(generation)
+                if self.idle:
+                    conn = self.idle.pop()
+                    spare.drop(conn)
+                    return conn
+                if self.opened >= self._allowed and spare.grant():
+                    self._allowed += 1
+                if self.opened < self._allowed:
+                    self.opened += 1
+                    return None
+                spare.changed.wait()
+
+    def _check(self, generation: int) -> None:
+        if generation != self.generation:
+            raise RetryableError("the profile was closed while a read waited; send it again")
+
+    def give(self, conn: ProfileConnection, generation: int) -> None:
+        """Take a connection back: keep it for the next read, or close it."""
+        closing: ProfileConnection | None = conn
+        spare = self._spare
+        with spare.changed:
+            if generation == self.generation:
+                is_spare = bool(self.idle)
+                self.idle.append(conn)
+                closing = spare.put(conn, self, self._monotonic_s()) if is_spare else None
+                spare.changed.notify_all()
+        if closing is not None:
+            closing.close()
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when it comes back."""
+        spare = self._spare
+        with self._opening, spare.changed:
+            self.generation += 1
+            closing, self.idle = self.idle, []
+            spare.extra -= self._allowed - 1
+            self.opened, self._allowed = 0, 1
+            for conn in closing:
+                spare.drop(conn)
+            spare.changed.notify_all()
+        for conn in closing:
+            conn.close()
