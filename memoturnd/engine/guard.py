@@ -123,6 +123,8 @@ _KEPT_TABLES = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
 """Tables that SQLite keeps for all tables together, ours too: written by SQLite alone."""
 _SAMPLES = "sqlite_stat4"
 """Where ANALYZE keeps keys of every index, ours too."""
+_CHECK = "quick_check"
+"""The PRAGMA by which ALTER TABLE holds rows to a new constraint."""
 _ARRAYS = "carray"
 """A virtual table that exists without being created, and reads memory."""
 
@@ -158,6 +160,8 @@ _DDL = _MAKING | {
     apsw.SQLITE_DROP_VTABLE,
     apsw.SQLITE_REINDEX,
 }
+_HOUSEKEEPING = frozenset({apsw.SQLITE_ANALYZE, apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TABLE})
+"""Actions of statements that read and write the statistics by themselves."""
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
 _REMEMBERED = _READS | _ROWS
 
@@ -202,7 +206,7 @@ class UserStatements:
 
     # Defaults in the class: most blocks change few of them.
     _alters = False
-    _analyzes = False
+    _keeps_house = False
     _length_limit = 0
     _long_call = False
     _most_bytes = USER_LENGTH_LIMIT_BYTES
@@ -300,8 +304,8 @@ class UserStatements:
             return _DENY
         if action in _REMEMBERED:
             self._remember((action, first, second, database))
-            if action == apsw.SQLITE_DELETE and self._conn.guard.on_loop and self._conn.guard.large:
-                return _IGNORE  # row by row, so that it is counted; emptying a table is one step
+            if action == apsw.SQLITE_DELETE and not self.ddl and self._conn.guard.on_loop:
+                return self._delete(first or "")
         return _OK
 
     def _remember(self, verdict: _Verdict) -> None:
@@ -315,6 +319,14 @@ class UserStatements:
         if len(self.fine) >= _VERDICTS_LIMIT:
             self.fine.clear()
         self.fine.add(verdict)
+
+    def _delete(self, table: str) -> int:
+        """Let rows of a large file be deleted one by one, so that they are counted: emptying a table is one step.
+
+        SQLite asks about its own tables when something is dropped, and drops nothing where it is told to ignore.
+        """
+        is_users = table[:7].lower() != "sqlite_"
+        return _IGNORE if self._conn.guard.large and is_users else _OK
 
     def _takes_long(self, action: int, first: str, second: str) -> bool:
         """Return whether one step of it may hold the event loop."""
@@ -334,7 +346,7 @@ class UserStatements:
         if action in _ROWS or action in _DDL:
             return self._write_reason(action, first, second, database)
         if action == apsw.SQLITE_PRAGMA:
-            return _pragma_reason(first, second)
+            return self._pragma_reason(first, second)
         if action in (apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT):
             self.transaction_control = True
             return f"transaction control ({first}) is not allowed: a batch is one transaction already"
@@ -347,6 +359,8 @@ class UserStatements:
         return f"statement not allowed (SQLite action {action})"
 
     def _function_reason(self, name: str) -> str | None:
+        if is_reserved(name):
+            return _reserved_reason(name)
         if name not in FUNCTIONS and not (self._alters and name in _ALTERING):
             return f"the function {name}() is not available"
         if name in _QUADRATIC:
@@ -359,15 +373,26 @@ class UserStatements:
         if is_reserved(table):
             return _reserved_reason(table)
         name = table.lower()
-        if name in _hidden_tables() or (name == _SAMPLES and not self._analyzes):
+        if (name in _hidden_tables() and not (self._alters and name == f"pragma_{_CHECK}")) or (
+            name == _SAMPLES and not self._keeps_house
+        ):
             return f"the table {table} is not available"
         return None
+
+    def _pragma_reason(self, name: str, argument: str) -> str | None:
+        pragma = name.lower()
+        if pragma in PRAGMAS or (pragma == _CHECK and self._alters):
+            return _reserved_reason(argument) if RESERVED_PREFIX in argument.lower() else None
+        if pragma in SHOWN_PRAGMAS:
+            return f"PRAGMA {name} may only be read" if argument else None
+        allowed = sorted(PRAGMAS | SHOWN_PRAGMAS - {"data_version"})
+        return f"PRAGMA {name} is not allowed: {', '.join(allowed)} are"
 
     def _write_reason(self, action: int, first: str, second: str, database: str) -> str | None:
         self.ddl = self.ddl or action in _DDL
         self.grows = self.grows or action in _MAKING
         self._alters = self._alters or action == apsw.SQLITE_ALTER_TABLE
-        self._analyzes = self._analyzes or action == apsw.SQLITE_ANALYZE
+        self._keeps_house = self._keeps_house or action in _HOUSEKEEPING
         for name in (first, second) if action in _DDL else (first,):
             if is_reserved(name):
                 return _reserved_reason(name)
@@ -408,17 +433,6 @@ def _hidden_tables() -> frozenset[str]:
 
 def _reserved_reason(name: str) -> str:
     return f"{name} is reserved: names that start {RESERVED_PREFIX} are Memoturn's own; use the API for them"
-
-
-def _pragma_reason(name: str, argument: str) -> str | None:
-    pragma = name.lower()
-    if pragma in PRAGMAS:
-        return _reserved_reason(argument) if RESERVED_PREFIX in argument.lower() else None
-    if pragma in SHOWN_PRAGMAS:
-        return f"PRAGMA {name} may only be read" if argument else None
-    return (
-        f"PRAGMA {name} is not allowed: {', '.join(sorted(PRAGMAS | SHOWN_PRAGMAS - {'data_version'}))} are"
-    )
 
 
 class Guard:
