@@ -111,8 +111,7 @@ async def test_idle_connections_stay_for_the_next_read_and_are_bounded_on_the_no
         assert len(spare) == 2
         assert [len(profile._readers.idle) for profile in profiles] == [1, 1, 1, 3]
         # Each branch has its main connection and a reader; SQLite keeps the descriptors of all that there were.
-        found = open_files(tmp_path)
-        assert found["main.db"] == 4 * 2 + spare.extra == 4 * (1 + AT_ONCE)
+        assert open_files(tmp_path)["main.db"] == 4 * 2 + spare.extra == 4 * (1 + AT_ONCE)
 
         spare.close_unused(node._services.clock.monotonic_s() + 1)
         assert [len(profile._readers.idle) for profile in profiles] == [1, 1, 1, 1]
