@@ -83,12 +83,6 @@ def profile_database(ns: str, name: str) -> str:
     return f"{namespace(ns)}{PROFILE_SEPARATOR}{profile(name)}"
 
 
-def split_profile(database_name: str) -> tuple[str, str] | None:
-    """Return (namespace, profile) of a checked database name, None when it is not a profile's."""
-    first, separator, second = database_name.partition(PROFILE_SEPARATOR)
-    return (first, second) if separator else None
-
-
 def branch(value: str) -> str:
     """Check a branch name. Raises InvalidRequestError."""
     if len(value) > PART_LENGTH_LIMIT or ".." in value or not _BRANCH.fullmatch(value):

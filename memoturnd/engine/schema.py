@@ -58,6 +58,35 @@ _MESSAGES_OF_1 = """CREATE TABLE __memoturn_messages(
  embedding BLOB, created_at INTEGER NOT NULL, PRIMARY KEY (session_id, seq))"""
 """Where version 1 kept turns, each with its embedding."""
 
+# `version` counts, per type and topic, how often a memory became the active one: the active memory has the
+# highest, and whatever a memory was superseded by has a higher one than it. Who is not rated has no `importance`.
+# `updated_at` is that of the last change by hand, null without any; `undone_at` tells that the memory was
+# superseded by undoing it.
+_CHAINS_OF_2 = (
+    "ALTER TABLE __memoturn_memories ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE __memoturn_memories ADD COLUMN importance REAL",
+    "ALTER TABLE __memoturn_memories ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE __memoturn_memories ADD COLUMN reason TEXT",
+    "ALTER TABLE __memoturn_memories ADD COLUMN updated_at INTEGER",
+    "ALTER TABLE __memoturn_memories ADD COLUMN undone_at INTEGER",
+    """UPDATE __memoturn_memories SET version = counted.n FROM (SELECT rid, row_number() OVER (
+ PARTITION BY topic_key, type ORDER BY superseded_at IS NULL, superseded_at, created_at, rid) AS n
+ FROM __memoturn_memories WHERE topic_key IS NOT NULL) AS counted
+ WHERE counted.n > 1 AND counted.rid = __memoturn_memories.rid""",
+    "DROP INDEX __memoturn_memories_active",
+    """CREATE INDEX __memoturn_memories_versions ON __memoturn_memories(topic_key, type, version)
+ WHERE topic_key IS NOT NULL""",
+    "DROP INDEX __memoturn_memories_session",
+    """CREATE INDEX __memoturn_memories_session ON __memoturn_memories(session_id, created_at)
+ WHERE session_id IS NOT NULL""",
+    """CREATE INDEX __memoturn_memories_source ON __memoturn_memories(source, created_at)
+ WHERE source IS NOT NULL""",
+    "CREATE INDEX __memoturn_memories_created ON __memoturn_memories(created_at)",
+    "CREATE INDEX __memoturn_memories_pinned ON __memoturn_memories(created_at) WHERE pinned = 1",
+    """CREATE INDEX __memoturn_memories_importance ON __memoturn_memories(importance, created_at)
+ WHERE importance IS NOT NULL""",
+)
+
 # Of a write that came with an Idempotency-Key: what it was, and what it answered. `size_bytes_before` adds up
 # the answers of all rows before this one, so that first and last row tell how much is kept.
 # A change of a memory other than its first insert is noted for those who keep a copy of them in memory.
@@ -91,6 +120,7 @@ _ADDED_IN_2 = (
  session BLOB PRIMARY KEY, last_seq INTEGER NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE __memoturn_memory_origins(
  rid INTEGER PRIMARY KEY, session_id TEXT NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL)""",
+    *_CHAINS_OF_2,
 )
 
 _READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"

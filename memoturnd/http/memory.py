@@ -33,9 +33,9 @@ async def recall(call: Call) -> Answer:
     query = recalls.parse_query(call.decoded(decode_json))
     embedding.check_recall(call.node.embedder, query)
     min_txid = call.min_txid
-    profile = await _open_or_none(call, min_txid)
+    profile = await open_or_none(call, min_txid)
     if profile is None:
-        return _nothing({"memories": [], "turns": []} if query.include_turns else {"memories": []})
+        return nothing({"memories": [], "turns": []} if query.include_turns else {"memories": []})
     query = await embedding.resolve(call.node.embedder, query)
     seen = await recalls.recall(profile, query, min_txid=min_txid)
     if "degraded" in seen.value:
@@ -60,9 +60,9 @@ async def forget(call: Call) -> Answer:
 async def sessions(call: Call) -> Answer:
     """List sessions, the most recently active first. An unknown profile has none."""
     limit, min_txid = call.limit("limit", _DEFAULT_SESSIONS), call.min_txid
-    profile = await _open_or_none(call, min_txid)
+    profile = await open_or_none(call, min_txid)
     if profile is None:
-        return _nothing({"sessions": []})
+        return nothing({"sessions": []})
     seen = await memories.sessions(profile, limit=limit, min_txid=min_txid)
     return read_reply({"sessions": seen.value, "txid": seen.txid}, seen)
 
@@ -95,7 +95,7 @@ def _items(body: bytes) -> list[memories.Item]:
     return memories.parse_items(decode_json(body))
 
 
-async def _open_or_none(call: Call, min_txid: int) -> BranchProfile | None:
+async def open_or_none(call: Call, min_txid: int) -> BranchProfile | None:
     """Return the profile, None when nobody has created it.
 
     Raises NotFoundError when a floor, DatabaseNotFoundError when a past state was asked of that.
@@ -112,5 +112,6 @@ async def _open_or_none(call: Call, min_txid: int) -> BranchProfile | None:
         return None
 
 
-def _nothing(body: dict[str, Any]) -> Answer:
+def nothing(body: dict[str, Any]) -> Answer:
+    """Answer a read of a profile that nobody has created."""
     return at(reply({**body, "txid": 0}), 0, 0)

@@ -9,7 +9,20 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from memoturnd.http import branches, control, history, kv, memory, ops, sql, transfers, turns, vectors, verify
+from memoturnd.http import (
+    branches,
+    control,
+    history,
+    kv,
+    memory,
+    memory_upkeep,
+    ops,
+    sql,
+    transfers,
+    turns,
+    vectors,
+    verify,
+)
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
@@ -104,6 +117,17 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),
     Route("GET", f"{_MEMORY}/memories/{{id}}", memory.get, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_MEMORY}/memories/{{id}}", memory.forget, Kind.WRITE, Body.NONE, Scope.WRITE),
+    Route("GET", f"{_MEMORY}/memories", memory_upkeep.list_all, Kind.READ, Body.NONE, Scope.READ),
+    Route("PATCH", f"{_MEMORY}/memories/{{id}}", memory_upkeep.patch, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route(
+        "GET", f"{_MEMORY}/memories/{{id}}/history", memory_upkeep.history, Kind.READ, Body.NONE, Scope.READ
+    ),
+    Route("POST", f"{_MEMORY}/memories/{{id}}/undo", memory_upkeep.undo, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route(
+        "POST", f"{_MEMORY}/memories/forget", memory_upkeep.forget_many, Kind.WRITE, Body.SMALL, Scope.WRITE
+    ),
+    Route("GET", f"{_MEMORY}/topics", memory_upkeep.list_topics, Kind.READ, Body.NONE, Scope.READ),
+    Route("GET", f"{_MEMORY}/topics/{{topic_key}}", memory_upkeep.topic, Kind.READ, Body.NONE, Scope.READ),
     Route("GET", f"{_MEMORY}/sessions", memory.sessions, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_MEMORY}/sessions/{{sid}}", memory.end_session, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_DB}/sql", sql.run, Kind.WRITE, Body.LARGE, Scope.READ, at=True),

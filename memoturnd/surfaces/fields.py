@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from memoturnd.core import canonical
+from memoturnd.core import canonical, revisions
+from memoturnd.core.revisions import AtTime
 from memoturnd.errors import InvalidRequestError
 
 DIMENSIONS_LIMIT: Final = 8192
@@ -88,6 +89,45 @@ def boolean(fields: Mapping[str, Any], name: str, *, default: bool = False) -> b
     if not isinstance(value, bool):
         raise _wrong(name, "true or false", value)
     return value
+
+
+def optional_boolean(value: Any, where: str) -> bool | None:
+    """Return true, false or None."""
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(where, "true or false", value)
+    return value
+
+
+def optional_share(value: Any, where: str) -> float | None:
+    """Return a number from 0 to 1, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(where, "a number", value)
+    if not 0 <= value <= 1:
+        raise InvalidRequestError(f"{where} is {str(value)[:40]}: it takes 0 to 1")
+    return float(value)
+
+
+def optional_time_ms(value: Any, where: str) -> int | None:
+    """Return a time in unix ms, from an integer or RFC 3339, or None."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            found = revisions.parse(value)
+        except InvalidRequestError as error:
+            raise _no_time(where, value) from error
+        if not isinstance(found, AtTime):
+            raise _no_time(where, value)
+        return found.at_ms
+    return count(value, where, limit=revisions.LAST_MS)
+
+
+def _no_time(where: str, value: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{where} is {value[:40]!a}: it takes a time as unix milliseconds or RFC 3339 (2026-11-24T09:30:00Z)"
+    )
 
 
 def count(value: Any, where: str, *, limit: int) -> int:

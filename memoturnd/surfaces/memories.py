@@ -1,20 +1,20 @@
 """Typed memories: ingest with topic supersession, get with its chain, forget, sessions, expiry.
 
 Everything that a write depends on is read inside its transaction, so that concurrent ingests on one topic
-report exactly what they superseded. A memory is active while `superseded_at` is null.
+report exactly what they superseded. A memory is active while `superseded_at` is null, and of the memories of
+one type and topic only the newest `version` may be. A memory that expired counts as forgotten, whether or not
+the sweep has come by.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
-
-import msgspec
+from typing import Any, Final, NamedTuple
 
 from memoturnd.core import canonical, names
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields, models, origins, transcripts
+from memoturnd.surfaces import fields, models, origins, records, transcripts
 from memoturnd.surfaces.models import Model
 from memoturnd.surfaces.origins import Origin
 
@@ -23,27 +23,30 @@ BATCH_LIMIT: Final = 1000
 TASK_TTL_S: Final = 86_400
 TOPIC_LENGTH_LIMIT: Final = 1024
 SOURCE_LENGTH_LIMIT: Final = 1024
+REASON_LENGTH_LIMIT: Final = 1024
 CHANGES_KEPT: Final = 512
 _TOPICAL = frozenset({"fact", "instruction"})
 _INLINE_ITEMS = 8
 _INLINE_TEXT = 64 * 1024
 """Batches up to this size are written on the event loop."""
 
-_COLUMNS = (
-    "id, type, topic_key, summary, content, keywords, session_id, source, created_at,"
-    " expires_at, superseded_by, superseded_at"
-)
-_FIND = """SELECT rid, id, summary, keywords, superseded_at, expires_at
+_FOUND = "rid, id, summary, keywords, superseded_by, superseded_at, expires_at, version"
+_FIND = f"""SELECT {_FOUND}
  FROM __memoturn_memories WHERE id IN (?, ?)"""
+_NEWEST_OF_TOPIC = f"""SELECT {_FOUND}
+ FROM __memoturn_memories INDEXED BY __memoturn_memories_versions
+ WHERE topic_key = ? AND type = ? ORDER BY version DESC LIMIT 1"""
 _INSERT = """INSERT INTO __memoturn_memories
- (id, type, topic_key, summary, content, keywords, session_id, source, created_at, expires_at)
- VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+ (id, type, topic_key, summary, content, keywords, session_id, source, created_at, expires_at, pinned, importance,
+ version, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _INSERT_TEXT = "INSERT INTO __memoturn_memories_fts(rowid, summary, keywords) VALUES (?, ?, ?)"
 _DELETE_TEXT = """INSERT INTO __memoturn_memories_fts(__memoturn_memories_fts, rowid, summary, keywords)
  VALUES ('delete', ?, ?, ?)"""
-_ACTIVE_OF_TOPIC = """SELECT rid, id FROM __memoturn_memories
- WHERE topic_key = ? AND type = ? AND superseded_at IS NULL AND id <> ? ORDER BY created_at, rid"""
+_REVIVE = """UPDATE __memoturn_memories SET superseded_by = NULL, superseded_at = NULL, undone_at = NULL,
+ updated_at = ?, version = ?, reason = ?, pinned = coalesce(?, pinned), importance = coalesce(?, importance)
+ WHERE rid = ?"""
 _SUPERSEDE = "UPDATE __memoturn_memories SET superseded_by = ?, superseded_at = ? WHERE rid = ?"
+_RELINK = "UPDATE __memoturn_memories SET superseded_by = ? WHERE superseded_by = ?"
 _TOUCH_SESSION = """INSERT INTO __memoturn_memory_sessions(id, created_at, last_active_at) VALUES (?1, ?2, ?2)
  ON CONFLICT(id) DO UPDATE SET last_active_at = max(last_active_at, excluded.last_active_at)"""
 
@@ -51,7 +54,8 @@ _TOUCH_SESSION = """INSERT INTO __memoturn_memory_sessions(id, created_at, last_
 @dataclass(frozen=True, slots=True)
 class Item:
     """A memory to ingest, checked. `content` is canonical JSON, `embedding` float32 (None on tasks) of the model
-    `embedding_model`, `ttl_s` the lifetime of a task (None on others).
+    `embedding_model`, `ttl_s` the lifetime of a task (None on others), `reason` why it supersedes what its topic
+    held.
     """
 
     type: str
@@ -65,6 +69,26 @@ class Item:
     ttl_s: int | None
     origin: Origin | None = None
     embedding_model: str = models.UNNAMED
+    pinned: bool | None = None
+    importance: float | None = None
+    reason: str | None = None
+
+
+class Found(NamedTuple):
+    """A memory as a write meets it."""
+
+    rid: int
+    id: str
+    summary: str
+    keywords: str
+    superseded_by: str | None
+    superseded_at: int | None
+    expires_at: int | None
+    version: int
+
+    def is_expired(self, now_ms: int) -> bool:
+        """Return whether the memory counts as forgotten."""
+        return self.expires_at is not None and self.expires_at <= now_ms
 
 
 def parse_items(payload: Any) -> list[Item]:
@@ -123,6 +147,9 @@ def _parse_item(value: Any, where: str) -> Item:
         ttl_s=_parse_ttl(item.get("ttl"), type_, f"{where}.ttl"),
         origin=origins.parse(item.get("source_turns"), f"{where}.source_turns"),
         embedding_model=model,
+        pinned=fields.optional_boolean(item.get("pinned"), f"{where}.pinned"),
+        importance=fields.optional_share(item.get("importance"), f"{where}.importance"),
+        reason=_parse_reason(item.get("reason"), topic_key, f"{where}.reason"),
     )
 
 
@@ -139,6 +166,15 @@ def _parse_ttl(value: Any, type_: str, where: str) -> int | None:
     if value is not None:
         raise InvalidRequestError(f"{where} is for tasks: leave it out of a {type_}")
     return None
+
+
+def _parse_reason(value: Any, topic_key: str | None, where: str) -> str | None:
+    reason = fields.optional_text(value, where, length_limit=REASON_LENGTH_LIMIT)
+    if reason is not None and not topic_key:
+        raise InvalidRequestError(
+            f"{where} is for what supersedes a topic's memory: send it with a topic_key"
+        )
+    return reason
 
 
 def _rows(conn: ProfileConnection, sql: str, bindings: tuple[Binding, ...]) -> list[Any]:
@@ -161,15 +197,15 @@ def apply_ingest(
     changed = False
     results = []
     for item in items:
-        id_, rid, superseded, removed = _resolve(conn, now_ms, item)
+        id_, found, removed = _resolve(conn, now_ms, item)
         changed = changed or removed
         status = "created"
-        if id_ in seen or (rid is not None and not superseded):
+        if id_ in seen or (found is not None and found.superseded_at is None):
             status = "duplicate"
-        elif rid is not None:
+        elif found is not None:
             status = "revived"
         seen.add(id_)
-        replaced = [] if status == "duplicate" else _store(conn, now_ms, item, id_, rid, of_name)
+        replaced = [] if status == "duplicate" else _store(conn, now_ms, item, id_, found, of_name)
         changed = changed or status != "duplicate"
         results.append({"id": id_, "status": status, "superseded": replaced})
     return results, changed
@@ -186,63 +222,49 @@ def _models(conn: ProfileConnection, now_ms: int, items: list[Item]) -> dict[str
     return of_name
 
 
-def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, int | None, bool, bool]:
-    """Return (id, row of the memory if it exists, whether that is superseded, whether a row was removed).
+def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, Found | None, bool]:
+    """Return the item's id, the memory that has it if there is one, and whether an expired one was removed.
 
     Events and tasks of equal content are told apart by their summaries: the first keeps the plain id.
     """
-    plain = canonical.memory_id(item.type, item.topic_key, item.content)
-    if item.type in _TOPICAL:
-        found = _rows(conn, _FIND, (plain, plain))
-        return (plain, found[0][0], found[0][4] is not None, False) if found else (plain, None, False, False)
-    mixed = canonical.memory_id_with_summary(item.type, item.topic_key, item.content, item.summary)
+    plain = mixed = canonical.memory_id(item.type, item.topic_key, item.content)
+    if item.type not in _TOPICAL:
+        mixed = canonical.memory_id_with_summary(item.type, item.topic_key, item.content, item.summary)
     taken = removed = False
-    for rid, id_, summary, keywords, superseded_at, expires_at in _rows(conn, _FIND, (plain, mixed)):
-        if expires_at is not None and expires_at <= now_ms:
-            _remove(conn, rid, summary, keywords)  # expired, and only not swept yet
+    for row in _rows(conn, _FIND, (plain, mixed)):
+        found = Found(*row)
+        if found.is_expired(now_ms):
+            remove(conn, found)
             removed = True
-        elif summary == item.summary:
-            return id_, rid, superseded_at is not None, removed
+        elif plain == mixed or found.summary == item.summary:
+            return found.id, found, removed
         else:
-            taken = taken or id_ == plain
-    return (mixed if taken else plain), None, False, removed
+            taken = taken or found.id == plain
+    return (mixed if taken else plain), None, removed
 
 
 def _store(
-    conn: ProfileConnection, now_ms: int, item: Item, id_: str, rid: int | None, of_name: dict[str, Model]
+    conn: ProfileConnection, now_ms: int, item: Item, id_: str, found: Found | None, of_name: dict[str, Model]
 ) -> list[str]:
     """Insert or revive one memory; return the ids that it superseded."""
-    revives = rid is not None
-    if rid is None:
-        expires_at = None if item.ttl_s is None else now_ms + 1000 * item.ttl_s
-        conn.execute(
-            _INSERT,
-            (
-                id_,
-                item.type,
-                item.topic_key,
-                item.summary,
-                item.content.decode(),
-                item.keywords,
-                item.session_id,
-                item.source,
-                now_ms,
-                expires_at,
-            ),
-        )
-        rid = conn.last_insert_rowid()
-        conn.execute(_INSERT_TEXT, (rid, item.summary, item.keywords))
+    newest = None if item.topic_key is None else newest_of_topic(conn, item.topic_key, item.type)
+    version = 1 if newest is None else newest.version + 1
+    if found is None:
+        rid = _insert(conn, now_ms, item, id_, version)
     else:
-        conn.execute(_SUPERSEDE, (None, None, rid))
+        rid = found.rid
+        conn.execute(_REVIVE, (now_ms, version, item.reason, item.pinned, item.importance, rid))
     replaced = []
-    if item.topic_key is not None:
-        for other, other_id in _rows(conn, _ACTIVE_OF_TOPIC, (item.topic_key, item.type, id_)):
-            conn.execute(_SUPERSEDE, (id_, now_ms, other))
-            replaced.append(other_id)
+    if newest is not None and newest.superseded_at is None and newest.id != id_:
+        if newest.is_expired(now_ms):
+            remove(conn, newest)
+        else:
+            conn.execute(_SUPERSEDE, (id_, now_ms, newest.rid))
+            replaced.append(newest.id)
     if item.embedding is not None:
         table = of_name[item.embedding_model].table
         conn.execute(f"INSERT OR IGNORE INTO {table}(rid, e) VALUES (?, ?)", (rid, item.embedding))
-        if revives:
+        if found is not None:
             note_change(conn, rid)  # it may have had none
     if item.origin is not None:
         origins.store(conn, rid, item.origin)
@@ -251,18 +273,59 @@ def _store(
     return replaced
 
 
+def _insert(conn: ProfileConnection, now_ms: int, item: Item, id_: str, version: int) -> int:
+    row: tuple[Binding, ...] = (
+        id_,
+        item.type,
+        item.topic_key,
+        item.summary,
+        item.content.decode(),
+        item.keywords,
+        item.session_id,
+        item.source,
+        now_ms,
+        None if item.ttl_s is None else now_ms + 1000 * item.ttl_s,
+        bool(item.pinned),
+        item.importance,
+        version,
+        item.reason,
+    )
+    conn.execute(_INSERT, row)
+    rid = conn.last_insert_rowid()
+    index(conn, rid, item.summary, item.keywords)
+    return rid
+
+
+def newest_of_topic(conn: ProfileConnection, topic_key: str, type_: str) -> Found | None:
+    """Return the memory of a topic that was made active last, which is the only one that may be active."""
+    row = conn.execute(_NEWEST_OF_TOPIC, (topic_key, type_)).fetchone()
+    return None if row is None else Found(*row)
+
+
 def touch_session(conn: ProfileConnection, now_ms: int, session_id: str) -> None:
     """Register the session, or note that it is active now."""
     conn.execute(_TOUCH_SESSION, (session_id, now_ms))
 
 
-def _remove(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> None:
-    conn.execute(_DELETE_TEXT, (rid, summary, keywords))
+def remove(conn: ProfileConnection, found: Found) -> None:
+    """Remove a memory with its text and vectors; what it had superseded now points to its own successor."""
+    unindex(conn, found.rid, found.summary, found.keywords)
     for model in models.all_models(conn):
-        conn.execute(f"DELETE FROM {model.table} WHERE rid = ?", (rid,))
-    origins.remove(conn, rid)
-    conn.execute("DELETE FROM __memoturn_memories WHERE rid = ?", (rid,))
-    note_change(conn, rid)
+        conn.execute(f"DELETE FROM {model.table} WHERE rid = ?", (found.rid,))
+    origins.remove(conn, found.rid)
+    conn.execute("DELETE FROM __memoturn_memories WHERE rid = ?", (found.rid,))
+    conn.execute(_RELINK, (found.superseded_by, found.id))
+    note_change(conn, found.rid)
+
+
+def unindex(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> None:
+    """Take a memory's text, which must be what the index holds of it, out of the full-text index."""
+    conn.execute(_DELETE_TEXT, (rid, summary, keywords))
+
+
+def index(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> None:
+    """Put a memory's text into the full-text index."""
+    conn.execute(_INSERT_TEXT, (rid, summary, keywords))
 
 
 def note_change(conn: ProfileConnection, rid: int) -> None:
@@ -281,16 +344,13 @@ def note_change(conn: ProfileConnection, rid: int) -> None:
 
 
 def read_memory(conn: ProfileConnection, now_ms: int, memory_id: str) -> dict[str, Any]:
-    """Return one memory with the ids that it superseded. Raises NotFoundError, for an expired task too."""
-    row: Any = conn.execute(
-        f"SELECT {_COLUMNS}, rid FROM __memoturn_memories WHERE id = ?", (memory_id,)
+    """Return one memory with the ids that it superseded. Raises NotFoundError, for an expired one too."""
+    row = conn.execute(
+        f"SELECT {records.COLUMNS} FROM __memoturn_memories WHERE id = ?", (memory_id,)
     ).fetchone()
-    if row is None or (row[9] is not None and row[9] <= now_ms):
-        raise _no_memory(memory_id)
-    *values, rid = row
-    memory: dict[str, Any] = dict(zip(_COLUMNS.split(", "), values, strict=True))
-    memory["source_turns"] = origins.read(conn, rid)
-    memory["content"] = msgspec.Raw(memory["content"].encode())
+    memory = None if row is None else records.shown(conn, row)
+    if memory is None or (memory["expires_at"] is not None and memory["expires_at"] <= now_ms):
+        raise no_memory(memory_id)
     superseded = conn.execute(
         "SELECT id FROM __memoturn_memories WHERE superseded_by = ? ORDER BY created_at, rid", (memory_id,)
     )
@@ -298,26 +358,27 @@ def read_memory(conn: ProfileConnection, now_ms: int, memory_id: str) -> dict[st
     return memory
 
 
-def apply_forget(conn: ProfileConnection, now_ms: int, memory_id: str) -> tuple[None, bool]:
-    """Remove a memory with its text and vector; what it had superseded now points to its own successor.
+def find(conn: ProfileConnection, now_ms: int, memory_id: str) -> Found | None:
+    """Return a memory as a write meets it, None when there is none or it expired."""
+    row = conn.execute(_FIND, (memory_id, memory_id)).fetchone()
+    found = None if row is None else Found(*row)
+    return None if found is None or found.is_expired(now_ms) else found
 
-    Forgetting the active memory of a topic leaves the topic without one. Raises NotFoundError.
+
+def apply_forget(conn: ProfileConnection, now_ms: int, memory_id: str) -> tuple[None, bool]:
+    """Remove a memory; see `remove`. Forgetting the active memory of a topic leaves the topic without one.
+
+    Raises NotFoundError.
     """
-    row = conn.execute(
-        "SELECT rid, summary, keywords, superseded_by, expires_at FROM __memoturn_memories WHERE id = ?",
-        (memory_id,),
-    ).fetchone()
-    if row is None or (row[4] is not None and row[4] <= now_ms):
-        raise _no_memory(memory_id)
-    rid, summary, keywords, successor, _ = row
-    _remove(conn, rid, summary, keywords)
-    conn.execute(
-        "UPDATE __memoturn_memories SET superseded_by = ? WHERE superseded_by = ?", (successor, memory_id)
-    )
+    found = find(conn, now_ms, memory_id)
+    if found is None:
+        raise no_memory(memory_id)
+    remove(conn, found)
     return None, True
 
 
-def _no_memory(memory_id: str) -> NotFoundError:
+def no_memory(memory_id: str) -> NotFoundError:
+    """Return the error for a memory that is not there."""
     return NotFoundError(
         f"no memory {memory_id[:64]!a} is here: it was never stored, was forgotten or expired"
     )
@@ -344,43 +405,33 @@ def apply_end_session(
     before = conn.total_changes()
     tasks = _rows(
         conn,
-        "SELECT rid, summary, keywords FROM __memoturn_memories WHERE session_id = ? AND type = 'task'",
+        f"SELECT {_FOUND} FROM __memoturn_memories WHERE session_id = ? AND type = 'task'",
         (session_id,),
     )
     for task in tasks:
-        _remove(conn, *task)
+        remove(conn, Found(*task))
     conn.execute("DELETE FROM __memoturn_memory_sessions WHERE id = ?", (session_id,))
     if turns:
         transcripts.delete(conn, session_id)
     return None, conn.total_changes() > before
 
 
-def next_expiry(conn: ProfileConnection) -> int | None:
-    """Return the unix ms at which the next task or key expires, None when none will."""
-    expiry: int | None = conn.execute(
-        "SELECT min(e) FROM (SELECT min(expires_at) AS e FROM __memoturn_memories WHERE expires_at IS NOT NULL"
-        " UNION ALL SELECT min(expires_at) FROM __memoturn_kv WHERE expires_at IS NOT NULL)"
-    ).get
-    return expiry
-
-
 def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int, bool]:
-    """Remove up to `limit` expired tasks, keys and kept answers each; return how many went, and whether any did."""
-    tasks = _rows(
+    """Remove up to `limit` expired memories, keys and kept answers each; return how many went, and whether any did."""
+    expired = _rows(
         conn,
-        "SELECT rid, summary, keywords FROM __memoturn_memories WHERE expires_at <= ?"
-        " ORDER BY expires_at LIMIT ?",
+        f"SELECT {_FOUND} FROM __memoturn_memories WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
         (now_ms, limit),
     )
-    for task in tasks:
-        _remove(conn, *task)
+    for row in expired:
+        remove(conn, Found(*row))
     before = conn.total_changes()
     conn.execute(
         "DELETE FROM __memoturn_kv WHERE (ns, k) IN"
         " (SELECT ns, k FROM __memoturn_kv WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
         (now_ms, limit),
     )
-    swept = len(tasks) + conn.total_changes() - before + idempotency.sweep(conn, now_ms, limit)
+    swept = len(expired) + conn.total_changes() - before + idempotency.sweep(conn, now_ms, limit)
     return swept, swept > 0
 
 

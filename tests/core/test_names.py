@@ -52,8 +52,6 @@ def test_good_parts_pass_unchanged(good):
 
 def test_an_existing_database_may_be_a_profile_and_a_new_one_not():
     assert names.database("ns--user") == names.profile_database("ns", "user") == "ns--user"
-    assert names.split_profile("ns--user") == ("ns", "user")
-    assert names.split_profile("plain") is None
     with pytest.raises(InvalidRequestError, match="database"):
         names.new_database("ns--user")
 

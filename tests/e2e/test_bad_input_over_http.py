@@ -25,6 +25,7 @@ GOOD_PATH = {
     "branch": "main",
     "id": "mem_0",
     "sid": "s",
+    "topic_key": "t",
     "session": "s",
     "seq": "1",
     "key": "k",
@@ -35,6 +36,9 @@ FACT = {"type": "fact", "topic_key": "t", "summary": "known", "content": {"v": 1
 GOOD_BODIES = {
     "/v1/databases": {"name": "new"},
     "/v1/memory/{ns}/{profile}/memories": {"memories": [{"type": "event", "summary": "x"}]},
+    "/v1/memory/{ns}/{profile}/memories/forget": {"ids": ["mem_0"]},
+    "/v1/memory/{ns}/{profile}/memories/{id}": {"pinned": True},
+    "/v1/memory/{ns}/{profile}/memories/{id}/undo": {"reason": "x"},
     "/v1/memory/{ns}/{profile}/recall": {"query": "x"},
     "/v1/db/{db}/sql": {"stmts": [{"q": "CREATE TABLE u (x)"}]},
     "/v1/db/{db}/sync": {},
@@ -66,7 +70,30 @@ FIELDS = {
         "memories.0.source": {str, NULL},
         "memories.0.ttl": {NULL},
         "memories.0.source_turns": {NULL},
+        "memories.0.pinned": {bool, NULL},
+        "memories.0.importance": {NULL},
+        "memories.0.reason": {NULL},
     },
+    "/v1/memory/{ns}/{profile}/memories/forget": {
+        "ids": {NULL},
+        "all": {NULL},
+        "types": {NULL},
+        "topic_key": {NULL},
+        "source": {NULL},
+        "pinned": {NULL},
+        "since": {NULL},
+        "include_superseded": {bool, NULL},
+        "dry_run": {bool, NULL},
+        "limit": {int, NULL},
+    },
+    "/v1/memory/{ns}/{profile}/memories/{id}": {
+        "pinned": {bool, NULL},
+        "importance": {NULL},
+        "keywords": {str, NULL},
+        "ttl": {int, NULL},
+        "expires_at": {int, NULL},
+    },
+    "/v1/memory/{ns}/{profile}/memories/{id}/undo": {"reason": {str, NULL}},
     "/v1/memory/{ns}/{profile}/recall": {
         "query": {str, NULL},
         "embedding": {NULL},
@@ -171,7 +198,7 @@ NAMES = {
     "control": "%7f",
     "quote": "'--",
 }
-ANYTHING = {"key", "session", "sid", "id"}
+ANYTHING = {"key", "session", "sid", "id", "topic_key"}
 """Path parts that are the user's own words: most of NAMES are fine there, or simply nothing that exists."""
 ALLOWED = {"branch": {"too many hyphens"}, "coll": {"too many hyphens", "upper case"}}
 """Those of NAMES that these path parts may be."""
@@ -265,7 +292,7 @@ RAW = {
 @named(JSON_ROUTES)
 def test_body_that_is_not_the_json_of_the_route_is_refused(refused, route):
     for name, body in RAW.items():
-        if route.template.endswith(("/sync", "/increment")) and name == "empty":
+        if route.template.endswith(("/sync", "/increment", "/{id}/undo")) and name == "empty":
             continue  # the routes whose body may be left out
         refused(route.method, path_of(route), content=body)
 
@@ -289,7 +316,7 @@ def test_body_of_a_small_route_may_not_be_as_large_as_that_of_a_large_one(refuse
 def ill_typed(template: str) -> Iterator[object]:
     for path, takes in FIELDS[template].items():
         for value in WRONG:
-            clamped = path == "k" and value == 2**63
+            clamped = path in {"k", "limit"} and value == 2**63
             if clamped or (type(value) in takes and value not in NEVER):
                 continue
             body = json.loads(json.dumps(GOOD_BODIES[template]))
@@ -394,12 +421,16 @@ def test_bad_item_at_the_end_of_a_batch_undoes_the_whole_batch(refused):
 
 
 def test_unknown_fields_are_ignored_on_every_route(client):
-    Profile(client, "spare").ingest("first")
+    spare = Profile(client, "spare")
+    first = {"type": "fact", "topic_key": "t", "summary": "first", "content": 1}
+    corrected = {**first, "content": 2}
+    batch = {"memories": [first, corrected]}
+    id_ = ok(client.post(f"{spare.memory}/memories", json=batch)).json()["results"][1]["id"]
     for number, route in enumerate(r for r in JSON_ROUTES if "rewind" not in r.template):
         body = {**GOOD_BODIES[route.template], "later": {"a": [1, None]}}
         if "name" in body:
             body["name"] = f"spare{number}"
-        ok(client.request(route.method, path_of(route, profile="spare", db="app--spare"), json=body))
+        ok(client.request(route.method, path_of(route, profile="spare", db="app--spare", id=id_), json=body))
 
 
 def address(node: RunningNode) -> tuple[str, int]:

@@ -42,7 +42,7 @@ def test_every_reserved_object_has_the_reserved_prefix(made):
     names = [name for (name,) in made.execute("SELECT name FROM sqlite_schema")]
 
     assert all(name.startswith(("__memoturn_", "sqlite_autoindex___memoturn_")) for name in names)
-    assert made.pragma("page_count") <= 38
+    assert made.pragma("page_count") <= 44
 
 
 def test_the_meta_row_is_written_and_read(made):
@@ -131,6 +131,34 @@ def test_a_file_of_version_1_becomes_what_a_new_one_is(conn, made, tmp_path, vec
     if vectors:
         assert old.execute("SELECT count(*) FROM __memoturn_memory_vectors_1").get == vectors
     assert schema.replaced_txid(old) == 0
+    old.close()
+
+
+def test_versions_of_a_topic_are_counted_from_what_version_1_knew_of_it(tmp_path):
+    old = open_connection(str(tmp_path / "old.db"), read_only=False, sync="normal", cache_kib=256)
+    old.execute("BEGIN")
+    schema.create_anywhere(old, version=1)
+    rows = [
+        ("a", "fact", "t", 1, "b", 5),  # stored first and again later, and superseded last
+        ("b", "fact", "t", 2, None, None),
+        ("c", "fact", "t", 1, "d", 2),
+        ("d", "fact", "t", 2, "a", 2),
+        ("e", "instruction", "t", 1, None, None),
+        ("f", "fact", "gone", 1, None, 3),
+        ("g", "event", None, 1, None, None),
+        ("h", "event", None, 1, None, None),
+    ]
+    old.executemany(
+        "INSERT INTO __memoturn_memories(id, type, topic_key, summary, content, created_at, superseded_by,"
+        " superseded_at) VALUES (?, ?, ?, '', 'null', ?, ?, ?)",
+        rows,
+    )
+    schema.migrate(old, schema.read_meta(old))
+
+    assert dict(old.execute("SELECT id, version FROM __memoturn_memories")) == {
+        "a": 3, "b": 4, "c": 1, "d": 2, "e": 1, "f": 1, "g": 1, "h": 1,
+    }  # fmt: skip
+    old.execute("COMMIT")
     old.close()
 
 

@@ -1,6 +1,8 @@
 """Requests of the HTTP tests: one of every kind that writes, that reads, and that shows no past."""
 
 FACT = {"type": "fact", "topic_key": "user.theme", "summary": "likes dark", "content": {"v": "dark"}}
+OLD_FACT = {**FACT, "summary": "likes light", "content": {"v": "light"}}
+"""What FACT supersedes where it was stored before."""
 FACT_ID = "mem_5758fd9d59dc40b7225a7ebf08fa0f22"
 MEMORY = "/v1/memory/app/ann"
 
@@ -40,6 +42,9 @@ WRITES = {
         {"json": {"memories": [{"type": "event", "summary": "x"}]}},
     ),
     "forget": ("DELETE", f"/v1/memory/app/ann/memories/{FACT_ID}", {}),
+    "patch": ("PATCH", f"/v1/memory/app/ann/memories/{FACT_ID}", {"json": {"pinned": True}}),
+    "undo": ("POST", f"/v1/memory/app/ann/memories/{FACT_ID}/undo", {}),
+    "forget many": ("POST", "/v1/memory/app/ann/memories/forget", {"json": {"all": True}}),
     "end session": ("DELETE", "/v1/memory/app/ann/sessions/s", {}),
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
     "put": ("PUT", "/v1/db/app--ann/kv/ns/k", {"content": b"x"}),
@@ -62,6 +67,10 @@ WRITES = {
 READS = {
     "recall": ("POST", "/v1/memory/app/ann/recall", {"json": {"query": "x"}}),
     "get": ("GET", f"/v1/memory/app/ann/memories/{FACT_ID}", {}),
+    "memories": ("GET", "/v1/memory/app/ann/memories", {}),
+    "history": ("GET", f"/v1/memory/app/ann/memories/{FACT_ID}/history", {}),
+    "topics": ("GET", "/v1/memory/app/ann/topics", {}),
+    "topic": ("GET", "/v1/memory/app/ann/topics/user.theme", {}),
     "sessions": ("GET", "/v1/memory/app/ann/sessions", {}),
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "SELECT 1"}]}}),
     "keys": ("GET", "/v1/db/app--ann/kv/ns", {}),
@@ -93,7 +102,7 @@ REFUSING_AT = {
     "checkpoint": ("POST", "/v1/db/app--ann/branches/main/checkpoint", {"json": {"name": "c"}}),
     "delete checkpoint": ("DELETE", "/v1/db/app--ann/branches/main/checkpoints/c", {}),
     "rewind": ("POST", "/v1/db/app--ann/branches/main/rewind", {"json": {"to": "1"}}),
-    "undo": ("POST", "/v1/db/app--ann/branches/main/rewind/undo", {}),
+    "undo rewind": ("POST", "/v1/db/app--ann/branches/main/rewind/undo", {}),
     "create": ("POST", "/v1/databases", {"json": {"name": "new"}}),
     "list": ("GET", "/v1/databases", {}),
     "delete database": ("DELETE", "/v1/databases/other", {}),

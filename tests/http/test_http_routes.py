@@ -570,7 +570,7 @@ def test_only_the_operators_routes_need_no_scope():
 def test_routes_without_a_body_are_those_whose_method_has_none():
     for route in ROUTES:
         bodiless = route.method in {"GET", "DELETE"} or route.template.endswith(
-            ("/undo", "/undelete", "/verify")
+            ("/rewind/undo", "/undelete", "/verify")
         )
         assert (route.body is Body.NONE) is bodiless, route.template
 

@@ -1,0 +1,111 @@
+"""Routes that look after memories: lists, history, topics, changes by hand, forgetting many."""
+
+from typing import Any
+
+from memoturnd.core.canonical import decode_json
+from memoturnd.errors import InvalidRequestError
+from memoturnd.http.addresses import open_profile
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer, read_reply, write_reply
+from memoturnd.http.memory import nothing, open_or_none
+from memoturnd.surfaces import memories, memory_edits, memory_list, topics
+from memoturnd.surfaces.memory_list import Listing
+from memoturnd.surfaces.topics import Page
+
+
+async def list_all(call: Call) -> Answer:
+    """List memories, a page at a time. An unknown profile has none."""
+    listing, min_txid = _listing(call), call.min_txid
+    profile = await open_or_none(call, min_txid)
+    if profile is None:
+        return nothing({"memories": [], "next_cursor": None})
+    seen = await memory_list.page(profile, listing, min_txid=min_txid)
+    return read_reply({**seen.value, "txid": seen.txid}, seen)
+
+
+def _listing(call: Call) -> Listing:
+    types = call.text("types")
+    asked: dict[str, Any] = {
+        "types": None if types is None else [name for name in types.split(",") if name],
+        "pinned": None if call.text("pinned") is None else call.flag("pinned"),
+        "include_superseded": call.flag("include_superseded"),
+        "since": _moment(call, "since"),
+        "until": _moment(call, "until"),
+    }
+    for name in ("topic_key", "topic_prefix", "session_id", "source"):
+        asked[name] = call.text(name)
+    return memory_list.parse_listing(
+        asked,
+        order=call.text("order"),
+        limit=call.limit("limit", memory_list.LIST_DEFAULT),
+        cursor=call.text("cursor"),
+    )
+
+
+def _moment(call: Call, name: str) -> int | str | None:
+    value = call.text(name)
+    return call.integer(name) if value is not None and value.isdigit() else value
+
+
+async def patch(call: Call) -> Answer:
+    """Change what is said of a memory by hand. Raises NotFoundError."""
+    change, durable = memory_edits.parse_patch(call.decoded(decode_json)), call.durable
+    profile = await open_profile(call)
+    written = await memory_edits.patch(profile, call.params["id"], change, durable=durable)
+    return write_reply({**written.value, "txid": written.txid}, written)
+
+
+async def history(call: Call) -> Answer:
+    """Show every version of what a memory says, the newest first. Raises NotFoundError."""
+    page, min_txid = _page(call), call.min_txid
+    profile = await open_profile(call)
+    seen = await topics.history(profile, call.params["id"], page, min_txid=min_txid)
+    return read_reply({**seen.value, "txid": seen.txid}, seen)
+
+
+async def topic(call: Call) -> Answer:
+    """Show every version of what a topic says, for each type or one. Raises NotFoundError."""
+    page, min_txid, type_ = _page(call), call.min_txid, topics.parse_type(call.text("type"))
+    profile = await open_profile(call)
+    seen = await topics.topic(profile, call.params["topic_key"], page, type_=type_, min_txid=min_txid)
+    return read_reply({**seen.value, "txid": seen.txid}, seen)
+
+
+async def list_topics(call: Call) -> Answer:
+    """List topics by key, a page at a time. An unknown profile has none."""
+    page, min_txid = _page(call, memory_list.LIST_DEFAULT), call.min_txid
+    type_, prefix = topics.parse_type(call.text("type")), call.text("prefix") or ""
+    if len(prefix) > memories.TOPIC_LENGTH_LIMIT:
+        raise InvalidRequestError(
+            f"`prefix` is longer than any topic: {memories.TOPIC_LENGTH_LIMIT} characters"
+        )
+    profile = await open_or_none(call, min_txid)
+    if profile is None:
+        return nothing({"topics": [], "next_cursor": None})
+    seen = await topics.topics(profile, page, prefix=prefix, type_=type_, min_txid=min_txid)
+    return read_reply({**seen.value, "txid": seen.txid}, seen)
+
+
+def _page(call: Call, default: int = memory_list.LIST_LIMIT) -> Page:
+    return topics.parse_page(limit=call.integer("limit"), cursor=call.text("cursor"), default=default)
+
+
+async def undo(call: Call) -> Answer:
+    """Make active again what a memory superseded, with an optional reason. Raises NotFoundError, ConflictError."""
+    reason = topics.parse_reason(decode_json(call.body)) if call.body else None
+    durable = call.durable
+    profile = await open_profile(call)
+    written = await topics.undo(profile, call.params["id"], reason=reason, durable=durable)
+    return write_reply({**written.value, "txid": written.txid}, written)
+
+
+async def forget_many(call: Call) -> Answer:
+    """Remove the memories of a filter or of ids, or show with `dry_run` which those are."""
+    forget = memory_edits.parse_forget(call.decoded(decode_json))
+    durable, min_txid = call.durable, call.min_txid
+    profile = await open_profile(call)
+    if forget.dry_run:
+        seen = await memory_edits.would_forget(profile, forget, min_txid=min_txid)
+        return read_reply({**seen.value, "txid": seen.txid}, seen)
+    written = await memory_edits.forget_many(profile, forget, durable=durable)
+    return write_reply({**written.value, "txid": written.txid}, written)
