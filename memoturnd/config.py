@@ -16,6 +16,8 @@ from memoturnd.settings_table import KIB, SETTINGS, Address, Secret, did_you_mea
 
 PREFIX = "MEMOTURN_"
 
+LOCAL_MODEL = "all-minilm-l6-v2"
+LOCAL_DIMENSIONS = 384
 HOT_PROFILE_BYTES = 450 * KIB
 HOT_PROFILE_DESCRIPTORS = 6
 RESERVED_DESCRIPTORS = 256
@@ -67,10 +69,11 @@ class Settings:
     gc_grace_s: float
     delete_grace_s: float
     drill_interval_s: float
-    embed_provider: Literal["off", "openai", "voyage"]
+    embed_provider: Literal["off", "local", "openai", "voyage"]
     embed_api_key: Secret | None
     embed_base_url: str | None
     embed_model: str | None
+    embed_local_path: Path | None
     embed_dimensions: int | None
     embed_timeout_s: float
     embed_batch: int
@@ -180,16 +183,24 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS={coarse_s:g} is below MEMOTURN_PITR_RETENTION_SECS={fine_s:g}: "
             "history is kept at every commit first, then at one an hour",
         )
-    return problems + _endpoints_without_key(values)
+    return problems + _embedder_contradictions(values)
 
 
-def _endpoints_without_key(values: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with an embedding provider that needs a key: its own address always does."""
+def _embedder_contradictions(values: Mapping[str, Any]) -> list[str]:
+    """Return what does not go together: the providers' own addresses take a key, and the local model is what it is."""
     provider = values.get("embed_provider")
-    if provider not in {"openai", "voyage"} or values.get("embed_api_key") or values.get("embed_base_url"):
-        return []
-    how = "MEMOTURN_EMBED_API_KEY, or the MEMOTURN_EMBED_BASE_URL of an endpoint that needs none"
-    return [f"MEMOTURN_EMBED_PROVIDER={provider!r} takes a {how}"]
+    if provider == "local":
+        fixed = {"embed_model": LOCAL_MODEL, "embed_dimensions": LOCAL_DIMENSIONS, "embed_base_url": None}
+        return [
+            f"MEMOTURN_{field.upper()}={value} is not for MEMOTURN_EMBED_PROVIDER='local', "
+            f"which is {LOCAL_MODEL} with {LOCAL_DIMENSIONS} dimensions"
+            for field, only in fixed.items()
+            if (value := values.get(field)) not in {None, only}
+        ]
+    if provider in {"openai", "voyage"} and not (values.get("embed_api_key") or values.get("embed_base_url")):
+        how = "MEMOTURN_EMBED_API_KEY, or the MEMOTURN_EMBED_BASE_URL of an endpoint that needs none"
+        return [f"MEMOTURN_EMBED_PROVIDER={provider!r} takes a {how}"]
+    return []
 
 
 def _derive(values: dict[str, Any], *, is_tty: bool) -> None:

@@ -467,10 +467,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEMOTURN_EMBED_PROVIDER",
         "embed_provider",
-        _choice(off="off", openai="openai", voyage="voyage"),
+        _choice(off="off", local="local", openai="openai", voyage="voyage"),
         "",
         "",
-        "Who makes the embeddings that clients do not send: openai is every endpoint that speaks like OpenAI's.",
+        "Who makes the embeddings that clients do not send: off, local (a model on this machine, without network), "
+        "voyage, or openai, which is every endpoint that speaks like OpenAI's.",
         derived="voyage with an API key, else off",
     ),
     Setting(
@@ -499,7 +500,16 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "",
         "Embedding model: the provider's own name for it.",
-        derived="voyage-3.5 or text-embedding-3-small",
+        derived="voyage-3.5, text-embedding-3-small or all-minilm-l6-v2",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_LOCAL_PATH",
+        "embed_local_path",
+        _folder,
+        "",
+        "",
+        "Folder with the local model's model.safetensors and tokenizer.json, which must be the ones that are known.",
+        derived="the installed package's",
     ),
     Setting(
         "MEMOTURN_EMBED_DIMENSIONS",

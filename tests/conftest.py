@@ -27,7 +27,9 @@ def s3_server(servers: "Servers") -> "S3Server":
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Say which object stores were really there."""
+    """Say which object stores and which model were really there."""
     if "servers" in sys.modules:
         for line in sys.modules["servers"].REPORT:
             terminalreporter.write_line(line)
+    if "local_model" in sys.modules:
+        terminalreporter.write_line(sys.modules["local_model"].REPORT)

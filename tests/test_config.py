@@ -93,6 +93,7 @@ def test_each_variable_reaches_its_field():
         "EMBED_API_KEY": ("sk-1", "embed_api_key"),
         "EMBED_BASE_URL": ("http://127.0.0.1:1/v1", "embed_base_url"),
         "EMBED_MODEL": ("bge-m3:latest", "embed_model"),
+        "EMBED_LOCAL_PATH": ("/srv/minilm", "embed_local_path"),
         "EMBED_DIMENSIONS": ("256", "embed_dimensions"),
         "EMBED_TIMEOUT_S": ("2.5", "embed_timeout_s"),
         "EMBED_BATCH": ("31", "embed_batch"),
@@ -328,6 +329,15 @@ def test_the_providers_own_address_takes_a_key(provider):
 )
 def test_address_of_an_endpoint_is_checked(url):
     assert "MEMOTURN_EMBED_BASE_URL" in refused(EMBED_BASE_URL=url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("EMBED_MODEL", "bge-m3"), ("EMBED_DIMENSIONS", "256"), ("EMBED_BASE_URL", "http://h")],
+)
+def test_the_local_model_is_what_it_is(name, value):
+    assert "all-minilm-l6-v2 with 384 dimensions" in refused(EMBED_PROVIDER="local", **{name: value})
+    assert settings(EMBED_PROVIDER="local", EMBED_MODEL="all-minilm-l6-v2", EMBED_DIMENSIONS="384")
 
 
 def test_a_key_is_never_shown():

@@ -41,7 +41,7 @@ async def guarded(fake):
         settings = Settings.from_env(
             {f"MEMOTURN_{name}": value for name, value in settings_of(fake, **(env or {})).items()}
         )
-        embedder = open_embedder(settings)
+        embedder = open_embedder(settings, SystemClock())
         await embedder.start()
         opened.append(embedder)
         values = {

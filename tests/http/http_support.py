@@ -58,7 +58,7 @@ async def running_node(folder, **env):
     )
     clock = SystemClock()
     catalog = SqliteCatalog(":memory:")
-    embedder = open_embedder(settings)
+    embedder = open_embedder(settings, SystemClock())
     try:
         if embedder is not None:
             await embedder.start()

@@ -50,7 +50,7 @@ async def node_on(
     data_dir.mkdir(parents=True, exist_ok=True)
     catalog = SqliteCatalog(data_dir / "registry.db")
     executor = PoolExecutor(4)
-    embedder = open_embedder(settings)
+    embedder = open_embedder(settings, SystemClock())
     try:
         if embedder is not None:
             await embedder.start()
