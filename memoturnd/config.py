@@ -47,6 +47,7 @@ class Settings:
     sync: Literal["normal", "full"]
     hot_cap: int
     memory_budget_bytes: int
+    recall_cache_bytes: int
     disk_budget_bytes: int
     warm_after_s: float
     cold_after_s: float

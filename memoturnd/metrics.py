@@ -227,6 +227,19 @@ class Metrics:
             "disk_budget_bytes", "Local disk that branch files and past states may take together."
         )
 
+        self.recall_cache_bytes = self._gauge(
+            "recall_cache_bytes", "Memory that the arrays of recently recalled profiles take."
+        )
+        self.recall_cache_limit_bytes = self._gauge(
+            "recall_cache_limit_bytes", "Most memory for those arrays."
+        )
+        self.recall_cache_profiles = self._gauge(
+            "recall_cache_profiles", "Profiles whose memories are kept as arrays."
+        )
+        self.recall_cache_evictions = self._counter(
+            "recall_cache_evictions_total", "Profiles whose arrays had to go for those of others."
+        )
+
     def _past(self) -> None:
         self.past_states = self._gauge("past_states", "Past states on the local disk, ready to be read.")
         self.past_making = self._gauge("past_states_making", "Past states being made, or waiting for it.")

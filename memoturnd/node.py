@@ -32,6 +32,7 @@ from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
 from memoturnd.engine.drill import Drill
 from memoturnd.engine.files import BranchFiles, Owner, found
+from memoturnd.engine.kept import Memory
 from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.maintenance import TICK_S, Maintenance
 from memoturnd.engine.ownership import BranchRef
@@ -335,6 +336,9 @@ class Node:
         metrics.past_making.set(making)
         metrics.past_bytes.set(self.tiers.past.size_bytes)
         metrics.disk_budget_bytes.set(self.tiers.limits.disk_budget_bytes)
+        memory = self._services.memory
+        metrics.recall_cache_bytes.set(memory.size_bytes)
+        metrics.recall_cache_profiles.set(len(memory))
         owned = [branch.owned for branch in self.tiers.hot() if branch.owned is not None]
         sizes = [o.shipper.unshipped_bytes for o in owned]
         metrics.unshipped_bytes.set(sum(sizes))
@@ -409,6 +413,7 @@ async def running(
                 unreachable_ms=round(1000 * settings.gc_grace_s),
                 deleted_ms=round(1000 * settings.delete_grace_s),
             ),
+            memory=Memory(settings.recall_cache_bytes, evicted=metrics.recall_cache_evictions.inc),
         )
         windows = Windows(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
@@ -488,3 +493,4 @@ def _set_limits(metrics: Metrics, settings: Settings) -> None:
     metrics.write_queue_capacity.set(settings.write_queue_depth)
     metrics.unshipped_branch_limit_bytes.set(settings.unshipped_max_bytes)
     metrics.unshipped_age_limit_seconds.set(settings.unshipped_max_age_s)
+    metrics.recall_cache_limit_bytes.set(settings.recall_cache_bytes)

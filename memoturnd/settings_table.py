@@ -289,6 +289,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Memory for hot profiles, counted at 450 KB each; request bodies may take a quarter as much besides.",
     ),
     Setting(
+        "MEMOTURN_RECALL_CACHE_BYTES",
+        "recall_cache_bytes",
+        _whole(0, _MOST_BYTES),
+        str(256 * MIB),
+        "bytes",
+        "Memory for the embeddings and words of recently recalled profiles, besides. 0 keeps none: recall then reads "
+        "the files.",
+    ),
+    Setting(
         "MEMOTURN_DISK_BUDGET_BYTES",
         "disk_budget_bytes",
         _whole(MIB, _MOST_BYTES),

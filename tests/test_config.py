@@ -74,6 +74,7 @@ def test_each_variable_reaches_its_field():
         "SYNC": ("full", "sync"),
         "DISK_BUDGET_BYTES": ("2097152", "disk_budget_bytes"),
         "MEMORY_BUDGET_BYTES": ("3145728", "memory_budget_bytes"),
+        "RECALL_CACHE_BYTES": ("3145729", "recall_cache_bytes"),
         "WARM_AFTER_S": ("0.5", "warm_after_s"),
         "COLD_AFTER_S": ("16.0", "cold_after_s"),
         "SHIP_INTERVAL_MS": ("17", "ship_interval_ms"),

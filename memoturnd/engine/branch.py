@@ -21,6 +21,7 @@ from memoturnd.engine.budget import within_deadline, within_steps
 from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open_connection
 from memoturnd.engine.files import BranchFiles
 from memoturnd.engine.guard import OverBudgetError
+from memoturnd.engine.kept import Kept
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.readers import Readers
 from memoturnd.engine.services import Services, Surroundings
@@ -77,6 +78,8 @@ class Branch:
         self.used_s = services.clock.monotonic_s()
         self.disk_bytes = 0
         """Bytes on disk when last looked at: at closing, and at opening."""
+        self._kept: Kept | None = None
+        """What is kept in memory of the open file."""
         self._conn: ProfileConnection | None = None
         self._readers = Readers(services.spare_readers, services.clock.monotonic_s)
         self._ready = False
@@ -337,6 +340,7 @@ class Branch:
 
     def open_file(self) -> None:
         """Open the main connection and learn at which txid the file stands. Raises apsw.Error."""
+        self._kept = self.services.memory.open()
         conn = self._connect(read_only=False)
         try:
             meta = schema.read_meta(conn)
@@ -361,12 +365,14 @@ class Branch:
         return 0
 
     def _connect(self, *, read_only: bool) -> ProfileConnection:
-        return open_connection(
+        conn = open_connection(
             str(self.files.main),
             read_only=read_only,
             sync=self.services.sync,
             cache_kib=_READER_CACHE_KIB if read_only else _MAIN_CACHE_KIB,
         )
+        conn.kept = self._kept
+        return conn
 
     def close_connections(self) -> None:
         """Close every connection and the log's descriptor, leaving the files as they are."""
@@ -380,6 +386,8 @@ class Branch:
             self._conn.set_wal_hook(None)
             self._conn.close()
         self._conn = None
+        if self._kept is not None:
+            self._kept.close()
 
     def stands_empty(self) -> None:
         """Note that the branch has no state yet: reads see an empty profile."""

@@ -18,6 +18,7 @@ import sqlite_vec
 
 from memoturnd.core import filters, patterns
 from memoturnd.engine.guard import RESERVED_PREFIX, Guard, UserStatements, is_reserved
+from memoturnd.engine.kept import Kept
 from memoturnd.errors import ConfigurationError, InvariantError
 
 __all__ = [
@@ -94,6 +95,8 @@ class ProfileConnection(apsw.Connection):
     """A connection opened by Memoturn's policy; make one with `open_connection`."""
 
     guard: Guard
+    kept: Kept | None = None
+    """What is kept in memory of the file, where this connection reads its newest state."""
     round_txid: int = 0
     """Txid of the commit round that is open on this connection."""
 

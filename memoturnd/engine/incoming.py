@@ -52,6 +52,8 @@ _ROLLBACK_JOURNAL: Final = b"\x01\x01"
 _STEPS: Final = 1000
 """SQLite steps between two looks at the clock."""
 _FTS_TABLES: Final = ("__memoturn_memories_fts", "__memoturn_messages_fts")
+_TERM_TABLES: Final = ("__memoturn_memory_terms",)
+"""Tables without rows of their own, which show the words of another's index."""
 _VECTOR_TABLES: Final = ("__memoturn_memory_vectors",)
 _WRONG_VECTOR: Final = """SELECT 1 FROM {table} WHERE length(e) <> 4 * ? OR NOT length(id)
  OR exponent NOT BETWEEN -1100 AND 1100
@@ -273,7 +275,7 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object], version: int) -> 
         raise InvalidRequestError(f"__memoturn_meta says txid {txid}, which no node writes")
     tables = [o.name for o in objects if o.type == "table" and is_reserved(o.name)]
     for table in tables:
-        if not table.startswith(_FTS_TABLES) and table != "__memoturn_meta":
+        if not table.startswith((*_FTS_TABLES, *_TERM_TABLES)) and table != "__memoturn_meta":
             _check_types(conn, table)
     rules = {
         "content that is not JSON": "__memoturn_memories WHERE NOT json_valid(content)",

@@ -90,6 +90,7 @@ _CHAINS_OF_2 = (
 # Of a write that came with an Idempotency-Key: what it was, and what it answered. `size_bytes_before` adds up
 # the answers of all rows before this one, so that first and last row tell how much is kept.
 # A change of a memory other than its first insert is noted for those who keep a copy of them in memory.
+# `__memoturn_memory_terms` holds nothing: it shows the index of the memories' text, word by word.
 # `replaced_txid` is the commit that last replaced the whole state, as a rewind does.
 # A collection of vectors is what it was at `changed_txid`, the last commit that changed it.
 # `meta` is a JSON object, `tag` names the put that a key's value comes from; a row of version 1 has neither.
@@ -121,6 +122,7 @@ _ADDED_IN_2 = (
     """CREATE TABLE __memoturn_memory_origins(
  rid INTEGER PRIMARY KEY, session_id TEXT NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL)""",
     *_CHAINS_OF_2,
+    "CREATE VIRTUAL TABLE __memoturn_memory_terms USING fts5vocab('__memoturn_memories_fts', 'instance')",
 )
 
 _READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"

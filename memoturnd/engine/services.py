@@ -10,6 +10,7 @@ from memoturnd.core import layout, manifest, register
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.agenda import Agenda
+from memoturnd.engine.kept import Memory
 from memoturnd.engine.readers import SpareReaders
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
@@ -57,6 +58,8 @@ class Services:
     agenda: Agenda
     """Where a branch notes that it changes, so that maintenance looks at it later."""
     graces: Graces
+    memory: Memory
+    """What is kept in memory of the files that are open."""
     spare_readers: SpareReaders = field(default_factory=SpareReaders)
 
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:

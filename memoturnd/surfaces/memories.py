@@ -254,6 +254,7 @@ def _store(
     else:
         rid = found.rid
         conn.execute(_REVIVE, (now_ms, version, item.reason, item.pinned, item.importance, rid))
+        note_change(conn, rid)  # it is active again, and may get its first embedding
     replaced = []
     if newest is not None and newest.superseded_at is None and newest.id != id_:
         if newest.is_expired(now_ms):
@@ -264,8 +265,6 @@ def _store(
     if item.embedding is not None:
         table = of_name[item.embedding_model].table
         conn.execute(f"INSERT OR IGNORE INTO {table}(rid, e) VALUES (?, ?)", (rid, item.embedding))
-        if found is not None:
-            note_change(conn, rid)  # it may have had none
     if item.origin is not None:
         origins.store(conn, rid, item.origin)
     if item.session_id is not None:
@@ -329,9 +328,9 @@ def index(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> Non
 
 
 def note_change(conn: ProfileConnection, rid: int) -> None:
-    """Note that what is searched of a memory changed or went: its text or a vector.
+    """Note that what is searched of a memory changed or went, its text or a vector, or that it is active again.
 
-    Who keeps a copy of what is searched takes rows above the highest that it knows, and looks at those that
+    That it was superseded or expired need not be noted. Who keeps a copy of what is searched takes rows above the highest that it knows, and looks at those that
     are noted here. The last CHANGES_KEPT are.
     """
     conn.execute("INSERT INTO __memoturn_memory_changes(rid) VALUES (?)", (rid,))

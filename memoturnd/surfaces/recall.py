@@ -1,20 +1,21 @@
-"""Hybrid recall: three channels, each exact under the filters, fused by rank.
-
-Filters are part of each channel's statement, in the channel's own order, so that a channel never runs dry
-because its best candidates were filtered away afterwards.
-"""
+"""Hybrid recall: three channels, each exact under the filters, fused by rank."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
+import apsw
 import msgspec
+import numpy as np
 
 from memoturnd.core import text
 from memoturnd.core.fusion import Candidate, Fused, fuse
-from memoturnd.engine.connection import Binding, ProfileConnection
+from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
 from memoturnd.surfaces import fields, memories, models, origins, turns
+from memoturnd.surfaces.channels import Scope, SqlChannels
+from memoturnd.surfaces.kept_channels import KeptChannels
+from memoturnd.surfaces.memory_index import ElsewhereError, open_state
 from memoturnd.surfaces.models import Model
 
 K_DEFAULT: Final = 8
@@ -22,21 +23,10 @@ K_LIMIT: Final = 1000
 WINDOW_FACTOR: Final = 5
 """Candidates per channel for each memory asked for."""
 
-_TOPIC = """SELECT m.rid, m.id, m.created_at, NULL FROM __memoturn_memories AS m
- WHERE m.topic_key = ? {filters} ORDER BY m.created_at DESC, m.rid DESC LIMIT ?"""
-# FTS5 yields rows in order of rank; the cross join keeps it outermost, so that the scan ends at the limit.
-_KEYWORD = """SELECT m.rid, m.id, m.created_at, f.rank
- FROM __memoturn_memories_fts AS f CROSS JOIN __memoturn_memories AS m ON m.rid = f.rowid
- WHERE f.__memoturn_memories_fts MATCH ? {filters} ORDER BY f.rank LIMIT ?"""
-# A null vector has no direction: it is taken to be at right angles to everything.
-_VECTOR = """SELECT m.rid, m.id, m.created_at, coalesce(vec_distance_cosine(v.e, ?), 1.0) AS distance
- FROM {table} AS v CROSS JOIN __memoturn_memories AS m ON m.rid = v.rid
- WHERE 1 {filters} ORDER BY distance, m.rid LIMIT ?"""
 _COLUMNS = "id, type, topic_key, summary, content, keywords, session_id, source, created_at, superseded_by"
 _FIELDS = tuple(_COLUMNS.split(", "))
-_LOAD = f"SELECT {_COLUMNS} FROM __memoturn_memories WHERE rid = ?"
-_COUNT = "SELECT count(*) FROM __memoturn_memories_fts WHERE __memoturn_memories_fts MATCH ?"
-_MANY_MEMORIES = 500
+_LOAD = f"""SELECT {", ".join(f"m.{name}" for name in _FIELDS)}
+ FROM carray(?) AS c CROSS JOIN __memoturn_memories AS m ON m.rid = c.value"""
 _MEASURES = {"keyword": "bm25", "vector": "distance"}
 
 
@@ -134,72 +124,58 @@ def _can_search(conn: ProfileConnection, model: Model | None, embedding: bytes) 
 def _recall(conn: ProfileConnection, now_ms: int, query: Query, model: Model | None) -> list[dict[str, Any]]:
     if query.types == ():
         return []
-    filters, bindings = _filters(query, now_ms)
+    channels = _channels(conn, now_ms, query, model)
+    return _hits(conn, fuse(channels, limit=query.k), explain=query.explain)
+
+
+def _channels(
+    conn: ProfileConnection, now_ms: int, query: Query, model: Model | None
+) -> dict[str, list[Candidate]]:
+    """Return the candidates of each channel: from the arrays in memory where there are any, else by SQL."""
+    scope = Scope(query.types, query.session_id, query.source, query.include_superseded)
     window = WINDOW_FACTOR * query.k
-
-    def channel(statement: str, wanted: Binding) -> list[Candidate]:
-        rows = conn.execute(statement.format(filters=filters), (wanted, *bindings, window))
-        return [Candidate(*row) for row in rows]
-
+    sql = SqlChannels(conn, scope, now_ms, window)
     channels = {}
     if query.topic_key:
-        channels["topic"] = channel(_TOPIC, query.topic_key)
+        channels["topic"] = sql.topic(query.topic_key)
     words = text.tokens(query.query) if query.query is not None else []
+    if not words and (query.embedding is None or model is None):
+        return channels
+    opened = open_state(conn)
+    kept = None if opened is None else KeptChannels(conn, opened, scope, now_ms, window)
+    rankings = {}
     if words:
-        telling = _telling_words(conn, words)
-        channels["keyword"] = channel(_KEYWORD, text.match_expression(telling))
-        if len(telling) < len(words) and len(channels["keyword"]) < window:
-            channels["keyword"] = channel(_KEYWORD, text.match_expression(words))
+        ranking = None if kept is None else kept.keyword(words)
+        if ranking is None:
+            channels["keyword"] = sql.keyword(words)
+        else:
+            rankings["keyword"] = ranking
     if query.embedding is not None and model is not None:
-        channels["vector"] = channel(_VECTOR.replace("{table}", model.table), query.embedding)
-    return [_hit(conn, fused, explain=query.explain) for fused in fuse(channels, limit=query.k)]
+        ranking = None if kept is None else kept.vector(model, query.embedding)
+        if ranking is None:
+            channels["vector"] = sql.vector(model, query.embedding)
+        else:
+            rankings["vector"] = ranking
+    if kept is not None and rankings:
+        channels.update(kept.candidates(rankings))
+    return channels
 
 
-def _telling_words(conn: ProfileConnection, words: list[str]) -> list[str]:
-    """Return the words that at most half of the memories have, all of them where none is so rare.
-
-    bm25 gives the others the weight 1e-6 whatever they are, so they only matter where the telling words do
-    not fill the window; scoring every memory that has one is what a query over many memories would cost.
-    """
-    if len(words) == 1:
-        return words
-    total: int = conn.execute("SELECT count(*) FROM __memoturn_memories").get
-    if total < _MANY_MEMORIES:
-        return words
-    telling = [
-        word for word in words if conn.execute(_COUNT, (text.match_expression([word]),)).get <= total // 2
-    ]
-    return telling or words
-
-
-def _filters(query: Query, now_ms: int) -> tuple[str, tuple[Binding, ...]]:
-    """Return the conditions on a memory `m`, from few enough spellings for the statement cache."""
-    conditions = ["AND (m.expires_at IS NULL OR m.expires_at > ?)"]
-    bindings: list[Binding] = [now_ms]
-    if not query.include_superseded:
-        conditions.append("AND m.superseded_at IS NULL")
-    if query.types is not None:
-        conditions.append(f"AND m.type IN ({', '.join('?' * len(query.types))})")
-        bindings.extend(query.types)
-    if query.session_id is not None:
-        conditions.append("AND m.session_id = ?")
-        bindings.append(query.session_id)
-    if query.source is not None:
-        conditions.append("AND m.source = ?")
-        bindings.append(query.source)
-    return " ".join(conditions), tuple(bindings)
-
-
-def _hit(conn: ProfileConnection, fused: Fused, *, explain: bool) -> dict[str, Any]:
-    row: Any = conn.execute(_LOAD, (fused.rid,)).fetchone()
-    hit: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
-    hit["content"] = msgspec.Raw(hit["content"].encode())
-    hit["source_turns"] = origins.read(conn, fused.rid)
-    hit["score"] = fused.score
-    hit["channels"] = list(fused.found)
-    if explain:
-        hit["explain"] = {name: _explained(name, *found) for name, found in fused.found.items()}
-    return hit
+def _hits(conn: ProfileConnection, fused: list[Fused], *, explain: bool) -> list[dict[str, Any]]:
+    if not fused:
+        return []
+    rids = apsw.carray(np.array([f.rid for f in fused], np.int64))
+    hits = []
+    for row, found in zip(conn.execute(_LOAD, (rids,)).fetchall(), fused, strict=True):
+        hit: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+        hit["content"] = msgspec.Raw(hit["content"].encode())
+        hit["source_turns"] = origins.read(conn, found.rid)
+        hit["score"] = found.score
+        hit["channels"] = list(found.found)
+        if explain:
+            hit["explain"] = {name: _explained(name, *place) for name, place in found.found.items()}
+        hits.append(hit)
+    return hits
 
 
 def _explained(channel: str, rank: int, measure: float | None) -> dict[str, Any]:
@@ -208,6 +184,11 @@ def _explained(channel: str, rank: int, measure: float | None) -> dict[str, Any]
 
 async def recall(profile: Profile, query: Query, *, min_txid: int = 0) -> Seen[dict[str, Any]]:
     """Recall memories; see `read_recall`."""
-    return await profile.read(
-        lambda conn, now_ms: read_recall(conn, now_ms, query), min_txid=min_txid, work=Work.SCAN
-    )
+
+    def op(conn: ProfileConnection, now_ms: int) -> dict[str, Any]:
+        return read_recall(conn, now_ms, query)
+
+    try:
+        return await profile.read(op, min_txid=min_txid, work=Work.SCAN)
+    except ElsewhereError:
+        return await profile.read(op, min_txid=min_txid, work=Work.HEAVY)

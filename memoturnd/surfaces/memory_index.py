@@ -1,0 +1,350 @@
+"""The arrays of a profile's memories, brought to the state that a read sees.
+
+    read's txid is kept             its state is used
+    kept ones are older             the newest is followed up: new rows, noted changes
+    the whole state was replaced,
+    or too much has changed         built anew from the file
+    the read sees an older state    the read does without
+
+Superseding a memory is not noted: that one was superseded is learnt when a read finds it so in the file, and
+believed from the next state on. That it is active again is noted (memories.note_change).
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import apsw
+import numpy as np
+
+from memoturnd.engine import schema
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.engine.kept import Kept
+from memoturnd.surfaces import memories, models
+from memoturnd.surfaces.memory_arrays import LOG_LIMIT, Columns, Row, Slots, State, Vectors, Words
+from memoturnd.surfaces.models import Model
+
+LEAST_ROWS: Final = 64
+"""Memories below which the file answers as fast."""
+INLINE_ROWS: Final = 1000
+"""Memories up to which arrays are built on the event loop."""
+STATES_KEPT: Final = 4
+"""States of one profile that can be read at once."""
+_WAIT_S: Final = 0.01
+"""How long a read waits for another that brings the arrays up to date, before it does without them."""
+_TEXTS_LIMIT: Final = 256
+_TEXT_LIMIT: Final = 64 * 1024
+"""New memories, and characters in them, whose words are kept one by one."""
+_DEAD_SHARE: Final = 4
+_DEAD_MIN: Final = 1024
+_POSTINGS_SHARE: Final = 4
+
+_ROWS: Final = """SELECT m.rid, CASE m.type {types} END, m.session_id, m.source, m.created_at,
+ m.superseded_at IS NOT NULL, coalesce(d.sz, x'')
+ FROM __memoturn_memories AS m LEFT JOIN __memoturn_memories_fts_docsize AS d ON d.id = m.rid
+ {which} ORDER BY m.rid""".replace(
+    "{types}", " ".join(f"WHEN '{name}' THEN {number}" for number, name in enumerate(memories.TYPES))
+)
+_ALL_ROWS: Final = _ROWS.format(which="")
+_THOSE_ROWS: Final = _ROWS.format(which="WHERE m.rid IN carray(?) AND m.rid <= ?")
+_NEW_ROWS: Final = _ROWS.format(which="WHERE m.rid > ?")
+_TEXTS: Final = "SELECT rid, summary, keywords FROM __memoturn_memories WHERE rid IN carray(?) ORDER BY rid"
+_VECTORS: Final = "SELECT rid, e FROM {table} ORDER BY rid"
+_SOME_VECTORS: Final = "SELECT rid, e FROM {table} WHERE rid IN carray(?) ORDER BY rid"
+_HIGHEST: Final = "SELECT max(rid) FROM __memoturn_memories"
+_CHANGES: Final = "SELECT min(seq), max(seq) FROM __memoturn_memory_changes"
+_MADE: Final = "SELECT id, created_at FROM __memoturn_models"
+_MADE_AT: Final = "SELECT created_at FROM __memoturn_models WHERE id = ?"
+_CHANGED: Final = "SELECT DISTINCT rid FROM __memoturn_memory_changes WHERE seq > ?"
+
+
+class ElsewhereError(Exception):
+    """Building the arrays takes longer than the event loop may be held: read again in the pool."""
+
+
+class MemoryIndex:
+    """What is kept of one profile: its newest states, which share their arrays."""
+
+    def __init__(self) -> None:
+        self.states: tuple[State, ...] = ()
+        self.learnt: list[tuple[int, Slots]] = []
+        """Slots that a read of a txid found superseded."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Return about how much memory it takes."""
+        return self.states[-1].size_bytes if self.states else 0
+
+    def find(self, txid: int) -> State | None:
+        """Return the state of a txid, None where it is not kept."""
+        return next((state for state in reversed(self.states) if state.txid == txid), None)
+
+    def publish(self, state: State) -> None:
+        """Let readers find a state, which is the newest."""
+        self.states = (*self.states[1 - STATES_KEPT :], state)
+
+    def learn(self, state: State, slots: Slots) -> None:
+        """Note slots that were found superseded in the file, in that state."""
+        if state is self.states[-1] and len(self.learnt) < LOG_LIMIT:
+            self.learnt.append((state.txid, slots))
+
+
+def open_state(conn: ProfileConnection) -> tuple[MemoryIndex, State] | None:
+    """Return the arrays in the state that the connection's transaction sees, None where there are none for it.
+
+    Raises ElsewhereError on the event loop, where many memories would have to be read.
+    """
+    kept = conn.kept
+    if kept is None or kept.refused or kept.room_bytes == 0:
+        return None
+    txid = schema.read_meta(conn).txid
+    index = kept.item
+    if isinstance(index, MemoryIndex) and (state := index.find(txid)) is not None:
+        return index, state
+    if not kept.lock.acquire(timeout=_WAIT_S):
+        return None
+    try:
+        return _bring_up(conn, kept, txid)
+    finally:
+        kept.lock.release()
+
+
+def _bring_up(conn: ProfileConnection, kept: Kept, txid: int) -> tuple[MemoryIndex, State] | None:
+    index = kept.item if isinstance(kept.item, MemoryIndex) else MemoryIndex()
+    state = index.find(txid)
+    if state is None:
+        newest = index.states[-1] if index.states else None
+        if newest is not None and newest.txid > txid:
+            return None
+        state = None if newest is None else _followed(conn, index, newest, txid)
+        if state is None:
+            state = _built(conn, txid)
+        if state is None:
+            return None
+        index.publish(state)
+    return (index, state) if kept.keep(index) else None
+
+
+def vectors(
+    conn: ProfileConnection, index: MemoryIndex, state: State, model: Model
+) -> tuple[Slots, Any] | None:
+    """Return (slots, unit vectors) of a model in a state, None where they are not to be had in memory."""
+    known = state.vectors.get(model.id)
+    if known is None or known.model != model:
+        kept = conn.kept
+        if kept is None or not kept.lock.acquire(timeout=_WAIT_S):
+            return None
+        try:
+            known = _read_vectors(conn, kept, index, state, model)
+        finally:
+            kept.lock.release()
+    return None if known is None else known.of(state.count)
+
+
+def note_use(conn: ProfileConnection, index: MemoryIndex, state: State) -> None:
+    """Count what a read has added to the arrays, and that they were used; the read goes on with them."""
+    if conn.kept is not None:
+        state.words.shrink(conn.kept.room_bytes // _POSTINGS_SHARE)
+        conn.kept.keep(index)
+
+
+def _read_vectors(
+    conn: ProfileConnection, kept: Kept, index: MemoryIndex, state: State, model: Model
+) -> Vectors | None:
+    known = state.vectors.get(model.id)
+    if known is not None and known.model == model:
+        return known
+    if state is not index.states[-1]:
+        return None
+    if index.size_bytes + 5 * state.rows * model.dimensions > kept.room_bytes:
+        return None
+    if state.rows > INLINE_ROWS and _on_event_loop():
+        raise ElsewhereError
+    known = Vectors(model, conn.execute(_MADE_AT, (model.id,)).get)
+    rows = conn.execute(_VECTORS.format(table=model.table)).fetchall()
+    _put_vectors(known, state, rows)
+    state.vectors[model.id] = known
+    kept.keep(index)
+    return known
+
+
+def _put_vectors(known: Vectors, state: State, rows: Sequence[Any]) -> None:
+    """Append vectors of memories, of which those that a state has no slot for are left out."""
+    slots, has_slot = state.slots_of(np.array([rid for rid, _ in rows], np.int64))
+    right = 4 * known.model.dimensions
+    fit = has_slot & np.array([len(e) == right for _, e in rows], np.bool_)
+    order = np.flatnonzero(fit)[np.argsort(slots[fit], kind="stable")]
+    if len(order):
+        known.put(slots[order], [rows[at][1] for at in order])
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _built(conn: ProfileConnection, txid: int) -> State | None:
+    """Return the state of a txid, read from the file; None where it is too small to be worth it."""
+    highest: int = conn.execute(_HIGHEST).get or 0
+    if highest < LEAST_ROWS:
+        return None
+    if highest > INLINE_ROWS and _on_event_loop():
+        raise ElsewhereError
+    _, changes = _noted(conn)
+    rows = _rows(conn.execute(_ALL_ROWS))
+    columns = Columns()
+    columns.put(0, rows)
+    alive = np.ones(len(rows), np.bool_)
+    current = np.array([not row.superseded for row in rows], np.bool_)
+    return State(
+        txid=txid,
+        changes=changes,
+        highest=highest,
+        count=len(rows),
+        alive=alive,
+        current=current,
+        rows=len(rows),
+        tokens=float(columns.lengths.data[: len(rows)].sum()),
+        columns=columns,
+        words=Words(len(rows)),
+        vectors={},
+    )
+
+
+def _rows(found: Iterable[Any]) -> list[Row]:
+    return [Row(*row) for row in found]
+
+
+def _noted(conn: ProfileConnection) -> tuple[int, int]:
+    """Return the numbers of the oldest and the newest noted change, 0 for none."""
+    row: Any = conn.execute(_CHANGES).fetchone()
+    return row[0] or 0, row[1] or 0
+
+
+def _followed(conn: ProfileConnection, index: MemoryIndex, before: State, txid: int) -> State | None:
+    """Return the state of a txid, made from an older one; None where it has to be built anew."""
+    if schema.replaced_txid(conn) > before.txid:
+        return None
+    oldest, newest = _noted(conn)
+    if newest < before.changes or (newest > before.changes and oldest > before.changes + 1):
+        return None
+    changed: list[int] = []
+    if newest > before.changes:
+        changed = [rid for (rid,) in conn.execute(_CHANGED, (before.changes,))]
+    gone, highest = _left(before, changed)
+    rows = []
+    if changed:
+        rows = _rows(conn.execute(_THOSE_ROWS, (_array(changed), highest)))
+    rows += _rows(conn.execute(_NEW_ROWS, (highest,)))
+    learnt, index.learnt = index.learnt, []
+    superseded = [slots for at, slots in learnt if at == before.txid]
+    if before.count - before.rows + len(gone) > max(_DEAD_MIN, before.count // _DEAD_SHARE):
+        return None
+    return _extended(conn, before, txid, newest, highest, gone, superseded, rows)
+
+
+def _left(state: State, changed: Sequence[int]) -> tuple[Slots, int]:
+    """Return (the slots of changed rows, the highest rid of the rows that did not change).
+
+    Every rid above that is looked at again: where the rows that had the highest were removed, new ones took
+    their rids.
+    """
+    if not changed:
+        return np.empty(0, np.int64), state.highest
+    slots, known = state.slots_of(np.array(changed, np.int64))
+    gone = slots[known]
+    alive = state.alive.copy()
+    alive[gone] = False
+    return gone, int(state.columns.rids.data[: state.count].max(initial=0, where=alive))
+
+
+def _extended(
+    conn: ProfileConnection,
+    before: State,
+    txid: int,
+    changes: int,
+    highest: int,
+    gone: Slots,
+    superseded: Sequence[Slots],
+    rows: Sequence[Row],
+) -> State:
+    """Return the state after `before` in which slots are gone or superseded, and rows have new slots."""
+    count = before.count + len(rows)
+    alive, current = before.alive, before.current
+    if len(gone) or superseded or rows:
+        alive = np.concatenate((alive, np.ones(len(rows), np.bool_)))
+        current = np.concatenate((current, np.array([not row.superseded for row in rows], np.bool_)))
+        for slots in superseded:
+            current[slots] = False
+        alive[gone] = current[gone] = False
+    columns = before.columns
+    columns.put(before.count, rows)
+    lengths = columns.lengths.data
+    tokens = before.tokens - float(lengths[gone].sum()) + float(lengths[before.count : count].sum())
+    state = State(
+        txid=txid,
+        changes=changes,
+        highest=max(highest, rows[-1].rid if rows else 0),
+        count=count,
+        alive=alive,
+        current=current,
+        rows=before.rows - len(gone) + len(rows),
+        tokens=tokens,
+        columns=columns,
+        words=before.words,
+        vectors={},
+    )
+    if rows:
+        _add_words(conn, state, [row.rid for row in rows])
+    if before.vectors:
+        _add_vectors(conn, state, before, [row.rid for row in rows])
+    return state
+
+
+def _add_words(conn: ProfileConnection, state: State, rids: Sequence[int]) -> None:
+    """Keep the words of the newest slots, which have these rids; where they are too many, forget all postings."""
+    words = state.words
+    first = state.count - len(rids) - words.base
+    texts: list[Any] = []
+    if len(rids) <= _TEXTS_LIMIT and first + len(rids) <= LOG_LIMIT:
+        texts = conn.execute(_TEXTS, (_array(rids),)).fetchall()
+    size = sum(len(summary) + len(keywords) for _, summary, keywords in texts)
+    if len(texts) != len(rids) or size > _TEXT_LIMIT:
+        state.words = Words(state.count)
+        return
+    del words.log[first:]  # of a state that did not come to be
+    for _, summary, keywords in texts:
+        counts: dict[str, int] = {}
+        for text in (summary, keywords):
+            for word in words_of(conn, text, query=False):
+                counts[word] = counts.get(word, 0) + 1
+        words.log.append(counts)
+
+
+def _add_vectors(conn: ProfileConnection, state: State, before: State, rids: Sequence[int]) -> None:
+    """Keep the vectors of the newest slots, which have these rids, by each model that still is what it was."""
+    made: dict[Any, Any] = dict(conn.execute(_MADE).fetchall())  # type: ignore[arg-type]
+    for model_id, known in before.vectors.items():
+        model = models.find(conn, known.model.name)
+        if model != known.model or made.get(model_id) != known.made_at:
+            continue
+        known.cut(before.count)
+        if rids:
+            statement = _SOME_VECTORS.format(table=model.table)
+            _put_vectors(known, state, conn.execute(statement, (_array(rids),)).fetchall())
+        state.vectors[model_id] = known
+
+
+def _array(rids: Sequence[int]) -> Any:
+    return apsw.carray(np.array(rids, np.int64))
+
+
+def words_of(conn: ProfileConnection, text: str, *, query: bool) -> list[str]:
+    """Return the words of a text as FTS5 has them in its index, by its own tokenizer."""
+    tokenizer = conn.fts5_tokenizer("porter", ["unicode61"])
+    reason = apsw.FTS5_TOKENIZE_QUERY if query else apsw.FTS5_TOKENIZE_DOCUMENT
+    tokens: Any = tokenizer(text.encode(), reason, None, include_offsets=False, include_colocated=False)
+    return list(tokens)

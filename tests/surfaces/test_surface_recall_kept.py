@@ -1,0 +1,409 @@
+"""Recall over arrays in memory answers what recall over the file answers."""
+
+import asyncio
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoturnd.core import bm25
+from memoturnd.engine import schema
+from memoturnd.engine.connection import open_connection
+from memoturnd.engine.kept import Memory
+from memoturnd.surfaces import kept_channels, memories, memory_index, recall
+from memoturnd.surfaces.channels import Scope, SqlChannels
+
+WORDS = [
+    "refund",
+    "seats",
+    "deploying",
+    "invoice",
+    "theme",
+    "flights",
+    "ticket",
+    "billing",
+    "the",
+    "of",
+    "Café",
+    "cafe",
+    "über",
+    "東京",
+    "naïve",
+    "run",
+    "running",
+    "runs",
+]
+VECTORS = [
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+    [1, 1, 0],
+    [1, 2, 3],
+    [2, 4, 6],
+    [-1, 0, 0],
+    [0, 0, 0],
+    [3, -1, 2],
+]
+WINDOW = 40
+
+
+class Profile:
+    """One file in memory, written and read as the engine does it, with and without what is kept of it."""
+
+    def __init__(self, *, limit_bytes=1 << 24):
+        self.conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=256)
+        self.now_ms, self.txid = 1_000_000, 0
+        self.memory = Memory(limit_bytes)
+        self.kept = self.memory.open()
+        self.write(lambda conn, _: schema.create(conn))
+
+    def write(self, op):
+        conn, self.now_ms, self.txid = self.conn, self.now_ms + 1, self.txid + 1
+        conn.kept, conn.round_txid = None, self.txid
+        conn.execute("BEGIN IMMEDIATE")
+        value = op(conn, self.now_ms)
+        schema.write_meta(conn, self.txid, self.now_ms, 1)
+        conn.execute("COMMIT")
+        return value
+
+    def ingest(self, *items):
+        parsed = memories.parse_items({"memories": list(items)})
+        return self.write(lambda conn, now_ms: memories.apply_ingest(conn, now_ms, parsed)[0])
+
+    def rewind(self, state):
+        """Let the whole state be an older one."""
+        source = open_connection(":memory:", read_only=False, sync="normal", cache_kib=256)
+        source.deserialize("main", state)
+        with self.conn.backup("main", source, "main") as backup:
+            backup.step(-1)
+        source.close()
+        self.write(lambda conn, _: schema.note_replaced(conn, self.txid))
+
+    def recall(self, *, kept, **body):
+        self.conn.kept = self.kept if kept else None
+        query = recall.parse_query({"explain": True, **body})
+        return recall.read_recall(self.conn, self.now_ms, query)["memories"]
+
+    def both(self, **body):
+        slow, fast = self.recall(kept=False, **body), self.recall(kept=True, **body)
+        assert [hit["id"] for hit in fast] == [hit["id"] for hit in slow]
+        for one, other in zip(fast, slow, strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=1e-6)
+            assert one["channels"] == other["channels"]
+            for name, found in one["explain"].items():
+                assert found == {k: pytest.approx(v, abs=1e-6) for k, v in other["explain"][name].items()}
+        return fast
+
+    def states(self):
+        return self.kept.item.states if self.kept.item is not None else ()
+
+
+@pytest.fixture(autouse=True)
+def _arrays_of_few_memories(monkeypatch):
+    monkeypatch.setattr(memory_index, "LEAST_ROWS", 0)
+
+
+@pytest.fixture
+def one():
+    profile = Profile()
+    yield profile
+    profile.conn.close()
+
+
+def item(rng, n):
+    kind = rng.choice(["fact", "event", "event", "instruction", "task"])
+    body = {
+        "type": kind,
+        "summary": " ".join(rng.choices(WORDS, k=rng.randint(1, 9))),
+        "keywords": " ".join(rng.choices(WORDS, k=rng.randint(0, 3))),
+        "content": rng.choice([n, n, n // 3]),
+        "session_id": rng.choice([None, "a", "b"]),
+        "source": rng.choice([None, "chat", "mail"]),
+    }
+    if kind in ("fact", "instruction"):
+        body["topic_key"] = rng.choice([None, "t1", "t2"])
+    if kind == "task":
+        body["ttl"] = rng.choice([0, 1, 100])
+    elif rng.random() < 0.8:
+        body["embedding"] = rng.choice(VECTORS)
+    return body
+
+
+def question(rng):
+    body = {"k": rng.choice([1, 2, 5, 8])}
+    body["query"] = rng.choice([None, " ".join(rng.choices(WORDS, k=rng.randint(1, 4)))])
+    body["embedding"] = rng.choice([None, rng.choice(VECTORS), [rng.uniform(-1, 1) for _ in range(3)]])
+    body["topic_key"] = rng.choice([None, None, "t1"])
+    if body["query"] is body["embedding"] is body["topic_key"] is None:
+        body["query"] = "refund"
+    if rng.random() < 0.3:
+        body["types"] = rng.sample(memories.TYPES, rng.randint(1, 3))
+    if rng.random() < 0.3:
+        body["session_id"] = rng.choice(["a", "b", "nobody"])
+    if rng.random() < 0.3:
+        body["source"] = rng.choice(["chat", "mail", "nothing"])
+    body["include_superseded"] = rng.random() < 0.3
+    return body
+
+
+def change(rng, profile, n, states):
+    """Do one random thing to the profile."""
+    ids = [id_ for (id_,) in profile.conn.execute("SELECT id FROM __memoturn_memories").fetchall()]
+    what = rng.choice(
+        ["ingest"] * 5 + ["many", "forget", "expire", "sweep", "end", "save", "rewind", "nothing"]
+    )
+    if what == "ingest":
+        profile.ingest(*(item(rng, n + i) for i in range(rng.randint(1, 4))))
+    elif what == "many":
+        profile.ingest(*(item(rng, n + i) for i in range(30)))
+    elif what == "forget" and ids:
+        for id_ in {rng.choice(ids), ids[-1]}:
+            profile.write(lambda conn, now_ms, id_=id_: memories._remove(conn, *row_of(conn, id_)))
+    elif what == "expire":
+        profile.now_ms += 1500
+    elif what == "sweep":
+        profile.write(lambda conn, now_ms: memories.sweep_expired(conn, now_ms, 10))
+    elif what == "end":
+        profile.write(lambda conn, now_ms: memories.apply_end_session(conn, now_ms, "a"))
+    elif what == "save":
+        states.append(profile.conn.serialize("main"))
+    elif what == "rewind" and states:
+        profile.rewind(rng.choice(states))
+    else:
+        profile.write(lambda conn, now_ms: None)
+
+
+def row_of(conn, id_):
+    return conn.execute(
+        "SELECT rid, summary, keywords FROM __memoturn_memories WHERE id = ?", (id_,)
+    ).fetchone()
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**32))
+def test_arrays_and_file_answer_alike_through_any_history(seed):
+    rng = random.Random(seed)
+    profile, states = Profile(), []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(memory_index, "LEAST_ROWS", 0)
+        patched.setattr(memory_index, "LOG_LIMIT", rng.choice([5, 1024]))
+        patched.setattr(memory_index, "_DEAD_MIN", rng.choice([2, 1024]))
+        patched.setattr(kept_channels, "_SPARE", rng.choice([-4, 0, 8]))
+        for n in range(40):
+            change(rng, profile, 1000 * n, states)
+            for _ in range(rng.randint(0, 3)):
+                profile.both(**question(rng))
+    profile.conn.close()
+
+
+def test_arrays_are_followed_up_and_not_built_anew(one):
+    one.ingest(*(item(random.Random(n), n) for n in range(50)))
+    one.both(query="refund", embedding=[1, 0, 0])
+    columns = one.states()[-1].columns
+
+    one.ingest({"type": "event", "summary": "refund again", "embedding": [1, 0, 0], "content": "x"})
+    (hit,) = [
+        h for h in one.both(query="refund again", embedding=[1, 0, 0]) if h["summary"] == "refund again"
+    ]
+    one.write(lambda conn, now_ms: memories.apply_forget(conn, now_ms, hit["id"]))
+    after = one.both(query="refund again", embedding=[1, 0, 0])
+
+    assert hit["id"] not in [h["id"] for h in after]
+    assert one.states()[-1].columns is columns
+
+
+def test_a_row_number_that_is_used_again_is_another_memory(one):
+    one.ingest(*(item(random.Random(n), n) for n in range(50)))
+    (last,) = one.ingest({"type": "event", "summary": "flight", "content": 1, "embedding": [1, 0, 0]})
+    one.both(query="flight deploy", embedding=[1, 0, 0])
+    one.write(lambda conn, now_ms: memories.apply_forget(conn, now_ms, last["id"]))
+    (new,) = one.ingest({"type": "event", "summary": "deploy", "content": 2, "embedding": [0, 1, 0]})
+
+    hits = one.both(query="flight deploy", embedding=[1, 0, 0])
+
+    assert last["id"] not in [hit["id"] for hit in hits]
+    assert new["id"] in [hit["id"] for hit in hits]
+
+
+def test_more_changes_than_are_kept_build_the_arrays_anew(one, monkeypatch):
+    monkeypatch.setattr(memories, "CHANGES_KEPT", 3)
+    stored = one.ingest(*({"type": "event", "summary": f"refund {n}", "content": n} for n in range(20)))
+    one.both(query="refund")
+    columns = one.states()[-1].columns
+
+    for result in stored[:5]:
+        one.write(lambda conn, now_ms, id_=result["id"]: memories.apply_forget(conn, now_ms, id_))
+
+    assert len(one.both(query="refund", k=50)) == 15
+    assert one.states()[-1].columns is not columns
+
+
+def test_a_superseded_memory_that_is_told_again_is_found_again(one):
+    old = {"type": "fact", "topic_key": "t", "summary": "theme dark", "content": 1}
+    new = {**old, "summary": "theme light", "content": 2}
+    (first,) = one.ingest(old)
+    one.ingest(new)
+    for _ in range(3):  # the arrays learn that it is superseded
+        one.ingest({"type": "event", "summary": "x", "content": random.random()})
+        assert [hit["summary"] for hit in one.both(query="theme")] == ["theme light"]
+
+    one.ingest(old)
+
+    assert [hit["id"] for hit in one.both(query="theme")] == [first["id"]]
+
+
+def test_a_reader_of_an_older_state_does_without_arrays_of_a_newer_one(tmp_path):
+    path = str(tmp_path / "p.db")
+    main = open_connection(path, read_only=False, sync="normal", cache_kib=256)
+    kept = Memory(1 << 24).open()
+
+    def write(txid, *items):
+        main.execute("BEGIN IMMEDIATE")
+        if txid == 1:
+            schema.create(main)
+        memories.apply_ingest(main, 0, memories.parse_items({"memories": list(items)}))
+        schema.write_meta(main, txid, 0, 1)
+        main.execute("COMMIT")
+
+    def found(conn):
+        conn.kept = kept
+        return {
+            hit["id"]
+            for hit in recall.read_recall(conn, 0, recall.parse_query({"query": "refund"}))["memories"]
+        }
+
+    def event(n):
+        return {"type": "event", "summary": "refund", "content": n}
+
+    write(1, event(1))
+    behind, fresh = (open_connection(path, read_only=True, sync="normal", cache_kib=64) for _ in range(2))
+    behind.execute("BEGIN")
+    assert len(found(behind)) == 1
+    write(2, event(2))
+    write(3, event(3))
+    unseen = open_connection(path, read_only=True, sync="normal", cache_kib=64)
+    unseen.execute("BEGIN")
+    assert schema.read_meta(unseen).txid == 3
+    write(4, event(4))
+
+    assert len(found(fresh)) == 4
+    assert len(found(behind)) == 1  # whose arrays are kept beside the newer ones
+    assert len(found(unseen)) == 3  # whose are not
+    assert memory_index.open_state(unseen) is None
+    for conn in (unseen, fresh, behind, main):
+        conn.close()
+
+
+def test_arrays_end_with_the_opening_of_the_file(one):
+    one.ingest(*(item(random.Random(n), n) for n in range(50)))
+    one.both(query="refund")
+    assert len(one.memory) == 1
+    assert one.memory.size_bytes > 0
+
+    one.kept.close()
+
+    assert (len(one.memory), one.memory.size_bytes, one.kept.item) == (0, 0, None)
+    one.both(query="refund")
+    assert len(one.memory) == 0
+
+
+def test_a_profile_beyond_the_bound_is_read_from_the_file():
+    profile = Profile(limit_bytes=2000)
+    profile.ingest(*(item(random.Random(n), n) for n in range(200)))
+
+    profile.both(query="refund", embedding=[1, 0, 0])
+
+    assert profile.kept.refused
+    assert profile.memory.size_bytes == 0
+    profile.both(query="refund", embedding=[1, 0, 0])
+    profile.conn.close()
+
+
+def test_the_event_loop_does_not_build_the_arrays_of_many_memories(one, monkeypatch):
+    monkeypatch.setattr(memory_index, "INLINE_ROWS", 10)
+    one.ingest(*(item(random.Random(n), n) for n in range(50)))
+
+    async def read():
+        return one.recall(kept=True, query="refund")
+
+    with pytest.raises(memory_index.ElsewhereError):
+        asyncio.run(read())
+    one.both(query="refund")  # no event loop here: a thread of the pool
+    assert asyncio.run(read())
+
+
+def test_words_that_are_several_to_the_index_are_left_to_it(one):
+    one.ingest(
+        {"type": "event", "summary": "one\u0604two three", "content": 1}, *(item(random.Random(1), 1),)
+    )
+
+    one.both(query="𐑐one two")
+
+
+# ---- bm25
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_bm25_is_that_of_fts5(seed):
+    rng = random.Random(seed)
+    profile = Profile()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(memory_index, "LEAST_ROWS", 0)
+        for n in range(rng.randint(1, 60)):
+            profile.ingest(item(rng, n))
+        profile.recall(kept=True, query="refund")
+        words = list(dict.fromkeys(word.lower() for word in rng.choices(WORDS, k=rng.randint(1, 5))))
+        scope = Scope(None, None, None, include_superseded=True)
+        profile.conn.kept = profile.kept
+        opened = memory_index.open_state(profile.conn)
+        slow = SqlChannels(profile.conn, scope, profile.now_ms, 1000).keyword(words)
+        fast = kept_channels.KeptChannels(profile.conn, opened, scope, profile.now_ms, 1000)
+        found = fast.candidates({"keyword": fast.keyword(words)})["keyword"]
+    assert [c.rid for c in found] == [c.rid for c in slow]
+    assert [c.measure for c in found] == pytest.approx([c.measure for c in slow], rel=1e-9)
+    profile.conn.close()
+
+
+def test_what_most_rows_have_weighs_next_to_nothing():
+    assert bm25.idf(10, 5) == bm25.idf(10, 9) == 1e-6
+    assert bm25.idf(10, 4) > 0.1
+    assert bm25.saturated(np.ones(1), np.full(1, 7.0), 7.0) == pytest.approx(1.0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32))
+def test_dropping_frequent_words_moves_scores_by_next_to_nothing(seed):
+    rng = random.Random(seed)
+    profile = Profile()
+    rare = rng.choice([0.02, 0.2, 0.32, 0.4])
+    for start in (0, 300):
+        texts = [
+            " ".join(
+                ["update"] * (rng.random() < 0.9)
+                + ["number"] * (rng.random() < 0.7)
+                + ["refund"] * (rng.random() < rare) * rng.randint(1, 3)
+                + rng.choices(["x", "y", "z"], k=rng.randint(1, 9))
+            )
+            for _ in range(300)
+        ]
+        profile.ingest(*({"type": "event", "summary": t, "content": start + n} for n, t in enumerate(texts)))
+    scope = Scope(None, None, None, include_superseded=True)
+
+    def ranked(words):
+        slow = SqlChannels(profile.conn, scope, profile.now_ms, 30).keyword(words)
+        opened = memory_index.open_state(profile.conn)
+        fast = kept_channels.KeptChannels(profile.conn, opened, scope, profile.now_ms, 600)
+        exact = fast.candidates({"keyword": fast.keyword(words)})["keyword"]
+        return slow, {c.rid: c.measure for c in exact}, [c.measure for c in exact[:30]]
+
+    profile.conn.kept = profile.kept
+    for words in (["refund", "update"], ["update", "number", "refund"]):
+        slow, exact, best = ranked(words)
+        assert [c.measure for c in slow] == pytest.approx(best, rel=1e-4)
+        assert [exact[c.rid] for c in slow] == pytest.approx(best, rel=1e-4)
+    slow, _, best = ranked(["update", "number"])  # of which none is dropped
+    assert [c.measure for c in slow] == pytest.approx(best, rel=1e-9)
+    profile.conn.close()
