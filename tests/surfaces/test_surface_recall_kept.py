@@ -1,6 +1,7 @@
 """Recall over arrays in memory answers what recall over the file answers."""
 
 import asyncio
+import contextlib
 import random
 
 import numpy as np
@@ -12,7 +13,8 @@ from memoturnd.core import bm25
 from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.kept import Memory
-from memoturnd.surfaces import kept_channels, memories, memory_index, recall
+from memoturnd.errors import MemoturnError, NotFoundError
+from memoturnd.surfaces import kept_channels, memories, memory_edits, memory_index, recall, topics
 from memoturnd.surfaces.channels import Scope, SqlChannels
 
 WORDS = [
@@ -63,7 +65,11 @@ class Profile:
         conn, self.now_ms, self.txid = self.conn, self.now_ms + 1, self.txid + 1
         conn.kept, conn.round_txid = None, self.txid
         conn.execute("BEGIN IMMEDIATE")
-        value = op(conn, self.now_ms)
+        try:
+            value = op(conn, self.now_ms)
+        except MemoturnError:
+            conn.execute("ROLLBACK")
+            raise
         schema.write_meta(conn, self.txid, self.now_ms, 1)
         conn.execute("COMMIT")
         return value
@@ -152,7 +158,8 @@ def change(rng, profile, n, states):
     """Do one random thing to the profile."""
     ids = [id_ for (id_,) in profile.conn.execute("SELECT id FROM __memoturn_memories").fetchall()]
     what = rng.choice(
-        ["ingest"] * 5 + ["many", "forget", "expire", "sweep", "end", "save", "rewind", "nothing"]
+        ["ingest"] * 5
+        + ["many", "forget", "patch", "undo", "expire", "sweep", "end", "save", "rewind", "nothing"]
     )
     if what == "ingest":
         profile.ingest(*(item(rng, n + i) for i in range(rng.randint(1, 4))))
@@ -160,7 +167,15 @@ def change(rng, profile, n, states):
         profile.ingest(*(item(rng, n + i) for i in range(30)))
     elif what == "forget" and ids:
         for id_ in {rng.choice(ids), ids[-1]}:
-            profile.write(lambda conn, now_ms, id_=id_: memories._remove(conn, *row_of(conn, id_)))
+            with contextlib.suppress(NotFoundError):
+                profile.write(lambda conn, now_ms, id_=id_: memories.apply_forget(conn, now_ms, id_))
+    elif what == "patch" and ids:
+        patch = memory_edits.parse_patch({"keywords": rng.choice(WORDS), "pinned": rng.random() < 0.5})
+        with contextlib.suppress(NotFoundError):
+            profile.write(lambda conn, now_ms: memory_edits.apply_patch(conn, now_ms, rng.choice(ids), patch))
+    elif what == "undo" and ids:
+        with contextlib.suppress(MemoturnError):
+            profile.write(lambda conn, now_ms: topics.apply_undo(conn, now_ms, rng.choice(ids), None))
     elif what == "expire":
         profile.now_ms += 1500
     elif what == "sweep":
@@ -173,12 +188,6 @@ def change(rng, profile, n, states):
         profile.rewind(rng.choice(states))
     else:
         profile.write(lambda conn, now_ms: None)
-
-
-def row_of(conn, id_):
-    return conn.execute(
-        "SELECT rid, summary, keywords FROM __memoturn_memories WHERE id = ?", (id_,)
-    ).fetchone()
 
 
 @settings(max_examples=80, deadline=None)
