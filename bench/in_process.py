@@ -21,11 +21,13 @@ from bench.stats import MS, US, Row, Table, duration
 from memoturnd.engine.branch import Branch
 from memoturnd.node import Node
 from memoturnd.seams.catalog import MAIN
-from memoturnd.surfaces import kv, memories, recall, sql
+from memoturnd.surfaces import kv, kv_batch, memories, recall, sql, vector_search, vectors
 
 DIMENSIONS: Final = 256
 _DATABASE: Final = "agent-0"
 _FORKS_STANDING: Final = 10_000
+_BATCH_PUTS: Final = 100
+_VECTORS_SEEDED: Final = 10_000
 _PROFILED_FUNCTIONS: Final = 14
 
 One = Callable[[int], Awaitable[object]]
@@ -125,6 +127,64 @@ async def _kv_reads(node: Node, meter: Meter, key: str = "3b", name: str = "hot 
         await kv.get(profile, "ns", f"k{i % 100}")
 
     return await meter.row(key, name, 5000, get, published_s=3 * US, target_s=6 * US)
+
+
+async def _kv_batches(node: Node, meter: Meter) -> None:
+    profile = await node.profile(_DATABASE)
+    body = {"puts": [{"key": f"k{n}", "value": "v"} for n in range(_BATCH_PUTS)]}
+
+    async def put_many(_i: int) -> None:
+        await kv_batch.apply(profile, "ns", kv_batch.parse_batch(body))
+
+    await meter.row("3a+", f"KV batch of {_BATCH_PUTS} puts", 500, put_many)
+
+    async def count(_i: int) -> None:
+        by, ttl_s = kv.parse_increment({"by": 1})
+        await kv.increment(profile, "ns", "n", by, ttl_s=ttl_s)
+
+    await meter.row("3a++", "KV increment", 1000, count)
+
+
+async def _vectors(node: Node, meter: Meter) -> str:
+    database, seeded = "vectors", meter.count(_VECTORS_SEEDED)
+    await node.databases.create(database)
+    profile = await node.profile(database)
+    matrix = workload.embeddings(range(seeded), DIMENSIONS).tolist()
+    start_s = time.perf_counter()
+    for first in range(0, seeded, 500):
+        batch = [
+            {"id": f"v{n}", "embedding": matrix[n], "metadata": {"n": n}}
+            for n in range(first, min(first + 500, seeded))
+        ]
+        await vectors.upsert(profile, "c", vectors.parse_upsert({"vectors": batch}))
+    seed_s = time.perf_counter() - start_s
+    await node.branches.sync(database, MAIN)
+
+    async def upsert(i: int) -> None:
+        item = {"id": f"v{i % seeded}", "embedding": matrix[(i + 1) % seeded], "metadata": {"n": i}}
+        await vectors.upsert(profile, "c", vectors.parse_upsert(item))
+
+    await meter.row("10a+", f"vector upsert ({DIMENSIONS}-dim)", 500, upsert)
+
+    async def search(i: int, **rest: object) -> None:
+        query = vector_search.parse_query({"vector": matrix[(7 * i) % seeded], "k": 10, **rest})
+        assert len((await vector_search.search(profile, "c", query)).value) == 10
+
+    await meter.row("10b+", f"vector search @{seeded:,}", 300, search)
+
+    async def search_filtered(i: int) -> None:
+        await search(i, filter={"n": {"$gte": seeded // 2}})
+
+    await meter.row(
+        "10c+", f"vector search @{seeded:,} under a filter that lets half through", 200, search_filtered
+    )
+
+    async def upsert_and_search(i: int) -> None:
+        await upsert(i)
+        await search(i)
+
+    await meter.row("10d+", f"vector upsert and search @{seeded:,}", 200, upsert_and_search)
+    return f"10 was seeded with {seeded:,} vectors in batches of 500 in {duration(seed_s)}."
 
 
 async def _ships(node: Node, meter: Meter) -> None:
@@ -292,16 +352,19 @@ async def _all_rows(meter: Meter, dbs: int, seeded: int) -> list[str]:
             await _provisioning(node, meter)
             await _sql_and_kv_writes(node, meter)
             first = await _kv_reads(node, meter)
+            await _kv_batches(node, meter)
             await _ships(node, meter)
             await _forks(node, meter)
             wakes = await _wakes(node, meter)
             seeding = await _memories(node, meter, seeded)
+            searches = await _vectors(node, meter)
             await _density(node, meter, dbs)
             again = await _kv_reads(node, meter, "3b'", "hot KV read, measured again at the end")
     apart = abs(again.p50_s - first.p50_s) / first.p50_s
     return [
         wakes,
         seeding,
+        searches,
         f"Noise floor: 3b and 3b' are the same operation; their p50 are {apart:.0%} apart.",
     ]
 

@@ -33,7 +33,28 @@ TITLES = {
     "lazy": ("Lazy reads of past states: a prototype",),
     "lag": ("Event-loop lag under heavy work",),
 }
-ROWS = ("1", "2", "3a", "3b", "5", "6", "6+", "7", "7+", "8a", "8b", "9a", "9b", "3b'")
+ROWS = (
+    "1",
+    "2",
+    "3a",
+    "3b",
+    "3a+",
+    "3a++",
+    "5",
+    "6",
+    "6+",
+    "7",
+    "7+",
+    "8a",
+    "8b",
+    "10a+",
+    "10b+",
+    "10c+",
+    "10d+",
+    "9a",
+    "9b",
+    "3b'",
+)
 
 
 @pytest.mark.parametrize("part", TITLES)
