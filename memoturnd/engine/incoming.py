@@ -55,7 +55,7 @@ _FTS_TABLES: Final = ("__memoturn_memories_fts", "__memoturn_messages_fts")
 _TERM_TABLES: Final = ("__memoturn_memory_terms",)
 """Tables without rows of their own, which show the words of another's index."""
 _VECTOR_TABLES: Final = ("__memoturn_memory_vectors",)
-_WRONG_VECTOR: Final = """SELECT 1 FROM {table} WHERE length(e) <> 4 * ? OR NOT length(id)
+_WRONG_VECTOR: Final = """SELECT 1 FROM {table} WHERE length(e) <> 4 * ? OR NOT length(id) OR rid >= ?
  OR exponent NOT BETWEEN -1100 AND 1100
  OR CASE WHEN json_valid(metadata) THEN json_type(metadata) <> 'object' ELSE TRUE END LIMIT 1"""
 _STATISTICS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
@@ -332,14 +332,15 @@ def _check_collections(conn: apsw.Connection, objects: list[_Object]) -> None:
     unknown = {o.name for o in objects if family.fits(o.type, o.name, o.table, o.sql)}
     indexes = {(o.name, o.table) for o in objects if o.type == "index"}
     collections: list[Any] = conn.execute(
-        "SELECT id, name, dimensions, vectors FROM __memoturn_vector_collections"
+        "SELECT id, name, dimensions, vectors, next_rid FROM __memoturn_vector_collections"
     ).fetchall()
-    for id_, name, dimensions, count in collections:
+    for id_, name, dimensions, count, next_rid in collections:
         names.collection(name)
         table = family.name(str(id_))
         right = table in unknown and (index.name(f"{id_}_id"), table) in indexes
+        right = right and 0 < next_rid <= TXID_LIMIT
         right = right and conn.execute(f"SELECT count(*) FROM {table}").get == count
-        if not right or conn.execute(_WRONG_VECTOR.format(table=table), (dimensions,)).get:
+        if not right or conn.execute(_WRONG_VECTOR.format(table=table), (dimensions, next_rid)).get:
             raise InvalidRequestError(
                 f"the collection {name} does not hold vectors as Memoturn writes them: send an export as it was written"
             )

@@ -92,7 +92,8 @@ _CHAINS_OF_2 = (
 # A change of a memory other than its first insert is noted for those who keep a copy of them in memory.
 # `__memoturn_memory_terms` holds nothing: it shows the index of the memories' text, word by word.
 # `replaced_txid` is the commit that last replaced the whole state, as a rewind does.
-# A collection of vectors is what it was at `changed_txid`, the last commit that changed it.
+# A collection of vectors is what it was at `changed_txid`, the last commit that changed it. A vector's `rid` is from
+# below `next_rid`, and used once: another vector under the same id is another row.
 # `meta` is a JSON object, `tag` names the put that a key's value comes from; a row of version 1 has neither.
 # `mid` ties a turn to its words and vectors. The index of words has no content of its own: see core/turn_text.py.
 # A transcript's row outlives its turns, so that no number is given twice; its key is a hash of the session id.
@@ -109,7 +110,8 @@ _ADDED_IN_2 = (
     "CREATE TABLE __memoturn_memory_changes(seq INTEGER PRIMARY KEY, rid INTEGER NOT NULL)",
     """CREATE TABLE __memoturn_vector_collections(
  name TEXT PRIMARY KEY, id INTEGER NOT NULL, dimensions INTEGER NOT NULL, vectors INTEGER NOT NULL,
- created_at INTEGER NOT NULL, changed_txid INTEGER NOT NULL) WITHOUT ROWID""",
+ next_rid INTEGER NOT NULL, created_at INTEGER NOT NULL, created_txid INTEGER NOT NULL,
+ changed_txid INTEGER NOT NULL) WITHOUT ROWID""",
     "ALTER TABLE __memoturn_kv ADD COLUMN meta TEXT",
     "ALTER TABLE __memoturn_kv ADD COLUMN tag BLOB",
     """CREATE TABLE __memoturn_messages(

@@ -28,19 +28,26 @@ _INLINE_BYTES: Final = 64 * 1024
 _INLINE_ITEMS: Final = 32
 _NO_METADATA: Final = "{}"
 
-_FIND = "SELECT id, dimensions, vectors, changed_txid FROM __memoturn_vector_collections WHERE name = ?"
-_MAKE = """INSERT INTO __memoturn_vector_collections(name, id, dimensions, vectors, created_at, changed_txid)
- VALUES (?, ?, ?, 0, ?, ?)"""
-_CHANGED = "UPDATE __memoturn_vector_collections SET vectors = vectors + ?, changed_txid = ? WHERE name = ?"
+_FIND = """SELECT id, dimensions, vectors, next_rid, created_txid, changed_txid
+ FROM __memoturn_vector_collections WHERE name = ?"""
+_MAKE = """INSERT INTO __memoturn_vector_collections
+ (name, id, dimensions, vectors, next_rid, created_at, created_txid, changed_txid) VALUES (?, ?, ?, 0, 1, ?, ?, ?)"""
+_CHANGED = """UPDATE __memoturn_vector_collections SET vectors = vectors + ?, next_rid = ?, changed_txid = ?
+ WHERE name = ?"""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A collection as a profile has it. `changed_txid` is the commit that last changed it."""
+    """A collection as a profile has it, made by commit `created_txid` and last changed by `changed_txid`.
+
+    A vector's row has a number below `next_rid`, which no other row of the collection ever had.
+    """
 
     id: int
     dimensions: int
     count: int
+    next_rid: int
+    created_txid: int
     changed_txid: int
 
     @property
@@ -133,11 +140,16 @@ def apply_upsert(
     if not vectors:
         return [], False
     collection = _ensure(conn, now_ms, name, vectors)
-    results = [{"id": vector.id, "status": _store(conn, collection.table, vector)} for vector in vectors]
-    statuses = [result["status"] for result in results]
-    changed = statuses != ["unchanged"] * len(statuses)
+    rid = collection.next_rid
+    results = []
+    for vector in vectors:
+        status = _store(conn, collection.table, rid, vector)
+        rid += status != "unchanged"
+        results.append({"id": vector.id, "status": status})
+    changed = rid > collection.next_rid
     if changed:
-        _note(conn, name, statuses.count("created"))
+        created = sum(result["status"] == "created" for result in results)
+        conn.execute(_CHANGED, (created, rid, conn.round_txid, name))
     return results, changed
 
 
@@ -153,37 +165,35 @@ def _ensure(conn: ProfileConnection, now_ms: int, name: str, vectors: Sequence[V
     total, last_id = row
     if total >= COLLECTIONS_LIMIT:
         raise ConflictError(f"the profile has {total} collections of vectors, which is the most: drop one")
-    collection = Collection(last_id + 1, dimensions, 0, conn.round_txid)
-    conn.execute(_MAKE, (name, collection.id, dimensions, now_ms, conn.round_txid))
+    txid = conn.round_txid
+    collection = Collection(last_id + 1, dimensions, 0, 1, txid, txid)
+    conn.execute(_MAKE, (name, collection.id, dimensions, now_ms, txid, txid))
     conn.execute(VECTORS.create(str(collection.id)), can_cache=False)
     conn.execute(VECTOR_IDS.create(f"{collection.id}_id", table=collection.table), can_cache=False)
     return collection
 
 
-def _store(conn: ProfileConnection, table: str, vector: Vector) -> str:
+def _store(conn: ProfileConnection, table: str, rid: int, vector: Vector) -> str:
+    """Write a vector as row `rid`, unless it is there as it is; return what became of it."""
     e, exponent = vector.embedding
     row: Any = conn.execute(
         f"SELECT rid, e = ? AND exponent = ? AND metadata = ? FROM {table} WHERE id = ?",
         (e, exponent, vector.metadata, vector.id),
     ).fetchone()
-    if row is None:
-        conn.execute(
-            f"INSERT INTO {table}(id, metadata, exponent, e) VALUES (?, ?, ?, ?)",
-            (vector.id, vector.metadata, exponent, e),
-        )
-        return "created"
-    rid, is_same = row
-    if is_same:
-        return "unchanged"
+    if row is not None:
+        old_rid, is_same = row
+        if is_same:
+            return "unchanged"
+        conn.execute(f"DELETE FROM {table} WHERE rid = ?", (old_rid,))
     conn.execute(
-        f"UPDATE {table} SET metadata = ?, exponent = ?, e = ? WHERE rid = ?",
-        (vector.metadata, exponent, e, rid),
+        f"INSERT INTO {table}(rid, id, metadata, exponent, e) VALUES (?, ?, ?, ?, ?)",
+        (rid, vector.id, vector.metadata, exponent, e),
     )
-    return "updated"
+    return "created" if row is None else "updated"
 
 
-def _note(conn: ProfileConnection, name: str, more: int) -> None:
-    conn.execute(_CHANGED, (more, conn.round_txid, name))
+def _note_removed(conn: ProfileConnection, name: str, collection: Collection, removed: int) -> None:
+    conn.execute(_CHANGED, (-removed, collection.next_rid, conn.round_txid, name))
 
 
 def apply_delete(conn: ProfileConnection, name: str, ids: Iterable[str]) -> tuple[list[dict[str, Any]], bool]:
@@ -197,7 +207,7 @@ def apply_delete(conn: ProfileConnection, name: str, ids: Iterable[str]) -> tupl
         results.append({"id": id_, "status": "deleted" if deleted else "absent"})
     removed = sum(result["status"] == "deleted" for result in results)
     if collection is not None and removed:
-        _note(conn, name, -removed)
+        _note_removed(conn, name, collection, removed)
     return results, removed > 0
 
 
@@ -208,7 +218,7 @@ def apply_delete_matching(conn: ProfileConnection, name: str, wanted: Filter) ->
         return 0, False
     removed = _changes(conn, f"DELETE FROM {collection.table} WHERE {wanted.sql}", wanted.bindings)
     if removed:
-        _note(conn, name, -removed)
+        _note_removed(conn, name, collection, removed)
     return removed, removed > 0
 
 

@@ -393,7 +393,7 @@ def test_tables_that_are_made_on_first_use_come_in_only_as_they_are_made(folder,
 
 
 COLLECTION = (
-    "INSERT INTO __memoturn_vector_collections VALUES ('c', 3, 1, 1, 1, 1)",
+    "INSERT INTO __memoturn_vector_collections VALUES ('c', 3, 1, 1, 2, 1, 1, 1)",
     families.VECTORS.create("3"),
     families.VECTOR_IDS.create("3_id", table="__memoturn_vectors_3"),
     "INSERT INTO __memoturn_vectors_3 VALUES (1, 'v', '{}', 0, x'00000000')",
@@ -415,6 +415,8 @@ def test_collections_of_vectors_come_in(folder):
     "UPDATE __memoturn_vector_collections SET name = 'a b'",
     "UPDATE __memoturn_vector_collections SET dimensions = 2",
     "UPDATE __memoturn_vector_collections SET vectors = 2",
+    "UPDATE __memoturn_vector_collections SET next_rid = 1",
+    "UPDATE __memoturn_vector_collections SET next_rid = 9223372036854775807",
     "UPDATE __memoturn_vectors_3 SET metadata = '[]'",
     "UPDATE __memoturn_vectors_3 SET metadata = '{'",
     "UPDATE __memoturn_vectors_3 SET id = ''",
