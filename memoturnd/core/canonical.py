@@ -20,6 +20,7 @@ INTEGER_MAX: Final = 2**64 - 1
 # `deterministic` sorts keys by their UTF-8 bytes, and msgspec writes floats the way this format wants them:
 # shortest digits, plain between 1e-5 and 1e16, else a bare exponent. The tests hold it to a spelled-out writer.
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_encode_in_order = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _SCALARS = (str, bool, type(None))
 
@@ -32,17 +33,31 @@ def canonical_json(value: Any, *, where: str = "content") -> bytes:
     """
     if value is None:
         return b"null"
-    _check(value, where)
+    check(value, where)
     try:
         return _encode(value)
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(
-            f"{where} holds half of a surrogate pair (\\ud800 to \\udfff), which is no character: remove it"
-        ) from error
+        raise _half_of_a_pair(where) from error
 
 
-def _check(value: Any, where: str) -> None:
-    """Walk level by level, so that no nesting can exhaust the stack."""
+def _half_of_a_pair(where: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{where} holds half of a surrogate pair (\\ud800 to \\udfff), which is no character: remove it"
+    )
+
+
+def json_text(value: Any, *, where: str) -> bytes:
+    """Return `value` as JSON in UTF-8 with its keys in their order, else as `canonical_json` does, errors included."""
+    check(value, where)
+    try:
+        return _encode_in_order(value)
+    except UnicodeEncodeError as error:
+        raise _half_of_a_pair(where) from error
+
+
+def check(value: Any, where: str) -> None:
+    """Raise InvalidRequestError for what `canonical_json` refuses, but for lone surrogates."""
+    # Level by level, so that no nesting can exhaust the stack.
     level: list[Any] = [value]
     for _ in range(DEPTH_LIMIT + 1):
         below: list[Any] = []

@@ -167,7 +167,7 @@ class Branch:
                         return Seen(value, self.txid, self.durable_txid)
                     except OverBudgetError:
                         pass  # it takes longer than the event loop may be held: the pool does it
-            if work is Work.USER:
+            if work.is_users:
                 return await self._read_in_pool(op, self.services.user_executor)
             async with self._readers.reading():
                 if not self._ready:
@@ -178,7 +178,7 @@ class Branch:
 
     async def read_empty(self, op: ReadOp[T], work: Work) -> Seen[T]:
         """Run `op` on a profile without data: a shared one, but for what a user wrote and may take long."""
-        if work is not Work.USER:
+        if not work.is_users:
             return Seen(op(takeover.empty_profile(), self.services.clock.now_ms()), 0, 0)
 
         def run() -> T:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from memoturnd.core import names
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -30,13 +32,17 @@ class Family:
         """Return the name of the object with that suffix."""
         return self.prefix + suffix
 
+    def names(self, name: str) -> bool:
+        """Return whether an object of the family may have that name."""
+        return re.fullmatch(re.escape(self.prefix) + self.suffix, name) is not None
+
     def create(self, suffix: str, *, table: str = "") -> str:
         """Return the statement that makes the object with that suffix."""
         return self.sql.format(name=self.name(suffix), table=table)
 
     def fits(self, kind: str, name: str, table: str, sql: str | None) -> bool:
         """Return whether an object found in a file is one of this family, as Memoturn writes it."""
-        if kind != self.kind or re.fullmatch(re.escape(self.prefix) + self.suffix, name) is None:
+        if kind != self.kind or not self.names(name):
             return False
         if not self.sql_pattern:
             return sql == self.sql.format(name=name, table=table)
@@ -75,9 +81,36 @@ VECTOR_IDS: Final = Family(
     "index", "__memoturn_vectors_", "[1-9][0-9]*_id", "CREATE UNIQUE INDEX {name} ON {table}(id)"
 )
 
-FAMILIES: Final[Iterable[Family]] = (MEMORY_VECTORS, TURN_VECTORS, VECTORS, VECTOR_IDS)
+DOCUMENTS: Final = Family(
+    "table",
+    "__memoturn_docs_",
+    names.SUFFIX_PATTERN,
+    "CREATE TABLE {name}(id TEXT NOT NULL PRIMARY KEY, doc TEXT NOT NULL)",
+)
+"""Collections of documents, each a JSON object with its `_id`; the suffix is the collection's name."""
+DOCUMENT_INDEXES: Final = Family(
+    "index",
+    "__memoturn_docix_",
+    f"{names.SUFFIX_PATTERN}__{names.SUFFIX_PATTERN}",
+    sql_pattern=r"""CREATE (?:UNIQUE )?INDEX {name} ON {table}\(\(doc ->> '\$(?:\."[A-Za-z0-9_-]+")+'\)(?:, id)?\)""",
+)
+"""Indexes of collections; the suffix is the collection's name and the field's path. `id` keeps equal values in order."""
+
+FAMILIES: Final[Iterable[Family]] = (
+    MEMORY_VECTORS,
+    TURN_VECTORS,
+    VECTORS,
+    VECTOR_IDS,
+    DOCUMENTS,
+    DOCUMENT_INDEXES,
+)
 
 
 def fits_any(kind: str, name: str, table: str, sql: str | None) -> bool:
-    """Return whether an object found in a file is one that Memoturn makes on first use, as it makes it."""
+    """Return whether an object found in a file is one that Memoturn makes on first use, as it makes it.
+
+    The index that SQLite makes by itself for a table's key goes with the table.
+    """
+    if kind == "index" and sql is None and name.startswith("sqlite_autoindex_"):
+        return any(family.kind == "table" and family.names(table) for family in FAMILIES)
     return any(family.fits(kind, name, table, sql) for family in FAMILIES)

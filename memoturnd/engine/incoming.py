@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 import apsw
 import msgspec
 
-from memoturnd.core import names
+from memoturnd.core import canonical, names, paths
 from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.engine import families, schema
 from memoturnd.engine.connection import (
@@ -298,6 +298,8 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object], version: int) -> 
             _check_vectors(conn, table, tables)
         elif table.startswith(families.TURN_VECTORS.prefix):
             _check_turn_vectors(conn, table)
+        elif table.startswith(families.DOCUMENTS.prefix):
+            _check_documents(conn, table)
     if "__memoturn_models" in tables:
         _check_collections(conn, objects)
     return max(1, txid)
@@ -347,6 +349,21 @@ def _check_collections(conn: apsw.Connection, objects: list[_Object]) -> None:
         unknown.remove(table)
     if unknown:
         raise InvalidRequestError(f"{min(unknown)} is of no collection: send an export as it was written")
+
+
+def _check_documents(conn: apsw.Connection, table: str) -> None:
+    """Let a collection hold documents as an insert takes them, each under its `_id`. Raises InvalidRequestError."""
+    for key, text in conn.execute(f"SELECT id, doc FROM {table}"):
+        try:
+            doc = canonical.decode_json(str(text).encode(), where="it")
+            canonical.check(doc, "it")
+            is_document = isinstance(doc, dict) and doc.get(paths.KEY) == key
+        except InvalidRequestError:
+            is_document = False
+        if not is_document:
+            raise InvalidRequestError(
+                f"{table} holds what is no document of its {paths.KEY}: send an export as it was written"
+            )
 
 
 def _check_types(conn: apsw.Connection, table: str) -> None:

@@ -137,7 +137,7 @@ class PastStates:
 
     async def read(self, state: PastState, op: ReadOp[T], work: Work) -> T:
         """Run `op` on a held state, in a pool, at the state's own wall time; a user's on a connection of its own."""
-        services, is_user = self._services, work is Work.USER
+        services, is_user = self._services, work.is_users
 
         def run() -> T:
             conn = open_immutable(state.path, cache_kib=_CACHE_KIB) if is_user else self._readers.take(state)

@@ -25,6 +25,7 @@ from memoturnd.seams.executor import Executor
 from memoturnd.seams.profile import Work, WriteOp
 
 MAX_GROUP = 64
+_IN_POOL = frozenset({Work.HEAVY, Work.OPAQUE})
 
 Tasks = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -140,7 +141,7 @@ class Writer:
         return (
             self._settings.inline
             and not self._target.gate.locked()
-            and self._queue[0].work is not Work.HEAVY
+            and self._queue[0].work not in _IN_POOL
             and self.next_txid <= self._target.ceiling
             and not self._target.log_syncs
         )
@@ -150,9 +151,9 @@ class Writer:
         first = self._queue.popleft()
         batch = [first]
         heavy = first.work is Work.HEAVY
-        while self._queue and len(batch) < MAX_GROUP and first.work is not Work.USER:
+        while self._queue and len(batch) < MAX_GROUP and not first.work.is_users:
             work = self._queue[0].work
-            if work is Work.USER or (work is Work.HEAVY) != heavy:
+            if work.is_users or (work is Work.HEAVY) != heavy:
                 break
             batch.append(self._queue.popleft())
         return batch
@@ -253,7 +254,7 @@ class Writer:
         conn = self._target.conn
         ops = [entry.op for entry in batch]
         executor = self._executor
-        if batch[0].work is Work.USER:
+        if batch[0].work.is_users:
             ops, executor = [self._limited(ops[0])], self._user_executor
         try:
             round_ = await executor.run(lambda: self._round(ops, conn))

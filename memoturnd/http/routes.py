@@ -12,6 +12,7 @@ from typing import Final
 from memoturnd.http import (
     branches,
     control,
+    documents,
     history,
     kv,
     memory,
@@ -101,6 +102,7 @@ _MEMORY: Final = "/v1/memory/{ns}/{profile}"
 _DB: Final = "/v1/db/{db}"
 _BRANCH: Final = "/v1/db/{db}/branches/{branch}"
 _KEY: Final = "/v1/db/{db}/kv/{ns}/{key}"
+_DOCUMENTS: Final = "/v1/db/{db}/docs/{coll}"
 _COLLECTION: Final = "/v1/db/{db}/vectors/{coll}"
 _SESSION: Final = "/v1/db/{db}/memory/{session}"
 
@@ -165,6 +167,19 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("PUT", _KEY, kv.put, Kind.WRITE, Body.RAW, Scope.WRITE),
     Route("DELETE", _KEY, kv.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_KEY}/increment", kv.increment, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("GET", f"{_DB}/docs", documents.list_collections, Kind.READ, Body.NONE, Scope.READ),
+    Route("DELETE", _DOCUMENTS, documents.drop, Kind.WRITE, Body.NONE, Scope.WRITE),
+    Route("POST", f"{_DOCUMENTS}/insert", documents.insert, Kind.WRITE, Body.LARGE, Scope.WRITE),
+    Route("POST", f"{_DOCUMENTS}/find", documents.find, Kind.READ, Body.SMALL, Scope.READ),
+    Route("POST", f"{_DOCUMENTS}/count", documents.count, Kind.READ, Body.SMALL, Scope.READ),
+    Route("POST", f"{_DOCUMENTS}/distinct", documents.distinct, Kind.READ, Body.SMALL, Scope.READ),
+    Route("POST", f"{_DOCUMENTS}/update", documents.update, Kind.WRITE, Body.LARGE, Scope.WRITE),
+    Route("POST", f"{_DOCUMENTS}/delete", documents.delete, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("POST", f"{_DOCUMENTS}/indexes", documents.create_index, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("GET", f"{_DOCUMENTS}/indexes", documents.list_indexes, Kind.READ, Body.NONE, Scope.READ),
+    Route(
+        "DELETE", f"{_DOCUMENTS}/indexes/{{path}}", documents.drop_index, Kind.WRITE, Body.NONE, Scope.WRITE
+    ),
     Route("GET", f"{_DB}/vectors", vectors.collections, Kind.READ, Body.NONE, Scope.READ),
     Route("POST", _COLLECTION, vectors.upsert, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("GET", _COLLECTION, vectors.list_ids, Kind.READ, Body.NONE, Scope.READ),

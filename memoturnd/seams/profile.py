@@ -27,6 +27,13 @@ class Work(Enum):
     """Statements that a user wrote: alone in its round; tried on the event loop within a small budget of
     SQLite steps, rolled back and run again in the pool under a deadline where that is not enough. The
     function may therefore run twice and must have no effect but on the connection."""
+    OPAQUE = "opaque"
+    """Like USER where SQLite's steps do not show the cost, as with patterns: in the pool at once."""
+
+    @property
+    def is_users(self) -> bool:
+        """Whether it runs alone and under a deadline, because a user says what it takes."""
+        return self is Work.USER or self is Work.OPAQUE
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ GOOD_PATH = {
     "key": "k",
     "name": "v1",
     "coll": "c",
+    "path": "n",
 }
 FACT = {"type": "fact", "topic_key": "t", "summary": "known", "content": {"v": 1}, "embedding": [1, 0, 0]}
 GOOD_BODIES = {
@@ -47,6 +48,13 @@ GOOD_BODIES = {
     "/v1/db/{db}/branches/{branch}/rewind": {"to": "1"},
     "/v1/db/{db}/kv/{ns}": {"puts": [{"key": "new", "value": "x"}], "deletes": [{"key": "old"}]},
     "/v1/db/{db}/kv/{ns}/{key}/increment": {"by": 1},
+    "/v1/db/{db}/docs/{coll}/insert": {"docs": [{"_id": "new", "n": 1}]},
+    "/v1/db/{db}/docs/{coll}/find": {"filter": {"n": 1}, "sort": {"n": 1}, "projection": {"n": 1}},
+    "/v1/db/{db}/docs/{coll}/count": {"filter": {"n": 1}},
+    "/v1/db/{db}/docs/{coll}/distinct": {"path": "n", "filter": {"n": 1}},
+    "/v1/db/{db}/docs/{coll}/update": {"filter": {"n": 1}, "update": {"$set": {"n": 2}}, "sort": {"n": 1}},
+    "/v1/db/{db}/docs/{coll}/delete": {"filter": {"n": 1}, "sort": {"n": 1}},
+    "/v1/db/{db}/docs/{coll}/indexes": {"path": "n"},
     "/v1/db/{db}/vectors/{coll}": {"vectors": [{"id": "v", "embedding": [1, 0], "metadata": {}}]},
     "/v1/db/{db}/vectors/{coll}/search": {"vector": [1, 0], "filter": {"a": 1}},
     "/v1/db/{db}/vectors/{coll}/delete": {"ids": ["v"]},
@@ -134,6 +142,35 @@ FIELDS = {
         "partial": {bool, NULL},
     },
     "/v1/db/{db}/kv/{ns}/{key}/increment": {"by": {int, NULL}, "ttl": {int, NULL}},
+    "/v1/db/{db}/docs/{coll}/insert": {"docs": set(), "docs.0": {dict}, "docs.0._id": {str}},
+    "/v1/db/{db}/docs/{coll}/find": {
+        "filter": {dict, NULL},
+        "sort": {dict, NULL},
+        "sort.n": set(),
+        "projection": {dict, NULL},
+        "projection.n": {bool},
+        "limit": {int, NULL},
+        "skip": {int, NULL},
+        "cursor": {NULL},
+    },
+    "/v1/db/{db}/docs/{coll}/count": {"filter": {dict, NULL}},
+    "/v1/db/{db}/docs/{coll}/distinct": {"path": {str}, "filter": {dict, NULL}, "limit": {int, NULL}},
+    "/v1/db/{db}/docs/{coll}/update": {
+        "filter": {dict},
+        "update": set(),
+        "update.$set": {dict},
+        "multi": {bool, NULL},
+        "sort": {dict, NULL},
+        "sort.n": set(),
+        "upsert": {bool, NULL},
+    },
+    "/v1/db/{db}/docs/{coll}/delete": {
+        "filter": {dict},
+        "multi": {bool, NULL},
+        "sort": {dict, NULL},
+        "sort.n": set(),
+    },
+    "/v1/db/{db}/docs/{coll}/indexes": {"path": {str}, "unique": {bool, NULL}},
     "/v1/db/{db}/memory/{session}/turns": {
         "role": {str},
         "embedding": {list, NULL},
@@ -200,7 +237,11 @@ NAMES = {
 }
 ANYTHING = {"key", "session", "sid", "id", "topic_key"}
 """Path parts that are the user's own words: most of NAMES are fine there, or simply nothing that exists."""
-ALLOWED = {"branch": {"too many hyphens"}, "coll": {"too many hyphens", "upper case"}}
+ALLOWED = {
+    "branch": {"too many hyphens"},
+    "coll": {"too many hyphens", "upper case"},
+    "path": {"too many hyphens", "upper case"},
+}
 """Those of NAMES that these path parts may be."""
 NEVER_A_WORD = {"NUL", "not UTF-8", "cut-off UTF-8", "surrogate", "empty"}
 
@@ -316,7 +357,7 @@ def test_body_of_a_small_route_may_not_be_as_large_as_that_of_a_large_one(refuse
 def ill_typed(template: str) -> Iterator[object]:
     for path, takes in FIELDS[template].items():
         for value in WRONG:
-            clamped = path in {"k", "limit"} and value == 2**63
+            clamped = path in {"k", "limit", "skip"} and value == 2**63
             if clamped or (type(value) in takes and value not in NEVER):
                 continue
             body = json.loads(json.dumps(GOOD_BODIES[template]))

@@ -17,6 +17,7 @@ from memoturnd.errors import (
     MemoturnError,
     RequestTimeoutError,
 )
+from memoturnd.surfaces import collections
 
 
 @pytest.fixture
@@ -426,6 +427,45 @@ def test_collections_of_vectors_come_in(folder):
 ])  # fmt: skip
 def test_collections_of_vectors_come_in_only_as_they_are_written(folder, statement):
     refusal(folder, ours(folder / "a.db", *COLLECTION, statement))
+
+
+DOCUMENTS = (
+    "CREATE TABLE __memoturn_docs_a_2db(id TEXT NOT NULL PRIMARY KEY, doc TEXT NOT NULL)",
+    """CREATE INDEX __memoturn_docix_a_2db__n_2em ON __memoturn_docs_a_2db((doc ->> '$."n"."m"'), id)""",
+    """CREATE UNIQUE INDEX __memoturn_docix_a_2db__u ON __memoturn_docs_a_2db((doc ->> '$."u"'))""",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('x', '{"_id":"x","u":1,"n":{"m":[18446744073709551615]}}')""",
+)
+
+
+def test_documents_and_their_indexes_come_in(folder):
+    _, ready = prepare(folder, ours(folder / "a.db", *DOCUMENTS))
+
+    with opened(ready) as conn:
+        assert collections.read_indexes(conn, "a-b") == [
+            {"path": "n.m", "unique": False},
+            {"path": "u", "unique": True},
+        ]
+        assert collections.read_collections(conn) == [{"name": "a-b", "count": 1, "indexes": 2}]
+
+
+@pytest.mark.parametrize("statement", [
+    "INSERT INTO __memoturn_docs_a_2db VALUES ('y', '{}')",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('y', '{"_id":"z"}')""",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('1', '{"_id":1}')""",
+    "INSERT INTO __memoturn_docs_a_2db VALUES ('y', '[]')",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('y', '{"_id":"y","u":1e999}')""",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('y', '{"_id":"y","v":18446744073709551616}')""",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('y', '{"_id":"y","v":"\\ud800"}')""",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('y', '{_id:"y"}')""",
+    """INSERT INTO __memoturn_docs_a_2db VALUES ('y', jsonb('{"_id":"y"}'))""",
+    "CREATE TABLE __memoturn_docs_A(id TEXT NOT NULL PRIMARY KEY, doc TEXT NOT NULL)",
+    "CREATE TABLE __memoturn_docs_b(id TEXT NOT NULL PRIMARY KEY, doc TEXT NOT NULL, more)",
+    "CREATE INDEX __memoturn_docix_a_2db__v ON __memoturn_docs_a_2db(doc)",
+    "CREATE INDEX __memoturn_docix_a_2db__v ON __memoturn_kv(k)",
+    "CREATE TRIGGER __memoturn_docix_a_2db__v AFTER INSERT ON __memoturn_docs_a_2db BEGIN SELECT 1; END",
+])  # fmt: skip
+def test_documents_that_no_node_writes_are_refused(folder, statement):
+    refusal(folder, ours(folder / "a.db", *DOCUMENTS[:2], DOCUMENTS[3], statement))
 
 
 def test_file_of_an_older_release_is_brought_up_to_date(folder):

@@ -1,7 +1,7 @@
 """Fixtures of the HTTP tests: a node in memory, and a client that speaks to it in process."""
 
 import pytest
-from http_calls import FACT, OLD_FACT, append, ingest, stamps
+from http_calls import FACT, OLD_FACT, append, documented, ingest, stamps
 from http_support import HandClock, client_of, limits, running_node
 
 from memoturnd.http.app import create_app
@@ -26,8 +26,9 @@ async def client(node):
 
 @pytest.fixture
 async def written(client):
-    """Three commits into app--ann, and the txid of the last."""
+    """Some commits into app--ann, and the txid of the last."""
     await ingest(client, OLD_FACT, {**FACT, "session_id": "s"})
+    await documented(client)
     await append(client)
     await client.post("/v1/db/app--ann/vectors/c", json={"id": "old", "embedding": [1]})
     return stamps(await client.put("/v1/db/app--ann/kv/ns/old", content=b"x"))[0]

@@ -19,6 +19,16 @@ async def created(client, name="notes"):
     return f"/v1/db/{name}"
 
 
+async def documented(client):
+    """Give app--ann the documents that WRITES change and READS show, in two commits; return the txid of the second."""
+    path = "/v1/db/app--ann/docs/c"
+    docs = [{"_id": "a", "n": 1}, {"_id": "b", "n": 2}]
+    assert (await client.post(f"{path}/insert", json={"docs": docs})).status_code == 201
+    answer = await client.post(f"{path}/indexes", json={"path": "n"})
+    assert answer.status_code == 201, answer.text
+    return stamps(answer)[0]
+
+
 def stamps(answer):
     return int(answer.headers["memoturn-txid"]), int(answer.headers["memoturn-durable-txid"])
 
@@ -55,6 +65,16 @@ WRITES = {
     "delete vector": ("DELETE", "/v1/db/app--ann/vectors/c/old", {}),
     "delete vectors": ("POST", "/v1/db/app--ann/vectors/c/delete", {"json": {"filter": {}}}),
     "drop collection": ("DELETE", "/v1/db/app--ann/vectors/c", {}),
+    "insert": ("POST", "/v1/db/app--ann/docs/c/insert", {"json": {"docs": [{"n": 3}]}}),
+    "update": (
+        "POST",
+        "/v1/db/app--ann/docs/c/update",
+        {"json": {"filter": {"n": 1}, "update": {"$inc": {"n": 1}}}},
+    ),
+    "delete documents": ("POST", "/v1/db/app--ann/docs/c/delete", {"json": {"filter": {"n": 1}}}),
+    "create index": ("POST", "/v1/db/app--ann/docs/c/indexes", {"json": {"path": "m"}}),
+    "drop index": ("DELETE", "/v1/db/app--ann/docs/c/indexes/n", {}),
+    "drop": ("DELETE", "/v1/db/app--ann/docs/c", {}),
     "append": ("POST", "/v1/db/app--ann/memory/s/turns", {"json": {"role": "user", "content": "x"}}),
     "append many": (
         "POST",
@@ -75,6 +95,15 @@ READS = {
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "SELECT 1"}]}}),
     "keys": ("GET", "/v1/db/app--ann/kv/ns", {}),
     "key": ("GET", "/v1/db/app--ann/kv/ns/old", {}),
+    "find": (
+        "POST",
+        "/v1/db/app--ann/docs/c/find",
+        {"json": {"filter": {"n": {"$gte": 1}}, "sort": {"n": -1}}},
+    ),
+    "count": ("POST", "/v1/db/app--ann/docs/c/count", {"json": {}}),
+    "distinct": ("POST", "/v1/db/app--ann/docs/c/distinct", {"json": {"path": "n"}}),
+    "document collections": ("GET", "/v1/db/app--ann/docs", {}),
+    "indexes": ("GET", "/v1/db/app--ann/docs/c/indexes", {}),
     "window": ("GET", "/v1/db/app--ann/memory/s/turns", {}),
     "turn": ("GET", "/v1/db/app--ann/memory/old/turns/1", {}),
     "search": ("POST", "/v1/db/app--ann/memory/s/search", {"json": {"vector": [1]}}),

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from http_calls import FACT, FACT_ID, MEMORY, OLD_FACT, WRITES, append, failure, ingest, stamps
+from http_calls import FACT, FACT_ID, MEMORY, OLD_FACT, WRITES, append, documented, failure, ingest, stamps
 
 KEY = {"idempotency-key": "7d1c-1"}
 
@@ -17,6 +17,7 @@ async def call(client, name, **headers):
 async def test_a_write_that_is_sent_again_answers_as_it_did_and_changes_nothing(client, name):
     await ingest(client, OLD_FACT, FACT)
     await append(client)
+    await documented(client)
     await client.put("/v1/db/app--ann/kv/ns/old", content=b"x")
     first = await call(client, name, **KEY)
     assert first.is_success, first.text

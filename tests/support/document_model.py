@@ -157,3 +157,177 @@ def matches(document, filter_):
         if not held:
             return False
     return True
+
+
+# ---- whole collections
+
+
+class RefusedError(Exception):
+    """The model says that the request has to be refused."""
+
+
+def in_order(docs, sort):
+    """Return documents in the order of a sort; the last field's direction is that of `_id` too."""
+    parts = [*sort.items()]
+    if "_id" not in sort:
+        parts.append(("_id", parts[-1][1] if parts else 1))
+    docs = list(docs)
+    for path, direction in reversed(parts):
+        docs.sort(key=lambda doc, path=path: sort_rank(doc, path), reverse=direction < 0)
+    return docs
+
+
+def projected(doc, projection):
+    """Return what a projection shows."""
+    fields = {path: bool(value) for path, value in projection.items() if path != "_id"}
+    shows_key = bool(projection.get("_id", True))
+    if not fields and "_id" in projection:
+        return {"_id": doc["_id"]} if shows_key else {k: v for k, v in doc.items() if k != "_id"}
+    if not fields:
+        return doc
+
+    def walk(value, prefix):
+        shown = {}
+        for key, item in value.items():
+            path = f"{prefix}{key}"
+            if path == "_id":
+                if shows_key:
+                    shown[key] = item
+            elif path in fields:
+                if fields[path]:
+                    shown[key] = item
+            elif "." not in key and isinstance(item, dict) and any(f.startswith(f"{path}.") for f in fields):
+                shown[key] = walk(item, f"{path}.")
+            elif not any(fields.values()):
+                shown[key] = item
+        return shown
+
+    return walk(doc, "")
+
+
+def same(one, other):
+    """Return whether two values are equal as JSON values: 1 and 1.0 are, true and 1 are not."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return (type(one) in (int, float) and type(other) in (int, float) and one == other) or (
+        type(one) is type(other) and not isinstance(one, list | dict) and one == other
+    )
+
+
+def updated(doc, update):
+    """Return a document as an update leaves it. Raises RefusedError."""
+    doc = msgspec.json.decode(msgspec.json.encode(doc))
+    for operator, fields in update.items():
+        for path, value in fields.items():
+            _change(doc, operator, path.split("."), msgspec.json.decode(msgspec.json.encode(value)))
+    return doc
+
+
+def _change(doc, operator, keys, value):
+    key, *rest = keys
+    makes = operator not in ("$unset", "$pull")
+    if rest:
+        if key not in doc:
+            if makes:
+                doc[key] = {}
+            else:
+                return
+        if not isinstance(doc[key], dict):
+            if makes:
+                raise RefusedError
+            return
+        _change(doc[key], operator, rest, value)
+        return
+    old = doc.get(key, MISSING)
+    match operator:
+        case "$set":
+            doc[key] = value
+        case "$unset":
+            doc.pop(key, None)
+        case "$inc":
+            if isinstance(old, bool | str | list | dict):
+                raise RefusedError
+            new = (0 if old in (None, MISSING) else old) + value
+            if isinstance(new, int) and not -(2**63) <= new < 2**64:
+                raise RefusedError
+            if new in (float("inf"), float("-inf")):
+                raise RefusedError
+            doc[key] = new
+        case "$max" | "$min":
+            if isinstance(old, list | dict):
+                raise RefusedError
+            if old in (None, MISSING):
+                doc[key] = value
+            else:
+                one, other = ((isinstance(v, str), v) for v in (value, old))
+                if one > other if operator == "$max" else one < other:
+                    doc[key] = value
+        case "$push" | "$addToSet":
+            if old is MISSING:
+                old = doc[key] = []
+            if not isinstance(old, list):
+                raise RefusedError
+            items = value["$each"] if isinstance(value, dict) and list(value) == ["$each"] else [value]
+            for item in items:
+                if operator == "$push" or not any(same(item, other) for other in old):
+                    old.append(item)
+        case "$pull":
+            if old is MISSING:
+                return
+            if not isinstance(old, list):
+                raise RefusedError
+            items = value["$in"] if isinstance(value, dict) and list(value) == ["$in"] else [value]
+            old[:] = [item for item in old if not any(same(item, other) for other in items)]
+
+
+field_paths = st.sampled_from(PATHS)
+sorts = st.dictionaries(st.sampled_from([*PATHS, "_id"]), st.sampled_from([1, -1]), max_size=3)
+_elements = values.filter(
+    lambda value: not isinstance(value, dict) or not any(k.startswith("$") for k in value)
+)
+updates = st.dictionaries(
+    st.sampled_from(["$set", "$unset", "$inc", "$max", "$min", "$push", "$addToSet", "$pull"]),
+    st.none(),
+    min_size=1,
+    max_size=3,
+).flatmap(
+    lambda operators: st.fixed_dictionaries(
+        {
+            operator: st.dictionaries(
+                field_paths,
+                {
+                    "$inc": numbers,
+                    "$max": st.one_of(numbers, st.sampled_from(WORDS), st.booleans()),
+                    "$min": st.one_of(numbers, st.sampled_from(WORDS), st.booleans()),
+                    "$push": st.one_of(
+                        values, st.fixed_dictionaries({"$each": st.lists(values, max_size=3)})
+                    ),
+                    "$addToSet": st.one_of(
+                        values, st.fixed_dictionaries({"$each": st.lists(values, max_size=3)})
+                    ),
+                    "$pull": st.one_of(values, st.fixed_dictionaries({"$in": st.lists(values, max_size=3)})),
+                }.get(operator, values),
+                min_size=1,
+                max_size=2,
+            )
+            for operator in operators
+        }
+    )
+)
+_shown = st.sampled_from(["a", "b", "a-b", "0", "x"])
+projections = st.one_of(
+    st.none(),
+    *(
+        st.tuples(
+            st.dictionaries(
+                st.one_of(_shown, st.sampled_from(["c.a", "c.b.a", "d.b"])), st.just(value), max_size=3
+            ),
+            st.sampled_from([{}, {"_id": True}, {"_id": 0}]),
+        ).map(lambda both: {**both[0], **both[1]})
+        for value in (True, False)
+    ),
+)

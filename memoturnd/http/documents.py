@@ -1,0 +1,97 @@
+"""Routes of documents and their collections."""
+
+from memoturnd.core.canonical import decode_json
+from memoturnd.http.addresses import open_database
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.surfaces import collections, document_queries, documents
+
+
+async def insert(call: Call) -> Answer:
+    """Insert documents, all or none."""
+    docs = await call.decoded_large(lambda body: documents.parse_insert(decode_json(body)))
+    profile = await open_database(call)
+    written = await documents.insert(profile, call.params["coll"], docs, durable=call.durable)
+    return write_reply({"ids": written.value, "txid": written.txid}, written, status=201)
+
+
+async def find(call: Call) -> Answer:
+    """List the documents that match a filter, in the order of a sort."""
+    wanted = document_queries.parse_find(call.decoded(decode_json))
+    profile = await open_database(call)
+    seen = await document_queries.find(profile, call.params["coll"], wanted, min_txid=call.min_txid)
+    return read_reply({**seen.value, "txid": seen.txid}, seen)
+
+
+async def count(call: Call) -> Answer:
+    """Count the documents that match a filter."""
+    wanted = document_queries.parse_count(call.decoded(decode_json))
+    profile = await open_database(call)
+    seen = await document_queries.count(profile, call.params["coll"], wanted, min_txid=call.min_txid)
+    return read_reply({"count": seen.value, "txid": seen.txid}, seen)
+
+
+async def distinct(call: Call) -> Answer:
+    """List the different values of a field, ascending."""
+    wanted = document_queries.parse_distinct(call.decoded(decode_json))
+    profile = await open_database(call)
+    seen = await document_queries.distinct(profile, call.params["coll"], wanted, min_txid=call.min_txid)
+    values, has_more = seen.value
+    return read_reply({"values": values, "more": has_more, "txid": seen.txid}, seen)
+
+
+async def update(call: Call) -> Answer:
+    """Update the first document that matches a filter, or all; with `upsert` insert one where none does."""
+    change = await call.decoded_large(lambda body: documents.parse_update(decode_json(body)))
+    profile = await open_database(call)
+    written = await documents.update(profile, call.params["coll"], change, durable=call.durable)
+    answer = {"modified": written.value["modified"], "txid": written.txid}
+    if change.upsert:
+        answer["upserted_id"] = written.value["upserted_id"]
+    return write_reply(answer, written)
+
+
+async def delete(call: Call) -> Answer:
+    """Delete the first document that matches a filter, or all."""
+    removal = documents.parse_delete(call.decoded(decode_json))
+    profile = await open_database(call)
+    written = await documents.delete(profile, call.params["coll"], removal, durable=call.durable)
+    return write_reply({"deleted": written.value, "txid": written.txid}, written)
+
+
+async def list_collections(call: Call) -> Answer:
+    """List the collections by name."""
+    profile = await open_database(call)
+    seen = await collections.list_all(profile, min_txid=call.min_txid)
+    return read_reply({"collections": seen.value, "txid": seen.txid}, seen)
+
+
+async def drop(call: Call) -> Answer:
+    """Remove a collection with everything in it."""
+    profile = await open_database(call)
+    return written_nothing_to_say(await collections.drop(profile, call.params["coll"], durable=call.durable))
+
+
+async def create_index(call: Call) -> Answer:
+    """Index a field of a collection."""
+    index = collections.parse_index(call.decoded(decode_json))
+    profile = await open_database(call)
+    written = await collections.create_index(profile, call.params["coll"], index, durable=call.durable)
+    answer = {"indexed": index.path, "unique": index.unique, "txid": written.txid}
+    return write_reply(answer, written, status=201)
+
+
+async def list_indexes(call: Call) -> Answer:
+    """List the indexes of a collection by path."""
+    profile = await open_database(call)
+    seen = await collections.indexes(profile, call.params["coll"], min_txid=call.min_txid)
+    return read_reply({"indexes": seen.value, "txid": seen.txid}, seen)
+
+
+async def drop_index(call: Call) -> Answer:
+    """Remove the index of a field."""
+    profile = await open_database(call)
+    written = await collections.drop_index(
+        profile, call.params["coll"], call.params["path"], durable=call.durable
+    )
+    return written_nothing_to_say(written)
