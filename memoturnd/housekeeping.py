@@ -1,7 +1,8 @@
 """What is due by the clock: burners that expire, and rows past their time in the branches that are open.
 
-Expired branches come from an index by due time; expired rows are swept only in branches that this node has
-open for writing, a few hundred rows at a time. Reads never show what has expired, swept or not.
+Expired branches come from an index by due time; expired rows, and rows of timelines past retention, are swept
+only in branches that this node has open for writing, a few hundred rows to a commit. Reads never show what
+has expired, swept or not.
 """
 
 import structlog
@@ -11,11 +12,14 @@ from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError
+from memoturnd.surfaces import timelines
 from memoturnd.surfaces.memories import sweep_expired
 
 BURNER_S = 5.0
 ROWS_S = 30.0
-_ROWS_PER_SWEEP = 500
+ROWS_PER_COMMIT = 500
+COMMITS_PER_SWEEP = 40
+"""Commits of one sweep of a branch, while nobody else uses it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -46,10 +50,14 @@ class Housekeeping:
             if branch.owned is None or branch.users:
                 continue
             try:
-                await branch.sweep(_sweep)
+                for _ in range(COMMITS_PER_SWEEP):
+                    if await branch.sweep(_sweep) < ROWS_PER_COMMIT or branch.users:
+                        break
             except MemoturnError as error:
                 _log.warning("expired rows not swept", branch=str(branch.ref), error=str(error))
 
 
 def _sweep(conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
-    return sweep_expired(conn, now_ms, _ROWS_PER_SWEEP)
+    expired, any_expired = sweep_expired(conn, now_ms, ROWS_PER_COMMIT)
+    removed, any_removed = timelines.sweep(conn, now_ms, ROWS_PER_COMMIT)
+    return expired + removed, any_expired or any_removed

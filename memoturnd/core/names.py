@@ -124,10 +124,17 @@ def _text(kind: str, value: str, length_limit: int) -> str:
 
 def collection(value: str) -> str:
     """Check the name of a collection: 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'. Raises InvalidRequestError."""
+    return _collection("collection", value)
+
+
+def timeline(value: str) -> str:
+    """Check the name of a timeline, which is like that of a collection. Raises InvalidRequestError."""
+    return _collection("timeline", value)
+
+
+def _collection(kind: str, value: str) -> str:
     if not _COLLECTION.fullmatch(value):
-        raise _refuse(
-            "collection", value, f"1 to {PART_LENGTH_LIMIT} characters of A-Z, a-z, 0-9, '_' and '-'"
-        )
+        raise _refuse(kind, value, f"1 to {PART_LENGTH_LIMIT} characters of A-Z, a-z, 0-9, '_' and '-'")
     return value
 
 

@@ -477,14 +477,18 @@ class Branch:
         """Return whether the closed file may hold commits that are not in object storage."""
         return self.files.owner() is not None and self.files.clean(self.services.boot_id) is None
 
-    async def sweep(self, op: WriteOp[int]) -> None:
-        """Run housekeeping as a write, where this node owns the branch; it does not count as use."""
+    async def sweep(self, op: WriteOp[int]) -> int:
+        """Run housekeeping as a write, where this node owns the branch and its ships keep up; return how much it did.
+
+        It does not count as use.
+        """
         owned = self.owned
-        if owned is None or self._fenced:
-            return
+        if owned is None or self._fenced or owned.shipper.crowded():
+            return 0
         self.users += 1
         try:
-            await owned.writer.submit(op, Work.POINT)
+            done: int = (await owned.writer.submit(op, Work.POINT))[0]
+            return done
         finally:
             self.users -= 1
 

@@ -96,6 +96,67 @@ DOCUMENT_INDEXES: Final = Family(
 )
 """Indexes of collections; the suffix is the collection's name and the field's path. `id` keeps equal values in order."""
 
+
+def _alone(kind: str, name: str, sql: str) -> Family:
+    """Return the family of the one object `name`."""
+    return Family(kind, name, "", sql)
+
+
+# `seq` counts the arrivals in a timeline. A key's rows are found through two tables: the newest arrivals of all keys
+# lie close together in `young` (memoturnd.surfaces.timelines). A timeline without a name is deleted, and only
+# waits to be removed, as are the `hidden` oldest rows of a key, those below its floor.
+TIMELINES: Final = (
+    _alone(
+        "table",
+        "__memoturn_timelines",
+        """CREATE TABLE {name}(
+ id INTEGER PRIMARY KEY, name TEXT, created_at INTEGER NOT NULL, next_seq INTEGER NOT NULL, rows INTEGER NOT NULL,
+ keys INTEGER NOT NULL, retention_s INTEGER, retention_rows INTEGER, gone_at INTEGER NOT NULL)""",
+    ),
+    _alone(
+        "index",
+        "__memoturn_timelines_name",
+        "CREATE UNIQUE INDEX {name} ON __memoturn_timelines(name)",
+    ),
+    _alone(
+        "table",
+        "__memoturn_timeline_keys",
+        """CREATE TABLE {name}(
+ id INTEGER PRIMARY KEY, timeline_id INTEGER NOT NULL, key TEXT NOT NULL, rows INTEGER NOT NULL,
+ young INTEGER NOT NULL, hidden INTEGER NOT NULL, floor_at INTEGER, floor_seq INTEGER)""",
+    ),
+    _alone(
+        "index",
+        "__memoturn_timeline_keys_key",
+        "CREATE UNIQUE INDEX {name} ON __memoturn_timeline_keys(timeline_id, key)",
+    ),
+    _alone(
+        "index",
+        "__memoturn_timeline_keys_hidden",
+        "CREATE INDEX {name} ON __memoturn_timeline_keys(timeline_id) WHERE hidden > 0",
+    ),
+    _alone(
+        "table",
+        "__memoturn_timeline_rows",
+        """CREATE TABLE {name}(
+ timeline_id INTEGER NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL, key_id INTEGER NOT NULL,
+ data TEXT NOT NULL, PRIMARY KEY (timeline_id, at, seq)) WITHOUT ROWID""",
+    ),
+    _alone(
+        "table",
+        "__memoturn_timeline_young",
+        """CREATE TABLE {name}(
+ key_id INTEGER NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (key_id, at, seq)) WITHOUT ROWID""",
+    ),
+    _alone(
+        "table",
+        "__memoturn_timeline_index",
+        """CREATE TABLE {name}(
+ key_id INTEGER NOT NULL, at INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (key_id, at, seq)) WITHOUT ROWID""",
+    ),
+)
+"""Everything of a profile's timelines; made together, when the first one is."""
+
 FAMILIES: Final[Iterable[Family]] = (
     MEMORY_VECTORS,
     TURN_VECTORS,
@@ -103,6 +164,7 @@ FAMILIES: Final[Iterable[Family]] = (
     VECTOR_IDS,
     DOCUMENTS,
     DOCUMENT_INDEXES,
+    *TIMELINES,
 )
 
 

@@ -19,6 +19,7 @@ from memoturnd.http import (
     memory_upkeep,
     ops,
     sql,
+    timelines,
     transfers,
     turns,
     vectors,
@@ -105,6 +106,7 @@ _KEY: Final = "/v1/db/{db}/kv/{ns}/{key}"
 _DOCUMENTS: Final = "/v1/db/{db}/docs/{coll}"
 _COLLECTION: Final = "/v1/db/{db}/vectors/{coll}"
 _SESSION: Final = "/v1/db/{db}/memory/{session}"
+_TIMELINE: Final = "/v1/db/{db}/timelines/{timeline}"
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/health", ops.health, Kind.OPEN, Body.NONE, Scope.NONE),
@@ -195,4 +197,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", f"{_SESSION}/turns/{{seq}}", turns.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("POST", f"{_SESSION}/search", turns.search, Kind.READ, Body.SMALL, Scope.READ),
     Route("POST", f"{_DB}/memory/search", turns.search_all, Kind.READ, Body.SMALL, Scope.READ),
+    Route("GET", f"{_DB}/timelines", timelines.list_all, Kind.READ, Body.NONE, Scope.READ),
+    Route("POST", f"{_TIMELINE}/rows", timelines.append, Kind.WRITE, Body.LARGE, Scope.WRITE),
+    Route("POST", f"{_TIMELINE}/query", timelines.query, Kind.READ, Body.SMALL, Scope.READ),
+    Route("GET", _TIMELINE, timelines.get, Kind.READ, Body.NONE, Scope.READ),
+    Route("PUT", _TIMELINE, timelines.put, Kind.WRITE, Body.SMALL, Scope.WRITE),
+    Route("DELETE", _TIMELINE, timelines.delete, Kind.WRITE, Body.NONE, Scope.WRITE),
 )

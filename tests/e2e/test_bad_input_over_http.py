@@ -28,6 +28,7 @@ GOOD_PATH = {
     "topic_key": "t",
     "session": "s",
     "seq": "1",
+    "timeline": "t",
     "key": "k",
     "name": "v1",
     "coll": "c",
@@ -61,6 +62,9 @@ GOOD_BODIES = {
     "/v1/db/{db}/memory/{session}/turns": {"role": "user", "content": "x"},
     "/v1/db/{db}/memory/{session}/search": {"vector": [1, 0, 0]},
     "/v1/db/{db}/memory/search": {"query": "x"},
+    "/v1/db/{db}/timelines/{timeline}": {"retention_s": 60},
+    "/v1/db/{db}/timelines/{timeline}/rows": {"rows": [{"key": "k", "data": {"n": 1}}]},
+    "/v1/db/{db}/timelines/{timeline}/query": {"key": "k", "aggregate": {"path": "n"}},
 }
 NULL = type(None)
 FIELDS = {
@@ -210,6 +214,27 @@ FIELDS = {
         "include_embedding": {bool, NULL},
     },
     "/v1/db/{db}/vectors/{coll}/delete": {"ids": set(), "ids.0": {str}, "filter": {NULL}},
+    "/v1/db/{db}/timelines/{timeline}": {"retention_s": {int, NULL}, "retention_rows": {int, NULL}},
+    "/v1/db/{db}/timelines/{timeline}/rows": {
+        "rows": set(),
+        "rows.0": set(),
+        "rows.0.key": {str},
+        "rows.0.at": {int, NULL},
+    },
+    "/v1/db/{db}/timelines/{timeline}/query": {
+        "key": {str, NULL},
+        "keys": {NULL},
+        "since": {int, NULL},
+        "until": {int, NULL},
+        "filter": {dict, NULL},
+        "order": {NULL},
+        "limit": {int, NULL},
+        "cursor": {NULL},
+        "aggregate": {dict, NULL},
+        "aggregate.path": {str, NULL},
+        "aggregate.window_ms": {int, NULL},
+        "aggregate.by_key": {bool, NULL},
+    },
 }
 """Types that a field takes, of the values in WRONG; the others must be refused."""
 WRONG = (None, True, 7, 1.5, 2**63, -(2**70), "text", "", "\ud800", [1], [None], {"a": 1})
@@ -241,6 +266,7 @@ ALLOWED = {
     "branch": {"too many hyphens"},
     "coll": {"too many hyphens", "upper case"},
     "path": {"too many hyphens", "upper case"},
+    "timeline": {"too many hyphens", "upper case"},
 }
 """Those of NAMES that these path parts may be."""
 NEVER_A_WORD = {"NUL", "not UTF-8", "cut-off UTF-8", "surrogate", "empty"}

@@ -30,5 +30,6 @@ async def written(client):
     await ingest(client, OLD_FACT, {**FACT, "session_id": "s"})
     await documented(client)
     await append(client)
+    await client.post("/v1/db/app--ann/timelines/t/rows", json={"key": "k", "data": {"n": 1}})
     await client.post("/v1/db/app--ann/vectors/c", json={"id": "old", "embedding": [1]})
     return stamps(await client.put("/v1/db/app--ann/kv/ns/old", content=b"x"))[0]

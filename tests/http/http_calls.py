@@ -83,6 +83,9 @@ WRITES = {
     ),
     "delete turn": ("DELETE", "/v1/db/app--ann/memory/old/turns/1", {}),
     "delete turns": ("DELETE", "/v1/db/app--ann/memory/old/turns?from=1&to=9", {}),
+    "append rows": ("POST", "/v1/db/app--ann/timelines/t/rows", {"json": {"key": "k"}}),
+    "set retention": ("PUT", "/v1/db/app--ann/timelines/t", {"json": {"retention_s": 60}}),
+    "delete timeline": ("DELETE", "/v1/db/app--ann/timelines/t", {}),
 }
 READS = {
     "recall": ("POST", "/v1/memory/app/ann/recall", {"json": {"query": "x"}}),
@@ -112,6 +115,9 @@ READS = {
     "vectors": ("GET", "/v1/db/app--ann/vectors/c", {}),
     "vector": ("GET", "/v1/db/app--ann/vectors/c/old", {}),
     "search vectors": ("POST", "/v1/db/app--ann/vectors/c/search", {"json": {"vector": [1]}}),
+    "timelines": ("GET", "/v1/db/app--ann/timelines", {}),
+    "timeline": ("GET", "/v1/db/app--ann/timelines/t", {}),
+    "query rows": ("POST", "/v1/db/app--ann/timelines/t/query", {"json": {}}),
     "branches": ("GET", "/v1/db/app--ann/branches", {}),
     "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
     "restore points": ("GET", "/v1/db/app--ann/restore-points", {}),

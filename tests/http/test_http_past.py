@@ -24,6 +24,7 @@ async def rewrite(client):
     await client.put("/v1/db/app--ann/kv/ns/old", content=b"changed")
     await client.put("/v1/db/app--ann/kv/ns/new", content=b"x")
     await client.delete("/v1/db/app--ann/docs/c")
+    await client.post("/v1/db/app--ann/timelines/t/rows", json={"key": "k"})
     turn = {"role": "user", "content": "later", "embedding": [1]}
     answer = await client.post("/v1/db/app--ann/memory/s/turns", json=turn)
     assert answer.status_code == 201

@@ -1,0 +1,63 @@
+"""Routes of timelines: append rows, query them, and see to what is kept."""
+
+from typing import Final
+
+from memoturnd.core.canonical import decode_json
+from memoturnd.http.addresses import open_database
+from memoturnd.http.call import Call
+from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.surfaces import timeline_queries, timelines
+
+_DEFAULT_TIMELINES: Final = 100
+
+
+async def append(call: Call) -> Answer:
+    """Append rows, making the timeline where absent."""
+    rows = await call.decoded_large(_rows)
+    profile = await open_database(call)
+    written = await timelines.append(profile, call.params["timeline"], rows, durable=call.durable)
+    return write_reply({**written.value, "txid": written.txid}, written, status=201)
+
+
+async def query(call: Call) -> Answer:
+    """List rows of a time window, or aggregate them."""
+    asked = timeline_queries.parse_query(call.decoded(decode_json))
+    profile = await open_database(call)
+    seen = await timeline_queries.query(profile, call.params["timeline"], asked, min_txid=call.min_txid)
+    return read_reply(seen.value, seen)
+
+
+async def list_all(call: Call) -> Answer:
+    """List timelines by name, a page at a time."""
+    profile = await open_database(call)
+    limit = max(1, call.limit("limit", _DEFAULT_TIMELINES))
+    after = call.text("cursor") or ""
+    seen = await timeline_queries.timelines(profile, limit=limit, after=after, min_txid=call.min_txid)
+    cursor = seen.value[-1]["name"] if len(seen.value) == limit else None
+    return read_reply({"timelines": seen.value, "next_cursor": cursor}, seen)
+
+
+async def get(call: Call) -> Answer:
+    """Show what a timeline holds and keeps. Raises NotFoundError."""
+    profile = await open_database(call)
+    seen = await timeline_queries.timeline(profile, call.params["timeline"], min_txid=call.min_txid)
+    return read_reply(seen.value, seen)
+
+
+async def put(call: Call) -> Answer:
+    """Set a timeline's retention, making the timeline where absent."""
+    retention = timelines.parse_retention(call.decoded(decode_json))
+    profile = await open_database(call)
+    written = await timelines.set_retention(profile, call.params["timeline"], retention, durable=call.durable)
+    return write_reply({**written.value, "txid": written.txid}, written)
+
+
+async def delete(call: Call) -> Answer:
+    """Delete a timeline; 204 also when there was none."""
+    profile = await open_database(call)
+    written = await timelines.delete(profile, call.params["timeline"], durable=call.durable)
+    return written_nothing_to_say(written)
+
+
+def _rows(body: bytes) -> list[timelines.Row]:
+    return timelines.parse_rows(decode_json(body))
