@@ -562,6 +562,7 @@ def test_only_the_operators_routes_need_no_scope():
     }
     assert {route.template for route in ROUTES if route.kind is Kind.OPEN} == {
         "/health",
+        "/openapi.json",
         "/ready",
         "/metrics",
     }
