@@ -1,10 +1,13 @@
 """Bodies of typed memory: ingest, recall, get, sessions."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from memoturnd.http.shapes import UNSET, Count, Maybe, Struct, Time, Txid, Vector
 
 Type = Literal["fact", "event", "instruction", "task"]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SourceTurns(Struct):
@@ -29,6 +32,9 @@ class Item(Struct):
     source: str | None = None
     ttl: Count | None = None
     source_turns: SourceTurns | None = None
+    pinned: bool | None = None
+    importance: Share | None = None
+    reason: str | None = None
 
 
 class Ingest(Struct):
@@ -108,8 +114,8 @@ class Recalled(Struct):
     degraded: Maybe[list[str]] = UNSET
 
 
-class Memory(Struct):
-    """One memory, with the ids that it superseded."""
+class Record(Struct):
+    """A memory with all that is known of it; `updated_at` is when it last changed."""
 
     id: str
     type: Type
@@ -123,8 +129,19 @@ class Memory(Struct):
     expires_at: Time | None
     superseded_by: str | None
     superseded_at: Time | None
-    supersedes: list[str]
+    pinned: bool
+    importance: float | None
+    version: Count
+    reason: str | None
+    updated_at: Time
+    undone_at: Time | None
     source_turns: SourceTurns | None
+
+
+class Memory(Record):
+    """One memory, with the ids that it superseded."""
+
+    supersedes: list[str]
 
 
 class Session(Struct):
