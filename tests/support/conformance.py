@@ -11,7 +11,12 @@ from memoturnd.http.routes import ROUTES
 from memoturnd.http.shapes import Problem
 from memoturnd.http.tree import Tree
 
-PENDING = {"memoturnd.http.memory_upkeep", "memoturnd.http.vectors"}
+PENDING = {
+    "memoturnd.http.memory_upkeep",
+    "memoturnd.http.vectors",
+    "memoturnd.http.documents",
+    "memoturnd.http.timelines",
+}
 """Modules whose handlers are not described yet."""
 _TREE = Tree(ROUTES)
 
