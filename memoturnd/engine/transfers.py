@@ -7,12 +7,14 @@ anybody can see the database.
 """
 
 import asyncio
+import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import Revision
@@ -38,27 +40,51 @@ CHECK_S: Final = 60.0
 _CHUNK_BYTES: Final = 256 * 1024
 
 
-class ExportedFile:
-    """A state in a file that has no name any more: it is gone once it is closed, or the process ends."""
+class Spool:
+    """A file that has no name any more: it is gone once it is closed, or the process ends."""
 
-    def __init__(self, file: BinaryIO, done: Callable[[], None], *, txid: int, durable_txid: int) -> None:
-        self.size_bytes = os.fstat(file.fileno()).st_size
-        self.txid = txid
-        self.durable_txid = durable_txid
-        self._file = file
+    def __init__(self, file: BinaryIO, done: Callable[[], None]) -> None:
+        self.file = file
         self._done: Callable[[], None] | None = done
+
+    @property
+    def size_bytes(self) -> int:
+        """How much was written to it."""
+        return os.fstat(self.file.fileno()).st_size
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file from its beginning, read on a thread."""
-        while chunk := await asyncio.to_thread(self._file.read, _CHUNK_BYTES):
+        self.file.seek(0)
+        while chunk := await asyncio.to_thread(self.file.read, _CHUNK_BYTES):
             yield chunk
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """Write what comes to the file, on a thread; return a hash of it. Raises DiskFullError."""
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            async for chunk in chunks:
+                digest.update(chunk)
+                await asyncio.to_thread(self.file.write, chunk)
+            self.file.flush()
+        except OSError as error:
+            raise _refused(Path("a file that is received"), error) from error
+        return digest.digest()
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        self.file.close()
         if self._done is not None:
             self._done()
             self._done = None
+
+
+class ExportedFile(Spool):
+    """A state as a SQLite file."""
+
+    def __init__(self, file: BinaryIO, done: Callable[[], None], *, txid: int, durable_txid: int) -> None:
+        super().__init__(file, done)
+        self.txid = txid
+        self.durable_txid = durable_txid
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +113,17 @@ class Transfers:
     def close(self) -> None:
         """Wait for work that runs on a thread."""
         self._executor.close()
+
+    def spool(self) -> Spool:
+        """Return an empty file, which takes a place until it is closed. Raises OverloadedError, DiskFullError."""
+        self._enter()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = cast("BinaryIO", tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - whoever gets it closes it
+        except OSError as error:
+            self._leave()
+            raise _refused(self._folder, error) from error
+        return Spool(file, self._leave)
 
     # ---- export
 

@@ -157,7 +157,7 @@ class Api(BaseRoute):
                 raise
         if route.body is Body.FILE:
             call.take_file(receive, self._limits_bytes[Body.FILE], Pace(self._clock, self._timeout_s))
-            return await route.handler(call)
+            return _replayed(call, await route.handler(call))
         return await self._within_deadline(route, call, receive, slot=True)
 
     async def _within_deadline(self, route: Route, call: Call, receive: Receive, *, slot: bool) -> Answer:
@@ -184,10 +184,7 @@ class Api(BaseRoute):
         try:
             if route.body is not Body.NONE:
                 await self._read(route.body, call, receive)
-            answer = await route.handler(call)
-            if call.once is not None and call.once.replayed:
-                answer.headers.append(REPLAYED)
-            return answer
+            return _replayed(call, await route.handler(call))
         finally:
             self._slots.leave()
             self._bodies.give(call.held_bytes)
@@ -256,6 +253,13 @@ class _Timers:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+def _replayed(call: Call, answer: Answer) -> Answer:
+    """Say so where an earlier request had the answer; return it."""
+    if call.once is not None and call.once.replayed:
+        answer.headers.append(REPLAYED)
+    return answer
 
 
 def _look_back(route: Route, call: Call) -> None:

@@ -59,7 +59,7 @@ class Call:
     """A request that has found its route. `params` are the path's parts, percent-decoded.
 
     `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
-    `file` yields the body of a route that takes a file; there `body` stays empty. `operation` is the route's
+    `file` yields the body of a route that takes a file; there `body` is empty, or its hash. `operation` is the route's
     `METHOD template`; `once` what an Idempotency-Key asked for, once the branch was opened.
     """
 
@@ -228,6 +228,10 @@ class Call:
             raise too_large(limit_bytes)
         self._refuse_encodings()
         self._file = receive_chunks(receive, limit_bytes, pace)
+
+    def stand_in(self, digest: bytes) -> None:
+        """Let a hash stand for the body that came as a file, wherever it is asked whether a request is the same."""
+        self.body = digest
 
     async def read_body(self, receive: Receive, limit_bytes: int, memory: BodyMemory) -> None:
         """Read the body into `body`, its bytes taken of `memory`.

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from memoturnd.core.revisions import Revision
 from memoturnd.http.streaming import Stream
@@ -286,6 +286,19 @@ class ExportedFile(Stream, Protocol):
         ...
 
 
+class Spool(Stream, Protocol):
+    """A file of the node's that has no name, to be written and sent, or received and read."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """The file itself."""
+        ...
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> bytes:
+        """Write what comes to the file; return a hash of it. Raises DiskFullError."""
+        ...
+
+
 class Imported(Protocol):
     """A database that was made of a file, and the txid at which it begins."""
 
@@ -302,6 +315,10 @@ class Imported(Protocol):
 
 class Transfers(Protocol):
     """States that leave as files, and files that become databases."""
+
+    def spool(self) -> Spool:
+        """Return an empty file; the caller closes it. Raises OverloadedError, DiskFullError."""
+        ...
 
     async def export(self, db_name: str, branch: str, at: Revision | None, *, min_txid: int) -> ExportedFile:
         """Return a state as a file, the head's when `at` is None; the caller closes it.

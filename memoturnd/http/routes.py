@@ -15,6 +15,7 @@ from memoturnd.http import (
     documents,
     history,
     kv,
+    lines,
     memory,
     memory_upkeep,
     ops,
@@ -112,7 +113,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/health", ops.health, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/ready", ops.ready, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
-    Route("GET", "/openapi.json", ops.api_description, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("POST", "/v1/databases", control.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
@@ -131,6 +131,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "POST", f"{_MEMORY}/memories/forget", memory_upkeep.forget_many, Kind.WRITE, Body.SMALL, Scope.WRITE
     ),
+    Route("GET", f"{_MEMORY}/export", lines.export, Kind.READ, Body.NONE, Scope.READ),
+    Route("POST", f"{_MEMORY}/import", lines.take, Kind.WRITE, Body.FILE, Scope.WRITE),
     Route("GET", f"{_MEMORY}/topics", memory_upkeep.list_topics, Kind.READ, Body.NONE, Scope.READ),
     Route("GET", f"{_MEMORY}/topics/{{topic_key}}", memory_upkeep.topic, Kind.READ, Body.NONE, Scope.READ),
     Route("GET", f"{_MEMORY}/sessions", memory.sessions, Kind.READ, Body.NONE, Scope.READ),

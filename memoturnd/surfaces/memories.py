@@ -25,7 +25,7 @@ TOPIC_LENGTH_LIMIT: Final = 1024
 SOURCE_LENGTH_LIMIT: Final = 1024
 REASON_LENGTH_LIMIT: Final = 1024
 CHANGES_KEPT: Final = 512
-_TOPICAL = frozenset({"fact", "instruction"})
+TOPICAL = frozenset({"fact", "instruction"})
 _INLINE_ITEMS = 8
 _INLINE_TEXT = 64 * 1024
 """Batches up to this size are written on the event loop."""
@@ -119,7 +119,7 @@ def _parse_item(value: Any, where: str) -> Item:
     topic_key = fields.optional_text(
         item.get("topic_key"), f"{where}.topic_key", length_limit=TOPIC_LENGTH_LIMIT
     )
-    if topic_key and type_ not in _TOPICAL:
+    if topic_key and type_ not in TOPICAL:
         raise InvalidRequestError(
             f"{where}.topic_key is for facts and instructions: leave it out of a {type_}"
         )
@@ -228,7 +228,7 @@ def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, Fou
     Events and tasks of equal content are told apart by their summaries: the first keeps the plain id.
     """
     plain = mixed = canonical.memory_id(item.type, item.topic_key, item.content)
-    if item.type not in _TOPICAL:
+    if item.type not in TOPICAL:
         mixed = canonical.memory_id_with_summary(item.type, item.topic_key, item.content, item.summary)
     taken = removed = False
     for row in _rows(conn, _FIND, (plain, mixed)):

@@ -93,6 +93,12 @@ def vector_tables(conn: ProfileConnection) -> list[str]:
     return [name for (name,) in rows]
 
 
+def kind_of(table: str) -> tuple[int, int]:
+    """Return the model and the number of dimensions whose vectors a table of `vector_tables` holds."""
+    model_id, _, dimensions = table.removeprefix(TURN_VECTORS.prefix).partition("_")
+    return int(model_id), int(dimensions)
+
+
 def delete(conn: ProfileConnection, session_id: str, first: int = 0, last: int = END) -> int:
     """Remove the turns numbered `first` to `last` with their words and vectors; return how many there were."""
     wanted = (session_id, first, last)

@@ -45,6 +45,11 @@ async def append(client, content="x", session="old", **turn):
     return answer
 
 
+NO_MEMORY = (
+    b'{"kind":"header","format":"memoturn-memory","version":1,"txid":0}\n'
+    b'{"kind":"end","model":0,"session":0,"transcript":0,"memory":0,"turn":0}\n'
+)
+"""The export of a profile that has none."""
 WRITES = {
     "ingest": (
         "POST",
@@ -55,6 +60,11 @@ WRITES = {
     "patch": ("PATCH", f"/v1/memory/app/ann/memories/{FACT_ID}", {"json": {"pinned": True}}),
     "undo": ("POST", f"/v1/memory/app/ann/memories/{FACT_ID}/undo", {}),
     "forget many": ("POST", "/v1/memory/app/ann/memories/forget", {"json": {"all": True}}),
+    "import lines": (
+        "POST",
+        "/v1/memory/app/ann/import",
+        {"content": NO_MEMORY, "params": {"replace": "true"}},
+    ),
     "end session": ("DELETE", "/v1/memory/app/ann/sessions/s", {}),
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
     "put": ("PUT", "/v1/db/app--ann/kv/ns/k", {"content": b"x"}),
@@ -92,6 +102,7 @@ READS = {
     "get": ("GET", f"/v1/memory/app/ann/memories/{FACT_ID}", {}),
     "memories": ("GET", "/v1/memory/app/ann/memories", {}),
     "history": ("GET", f"/v1/memory/app/ann/memories/{FACT_ID}/history", {}),
+    "export lines": ("GET", "/v1/memory/app/ann/export", {}),
     "topics": ("GET", "/v1/memory/app/ann/topics", {}),
     "topic": ("GET", "/v1/memory/app/ann/topics/user.theme", {}),
     "sessions": ("GET", "/v1/memory/app/ann/sessions", {}),
@@ -126,7 +137,8 @@ READS = {
 NOW = {"branches", "checkpoints", "restore points"}
 PAST = {name: call for name, call in READS.items() if name not in NOW}
 REFUSING_AT = {
-    **{name: call for name, call in WRITES.items() if name != "sql"},
+    **{name: call for name, call in WRITES.items() if name not in {"sql", "import lines"}},
+    "import lines": ("POST", "/v1/memory/app/ann/import", {"content": NO_MEMORY}),
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
     "profiles": ("GET", "/v1/memory/app", {}),
     **{name: READS[name] for name in NOW},
