@@ -10,8 +10,11 @@ from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, at, reached, reply
 from memoturnd.http.ports import BranchCreated, Checkpoint, Rewound
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import operators as shapes
 
 _CURSOR: Final = re.compile(r"([0-9]{1,16})\.(.+)", re.DOTALL)
 _decode_branch = decoder(BranchBody)
@@ -20,6 +23,7 @@ _decode_rewind = decoder(RewindBody)
 _decode_sync = decoder(SyncBody)
 
 
+@described(takes=SyncBody, gives={200: shapes.Synced}, optional_body=True)
 async def sync(call: Call) -> Answer:
     """Ship now, and answer once the asked txid, the head without one, is in object storage."""
     name, branch = database_of(call)
@@ -30,6 +34,7 @@ async def sync(call: Call) -> Answer:
     return reached(at(answer, max(profile.txid, durable_txid), durable_txid), durable=True)
 
 
+@described(takes=BranchBody, gives={201: shapes.Fork})
 async def create(call: Call) -> Answer:
     """Fork a branch from its head or a revision. Raises BranchNotFoundError, AlreadyExistsError."""
     name, addressed = database_of(call)
@@ -47,6 +52,7 @@ async def create(call: Call) -> Answer:
     return reached(at(answer, made.fork_txid, made.fork_txid), durable=True)
 
 
+@described(gives={200: shapes.BranchList})
 async def list_all(call: Call) -> Answer:
     """List the branches other than main, by name; the txids are those of the addressed branch."""
     name, addressed = database_of(call)
@@ -66,6 +72,7 @@ async def list_all(call: Call) -> Answer:
     return at(reply({"branches": shown}), profile.txid, profile.durable_txid)
 
 
+@described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Delete a branch; 204 also when there is none of that name. Raises InvalidRequestError for main."""
     name, addressed = database_of(call)
@@ -77,6 +84,7 @@ async def delete(call: Call) -> Answer:
     return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
 
 
+@described(gives={200: shapes.Fork})
 async def undelete(call: Call) -> Answer:
     """Bring a deleted branch back. Raises BranchNotFoundError, AlreadyExistsError, ConflictError."""
     name, _ = database_of(call)
@@ -84,6 +92,7 @@ async def undelete(call: Call) -> Answer:
     return reached(reply(_shown(name, back)), durable=True)
 
 
+@described(takes=NameBody, gives={200: shapes.Checkpoint})
 async def checkpoint(call: Call) -> Answer:
     """Name the branch's head; a name that is in use moves."""
     name, _ = database_of(call)
@@ -92,6 +101,13 @@ async def checkpoint(call: Call) -> Answer:
     return reached(at(answer, made.txid, made.durable_txid), durable=made.durable_txid >= made.txid)
 
 
+@described(
+    gives={200: shapes.CheckpointPage},
+    values=(
+        Value("limit", Count, "Most rows of the page, up to 1000."),
+        Value("cursor", str, "`next_cursor` of the page before."),
+    ),
+)
 async def list_checkpoints(call: Call) -> Answer:
     """List the branch's checkpoints, oldest txid first: all of them, or a page where `limit` or `cursor` is given."""
     name, _ = database_of(call)
@@ -124,6 +140,7 @@ def _listed(rows: Sequence[Checkpoint], limit: int | None) -> Answer:
     return reply({"checkpoints": shown, "next_cursor": cursor})
 
 
+@described(gives={204: NOTHING})
 async def delete_checkpoint(call: Call) -> Answer:
     """Drop a checkpoint. Raises BranchNotFoundError when there is none of that name."""
     name, _ = database_of(call)
@@ -133,12 +150,14 @@ async def delete_checkpoint(call: Call) -> Answer:
     return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
 
 
+@described(takes=RewindBody, gives={200: shapes.Rewound})
 async def rewind(call: Call) -> Answer:
     """Bring back the state of a revision, as a new commit. Raises BranchNotFoundError, ConflictError."""
     name, _ = database_of(call)
     return _rewound(await call.node.branches.rewind(name, branch_of(call), call.decoded(_decode_rewind).to))
 
 
+@described(gives={200: shapes.Rewound})
 async def undo_rewind(call: Call) -> Answer:
     """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
     name, _ = database_of(call)

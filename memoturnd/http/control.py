@@ -7,19 +7,28 @@ from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import namespace
 from memoturnd.http.bodies import NameBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, reply
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import Database
 
 _MAX_CURSOR_CHARACTERS: Final = 256
 _decode_name = decoder(NameBody)
+_PAGE: Final = (
+    Value("limit", Count, "Most rows of the page, up to 1000."),
+    Value("cursor", str, "`next_cursor` of the page before."),
+)
 
 
+@described(takes=NameBody, gives={201: shapes.Database})
 async def create(call: Call) -> Answer:
     """Register a database; no file is made. Raises InvalidRequestError, AlreadyExistsError."""
     database = await call.node.databases.create(call.decoded(_decode_name).name)
     return reply(_shown(database), status=201)
 
 
+@described(gives={200: shapes.DatabasePage}, values=(Value("prefix", str, "How names begin."), *_PAGE))
 async def list_all(call: Call) -> Answer:
     """List databases by name, a page at a time."""
     limit, after = _page(call)
@@ -28,12 +37,14 @@ async def list_all(call: Call) -> Answer:
     return reply({"databases": [_shown(row) for row in rows], "next_cursor": cursor})
 
 
+@described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Delete a database with all of its branches; the name is free at once. Raises DatabaseNotFoundError."""
     await call.node.databases.delete(names.database(call.params["db"]))
     return Answer(204)
 
 
+@described(gives={200: shapes.ProfilePage}, values=_PAGE)
 async def list_profiles(call: Call) -> Answer:
     """List the profiles of a namespace by name, a page at a time; a namespace without any is empty."""
     name = namespace(call)

@@ -6,6 +6,8 @@ from typing import Any, Final
 from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
+from memoturnd.http.describe import BYTES as ANY_BYTES
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import (
     BYTES,
     Answer,
@@ -15,11 +17,27 @@ from memoturnd.http.envelope import (
     write_reply,
     written_nothing_to_say,
 )
+from memoturnd.http.shapes import Count, Stamped
+from memoturnd.http.shapes import kv as shapes
 from memoturnd.surfaces import kv, kv_batch
 
 _DEFAULT_KEYS: Final = 100
+_CONDITIONS: Final = (
+    Value("If-Match", str, "ETags one of which the value must have, or `*`.", is_header=True),
+    Value("If-None-Match", str, "ETags none of which the value may have, or `*`.", is_header=True),
+)
 
 
+@described(
+    gives={200: shapes.KeyPage},
+    values=(
+        Value("prefix", str, "How keys begin."),
+        Value("limit", Count, "Most keys of the page, up to 1000."),
+        Value("cursor", str, "`next_cursor` of the page before."),
+        Value("values", bool, "Show values and metadata."),
+        Value("metadata", bool, "Show metadata."),
+    ),
+)
 async def list_keys(call: Call) -> Answer:
     """List live keys that start with `prefix`, ascending, with what stands under them where asked for."""
     profile = await open_database(call)
@@ -36,6 +54,7 @@ async def list_keys(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(gives={200: ANY_BYTES, 304: NOTHING}, values=_CONDITIONS)
 async def get(call: Call) -> Answer:
     """Answer with a key's bytes, 304 where its ETag is one that is asked not to come.
 
@@ -58,6 +77,14 @@ async def get(call: Call) -> Answer:
     return at(answer, seen.txid, seen.durable_txid)
 
 
+@described(
+    gives={200: Stamped},
+    values=(
+        Value("ttl", Count, "Seconds after which the key is gone."),
+        Value("Memoturn-Meta", str, "A JSON object kept beside the value.", is_header=True),
+        *_CONDITIONS,
+    ),
+)
 async def put(call: Call) -> Answer:
     """Set a key to the body's bytes, with `ttl` for so many seconds, where the request's condition holds."""
     profile = await open_database(call)
@@ -76,6 +103,7 @@ async def put(call: Call) -> Answer:
     return answer
 
 
+@described(gives={204: NOTHING}, values=_CONDITIONS)
 async def delete(call: Call) -> Answer:
     """Remove a key where the request's condition holds; 204 also when it had no value."""
     profile = await open_database(call)
@@ -85,6 +113,7 @@ async def delete(call: Call) -> Answer:
     return written_nothing_to_say(written)
 
 
+@described(takes=shapes.Increment, gives={200: shapes.Incremented}, optional_body=True)
 async def increment(call: Call) -> Answer:
     """Add to the number under a key."""
     by, ttl_s = kv.parse_increment(call.decoded(decode_json) if call.body else {})
@@ -97,6 +126,7 @@ async def increment(call: Call) -> Answer:
     return answer
 
 
+@described(takes=shapes.Batch, gives={200: shapes.Batched})
 async def batch(call: Call) -> Answer:
     """Get, put and remove keys as one commit."""
     items = await call.decoded_large(_batch)

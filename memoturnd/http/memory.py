@@ -9,14 +9,18 @@ from memoturnd.core.canonical import decode_json
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.addresses import open_or_create_profile, open_profile
 from memoturnd.http.call import INLINE_BODY_BYTES, Call
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, at, read_reply, reply, write_reply, written_nothing_to_say
 from memoturnd.http.ports import BranchProfile
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import memories as shapes
 from memoturnd.surfaces import embedding, memories
 from memoturnd.surfaces import recall as recalls
 
 _DEFAULT_SESSIONS: Final = 100
 
 
+@described(takes=shapes.Ingest, gives={201: shapes.Ingested})
 async def ingest(call: Call) -> Answer:
     """Store up to 1000 memories as one commit, creating the profile where absent."""
     items = await call.decoded_large(_items)
@@ -28,6 +32,7 @@ async def ingest(call: Call) -> Answer:
     return write_reply({**written.value, "txid": written.txid}, written, status=201)
 
 
+@described(takes=shapes.Recall, gives={200: shapes.Recalled})
 async def recall(call: Call) -> Answer:
     """Find memories by text, embedding or topic, best first. An unknown profile recalls nothing."""
     query = recalls.parse_query(call.decoded(decode_json))
@@ -43,6 +48,7 @@ async def recall(call: Call) -> Answer:
     return read_reply({**seen.value, "txid": seen.txid}, seen)
 
 
+@described(gives={200: shapes.Memory})
 async def get(call: Call) -> Answer:
     """Show one memory with the ids that it superseded. Raises NotFoundError."""
     profile = await open_profile(call)
@@ -50,6 +56,7 @@ async def get(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(gives={204: NOTHING})
 async def forget(call: Call) -> Answer:
     """Remove one memory. Raises NotFoundError."""
     durable = call.durable
@@ -57,6 +64,7 @@ async def forget(call: Call) -> Answer:
     return written_nothing_to_say(await memories.forget(profile, call.params["id"], durable=durable))
 
 
+@described(gives={200: shapes.Sessions}, values=(Value("limit", Count, "Most sessions, up to 1000."),))
 async def sessions(call: Call) -> Answer:
     """List sessions, the most recently active first. An unknown profile has none."""
     limit, min_txid = call.limit("limit", _DEFAULT_SESSIONS), call.min_txid
@@ -67,6 +75,7 @@ async def sessions(call: Call) -> Answer:
     return read_reply({"sessions": seen.value, "txid": seen.txid}, seen)
 
 
+@described(gives={204: NOTHING}, values=(Value("turns", bool, "Remove the transcript too."),))
 async def end_session(call: Call) -> Answer:
     """Remove a session and its tasks, with `turns=true` its transcript too; 204 also when it is unknown."""
     session_id, turns, durable = names.session_id(call.params["sid"]), call.flag("turns"), call.durable

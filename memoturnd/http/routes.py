@@ -113,6 +113,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/health", ops.health, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/ready", ops.ready, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
+    Route("GET", "/openapi.json", ops.api_description, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("POST", "/v1/databases", control.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),

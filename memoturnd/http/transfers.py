@@ -4,10 +4,15 @@ from memoturnd.core import names
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import caught_up, database_of
 from memoturnd.http.call import Call
+from memoturnd.http.describe import SQLITE as SQLITE_FILE
+from memoturnd.http.describe import Value, described
 from memoturnd.http.envelope import SQLITE, Answer, at, reached, reply
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import operators as shapes
 from memoturnd.surfaces.fields import SECONDS_LIMIT
 
 
+@described(gives={200: SQLITE_FILE})
 async def export(call: Call) -> Answer:
     """Answer with the state of a branch as a SQLite file.
 
@@ -21,6 +26,13 @@ async def export(call: Call) -> Answer:
     return at(Answer(200, headers=[SQLITE], stream=file), file.txid, file.durable_txid)
 
 
+@described(
+    gives={201: shapes.ImportedFile},
+    values=(
+        Value("branch", str, "New branch of a database that is there; main makes a new database."),
+        Value("ttl", Count, "Seconds after which the branch goes."),
+    ),
+)
 async def take(call: Call) -> Answer:
     """Make a new database of the SQLite file in the body, or a new branch of one that is there.
 

@@ -6,13 +6,17 @@ from memoturnd.core.canonical import decode_json
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import MAX_LIMIT, Call
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import turns as shapes
 from memoturnd.surfaces import turn_search, turns
 
 _DEFAULT_WINDOW: Final = turns.WINDOW_DEFAULT
 _DEFAULT_PAGE: Final = 100
 
 
+@described(takes=shapes.Append, gives={201: (shapes.Appended, shapes.AppendedAll)})
 async def append(call: Call) -> Answer:
     """Add a turn, or up to 1000 as one commit, to the end of a session."""
     parsed, batch = await call.decoded_large(_turns)
@@ -22,6 +26,15 @@ async def append(call: Call) -> Answer:
     return write_reply({**numbers, "txid": written.txid}, written, status=201)
 
 
+@described(
+    gives={200: shapes.TurnPage},
+    values=(
+        Value("last", Count, "The last so many, up to 1000."),
+        Value("before", Count, "Turns below this number."),
+        Value("after", Count, "Turns above this number."),
+        Value("limit", Count, "Most turns of the page, up to 1000."),
+    ),
+)
 async def window(call: Call) -> Answer:
     """List turns of a session, oldest first: the last ones, or a page before or after one."""
     page = _page(call)
@@ -30,6 +43,7 @@ async def window(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(gives={200: shapes.Turn})
 async def get(call: Call) -> Answer:
     """Show one turn. Raises NotFoundError."""
     seq = _seq(call)
@@ -38,6 +52,7 @@ async def get(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Remove one turn. Raises NotFoundError."""
     seq, durable = _seq(call), call.durable
@@ -45,6 +60,14 @@ async def delete(call: Call) -> Answer:
     return written_nothing_to_say(await turns.delete(profile, call.params["session"], seq, durable=durable))
 
 
+@described(
+    gives={200: shapes.DeletedTurns},
+    values=(
+        Value("from", Count, "First number that goes."),
+        Value("to", Count, "Last number that goes."),
+        Value("all", bool, "The whole transcript goes."),
+    ),
+)
 async def delete_range(call: Call) -> Answer:
     """Remove turns by their numbers, or the whole transcript; the session and its memories stay."""
     first, last, everything = call.integer("from"), call.integer("to"), call.flag("all")
@@ -60,11 +83,13 @@ async def delete_range(call: Call) -> Answer:
     return write_reply({"deleted": written.value, "txid": written.txid}, written)
 
 
+@described(takes=shapes.SearchTurns, gives={200: shapes.FoundTurns})
 async def search(call: Call) -> Answer:
     """List the turns of a session that are nearest to a vector, to words, or to both."""
     return await _search(call, call.params["session"])
 
 
+@described(takes=shapes.SearchTurns, gives={200: shapes.FoundTurns})
 async def search_all(call: Call) -> Answer:
     """Like `search`, in every session."""
     return await _search(call, None)

@@ -3,11 +3,20 @@
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import database_of
 from memoturnd.http.call import Call
+from memoturnd.http.describe import LINES as EVENT_LINES
+from memoturnd.http.describe import Value, described
 from memoturnd.http.envelope import LINES, Answer
 
 SEED_CHARACTERS = 64
 
 
+@described(
+    gives={200: EVENT_LINES},
+    values=(
+        Value("deep", bool, "Read every object whole."),
+        Value("seed", str, "Which samples are looked at, where not all are."),
+    ),
+)
 async def verify(call: Call) -> Answer:
     """Verify a database, or the branch that `{db}` names, and answer with events.
 

@@ -4,6 +4,7 @@ import contextlib
 from types import SimpleNamespace
 
 import httpx
+from conformance import check_response
 
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
@@ -46,8 +47,15 @@ def limits(**changes):
 
 
 def client_of(app):
-    """A client that calls the application without a socket, and shows what the application raises."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8080")
+    """A client that calls the application without a socket, and shows what the application raises.
+
+    Every answer is held to the API's description, unless the routes are the test's own.
+    """
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://127.0.0.1:8080",
+        event_hooks={"response": [check_response]},
+    )
 
 
 @contextlib.asynccontextmanager

@@ -557,11 +557,13 @@ def test_every_route_that_writes_or_reads_a_branch_is_tried_for_its_headers():
 def test_only_the_operators_routes_need_no_scope():
     assert {route.template for route in ROUTES if route.scope is Scope.NONE} == {
         "/health",
+        "/openapi.json",
         "/ready",
         "/metrics",
     }
     assert {route.template for route in ROUTES if route.kind is Kind.OPEN} == {
         "/health",
+        "/openapi.json",
         "/ready",
         "/metrics",
     }

@@ -1,0 +1,126 @@
+"""Bodies of the routes for operators and of the directory."""
+
+from memoturnd.http.shapes import UNSET, Maybe, Struct, Time, Txid
+
+
+class Ready(Struct):
+    """What answers: `ok` each."""
+
+    store: str
+    leases: str
+    catalog: str
+
+
+class Database(Struct):
+    """A database of the directory."""
+
+    name: str
+    uuid: str
+    created_at: Time
+
+
+class DatabasePage(Struct):
+    """Databases by name; `next_cursor` is null where no more follow."""
+
+    databases: list[Database]
+    next_cursor: str | None
+
+
+class ProfileRow(Struct):
+    """A profile of a namespace."""
+
+    profile: str
+    created_at: Time
+
+
+class ProfilePage(Struct):
+    """The profiles of a namespace by name."""
+
+    namespace: str
+    profiles: list[ProfileRow]
+    next_cursor: str | None
+
+
+class ImportedFile(Struct):
+    """The database or branch that was made of a file."""
+
+    name: str
+    branch: str
+    uuid: str
+    created_at: Time
+    txid: Txid
+
+
+class Synced(Struct):
+    """What object storage has."""
+
+    txid: Txid
+    durable_txid: Txid
+
+
+class Fork(Struct):
+    """A branch as it was made; `ttl_at` is when a burner goes."""
+
+    branch: str
+    parent: str
+    fork_txid: Txid
+    ttl_at: Time | None
+    spec: str
+
+
+class BranchRow(Struct):
+    """A branch other than main."""
+
+    db_name: str
+    branch: str
+    ttl_at: Time | None
+    created_at: Time
+    parent: str | None
+    fork_txid: Txid | None
+
+
+class BranchList(Struct):
+    """The branches other than main, by name."""
+
+    branches: list[BranchRow]
+
+
+class Checkpoint(Struct):
+    """A named txid."""
+
+    checkpoint: str
+    txid: Txid
+    created_at: Time
+
+
+class CheckpointPage(Struct):
+    """Checkpoints by txid; a page of them where one was asked for."""
+
+    checkpoints: list[Checkpoint]
+    next_cursor: Maybe[str | None] = UNSET
+
+
+class Rewound(Struct):
+    """A rewind: commit `txid` has the state of `rewound_to`, and `undo_txid` is the head before it."""
+
+    rewound_to: Txid
+    epoch: int
+    txid: Txid
+    undo_txid: Txid
+
+
+class RestorePoint(Struct):
+    """A commit that can be restored; `time` is `created_at` in RFC 3339."""
+
+    txid: Txid
+    created_at: Time
+    time: str
+    kind: str
+    checkpoints: list[str]
+
+
+class RestorePointPage(Struct):
+    """Restore points in the order asked for."""
+
+    restore_points: list[RestorePoint]
+    next_cursor: str | None
