@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 
 import bench.__main__
-from bench import buckets, workload
+from bench import buckets, recall_quality, workload
+from bench.paraphrases import PARAPHRASES
 from bench.stats import Row, Table, middle, percentile
+from memoturnd.core import text
+from memoturnd.engine.connection import open_connection
 
 ROOT = Path(__file__).parent.parent
 
@@ -151,3 +155,53 @@ def test_row_misses_a_target_that_its_median_is_above():
 
     assert (row.mark, row.ratio) == ("MISSED", "3.00")
     assert Row.of("1", "x", [0.002], target_s=0.002).mark == "met"
+
+
+def test_paraphrases_share_no_word_with_their_answer_and_decoys_share_one():
+    conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=64)
+    tokenize = conn.fts5_tokenizer("porter", ["unicode61"])
+
+    def stems(words):
+        return {
+            token
+            for word in words
+            for token in tokenize(
+                word.encode(),
+                apsw.FTS5_TOKENIZE_DOCUMENT,
+                None,
+                include_offsets=False,
+                include_colocated=False,
+            )
+        }
+
+    for memory, question, decoy in PARAPHRASES:
+        asked = stems(text.tokens(question))
+        assert asked.isdisjoint(stems([memory])), question
+        assert not asked.isdisjoint(stems([decoy])), question
+    conn.close()
+
+
+def test_recall_quality_reads_locomo_and_counts_what_was_found():
+    talk = {
+        "session_1_date_time": "1 May",
+        "session_1": [
+            {"speaker": "A", "dia_id": "D1:1", "text": "x"},
+            {"speaker": "B", "dia_id": "D1:2", "text": "y"},
+        ],
+        "session_10_date_time": "3 May",
+        "session_10": [],
+        "session_2_date_time": "2 May",
+        "session_2": [{"speaker": "A", "dia_id": "D2:1", "text": "z"}],
+    }
+    asked = [
+        {"question": "q", "evidence": ["D1:2; D2:1"], "category": 1},
+        {"question": "none", "evidence": ["D9:9"], "category": 2},
+    ]
+    made = recall_quality._conversation({"sample_id": "s", "conversation": talk, "qa": asked})
+
+    assert made.texts == ["1 May A: x", "1 May B: y", "2 May A: z"]
+    assert (made.sessions, made.session_texts()) == ([1, 1, 2], ["1 May A: x\n1 May B: y", "2 May A: z"])
+    assert [(q.text, q.evidence, q.category) for q in made.questions] == [("q", (1, 2), 1)]
+    assert recall_quality.share([2, 0, 1], (1, 2), 2) == 0.5
+    assert recall_quality.first_rank([0, 2, 1], (1, 2)) == 0.5
+    assert recall_quality.first_rank([0], (1,)) == 0.0
