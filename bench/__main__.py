@@ -25,6 +25,7 @@ from bench import (
     report,
     shipping,
     throughput,
+    timelines,
     wakes,
 )
 from bench.stats import Table
@@ -67,6 +68,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "shipping": lambda given: shipping.measure(quick=given.quick),
     "memory": lambda given: memory.measure(quick=given.quick),
     "big": lambda given: big.measure(in_process.run_on_uvloop, quick=given.quick),
+    "timelines": lambda given: timelines.measure(in_process.run_on_uvloop, quick=given.quick),
     "lazy": lambda given: lazy.measure(in_process.run_on_uvloop, quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }

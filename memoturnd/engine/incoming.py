@@ -19,7 +19,7 @@ import msgspec
 
 from memoturnd.core import canonical, names, paths
 from memoturnd.core.bounds import INTEGER_MAX
-from memoturnd.engine import families, schema
+from memoturnd.engine import families, incoming_timelines, schema
 from memoturnd.engine.connection import (
     PAGE_SIZE_BYTES,
     RESERVED_PREFIX,
@@ -302,6 +302,7 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object], version: int) -> 
             _check_documents(conn, table)
     if "__memoturn_models" in tables:
         _check_collections(conn, objects)
+    incoming_timelines.check(conn, [o.name for o in objects if o.reserved])
     return max(1, txid)
 
 

@@ -5,12 +5,16 @@ from typing import Final
 from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import timelines as shapes
 from memoturnd.surfaces import timeline_queries, timelines
 
 _DEFAULT_TIMELINES: Final = 100
 
 
+@described(takes=shapes.Append, gives={201: shapes.Appended})
 async def append(call: Call) -> Answer:
     """Append rows, making the timeline where absent."""
     rows = await call.decoded_large(_rows)
@@ -19,6 +23,7 @@ async def append(call: Call) -> Answer:
     return write_reply({**written.value, "txid": written.txid}, written, status=201)
 
 
+@described(takes=shapes.Query, gives={200: (shapes.RowPage, shapes.WindowPage)})
 async def query(call: Call) -> Answer:
     """List rows of a time window, or aggregate them."""
     asked = timeline_queries.parse_query(call.decoded(decode_json))
@@ -27,6 +32,13 @@ async def query(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(
+    gives={200: shapes.TimelinePage},
+    values=(
+        Value("limit", Count, "Most timelines of the page, up to 1000; 100 unless given."),
+        Value("cursor", str, "`next_cursor` of the page before."),
+    ),
+)
 async def list_all(call: Call) -> Answer:
     """List timelines by name, a page at a time."""
     profile = await open_database(call)
@@ -37,6 +49,7 @@ async def list_all(call: Call) -> Answer:
     return read_reply({"timelines": seen.value, "next_cursor": cursor}, seen)
 
 
+@described(gives={200: shapes.Timeline})
 async def get(call: Call) -> Answer:
     """Show what a timeline holds and keeps. Raises NotFoundError."""
     profile = await open_database(call)
@@ -44,6 +57,7 @@ async def get(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(takes=shapes.Retention, gives={200: shapes.Retained})
 async def put(call: Call) -> Answer:
     """Set a timeline's retention, making the timeline where absent."""
     retention = timelines.parse_retention(call.decoded(decode_json))
@@ -52,6 +66,7 @@ async def put(call: Call) -> Answer:
     return write_reply({**written.value, "txid": written.txid}, written)
 
 
+@described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Delete a timeline; 204 also when there was none."""
     profile = await open_database(call)

@@ -17,7 +17,7 @@ from memoturnd.errors import (
     MemoturnError,
     RequestTimeoutError,
 )
-from memoturnd.surfaces import collections
+from memoturnd.surfaces import collections, timeline_queries
 
 
 @pytest.fixture
@@ -427,6 +427,60 @@ def test_collections_of_vectors_come_in(folder):
 ])  # fmt: skip
 def test_collections_of_vectors_come_in_only_as_they_are_written(folder, statement):
     refusal(folder, ours(folder / "a.db", *COLLECTION, statement))
+
+
+TIMELINES = (
+    *(family.create("") for family in families.TIMELINES),
+    "INSERT INTO __memoturn_timelines VALUES (1, 't', 5, 4, 3, 2, 60, 1, 0), (2, NULL, 5, 1, 0, 0, NULL, NULL, 0)",
+    "INSERT INTO __memoturn_timeline_keys VALUES (1, 1, 'a', 2, 1, 1, 7, 3), (2, 1, 'b', 1, 0, 0, NULL, NULL)",
+    """INSERT INTO __memoturn_timeline_rows VALUES (1, 7, 1, 1, '{"n":1}'), (1, 7, 2, 2, 'null'), (1, 7, 3, 1, '3')""",
+    "INSERT INTO __memoturn_timeline_young VALUES (1, 7, 3)",
+    "INSERT INTO __memoturn_timeline_index VALUES (1, 7, 1), (2, 7, 2)",
+)
+
+
+def test_timelines_come_in(folder):
+    _, ready = prepare(folder, ours(folder / "a.db", *TIMELINES))
+
+    with opened(ready) as conn:
+        timeline = timeline_queries.read_timeline(conn, 60_000, "t")
+        assert (timeline["rows"], timeline["keys"], timeline["retention_rows"]) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("statement", [
+    "DROP TABLE __memoturn_timeline_young",
+    "DROP INDEX __memoturn_timelines_name",
+    "DELETE FROM __memoturn_timelines",
+    "DELETE FROM __memoturn_timeline_keys WHERE id = 2",
+    "DELETE FROM __memoturn_timeline_rows WHERE seq = 2",
+    "DELETE FROM __memoturn_timeline_index WHERE seq = 2",
+    "INSERT INTO __memoturn_timeline_index VALUES (3, 7, 2)",
+    "INSERT INTO __memoturn_timeline_young VALUES (2, 7, 2)",
+    "UPDATE __memoturn_timeline_index SET at = 6 WHERE seq = 2",
+    "UPDATE __memoturn_timelines SET name = 'a b' WHERE id = 1",
+    "UPDATE __memoturn_timelines SET next_seq = 3",
+    "UPDATE __memoturn_timelines SET next_seq = 9223372036854775807",
+    "UPDATE __memoturn_timelines SET rows = 4",
+    "UPDATE __memoturn_timelines SET keys = 1",
+    "UPDATE __memoturn_timelines SET retention_s = -1",
+    "UPDATE __memoturn_timelines SET retention_s = 9223372036854775807",
+    "UPDATE __memoturn_timelines SET gone_at = -1",
+    "UPDATE __memoturn_timelines SET id = 3 WHERE id = 1",
+    "UPDATE __memoturn_timeline_keys SET key = '' WHERE id = 1",
+    "UPDATE __memoturn_timeline_keys SET timeline_id = 2",
+    "UPDATE __memoturn_timeline_keys SET rows = 3 WHERE id = 1",
+    "UPDATE __memoturn_timeline_keys SET young = 0",
+    "UPDATE __memoturn_timeline_keys SET hidden = 0",
+    "UPDATE __memoturn_timeline_keys SET floor_seq = NULL",
+    "UPDATE __memoturn_timeline_keys SET floor_seq = 4 WHERE id = 1",
+    "UPDATE __memoturn_timeline_rows SET data = '{' WHERE seq = 1",
+    "UPDATE __memoturn_timeline_rows SET data = '1e999' WHERE seq = 1",
+    "UPDATE __memoturn_timeline_rows SET at = -1 WHERE seq = 1",
+    "UPDATE __memoturn_timeline_rows SET data = x'00' WHERE seq = 1",
+    "CREATE TABLE __memoturn_timeline_more(a)",
+])  # fmt: skip
+def test_timelines_come_in_only_as_they_are_written(folder, statement):
+    refusal(folder, ours(folder / "a.db", *TIMELINES, statement))
 
 
 DOCUMENTS = (

@@ -16,7 +16,6 @@ PENDING = {
     "memoturnd.http.memory_upkeep",
     "memoturnd.http.vectors",
     "memoturnd.http.documents",
-    "memoturnd.http.timelines",
 }
 """Modules whose handlers are not described yet."""
 _TREE = Tree(ROUTES)
