@@ -5,10 +5,14 @@ import asyncio
 from memoturnd.core import names
 from memoturnd.http.addresses import open_or_create_profile, open_profile
 from memoturnd.http.call import Call
+from memoturnd.http.describe import LINES as LINES_BODY
+from memoturnd.http.describe import Value, described
 from memoturnd.http.envelope import LINES, Answer, at, write_reply
+from memoturnd.http.shapes import memory_upkeep as shapes
 from memoturnd.surfaces import lines, lines_in
 
 
+@described(gives={200: LINES_BODY})
 async def export(call: Call) -> Answer:
     """Answer with the memory of a branch, all of it of one state. Raises OverloadedError, RequestTimeoutError."""
     min_txid = call.min_txid
@@ -22,6 +26,10 @@ async def export(call: Call) -> Answer:
     return at(Answer(200, headers=[LINES], stream=spool), seen.txid, seen.durable_txid)
 
 
+@described(
+    gives={201: shapes.Imported},
+    values=(Value("replace", bool, "Remove the memory that is there first; false unless given."),),
+)
 async def take(call: Call) -> Answer:
     """Store the memory that the body holds as one commit, creating the profile where absent.
 

@@ -6,13 +6,36 @@ from memoturnd.core.canonical import decode_json
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import open_profile
 from memoturnd.http.call import Call
+from memoturnd.http.describe import Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply
 from memoturnd.http.memory import nothing, open_or_none
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import memory_upkeep as shapes
 from memoturnd.surfaces import memories, memory_edits, memory_list, topics
 from memoturnd.surfaces.memory_list import Listing
 from memoturnd.surfaces.topics import Page
 
+_CURSOR = Value("cursor", str, "`next_cursor` of the page before.")
+_TYPE = Value("type", shapes.Topical, "Of this type alone.")
 
+
+@described(
+    gives={200: shapes.Memories},
+    values=(
+        Value("types", str, "One or more types, with commas between."),
+        Value("topic_key", str, "Of this topic."),
+        Value("topic_prefix", str, "Of topics that start so."),
+        Value("session_id", str, "Of this session."),
+        Value("source", str, "From this source."),
+        Value("pinned", bool, "Pinned, or not."),
+        Value("since", shapes.Moment, "Stored first at or after this time."),
+        Value("until", shapes.Moment, "Stored first at or before this time."),
+        Value("include_superseded", bool, "History too; false unless given."),
+        Value("order", str, "newest, oldest, most_important or least_important; newest unless given."),
+        Value("limit", Count, "Most memories of the page, up to 1000; 100 unless given."),
+        _CURSOR,
+    ),
+)
 async def list_all(call: Call) -> Answer:
     """List memories, a page at a time. An unknown profile has none."""
     listing, min_txid = _listing(call), call.min_txid
@@ -47,6 +70,7 @@ def _moment(call: Call, name: str) -> int | str | None:
     return call.integer(name) if value is not None and value.isdigit() else value
 
 
+@described(takes=shapes.Patch, gives={200: shapes.Patched})
 async def patch(call: Call) -> Answer:
     """Change what is said of a memory by hand. Raises NotFoundError."""
     change, durable = memory_edits.parse_patch(call.decoded(decode_json)), call.durable
@@ -55,6 +79,10 @@ async def patch(call: Call) -> Answer:
     return write_reply({**written.value, "txid": written.txid}, written)
 
 
+_LIMIT = Value("limit", Count, "Most versions of the page, up to 1000, which it is unless given.")
+
+
+@described(gives={200: shapes.History}, values=(_LIMIT, _CURSOR))
 async def history(call: Call) -> Answer:
     """Show every version of what a memory says, the newest first. Raises NotFoundError."""
     page, min_txid = _page(call), call.min_txid
@@ -63,6 +91,7 @@ async def history(call: Call) -> Answer:
     return read_reply({**seen.value, "txid": seen.txid}, seen)
 
 
+@described(gives={200: shapes.Chains}, values=(_TYPE, _LIMIT, _CURSOR))
 async def topic(call: Call) -> Answer:
     """Show every version of what a topic says, for each type or one. Raises NotFoundError."""
     page, min_txid, type_ = _page(call), call.min_txid, topics.parse_type(call.text("type"))
@@ -71,6 +100,15 @@ async def topic(call: Call) -> Answer:
     return read_reply({**seen.value, "txid": seen.txid}, seen)
 
 
+@described(
+    gives={200: shapes.Topics},
+    values=(
+        Value("prefix", str, "Topics that start so."),
+        _TYPE,
+        Value("limit", Count, "Most topics of the page, up to 1000; 100 unless given."),
+        _CURSOR,
+    ),
+)
 async def list_topics(call: Call) -> Answer:
     """List topics by key, a page at a time. An unknown profile has none."""
     page, min_txid = _page(call, memory_list.LIST_DEFAULT), call.min_txid
@@ -90,6 +128,7 @@ def _page(call: Call, default: int = memory_list.LIST_LIMIT) -> Page:
     return topics.parse_page(limit=call.integer("limit"), cursor=call.text("cursor"), default=default)
 
 
+@described(takes=shapes.Undo, gives={200: shapes.Undone}, optional_body=True)
 async def undo(call: Call) -> Answer:
     """Make active again what a memory superseded, with an optional reason. Raises NotFoundError, ConflictError."""
     reason = topics.parse_reason(decode_json(call.body)) if call.body else None
@@ -99,6 +138,7 @@ async def undo(call: Call) -> Answer:
     return write_reply({**written.value, "txid": written.txid}, written)
 
 
+@described(takes=shapes.Forget, gives={200: shapes.ForgottenMany})
 async def forget_many(call: Call) -> Answer:
     """Remove the memories of a filter or of ids, or show with `dry_run` which those are."""
     forget = memory_edits.parse_forget(call.decoded(decode_json))

@@ -12,8 +12,6 @@ from memoturnd.http.shapes import Problem
 from memoturnd.http.tree import Tree
 
 PENDING = {
-    "memoturnd.http.lines",
-    "memoturnd.http.memory_upkeep",
     "memoturnd.http.vectors",
     "memoturnd.http.documents",
 }
