@@ -50,7 +50,8 @@ soak: services ## the long runs: crash loop, many random histories
 simulate: setup ## replay one history of the simulation with its trace: make simulate SEED=1
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEED)
 
-fuzz: setup ## look for inputs that break a decoder, FUZZ_S seconds for each (300)
+fuzz: setup ## look for SQL that breaks out, and inputs that break a decoder, FUZZ_S seconds for each (300)
+	$(BIN)/python tests/fuzz/sql_rules.py --seconds $(FUZZ_S)
 	for name in segment manifest register archive wal meta; do \
 	  $(BIN)/python tests/fuzz/run.py $$name --corpus .fuzz/$$name -max_total_time=$(FUZZ_S) || exit 1; done
 

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import structlog
 
 from memoturnd import config
@@ -74,6 +75,8 @@ RECOVERY_S = 1.0
 """How long a stopping node lets the recovery of an earlier process's branches go on before it closes them."""
 USER_THREADS = 2
 USER_WAITING = 32
+HEAP_ROOM_BYTES = 1024 * 1024 * 1024
+"""Memory that SQLite may take in the process beyond what open profiles may: for statements, imports, past states."""
 """Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
@@ -371,6 +374,9 @@ async def running(
         concurrency=settings.ship_concurrency,
     )
     failure: Exception | None = None
+    apsw.hard_heap_limit(
+        settings.memory_budget_bytes + HEAP_ROOM_BYTES
+    )  # beyond it a statement fails, not the node
     stopping = threading.Event()
     user_executor = PoolExecutor(USER_THREADS, "user-sql", waiting=USER_WAITING)
     async with asyncio.TaskGroup() as group:

@@ -43,7 +43,6 @@ PRAGMAS: Final = frozenset(
         "index_list",
         "index_xinfo",
         "table_info",
-        "table_list",
         "table_xinfo",
     }
 )
@@ -160,8 +159,10 @@ _DDL = _MAKING | {
     apsw.SQLITE_DROP_VTABLE,
     apsw.SQLITE_REINDEX,
 }
-_HOUSEKEEPING = frozenset({apsw.SQLITE_ANALYZE, apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TABLE})
-"""Actions of statements that read and write the statistics by themselves."""
+_HOUSEKEEPING = frozenset(
+    {apsw.SQLITE_ANALYZE, apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_REINDEX}
+)
+"""Actions of statements that write what SQLite keeps, the statistics among it, by themselves."""
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
 _REMEMBERED = _READS | _ROWS
 
@@ -198,7 +199,7 @@ def is_reserved(name: str) -> bool:
 class UserStatements:
     """What happened inside one `user_statements` block.
 
-    `ddl` is whether a statement that changes the schema was prepared, `grows` whether one adds to it, `denied`
+    `ddl` is whether a statement that may change the schema was prepared, `grows` whether one adds to it, `denied`
     why one was refused (None if none was), `needs_write` whether that was for writing where only reads are
     allowed. Of the last statement `columns` are the names of its columns, `statements` how many there were in
     its text, `is_explain` whether it only explains.
@@ -210,6 +211,7 @@ class UserStatements:
     _length_limit = 0
     _long_call = False
     _most_bytes = USER_LENGTH_LIMIT_BYTES
+    _schema_version = 0
     _sql: str | None = None
     columns: Sequence[str] = ()
     ddl = False
@@ -235,6 +237,16 @@ class UserStatements:
         self.statements = 0
         cursor.exec_trace = self._before
         return cursor.execute(sql, bindings, can_cache=False)
+
+    def has_changed_schema(self) -> bool:
+        """Return whether the last statement changed the schema, or what SQLite keeps of it.
+
+        One that makes what is there already changes nothing.
+        """
+        if not self.ddl or self.is_explain:
+            return False
+        moved = self._conn.guard.schema_version(self._conn) != self._schema_version
+        return moved or self._keeps_house
 
     def error(self) -> MemoturnError | None:
         """Return the error that a refused statement deserves, None if none was refused."""
@@ -287,6 +299,8 @@ class UserStatements:
             return False
         self.columns = [column[0] for column in cursor.get_description()]
         self.is_explain = cursor.is_explain != 0
+        if self.ddl:
+            self._schema_version = self._conn.guard.schema_version(self._conn)
         if self._most_bytes < USER_LENGTH_LIMIT_BYTES:
             self._conn.limit(apsw.SQLITE_LIMIT_LENGTH, self._most_bytes)
         return True
@@ -459,6 +473,15 @@ class Guard:
         if seen is None or (action, first, second, database) in seen.fine:
             return _OK
         return seen.judge(action, first, second, database)
+
+    def schema_version(self, conn: apsw.Connection) -> int:
+        """Return the number that every change of the schema raises, inside a block or not."""
+        seen, self.seen = self.seen, None
+        try:
+            version: int = conn.execute("PRAGMA main.schema_version").get
+        finally:
+            self.seen = seen
+        return version
 
     def look_for_virtual_tables(self, conn: apsw.Connection) -> None:
         """Learn the user's virtual tables: what one step of theirs does has no bound."""

@@ -16,7 +16,7 @@ import apsw
 from memoturnd.core import canonical
 from memoturnd.engine import incoming
 from memoturnd.engine.connection import Binding, ProfileConnection
-from memoturnd.errors import ForbiddenError, InvalidRequestError
+from memoturnd.errors import ForbiddenError, InvalidRequestError, RetryableError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
 from memoturnd.surfaces import fields
 
@@ -165,7 +165,7 @@ def _run_statement(
         "rows": rows,
         "rows_affected": conn.changes() if changed_rows else 0,
     }
-    return result, changed_rows or (seen.ddl and not seen.is_explain)
+    return result, changed_rows or seen.has_changed_schema()
 
 
 def _none(index: int) -> InvalidRequestError:
@@ -228,7 +228,7 @@ async def run(
     """Run a batch as one transaction; see `run_batch`.
 
     A batch that only reads is a read; anything else is a write, which raises ForbiddenError unless
-    `may_write`.
+    `may_write`. Raises RetryableError when there is no memory for it.
     """
     if not may_write or looks_like_reads(batch):
         try:
@@ -238,6 +238,10 @@ async def run(
         except _NeedsWriteError as error:
             if not may_write:
                 raise ForbiddenError("the batch writes, and this credential may only read") from error
+        except (apsw.NoMemError, MemoryError) as error:
+            raise RetryableError(
+                "the node has no memory for the statement; do less in one request, or try again"
+            ) from error
     return await profile.write(
         lambda conn, _: run_batch(conn, batch, read_only=False), durable=durable, work=Work.USER
     )

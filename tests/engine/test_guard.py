@@ -122,6 +122,8 @@ def test_what_alter_table_calls_can_be_called_by_nobody_else(conn, name):
         ("SELECT * FROM pragma_integrity_check('t')", "not available"),
         ("PRAGMA page_size = 512", "only be read"),
         ("PRAGMA quick_check(t)", "not allowed"),
+        ("PRAGMA table_list", "not allowed"),
+        ("SELECT * FROM pragma_table_list", "not available"),
         ("PRAGMA user_version = 7", "only be read"),
         ("PRAGMA foreign_keys(1)", "only be read"),
         ("PRAGMA main.encoding('UTF-16')", "only be read"),
