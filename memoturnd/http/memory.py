@@ -16,6 +16,7 @@ from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import memories as shapes
 from memoturnd.surfaces import embedding, memories
 from memoturnd.surfaces import recall as recalls
+from memoturnd.surfaces.memory_batch import Batch, parse_batch
 
 _DEFAULT_SESSIONS: Final = 100
 
@@ -23,13 +24,16 @@ _DEFAULT_SESSIONS: Final = 100
 @described(takes=shapes.Ingest, gives={201: shapes.Ingested})
 async def ingest(call: Call) -> Answer:
     """Store up to 1000 memories as one commit, creating the profile where absent."""
-    items = await call.decoded_large(_items)
+    batch = await call.decoded_large(_batch_of)
     durable = call.durable
     profile = await open_or_create_profile(call)
-    written = await embedding.ingest(profile, call.node.embedder, items, durable=durable)
+    written = await embedding.ingest(
+        profile, call.node.embedder, batch.items, places=batch.places, durable=durable
+    )
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
-    return write_reply({**written.value, "txid": written.txid}, written, status=201)
+    results = batch.results(written.value["results"])
+    return write_reply({**written.value, "results": results, "txid": written.txid}, written, status=201)
 
 
 @described(takes=shapes.Recall, gives={200: shapes.Recalled})
@@ -87,21 +91,23 @@ async def end_session(call: Call) -> Answer:
 
 class _Batch(msgspec.Struct):
     memories: list[msgspec.Raw]
+    on_error: Any = None
 
 
 _batch = msgspec.json.Decoder(_Batch)
 
 
-def _items(body: bytes) -> list[memories.Item]:
+def _batch_of(body: bytes) -> Batch:
     """Decode a batch; a large one item by item, so that no single call holds the interpreter for long."""
     if len(body) > INLINE_BODY_BYTES:
         try:
-            parts = _batch.decode(body).memories
+            parts = _batch.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # whatever is wrong with it, the plain way says it right
         else:
-            return memories.parse_items({"memories": [decode_json(bytes(part)) for part in parts]})
-    return memories.parse_items(decode_json(body))
+            items = [decode_json(bytes(part)) for part in parts.memories]
+            return parse_batch({"memories": items, "on_error": parts.on_error})
+    return parse_batch(decode_json(body))
 
 
 async def open_or_none(call: Call, min_txid: int) -> BranchProfile | None:

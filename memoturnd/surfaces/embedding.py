@@ -4,6 +4,7 @@ All of it happens before a state is read or a write queued. Where the embedder h
 recall go on without, and their answers say `degraded: ["vector"]`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,13 +28,14 @@ def text_of(summary: str, keywords: str) -> str:
 class Filled:
     """Memories to ingest with the vectors that the node made: of the model `model`, for the items `made`.
 
-    `missed` is whether others should have one too.
+    `missed` is whether others should have one too, `places` what memories.apply_ingest takes.
     """
 
     items: list[Item]
     model: str
     made: frozenset[int]
     missed: bool
+    places: Sequence[int] | None = None
 
 
 async def fill(embeddings: Embeddings, items: list[Item]) -> Filled:
@@ -67,7 +69,7 @@ def apply_filled(conn: ProfileConnection, now_ms: int, filled: Filled) -> tuple[
                 for at, item in enumerate(items)
             ]
             made, missed = frozenset(), True
-    results, changed = memories.apply_ingest(conn, now_ms, items)
+    results, changed = memories.apply_ingest(conn, now_ms, items, places=filled.places)
     answer: dict[str, Any] = {"results": results, "embedded": len(made)}
     if missed:
         answer["degraded"] = DEGRADED
@@ -75,13 +77,18 @@ def apply_filled(conn: ProfileConnection, now_ms: int, filled: Filled) -> tuple[
 
 
 async def ingest(
-    profile: Profile, embeddings: Embeddings | None, items: list[Item], *, durable: bool = False
+    profile: Profile,
+    embeddings: Embeddings | None,
+    items: list[Item],
+    *,
+    places: Sequence[int] | None = None,
+    durable: bool = False,
 ) -> Written[dict[str, Any]]:
     """Store a batch, with vectors of the node's where there is an embedder; see `apply_filled`."""
     if embeddings is None:
-        written = await memories.ingest(profile, items, durable=durable)
+        written = await memories.ingest(profile, items, places=places, durable=durable)
         return Written({"results": written.value}, written.txid, written.durable_txid, written.durable)
-    filled = await fill(embeddings, items)
+    filled = replace(await fill(embeddings, items), places=places)
     return await profile.write(
         lambda conn, now_ms: apply_filled(conn, now_ms, filled), durable=durable, work=memories.work_of(items)
     )

@@ -6,6 +6,7 @@ one type and topic only the newest `version` may be. A memory that expired count
 the sweep has come by.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -93,25 +94,40 @@ class Found(NamedTuple):
 
 def parse_items(payload: Any) -> list[Item]:
     """Return the memories of `{"memories": [...]}`; unknown fields are ignored. Raises InvalidRequestError."""
-    batch = fields.array(fields.mapping(payload, "the body").get("memories"), "memories")
-    if len(batch) > BATCH_LIMIT:
-        raise InvalidRequestError(f"memories holds {len(batch)} items: send at most {BATCH_LIMIT} at once")
-    items = [_parse_item(item, f"memories[{index}]") for index, item in enumerate(batch)]
+    body = fields.mapping(payload, "the body")
+    items = [parse_item(item, f"memories[{index}]") for index, item in enumerate(batch_of(body))]
     sizes: dict[str, tuple[int, int]] = {}
     for index, item in enumerate(items):
-        if item.embedding is None:
-            continue
-        size = fields.dimensions(item.embedding)
-        first, first_at = sizes.setdefault(item.embedding_model, (size, index))
-        if size != first:
-            raise InvalidRequestError(
-                f"memories[{index}].embedding has {size} dimensions and memories[{first_at}].embedding {first}:"
-                f" a model's embeddings share one dimension"
-            )
+        check_size(sizes, item, index)
     return items
 
 
-def _parse_item(value: Any, where: str) -> Item:
+def batch_of(body: dict[str, Any]) -> list[Any]:
+    """Return the items of a body, unchecked. Raises InvalidRequestError when there are too many."""
+    batch = fields.array(body.get("memories"), "memories")
+    if len(batch) > BATCH_LIMIT:
+        raise InvalidRequestError(f"memories holds {len(batch)} items: send at most {BATCH_LIMIT} at once")
+    return batch
+
+
+def check_size(sizes: dict[str, tuple[int, int]], item: Item, index: int) -> None:
+    """Hold an item's embedding to `sizes`, those of the models of items before it and where they were first met.
+
+    Raises InvalidRequestError.
+    """
+    if item.embedding is None:
+        return
+    size = fields.dimensions(item.embedding)
+    first, first_at = sizes.setdefault(item.embedding_model, (size, index))
+    if size != first:
+        raise InvalidRequestError(
+            f"memories[{index}].embedding has {size} dimensions and memories[{first_at}].embedding {first}:"
+            f" a model's embeddings share one dimension"
+        )
+
+
+def parse_item(value: Any, where: str) -> Item:
+    """Return one memory of a batch. Raises InvalidRequestError."""
     item = fields.mapping(value, where)
     type_ = fields.text(item.get("type"), f"{where}.type")
     if type_ not in TYPES:
@@ -185,18 +201,21 @@ def _rows(conn: ProfileConnection, sql: str, bindings: tuple[Binding, ...]) -> l
 
 
 def apply_ingest(
-    conn: ProfileConnection, now_ms: int, items: list[Item]
+    conn: ProfileConnection, now_ms: int, items: list[Item], *, places: Sequence[int] | None = None
 ) -> tuple[list[dict[str, Any]], bool]:
     """Store a batch; return `{id, status, superseded}` per item, in order, and whether anything changed.
 
-    Raises InvalidRequestError, before anything is written, when the embeddings' dimension is not the one
-    that the profile's embeddings of the same model have.
+    When an embedding's dimension is not the one that the profile's embeddings of the same model have, it raises
+    InvalidRequestError before anything is written; or, with the items' `places` in the request, refuses that item.
     """
-    of_name = _models(conn, now_ms, items)
+    of_name, wrong = _models(conn, now_ms, items, places)
     seen: set[str] = set()
     changed = False
     results = []
     for item in items:
+        if item.embedding is not None and item.embedding_model in wrong:
+            results.append(refused(wrong[item.embedding_model]))
+            continue
         id_, found, removed = _resolve(conn, now_ms, item)
         changed = changed or removed
         status = "created"
@@ -211,15 +230,29 @@ def apply_ingest(
     return results, changed
 
 
-def _models(conn: ProfileConnection, now_ms: int, items: list[Item]) -> dict[str, Model]:
-    """Return the models that the embeddings of the items belong to, by name."""
+def refused(error: str) -> dict[str, Any]:
+    """Return the result of an item that was not stored."""
+    return {"id": None, "status": "error", "superseded": [], "error": error}
+
+
+def _models(
+    conn: ProfileConnection, now_ms: int, items: list[Item], places: Sequence[int] | None
+) -> tuple[dict[str, Model], dict[str, str]]:
+    """Return the models of the items' embeddings by name, and with `places` what is wrong with others."""
     of_name: dict[str, Model] = {}
+    wrong: dict[str, str] = {}
     for index, item in enumerate(items):
-        if item.embedding is not None and item.embedding_model not in of_name:
-            where = f"memories[{index}].embedding"
-            size = fields.dimensions(item.embedding)
-            of_name[item.embedding_model] = models.ensure(conn, now_ms, item.embedding_model, size, where)
-    return of_name
+        name = item.embedding_model
+        if item.embedding is None or name in of_name or name in wrong:
+            continue
+        where = f"memories[{index if places is None else places[index]}].embedding"
+        try:
+            of_name[name] = models.ensure(conn, now_ms, name, fields.dimensions(item.embedding), where)
+        except InvalidRequestError as error:
+            if places is None:
+                raise
+            wrong[name] = str(error)
+    return of_name, wrong
 
 
 def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, Found | None, bool]:
@@ -438,11 +471,13 @@ def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int
 
 
 async def ingest(
-    profile: Profile, items: list[Item], *, durable: bool = False
+    profile: Profile, items: list[Item], *, places: Sequence[int] | None = None, durable: bool = False
 ) -> Written[list[dict[str, Any]]]:
     """Store a batch; see `apply_ingest`."""
     return await profile.write(
-        lambda conn, now_ms: apply_ingest(conn, now_ms, items), durable=durable, work=work_of(items)
+        lambda conn, now_ms: apply_ingest(conn, now_ms, items, places=places),
+        durable=durable,
+        work=work_of(items),
     )
 
 

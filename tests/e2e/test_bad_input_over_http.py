@@ -71,6 +71,7 @@ FIELDS = {
     "/v1/databases": {"name": {str}},
     "/v1/memory/{ns}/{profile}/memories": {
         "memories": set(),
+        "on_error": {NULL},
         "memories.0": set(),
         "memories.0.type": set(),
         "memories.0.summary": {str},

@@ -167,3 +167,24 @@ async def test_a_fork_and_the_past_keep_what_was_forgotten(client):
     assert (await client.post(f"{MEMORY}/memories/{FACT_ID}/undo")).json()["version"] == 3
     assert await listed(client) == ["likes light"]
     assert await listed(client, "?branch=kept") == ["likes dark"]
+
+
+async def test_bad_items_are_skipped_where_that_is_said_and_again_on_a_repeat(client):
+    good = [event(str(n)) for n in range(3)]
+    for pad in ("", "x" * 200_000):  # a large body is decoded another way
+        bad = {"type": "event", "summary": " ", "content": pad}
+        items = [good[0], bad, {**good[1], "content": pad}, 7, good[2]]
+        json = {"memories": items, "on_error": "skip"}
+        key = {"idempotency-key": f"k{len(pad)}"}
+
+        answer = await client.post(f"{MEMORY}/memories", json=json, headers=key)
+        again = await client.post(f"{MEMORY}/memories", json=json, headers=key)
+
+        assert answer.status_code == 201, answer.text
+        failed = [result.get("error", "").split(" ")[0] for result in answer.json()["results"]]
+        assert failed == ["", "memories[1].summary", "", "memories[3]", ""]
+        assert again.content == answer.content
+    assert failure(await client.post(f"{MEMORY}/memories", json={**json, "on_error": "x"})) == (
+        400,
+        "invalid_request",
+    )

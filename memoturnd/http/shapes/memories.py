@@ -38,17 +38,19 @@ class Item(Struct):
 
 
 class Ingest(Struct):
-    """Up to 1000 memories, stored as one commit."""
+    """Up to 1000 memories, stored as one commit; with `on_error` skip those that can be."""
 
     memories: list[Item]
+    on_error: Literal["fail", "skip"] | None = None
 
 
 class Stored(Struct):
-    """What became of one memory."""
+    """What became of one memory; where it was skipped, `error` says why."""
 
-    id: str
-    status: Literal["created", "revived", "duplicate"]
+    id: str | None
+    status: Literal["created", "revived", "duplicate", "error"]
     superseded: list[str]
+    error: Maybe[str] = UNSET
 
 
 class Ingested(Struct):
