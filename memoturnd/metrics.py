@@ -310,6 +310,7 @@ class Metrics:
         self.embed_degraded = {surface: degraded.labels(surface) for surface in EMBED_SURFACES}
         self.embed_outage = self._gauge("embed_outage", "1 while the embedder is left alone after failures.")
         self.embed_waiting = self._gauge("embed_waiting_calls", "Calls that wait for their turn.")
+        self.reembed_jobs = self._gauge("reembed_jobs", "Branches that this node embeds again just now.")
         self.embed_cache_bytes = self._gauge("embed_cache_bytes", "Memory of the vectors of texts of late.")
         self.embed_cache_limit_bytes = self._gauge("embed_cache_limit_bytes", "Most memory of these.")
 

@@ -48,13 +48,14 @@ from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
+from memoturnd.reembedding import Reembedding
 from memoturnd.replication.archive import Archive
 from memoturnd.replication.collector import Collector, Graces
 from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
-from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, Catalog, Chore, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, REEMBED, RETENTION, Catalog, Chore, Database
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.embedder import Embedder
 from memoturnd.seams.executor import Executor, PoolExecutor
@@ -112,6 +113,7 @@ class Node:
         self.catalog_export = CatalogExport(services)
         self.retention = retention
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
+        self.reembedding = Reembedding(services, self.branches, embedder)
 
         def is_behind() -> bool:
             return services.scheduler.behind_s > _BEHIND_S
@@ -132,7 +134,11 @@ class Node:
         self.maintenance = Maintenance(
             services.catalog,
             services.agenda,
-            {COLLECT: lambda chore: self.collector.collect(chore.db_uuid), RETENTION: self._apply_retention},
+            {
+                COLLECT: lambda chore: self.collector.collect(chore.db_uuid),
+                RETENTION: self._apply_retention,
+                REEMBED: self.reembedding.look,
+            },
             clock=services.clock,
             metrics=services.metrics,
             is_busy=is_behind,
@@ -347,6 +353,7 @@ class Node:
         metrics.unshipped_bytes.set(sum(sizes))
         metrics.unshipped_branch_bytes.set(max(sizes, default=0))
         metrics.unshipped_age_seconds.set(max((o.shipper.unshipped_age_s for o in owned), default=0))
+        metrics.reembed_jobs.set(self.reembedding.running)
         metrics.write_queue_depth.set(max((len(o.writer) for o in owned), default=0))
 
 
@@ -452,6 +459,7 @@ async def running(
             # What an earlier process left is shipped as well, while the store lets it.
             await asyncio.wait([recovery], timeout=RECOVERY_S)
             recovery.cancel()
+            await node.reembedding.close()
             await node.tiers.past.close()
             left = await node.drain()
             for task in loops:

@@ -132,6 +132,27 @@ class NodeEmbedder:
                 self._cache.put(key, vector)
         return [found.get(key) for key in keys]
 
+    async def attempt(self, texts: Sequence[str]) -> Vectors:
+        """Return a vector per stored text, None for those that are blank or refused; nothing is kept.
+
+        For work in the background, which would rather wait than go without. Raises EmbedderError.
+        """
+        texts = [text[:TEXT_LENGTH_LIMIT] for text in texts]
+        vectors: Vectors = [None] * len(texts)
+        asked = [at for at, text in enumerate(texts) if text.strip()]
+        done = 0
+        for batch in self._batches([texts[at] for at in asked]):
+            async with self._gates[Kind.DOCUMENT]:
+                deadline_s = self._clock.monotonic_s() + SPLITS_LIMIT * self._timeout_s
+                made = await self._split(batch, Kind.DOCUMENT, deadline_s)
+            for vector in made:
+                vectors[asked[done]] = vector
+                done += 1
+        refused = sum(vectors[at] is None for at in asked)
+        self._metrics.embed_texts["embedded"].inc(len(asked) - refused)
+        self._metrics.embed_texts["failed"].inc(refused)
+        return vectors
+
     async def _embed_all(self, texts: list[str], kind: Kind, budget_s: float) -> Vectors:
         batches = self._batches(texts)
         deadline_s = self._clock.monotonic_s() + budget_s

@@ -98,6 +98,7 @@ _CHAINS_OF_2 = (
 # `mid` ties a turn to its words and vectors. The index of words has no content of its own: see core/turn_text.py.
 # A transcript's row outlives its turns, so that no number is given twice; its key is a hash of the session id.
 # A memory's origin are the turns that it was drawn from.
+# The job that embeds again stands in one row; it is of the branch that it names, and not of the branch's forks.
 _ADDED_IN_2 = (
     """CREATE TABLE __memoturn_idempotency(
  seq INTEGER PRIMARY KEY, branch TEXT NOT NULL, route TEXT NOT NULL, principal TEXT NOT NULL, key TEXT NOT NULL,
@@ -123,6 +124,11 @@ _ADDED_IN_2 = (
  session BLOB PRIMARY KEY, last_seq INTEGER NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE __memoturn_memory_origins(
  rid INTEGER PRIMARY KEY, session_id TEXT NOT NULL, from_seq INTEGER NOT NULL, to_seq INTEGER NOT NULL)""",
+    """CREATE TABLE __memoturn_reembed(
+ id INTEGER PRIMARY KEY CHECK (id = 1), job TEXT NOT NULL, branch TEXT NOT NULL, model TEXT NOT NULL,
+ scope TEXT NOT NULL, only_missing INTEGER NOT NULL, state TEXT NOT NULL, part TEXT NOT NULL,
+ cursor INTEGER NOT NULL, total INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL,
+ started_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, finished_at INTEGER, error TEXT)""",
     *_CHAINS_OF_2,
     "CREATE VIRTUAL TABLE __memoturn_memory_terms USING fts5vocab('__memoturn_memories_fts', 'instance')",
 )

@@ -1,7 +1,15 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
 from memoturnd.core.revisions import Revision
-from memoturnd.http.ports import Branches, BranchProfile, Databases, Node, Transfers, Verifications
+from memoturnd.http.ports import (
+    Branches,
+    BranchProfile,
+    Databases,
+    Node,
+    Reembedding,
+    Transfers,
+    Verifications,
+)
 from memoturnd.metrics import Metrics
 from memoturnd.seams.embedder import Embeddings
 
@@ -37,6 +45,11 @@ class PastNode:
     def embedder(self) -> Embeddings | None:
         """What embeds texts, as it is now."""
         return self._node.embedder
+
+    @property
+    def reembedding(self) -> Reembedding:
+        """The jobs that embed again, as they are now."""
+        return self._node.reembedding
 
     @property
     def metrics(self) -> Metrics:

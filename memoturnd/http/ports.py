@@ -345,6 +345,22 @@ class Verifications(Protocol):
         ...
 
 
+class Reembedding(Protocol):
+    """The jobs that embed again, in the background."""
+
+    def new_job_id(self) -> str:
+        """Return a name for a job."""
+        ...
+
+    def is_live(self, branch_id: str) -> bool:
+        """Return whether this node is at the branch's job."""
+        ...
+
+    async def go_on(self, db_name: str, branch: str) -> None:
+        """See to the branch's job. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        ...
+
+
 class Node(Protocol):
     """The node behind the routes."""
 
@@ -371,6 +387,11 @@ class Node(Protocol):
     @property
     def embedder(self) -> Embeddings | None:
         """What embeds texts that come without a vector, None where nothing does."""
+        ...
+
+    @property
+    def reembedding(self) -> Reembedding:
+        """The jobs that embed again."""
         ...
 
     @property

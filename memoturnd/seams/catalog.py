@@ -9,6 +9,9 @@ COLLECT = "collect"
 RETENTION = "retention"
 """The chore of a branch: its history is compacted, and what is past retention leaves the manifest."""
 
+REEMBED = "reembed"
+"""The chore of a branch: what it holds is embedded again, and somebody has to be at it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Database:

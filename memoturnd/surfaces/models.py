@@ -8,10 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from memoturnd.engine import schema
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import MEMORY_VECTORS
-from memoturnd.errors import InvalidRequestError
-from memoturnd.surfaces import fields
+from memoturnd.errors import InvalidRequestError, NotFoundError
+from memoturnd.seams.profile import Profile, Seen, Work
+from memoturnd.surfaces import fields, transcripts
 
 UNNAMED: Final = ""
 MODELS_LIMIT: Final = 16
@@ -112,3 +114,63 @@ def takes(conn: ProfileConnection, name: str, dimensions: int) -> bool:
     if model.dimensions == dimensions:
         return True
     return conn.execute(f"SELECT 1 FROM {model.table} LIMIT 1").get is None
+
+
+def read_models(conn: ProfileConnection, active: str | None) -> dict[str, Any]:
+    """Return `{models: [{name, dimensions, memories, turns, active, created_at}], embeddable}`, the oldest first.
+
+    The unnamed model's `name` is null, its `dimensions` too where only turns have such vectors, of whatever number.
+    `embeddable` counts the memories that may have a vector, and the turns.
+    """
+    turns = transcripts.count_vectors(conn)
+    listed = []
+    rows: list[Any] = conn.execute(
+        "SELECT id, name, dimensions, created_at FROM __memoturn_models ORDER BY id"
+    ).fetchall()
+    for id_, name, dimensions, created_at in rows:
+        memories: int = conn.execute(f"SELECT count(*) FROM {Model(id_, name, dimensions).table}").get
+        of_turns = turns.pop(id_, 0) + (turns.pop(transcripts.CLIENTS, 0) if name == UNNAMED else 0)
+        listed.append(_shown(name, dimensions, memories, of_turns, created_at, active))
+    if turns.get(transcripts.CLIENTS):
+        listed.append(_shown(UNNAMED, None, 0, turns[transcripts.CLIENTS], None, active))
+    of_memories, of_turns = conn.execute(
+        "SELECT (SELECT count(*) FROM __memoturn_memories WHERE type <> 'task'),"
+        " (SELECT count(*) FROM __memoturn_messages)"
+    ).get
+    return {"models": listed, "embeddable": {"memories": of_memories, "turns": of_turns}}
+
+
+def _shown(
+    name: str, dimensions: int | None, memories: int, turns: int, created_at: int | None, active: str | None
+) -> dict[str, Any]:
+    return {
+        "name": name or None,
+        "dimensions": dimensions,
+        "memories": memories,
+        "turns": turns,
+        "active": name == active,
+        "created_at": created_at,
+    }
+
+
+def apply_drop(conn: ProfileConnection, name: str) -> tuple[None, bool]:
+    """Drop a model with its vectors; memories and turns stay. Raises NotFoundError.
+
+    Its number may be given again, so whoever keeps vectors in memory is told to forget all of them.
+    """
+    model = find(conn, name)
+    tables = [] if model is None else [model.table, *transcripts.tables_of(conn, model.id)]
+    if name == UNNAMED:
+        tables += transcripts.tables_of(conn, transcripts.CLIENTS)
+    if not tables:
+        raise NotFoundError(f"the profile has no embedding model {name or '-'}: GET .../models lists them")
+    for table in tables:
+        conn.execute(f"DROP TABLE {table}")
+    conn.execute("DELETE FROM __memoturn_models WHERE name = ?", (name,))
+    schema.note_replaced(conn, conn.round_txid)
+    return None, True
+
+
+async def listing(profile: Profile, active: str | None, *, min_txid: int = 0) -> Seen[dict[str, Any]]:
+    """List the models; see `read_models`."""
+    return await profile.read(lambda conn, _: read_models(conn, active), min_txid=min_txid, work=Work.SCAN)

@@ -66,16 +66,20 @@ def ensure_vectors(conn: ProfileConnection, model_id: int, dimensions: int, wher
 
     Raises InvalidRequestError, about the field `where`, when the profile has too many.
     """
-    suffix = f"{model_id}_{dimensions}"
-    table = TURN_VECTORS.name(suffix)
+    table = table_of(model_id, dimensions)
     if not conn.table_exists("main", table):
         if len(vector_tables(conn)) >= TABLES_LIMIT:
             raise InvalidRequestError(
                 f"{where} has {dimensions} dimensions, and the profile holds turns of {TABLES_LIMIT} different"
                 " kinds of embeddings: use one embedding model"
             )
-        conn.execute(TURN_VECTORS.create(suffix))
+        conn.execute(TURN_VECTORS.create(f"{model_id}_{dimensions}"))
     return table
+
+
+def table_of(model_id: int, dimensions: int) -> str:
+    """Return the name of the table of a model's vectors, which may not be there."""
+    return TURN_VECTORS.name(f"{model_id}_{dimensions}")
 
 
 def insert_vector(conn: ProfileConnection, table: str, mid: int, embedding: bytes) -> None:
@@ -97,6 +101,20 @@ def kind_of(table: str) -> tuple[int, int]:
     """Return the model and the number of dimensions whose vectors a table of `vector_tables` holds."""
     model_id, _, dimensions = table.removeprefix(TURN_VECTORS.prefix).partition("_")
     return int(model_id), int(dimensions)
+
+
+def tables_of(conn: ProfileConnection, model_id: int) -> list[str]:
+    """Return the tables of a model's vectors of turns."""
+    return [table for table in vector_tables(conn) if kind_of(table)[0] == model_id]
+
+
+def count_vectors(conn: ProfileConnection) -> dict[int, int]:
+    """Return how many turns have a vector, by the model's id."""
+    counts: dict[int, int] = {}
+    for table in vector_tables(conn):
+        count: int = conn.execute(f"SELECT count(*) FROM {table}").get
+        counts[kind_of(table)[0]] = counts.get(kind_of(table)[0], 0) + count
+    return counts
 
 
 def delete(conn: ProfileConnection, session_id: str, first: int = 0, last: int = END) -> int:
@@ -161,7 +179,7 @@ def read_nearest_rows(
 
     Exact: every vector of that model and number of dimensions is compared.
     """
-    table = TURN_VECTORS.name(f"{model_id}_{len(embedding) // 4}")
+    table = table_of(model_id, len(embedding) // 4)
     if not conn.table_exists("main", table):
         return []
     statement = _NEAREST_IN if conditions else _NEAREST

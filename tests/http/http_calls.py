@@ -97,7 +97,15 @@ WRITES = {
     "set retention": ("PUT", "/v1/db/app--ann/timelines/t", {"json": {"retention_s": 60}}),
     "delete timeline": ("DELETE", "/v1/db/app--ann/timelines/t", {}),
 }
+EMBEDDING_WRITES = {
+    "reembed": ("POST", "/v1/memory/app/ann/reembed", {"json": {}}),
+    "cancel reembed": ("DELETE", "/v1/memory/app/ann/reembed", {}),
+    "drop model": ("DELETE", "/v1/memory/app/ann/models/openai%2Fwords", {}),
+}
+"""Writes that take a node with an embedder."""
 READS = {
+    "models": ("GET", "/v1/memory/app/ann/models", {}),
+    "reembed": ("GET", "/v1/memory/app/ann/reembed", {}),
     "recall": ("POST", "/v1/memory/app/ann/recall", {"json": {"query": "x"}}),
     "get": ("GET", f"/v1/memory/app/ann/memories/{FACT_ID}", {}),
     "memories": ("GET", "/v1/memory/app/ann/memories", {}),
@@ -137,6 +145,7 @@ READS = {
 NOW = {"branches", "checkpoints", "restore points"}
 PAST = {name: call for name, call in READS.items() if name not in NOW}
 REFUSING_AT = {
+    **EMBEDDING_WRITES,
     **{name: call for name, call in WRITES.items() if name not in {"sql", "import lines"}},
     "import lines": ("POST", "/v1/memory/app/ann/import", {"content": NO_MEMORY}),
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),

@@ -39,6 +39,8 @@ class FakeEndpoint:
         self.fault = None
         self.faults_left = None
         """After so many faults it is well again; None for never."""
+        self.well_until = 0
+        """The request, counted from 1, up to which it is well all the same."""
         self.refused_text = None
         self.dimensions = DIMENSIONS
         self.as_arrays = False
@@ -51,7 +53,7 @@ class FakeEndpoint:
         return [text for request in self.requests for text in request["input"]]
 
     def _take_fault(self):
-        if self.fault is None or self.faults_left == 0:
+        if self.fault is None or self.faults_left == 0 or len(self.requests) <= self.well_until:
             return None
         if self.faults_left is not None:
             self.faults_left -= 1
