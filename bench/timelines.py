@@ -15,7 +15,7 @@ from bench.nodes import node_here, temporary_folder
 from bench.stats import MS, Table, duration
 from memoturnd.engine.branch import Branch
 from memoturnd.seams.catalog import MAIN
-from memoturnd.surfaces import timeline_queries, timelines
+from memoturnd.surfaces import timeline_queries, timeline_terms, timelines
 
 ROWS: Final = 1_000_000
 KEYS: Final = 1000
@@ -59,7 +59,7 @@ async def _append(profile: Branch, body: Body) -> None:
 
 
 async def _ask(profile: Branch, body: Body) -> Any:
-    found = await timeline_queries.query(profile, _NAME, timeline_queries.parse_query(body))
+    found = await timeline_queries.query(profile, _NAME, timeline_terms.parse_query(body))
     return found.value
 
 

@@ -9,7 +9,7 @@ from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import timelines as shapes
-from memoturnd.surfaces import timeline_queries, timelines
+from memoturnd.surfaces import timeline_queries, timeline_terms, timelines
 
 _DEFAULT_TIMELINES: Final = 100
 
@@ -26,7 +26,7 @@ async def append(call: Call) -> Answer:
 @described(takes=shapes.Query, gives={200: (shapes.RowPage, shapes.WindowPage)})
 async def query(call: Call) -> Answer:
     """List rows of a time window, or aggregate them."""
-    asked = timeline_queries.parse_query(call.decoded(decode_json))
+    asked = timeline_terms.parse_query(call.decoded(decode_json))
     profile = await open_database(call)
     seen = await timeline_queries.query(profile, call.params["timeline"], asked, min_txid=call.min_txid)
     return read_reply(seen.value, seen)

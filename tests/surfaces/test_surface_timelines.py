@@ -10,7 +10,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Work
-from memoturnd.surfaces import timeline_queries, timelines
+from memoturnd.surfaces import timeline_queries, timeline_terms, timelines
 from memoturnd.surfaces.timelines import Retention, parse_retention, parse_rows
 
 NOW_MS = 1_000_000
@@ -27,7 +27,7 @@ def append(profile):
 @pytest.fixture
 def ask(profile, plain):
     async def ask(name="t", **body):
-        seen = await timeline_queries.query(profile, name, timeline_queries.parse_query(body))
+        seen = await timeline_queries.query(profile, name, timeline_terms.parse_query(body))
         return plain(seen.value)
 
     return ask
@@ -489,7 +489,7 @@ def test_rows_that_are_not_taken_are_named(body, named):
 )
 def test_queries_that_are_not_taken_are_named(body, named):
     with pytest.raises(InvalidRequestError, match=named):
-        timeline_queries.parse_query(body)
+        timeline_terms.parse_query(body)
 
 
 @pytest.mark.parametrize("bound", [0, -1, 1.5, True, "1", 2**60])
@@ -501,7 +501,7 @@ def test_retention_that_is_not_taken_is_named(name, bound):
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a.b", "é", "x" * 65, "a\n", "a\0"])
 async def test_names_that_are_not_taken_are_refused_everywhere(profile, name):
-    query = timeline_queries.parse_query({})
+    query = timeline_terms.parse_query({})
     for call in (
         timelines.append(profile, name, parse_rows({"key": "k"})),
         timelines.set_retention(profile, name, Retention(None, None)),

@@ -16,7 +16,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from memoturnd.surfaces import timeline_queries, timelines
+from memoturnd.surfaces import timeline_queries, timeline_terms, timeline_windows, timelines
 from memoturnd.surfaces.timelines import Retention, parse_rows
 
 LOW_BOUNDS = [
@@ -24,7 +24,8 @@ LOW_BOUNDS = [
     (timelines, "REMOVED_AT_LEAST", 1),
     (timelines, "REMOVED_BY_DELETE", 2),
     (timelines, "_PIECE", 2),
-    (timeline_queries, "_SPAN_MAX", 2),
+    (timeline_windows, "_SPAN_MAX", 4),
+    (timeline_windows, "CHUNK_ROWS", 3),
 ]
 FOREVER = Retention(None, None)
 NAMES = ["t", "t", "t", "T"]
@@ -189,7 +190,7 @@ class TimelineMachine(RuleBasedStateMachine):
         """Everything that a query answers, page by page."""
         found: list[dict[str, Any]] = []
         while True:
-            query = timeline_queries.parse_query(body)
+            query = timeline_terms.parse_query(body)
             page = plain(self.run(timeline_queries.query(self.profile, name, query)))
             assert len(page[what]) <= body["limit"]
             found += page[what]
@@ -328,7 +329,7 @@ class TimelineMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_shown_is_the_models(self) -> None:
-        query = timeline_queries.parse_query({"order": "asc", "limit": 1000})
+        query = timeline_terms.parse_query({"order": "asc", "limit": 1000})
         for name in self.models:
             page = self.run(timeline_queries.query(self.profile, name, query))
             shown = [(row["at"], row["seq"], row["key"]) for row in page["rows"]]
