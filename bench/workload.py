@@ -40,6 +40,11 @@ def embeddings(seeds: range, dimensions: int) -> npt.NDArray[np.float32]:
     return out
 
 
+def document(i: int) -> dict[str, Any]:
+    """Return the `i`th document that is inserted."""
+    return {"kind": "fact", "n": i, "text": "bench"}
+
+
 def event(i: int, embedding: list[float] | None) -> dict[str, Any]:
     """Return the `i`th memory that a profile is seeded with."""
     item: dict[str, Any] = {

@@ -4,17 +4,14 @@
 the one before plus one, so that they sort in the order in which they were made.
 """
 
-import re
 from typing import Final
 
 RANDOM_BYTES: Final = 10
 _RANDOM_BITS: Final = 8 * RANDOM_BYTES
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_VALUE: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _PAIR_BITS: Final = 10
 _SHIFTS: Final = tuple(range(12 * _PAIR_BITS, -1, -_PAIR_BITS))
-_SHAPE: Final = re.compile(f"[0-7][{_ALPHABET}]{{25}}")
 
 
 def first(at_ms: int, random: int) -> int:
@@ -28,19 +25,3 @@ def first(at_ms: int, random: int) -> int:
 def text(number: int) -> str:
     """Return a ULID's 26 characters."""
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
-
-
-def number(ulid: str) -> int | None:
-    """Return the number of a ULID, None where the text is none."""
-    if not _SHAPE.fullmatch(ulid):
-        return None
-    value = 0
-    for character in ulid:
-        value = value << 5 | _VALUE[character]
-    return value
-
-
-def span(at_ms: int) -> tuple[str, str]:
-    """Return the lowest and the highest ULID of a millisecond."""
-    lowest = at_ms << _RANDOM_BITS
-    return text(lowest), text(lowest | (1 << _RANDOM_BITS) - 1)

@@ -99,6 +99,8 @@ class ProfileConnection(apsw.Connection):
     """What is kept in memory of the file, where this connection reads its newest state."""
     round_txid: int = 0
     """Txid of the commit round that is open on this connection."""
+    newest_ulid: int = 0
+    """The ULID made last on this connection, as a number, so that the next one follows it."""
 
     def user_statements(self, read_only: bool) -> UserStatements:
         """Return the block inside which statements are a user's: run them by the block's `execute`.

@@ -6,6 +6,7 @@ into those of tables and indexes by `names.suffix`, which makes no two of them o
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import apsw
@@ -45,6 +46,7 @@ def parse_index(payload: Any) -> Index:
 # ---- tables
 
 
+@lru_cache(maxsize=1024)
 def table_of(collection: str) -> str:
     """Return the name of a checked collection's table."""
     return DOCUMENTS.name(names.suffix(collection))

@@ -135,21 +135,19 @@ def apply_insert(
         return [], False
     if not collections.exists(conn, collection):
         collections.make(conn, collection)
-    table = collections.table_of(collection)
     rows = []
-    following = -1
+    newest = max(conn.newest_ulid, ulids.first(now_ms, random) - 1)
     for doc in docs:
         if doc.id is not None:
             rows.append((doc.id, doc.text))
             continue
-        if following < 0:
-            following = _next_ulid(conn, table, now_ms, random)
-        key = ulids.text(following)
-        following += 1
+        newest += 1
+        key = ulids.text(newest)
         rows.append((key, _with_key(doc.text, key)))
+    conn.newest_ulid = newest
     before = conn.total_changes()
     try:
-        conn.executemany(f"INSERT INTO {table}(id, doc) VALUES (?, ?)", rows)
+        conn.executemany(f"INSERT INTO {collections.table_of(collection)}(id, doc) VALUES (?, ?)", rows)
     except apsw.ConstraintError as error:
         raise collections.taken(error, rows[conn.total_changes() - before][0]) from error
     return [key for key, _ in rows], True
@@ -157,14 +155,6 @@ def apply_insert(
 
 def _with_key(text: str, key: str) -> str:
     return f'{{"{paths.KEY}":"{key}"{"," if len(text) > 2 else ""}{text[1:]}'  # noqa: PLR2004 - `{}`
-
-
-def _next_ulid(conn: ProfileConnection, table: str, now_ms: int, random: int) -> int:
-    """Return the ULID that follows those which the collection has of this millisecond, if it has any."""
-    lowest, highest = ulids.span(now_ms)
-    newest = conn.execute(f"SELECT max(id) FROM {table} WHERE id BETWEEN ? AND ?", (lowest, highest)).get
-    number = None if newest is None else ulids.number(newest)
-    return ulids.first(now_ms, random) if number is None else number + 1
 
 
 # ---- update and delete

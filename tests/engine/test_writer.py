@@ -269,6 +269,26 @@ async def test_user_statement_past_its_deadline_is_stopped_and_leaves_nothing(ri
     assert await rig.write(insert("next")) == ("next", 2)
 
 
+async def test_opaque_statements_run_in_the_pool_alone_and_under_their_deadline(rig):
+    here = threading.current_thread()
+    ran = []
+
+    def noted(conn, now_ms):
+        ran.append((threading.current_thread() is here, conn.guard.on_loop))
+        return insert("opaque")(conn, now_ms)
+
+    results = await asyncio.gather(
+        rig.write(insert("a")), rig.write(noted, Work.OPAQUE), rig.write(insert("b")), rig.write(insert("c"))
+    )
+
+    assert [txid for _, txid in results] == [2, 3, 4, 4]
+    assert len(ran) == 1
+    assert not ran[0][1]
+    with pytest.raises(RequestTimeoutError, match=r"0\.3 s"):
+        await rig.write(insert_counted(10**12), Work.OPAQUE)
+    assert rig.rows() == ["a", "opaque", "b", "c"]
+
+
 async def test_user_statement_with_an_error_of_its_own_is_told_it_at_once(rig):
     with pytest.raises(apsw.SQLError, match="no such table"):
         await rig.write(lambda conn, _: (conn.execute("INSERT INTO missing VALUES (1)"), True), Work.USER)
