@@ -20,6 +20,7 @@ from memoturnd.embedders.open import open_embedder
 from memoturnd.http.app import create_app
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.leases.local import LocalLeases
+from memoturnd.models_http.open import open_models
 from memoturnd.node import STORE_TIMEOUT_S, running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
@@ -60,6 +61,7 @@ async def serve(settings: Settings) -> None:
         executor = PoolExecutor(settings.sqlite_threads)
         catalog = SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
         leases = LocalLeases(settings.node_id, settings.advertise)
+        models = open_models(settings, clock)
         sockets: list[socket.socket] = []
         try:
             sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early
@@ -76,6 +78,7 @@ async def serve(settings: Settings) -> None:
                 executor=executor,
                 boot_id=boot_id(),
                 embedder=embedder,
+                models=models,
             ) as node:
                 server = _Server(
                     uvicorn.Config(
@@ -102,6 +105,7 @@ async def serve(settings: Settings) -> None:
                 listening.close()
             if embedder is not None:
                 await embedder.close()
+            await models.close()
             await leases.close()
             await catalog.close()
             await store.close()

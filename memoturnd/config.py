@@ -79,6 +79,16 @@ class Settings:
     embed_timeout_s: float
     embed_batch: int
     embed_concurrency: int
+    extract_provider: Literal["off", "anthropic", "openai"]
+    extract_api_key: Secret | None
+    extract_base_url: str | None
+    extract_model: str | None
+    assistant_provider: Literal["off", "anthropic", "openai"]
+    assistant_api_key: Secret | None
+    assistant_base_url: str | None
+    assistant_model: str | None
+    model_timeout_s: float
+    model_concurrency: int
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 
@@ -184,7 +194,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS={coarse_s:g} is below MEMOTURN_PITR_RETENTION_SECS={fine_s:g}: "
             "history is kept at every commit first, then at one an hour",
         )
-    return problems + _embedder_contradictions(values)
+    return problems + _embedder_contradictions(values) + _models_without_name(values)
 
 
 def _embedder_contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -204,7 +214,55 @@ def _embedder_contradictions(values: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def _models_without_name(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the providers of language models: their address needs a key, most need a model."""
+    problems = []
+    settled = {**values, **_language_models(values)}
+    for feature in ("extract", "assistant"):
+        provider = settled.get(f"{feature}_provider")
+        name = f"MEMOTURN_{feature.upper()}"
+        if provider in {None, "off"}:
+            continue
+        if not settled.get(f"{feature}_api_key") and not settled.get(f"{feature}_base_url"):
+            problems.append(
+                f"{name}_PROVIDER={provider!r} takes a {name}_API_KEY, or the {name}_BASE_URL of an endpoint that needs none"
+            )
+        if provider == "openai" and not settled.get(f"{feature}_model"):
+            problems.append(
+                f"{name}_PROVIDER='openai' takes a {name}_MODEL: there is none that every endpoint has"
+            )
+    return problems
+
+
+def _language_models(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of language models with what follows from others.
+
+    The assistant's are the extractor's where they are not set; a key is not sent to another provider or address.
+    """
+    extract = {part: values.get(f"extract_{part}") for part in ("provider", "api_key", "base_url", "model")}
+    if extract["provider"] is None:
+        extract["provider"] = "anthropic" if extract["api_key"] or extract["base_url"] else "off"
+    own = {part: values.get(f"assistant_{part}") for part in extract}
+    if own["provider"] in {None, extract["provider"]} and extract["provider"] != "off":
+        elsewhere = own["base_url"] is not None
+        assistant = {
+            part: value
+            if (value := own[part]) is not None or (elsewhere and part == "api_key")
+            else inherited
+            for part, inherited in extract.items()
+        }
+    else:
+        assistant = own
+        if own["provider"] is None:
+            assistant["provider"] = "anthropic" if own["api_key"] or own["base_url"] else "off"
+    return {
+        **{f"extract_{part}": value for part, value in extract.items()},
+        **{f"assistant_{part}": value for part, value in assistant.items()},
+    }
+
+
 def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
+    values |= _language_models(values)
     derived = {
         "object_store": f"file://{values['data_dir'] / 'objects'}",
         "advertise": f"http://{values['listen']}",

@@ -23,6 +23,7 @@
         DiskFullError            ... once the node's disk has room            503 unavailable
       NotDurableError            do not repeat it; POST .../sync waits        500 not_durable
       UnconfiguredError          switch the feature on at the node            503 unconfigured
+      UpstreamError              try again later, or look at the provider     502 internal
       CorruptionError            stop and look: stored bytes are not right    500 internal
       InvariantError             a bug of ours                                500 internal
       ConfigurationError         fix the settings; the node does not start    -
@@ -166,6 +167,10 @@ class UnconfiguredError(MemoturnError):
     """The feature is not switched on at this node."""
 
     code = "unconfigured"
+
+
+class UpstreamError(MemoturnError):
+    """A provider that the node asked (of a language model) failed, refused, or answered what is of no use."""
 
 
 class CorruptionError(MemoturnError):

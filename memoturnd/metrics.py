@@ -43,6 +43,8 @@ PAST_OUTCOMES: Final = ("hit", "shared", "miss")
 PASS_OUTCOMES: Final = ("done", "stopped", "failed")
 EMBED_CALLS: Final = ("ok", "refused", "failed", "shed")
 EMBED_TEXTS: Final = ("cached", "embedded", "failed")
+MODEL_OUTCOMES: Final = ("ok", "failed", "shed", "gone")
+MODEL_SURFACES: Final = ("extract", "ask")
 EMBED_SURFACES: Final = ("ingest", "recall")
 
 _REQUEST_BUCKETS_S: Final = (
@@ -62,6 +64,7 @@ _REQUEST_BUCKETS_S: Final = (
 )
 _COMMIT_BUCKETS_S: Final = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0)
 _SHIP_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+_MODEL_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0)
 _LAG_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SEGMENT_BUCKETS_BYTES: Final = tuple(float(4**power) for power in range(5, 14))
 _GROUP_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -84,6 +87,7 @@ class Metrics:
         self._maintenance()
         self._drills()
         self._embedding()
+        self._models()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -313,6 +317,27 @@ class Metrics:
         self.reembed_jobs = self._gauge("reembed_jobs", "Branches that this node embeds again just now.")
         self.embed_cache_bytes = self._gauge("embed_cache_bytes", "Memory of the vectors of texts of late.")
         self.embed_cache_limit_bytes = self._gauge("embed_cache_limit_bytes", "Most memory of these.")
+
+    def _models(self) -> None:
+        requests = self._counter(
+            "model_requests_total",
+            "Requests that waited for a language model, by surface and outcome.",
+            "surface",
+            "outcome",
+        )
+        self.model_requests = {
+            (surface, outcome): requests.labels(surface, outcome)
+            for surface in MODEL_SURFACES
+            for outcome in MODEL_OUTCOMES
+        }
+        seconds = Histogram(
+            "memoturn_model_seconds",
+            "Time that a request waited for a language model, all of its calls together.",
+            ("surface",),
+            registry=self.registry,
+            buckets=_MODEL_BUCKETS_S,
+        )
+        self.model_seconds = {surface: seconds.labels(surface) for surface in MODEL_SURFACES}
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"memoturn_{name}", text, registry=self.registry)

@@ -59,6 +59,7 @@ from memoturnd.seams.catalog import COLLECT, MAIN, REEMBED, RETENTION, Catalog, 
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.embedder import Embedder
 from memoturnd.seams.executor import Executor, PoolExecutor
+from memoturnd.seams.language_model import LanguageModels
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 from memoturnd.stores.counted import CountedStore, StoreUsage
@@ -100,8 +101,10 @@ class Node:
         limits: TierLimits,
         counted: CountedStore,
         embedder: NodeEmbedder | None = None,
+        models: LanguageModels | None = None,
     ) -> None:
         self.embedder = embedder
+        self.models = models or LanguageModels()
         self.metrics = services.metrics
         self.tiers = Tiers(services, self, limits)
         registers = Registers(services)
@@ -370,6 +373,7 @@ async def running(
     boot_id: str,
     metrics: Metrics | None = None,
     embedder: Embedder | None = None,
+    models: LanguageModels | None = None,
 ) -> AsyncIterator[Node]:
     """Run a node on these parts; leaving drains it. The parts stay the caller's to start and to close."""
     metrics = metrics or Metrics()
@@ -433,7 +437,7 @@ async def running(
         )
         retention = Retention(timed, services.archive, executor, clock, randomness, windows)
         embeddings = None if embedder is None else node_embedder(embedder, services, settings)
-        node = Node(services, retention, tier_limits(settings), counted, embeddings)
+        node = Node(services, retention, tier_limits(settings), counted, embeddings, models)
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
         recovery = group.create_task(node.recover(await node.start()))

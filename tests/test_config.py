@@ -99,6 +99,16 @@ def test_each_variable_reaches_its_field():
         "EMBED_TIMEOUT_S": ("2.5", "embed_timeout_s"),
         "EMBED_BATCH": ("31", "embed_batch"),
         "EMBED_CONCURRENCY": ("3", "embed_concurrency"),
+        "EXTRACT_PROVIDER": ("openai", "extract_provider"),
+        "EXTRACT_API_KEY": ("sk-2", "extract_api_key"),
+        "EXTRACT_BASE_URL": ("http://127.0.0.1:2", "extract_base_url"),
+        "EXTRACT_MODEL": ("small", "extract_model"),
+        "ASSISTANT_PROVIDER": ("anthropic", "assistant_provider"),
+        "ASSISTANT_API_KEY": ("sk-3", "assistant_api_key"),
+        "ASSISTANT_BASE_URL": ("http://127.0.0.1:3/v1", "assistant_base_url"),
+        "ASSISTANT_MODEL": ("large", "assistant_model"),
+        "MODEL_TIMEOUT_S": ("33.0", "model_timeout_s"),
+        "MODEL_CONCURRENCY": ("34", "model_concurrency"),
         "LOG_LEVEL": ("debug", "log_level"),
         "LOG_FORMAT": ("console", "log_format"),
         "AUTH": ("off", "auth"),
@@ -109,6 +119,8 @@ def test_each_variable_reaches_its_field():
     assert {field: str(getattr(got, field)) for _, field in given.values()} == {
         **{field: text for text, field in given.values()},
         "embed_api_key": "Secret(***)",
+        "extract_api_key": "Secret(***)",
+        "assistant_api_key": "Secret(***)",
     }
     assert {f"MEMOTURN_{name}" for name in given} == {setting.variable for setting in SETTINGS}
     assert {field for _, field in given.values()} == {field.name for field in dataclasses.fields(Settings)}
@@ -346,3 +358,76 @@ def test_a_key_is_never_shown():
 
     assert "sk-very-secret" not in f"{got!r} {got} {got.embed_api_key!r} {got.embed_api_key}"
     assert "secret" not in refused(EMBED_API_KEY="sk very secret")
+
+
+# ---- language models
+
+
+def models(**env):
+    got = settings(**env)
+    found = []
+    for feature in ("extract", "assistant"):
+        provider, key, url, model = (
+            getattr(got, f"{feature}_{part}") for part in ("provider", "api_key", "base_url", "model")
+        )
+        found.append((provider, key and key.reveal(), url, model))
+    return found
+
+
+URL = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("env", "extract", "assistant"),
+    [
+        ({}, ("off", None, None, None), ("off", None, None, None)),
+        ({"EXTRACT_API_KEY": "k"}, ("anthropic", "k", None, None), ("anthropic", "k", None, None)),
+        (
+            {"EXTRACT_API_KEY": "k", "ASSISTANT_API_KEY": "a", "ASSISTANT_MODEL": "m"},
+            ("anthropic", "k", None, None),
+            ("anthropic", "a", None, "m"),
+        ),
+        ({"ASSISTANT_API_KEY": "a"}, ("off", None, None, None), ("anthropic", "a", None, None)),
+        (
+            {"EXTRACT_PROVIDER": "openai", "EXTRACT_BASE_URL": URL, "EXTRACT_MODEL": "m"},
+            ("openai", None, URL, "m"),
+            ("openai", None, URL, "m"),
+        ),
+        ({"EXTRACT_BASE_URL": URL}, ("anthropic", None, URL, None), ("anthropic", None, URL, None)),
+        (
+            {"EXTRACT_API_KEY": "k", "ASSISTANT_PROVIDER": "off"},
+            ("anthropic", "k", None, None),
+            ("off", None, None, None),
+        ),
+        (
+            {"EXTRACT_API_KEY": "k", "EXTRACT_PROVIDER": "off"},
+            ("off", "k", None, None),
+            ("off", None, None, None),
+        ),
+    ],
+)
+def test_the_assistants_model_is_the_extractors_unless_it_is_set(env, extract, assistant):
+    assert models(**env) == [extract, assistant]
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"ASSISTANT_BASE_URL": URL},
+        {"ASSISTANT_PROVIDER": "openai", "ASSISTANT_BASE_URL": URL, "ASSISTANT_MODEL": "m"},
+    ],
+)
+def test_a_key_goes_to_no_other_provider_or_address(elsewhere):
+    _, assistant = models(EXTRACT_API_KEY="k", **elsewhere)
+
+    assert (assistant[1], assistant[2]) == (None, URL)
+
+
+def test_what_a_language_model_lacks_is_named():
+    assert "MEMOTURN_EXTRACT_API_KEY" in refused(EXTRACT_PROVIDER="anthropic")
+    assert "MEMOTURN_ASSISTANT_API_KEY" in refused(EXTRACT_API_KEY="k", ASSISTANT_PROVIDER="openai")
+    assert "MEMOTURN_EXTRACT_MODEL" in refused(EXTRACT_PROVIDER="openai", EXTRACT_API_KEY="k")
+    assert "did you mean openai?" in refused(EXTRACT_PROVIDER="openal")
+    shown = refused(EXTRACT_API_KEY="sk very secret", ASSISTANT_API_KEY="sk very secret")
+    assert "very secret" not in shown
+    assert "very" not in repr(settings(EXTRACT_API_KEY="very"))

@@ -1,7 +1,7 @@
 """From a request's address to the branch that it means. Every name is checked before it goes any further."""
 
 from memoturnd.core import names
-from memoturnd.errors import DatabaseNotFoundError
+from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.call import Call
 from memoturnd.http.ports import BranchProfile, Node
 
@@ -50,6 +50,23 @@ async def open_or_create_profile(call: Call) -> BranchProfile:
             raise
     await call.node.databases.ensure_profile(call.params["ns"], call.params["profile"])
     return call.applying_once(await call.node.profile(name, branch))
+
+
+async def open_profile_or_none(call: Call, min_txid: int = 0) -> BranchProfile | None:
+    """Return the branch that a memory route addresses, None when nobody has created the profile.
+
+    Raises NotFoundError when a floor, DatabaseNotFoundError when a past state or another branch was asked of that.
+    """
+    try:
+        return await open_profile(call)
+    except DatabaseNotFoundError:
+        if call.at is not None or call.branch != names.MAIN_BRANCH:
+            raise
+        if min_txid > 0:
+            raise NotFoundError(
+                f"no such profile here, so txid {min_txid} cannot be reached; ingest into it first"
+            ) from None
+        return None
 
 
 async def caught_up(node: Node, name: str, branch: str, min_txid: int) -> BranchProfile:

@@ -82,6 +82,7 @@ class Api(BaseRoute):
         self._randomness = randomness
         self._tree = Tree(routes)
         self._timeout_s = settings.request_timeout_s
+        self._model_timeout_s = settings.model_timeout_s
         self._limits_bytes = {
             Body.SMALL: min(SMALL_BODY_BYTES, settings.max_body_bytes),
             Body.LARGE: settings.max_body_bytes,
@@ -161,8 +162,9 @@ class Api(BaseRoute):
         return await self._within_deadline(route, call, receive, slot=True)
 
     async def _within_deadline(self, route: Route, call: Call, receive: Receive, *, slot: bool) -> Answer:
+        timeout_s = self._timeout_s + (self._model_timeout_s if route.asks_model else 0)
         try:
-            async with asyncio.timeout(self._timeout_s) as timer:
+            async with asyncio.timeout(timeout_s) as timer:
                 if not slot:
                     return await route.handler(call)
                 return await self._in_slot(route, call, receive)
@@ -171,7 +173,7 @@ class Api(BaseRoute):
                 raise
             self._shed["request_timeout"].inc()
             raise RequestTimeoutError(
-                f"the request ran past {self._timeout_s:g} s; a write that was already queued still applies, "
+                f"the request ran past {timeout_s:g} s; a write that was already queued still applies, "
                 "so read before sending it again"
             ) from error
 

@@ -117,6 +117,12 @@ class Call:
         return 0 if value is None else _integer("Memoturn-Min-Txid", value.strip().decode("latin-1"))
 
     @property
+    def wants_events(self) -> bool:
+        """Whether the client asks for server-sent events."""
+        accepted = self._headers.get(b"accept", b"").lower()
+        return any(part.split(b";")[0].strip() == b"text/event-stream" for part in accepted.split(b","))
+
+    @property
     def principal(self) -> str:
         """Who asks. Nobody has a name while there is no authentication."""
         return ""

@@ -1,7 +1,8 @@
 """Answers, and the one table that maps the error tree to HTTP.
 
 Every error is `{"error": human text, "code": stable identifier}`. The code `internal` does not say what
-went wrong inside: its text names the request id under which the node's log has it. Only damaged data is named.
+went wrong inside: its text names the request id under which the node's log has it. Only damaged data is named,
+and with 502 the provider that failed.
 """
 
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from memoturnd.errors import (
     UnauthorizedError,
     UnconfiguredError,
     UnsupportedMediaError,
+    UpstreamError,
 )
 from memoturnd.http.streaming import Stream
 from memoturnd.seams.profile import Seen, Written
@@ -37,6 +39,7 @@ JSON: Final[Header] = (b"content-type", b"application/json")
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 BYTES: Final[Header] = (b"content-type", b"application/octet-stream")
 LINES: Final[Header] = (b"content-type", b"application/x-ndjson")
+EVENTS: Final[Header] = (b"content-type", b"text/event-stream")
 SQLITE: Final[Header] = (b"content-type", b"application/vnd.sqlite3")
 REPLAYED: Final[Header] = (b"idempotent-replayed", b"true")
 """On an answer that an earlier request with the same Idempotency-Key has had."""
@@ -56,6 +59,7 @@ STATUS: Final[dict[type[MemoturnError], int]] = {
     IdempotencyKeyReusedError: 422,
     OverloadedError: 429,
     MemoturnError: 500,
+    UpstreamError: 502,
     NotDurableError: 500,  # not 503, which clients repeat by themselves: the write is applied already
     RetryableError: 503,
     UnconfiguredError: 503,
@@ -139,7 +143,7 @@ def error_reply(error: MemoturnError) -> Answer:
 
 def is_internal(error: MemoturnError) -> bool:
     """Return whether the caller may not see what the error says."""
-    return error.code == MemoturnError.code
+    return error.code == MemoturnError.code and not isinstance(error, UpstreamError)
 
 
 def internal_error_reply(request_id: str) -> Answer:

@@ -8,7 +8,7 @@ import msgspec
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.idempotency import Request
-from memoturnd.errors import InvalidRequestError
+from memoturnd.errors import ConflictError, InvalidRequestError
 from memoturnd.http.ports import BranchProfile
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
 
@@ -68,6 +68,13 @@ class OnceProfile:
         """Newest txid that object storage has."""
         return self._profile.durable_txid
 
+    async def kept(self, *, durable: bool) -> Written[Any] | None:
+        """Return what the same request was answered before, None where it is a new one; see `kept` below."""
+        once, branch_id = self._once, self._profile.branch_id
+        request = Request(branch_id, once.route, once.principal, once.key, once.digest)
+        seen = await self._profile.read(lambda conn, now_ms: idempotency.find(conn, now_ms, request))
+        return None if seen.value is None else await self.write(_gone, durable=durable)
+
     async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
         """Run `op` on one state; see memoturnd.seams.profile.Profile.read."""
         return await self._profile.read(op, min_txid=min_txid, work=work)
@@ -95,3 +102,15 @@ class OnceProfile:
             return Written(value, written.txid, written.durable_txid, written.durable)
         once.replayed = True
         return Written(value, txid, written.durable_txid, txid <= written.durable_txid)
+
+
+def _gone(_conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
+    raise ConflictError("what was kept under the Idempotency-Key has just expired: send it once more")
+
+
+async def kept(profile: BranchProfile, *, durable: bool) -> Written[Any] | None:
+    """Return what an earlier request with the same Idempotency-Key was answered, None where there was none.
+
+    For what is dear and comes before the write. Raises IdempotencyKeyReusedError.
+    """
+    return await profile.kept(durable=durable) if isinstance(profile, OnceProfile) else None

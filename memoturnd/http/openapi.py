@@ -42,6 +42,8 @@ def errors_of(route: "Route") -> frozenset[int]:
     if route.kind.value == "open":
         return frozenset({403, 404, 408, 500, 503})
     found = _ALWAYS | _OF_KIND[route.kind.value]
+    if route.asks_model:
+        found |= {502}
     return found if route.body.value == "none" else found | _OF_BODIES
 
 

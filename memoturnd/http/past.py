@@ -12,6 +12,7 @@ from memoturnd.http.ports import (
 )
 from memoturnd.metrics import Metrics
 from memoturnd.seams.embedder import Embeddings
+from memoturnd.seams.language_model import LanguageModels
 
 
 class PastNode:
@@ -50,6 +51,11 @@ class PastNode:
     def reembedding(self) -> Reembedding:
         """The jobs that embed again, as they are now."""
         return self._node.reembedding
+
+    @property
+    def models(self) -> LanguageModels:
+        """The language models."""
+        return self._node.models
 
     @property
     def metrics(self) -> Metrics:

@@ -12,6 +12,7 @@ from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
 from memoturnd.seams.catalog import BranchRow, Database
 from memoturnd.seams.embedder import Embeddings
+from memoturnd.seams.language_model import LanguageModels
 from memoturnd.seams.profile import Profile
 
 
@@ -26,6 +27,11 @@ class HttpSettings(Protocol):
     @property
     def request_timeout_s(self) -> float:
         """Longest that one request may take, waiting for a slot included."""
+        ...
+
+    @property
+    def model_timeout_s(self) -> float:
+        """Longest that a request may wait for a language model, besides."""
         ...
 
     @property
@@ -392,6 +398,11 @@ class Node(Protocol):
     @property
     def reembedding(self) -> Reembedding:
         """The jobs that embed again."""
+        ...
+
+    @property
+    def models(self) -> LanguageModels:
+        """The language models."""
         ...
 
     @property

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from memoturnd.http import (
+    asking,
     branches,
     control,
     documents,
@@ -76,6 +77,7 @@ class Route:
     """One method of one path. `parameters` are the names in `template`, in order; `operation`
     is method and template in one.
 
+    With `asks_model` its deadline leaves time for a language model.
     `at` is whether it takes Memoturn-At where that does not follow from its kind: reads do. A read finds the
     past state behind `call.node`, and need not know of it.
     """
@@ -87,6 +89,7 @@ class Route:
     body: Body
     scope: Scope
     at: bool | None = None
+    asks_model: bool = False
     parameters: tuple[str, ...] = field(init=False)
     operation: str = field(init=False)
 
@@ -122,6 +125,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("PUT", "/v1/databases/{db}/import", transfers.take, Kind.CONTROL, Body.FILE, Scope.PLATFORM),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),
+    Route("POST", f"{_MEMORY}/ask", asking.ask, Kind.READ, Body.SMALL, Scope.READ, asks_model=True),
+    Route("POST", f"{_MEMORY}/extract", asking.extract, Kind.WRITE, Body.LARGE, Scope.WRITE, asks_model=True),
     Route("GET", f"{_MEMORY}/memories/{{id}}", memory.get, Kind.READ, Body.NONE, Scope.READ),
     Route("DELETE", f"{_MEMORY}/memories/{{id}}", memory.forget, Kind.WRITE, Body.NONE, Scope.WRITE),
     Route("GET", f"{_MEMORY}/memories", memory_upkeep.list_all, Kind.READ, Body.NONE, Scope.READ),

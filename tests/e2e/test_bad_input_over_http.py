@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from calls import Profile, assert_refused, ok
+from fake_model import serving_model_beside, settings_of
 from processes import NodeHome, RunningNode
 
 from memoturnd.http.app import SMALL_BODY_BYTES
@@ -43,6 +44,8 @@ GOOD_BODIES = {
     "/v1/memory/{ns}/{profile}/memories/{id}/undo": {"reason": "x"},
     "/v1/memory/{ns}/{profile}/recall": {"query": "x"},
     "/v1/memory/{ns}/{profile}/reembed": {"scope": "all"},
+    "/v1/memory/{ns}/{profile}/ask": {"question": "known"},
+    "/v1/memory/{ns}/{profile}/extract": {"turns": [{"role": "user", "content": "x"}], "dry_run": True},
     "/v1/db/{db}/sql": {"stmts": [{"q": "CREATE TABLE u (x)"}]},
     "/v1/db/{db}/sync": {},
     "/v1/db/{db}/branches": {"name": "new"},
@@ -127,6 +130,26 @@ FIELDS = {
         "include_superseded": {bool, NULL},
         "include_turns": {bool, NULL},
         "explain": {bool, NULL},
+    },
+    "/v1/memory/{ns}/{profile}/ask": {
+        "question": {str},
+        "types": {NULL},
+        "session_id": {str, NULL},
+        "source": {str, NULL},
+        "k": {int, NULL},
+        "include_superseded": {bool, NULL},
+        "stream": {bool, NULL},
+    },
+    "/v1/memory/{ns}/{profile}/extract": {
+        "turns": set(),
+        "turns.0": set(),
+        "turns.0.role": {str},
+        "turns.0.seq": {int, NULL},
+        "session_id": {str, NULL},
+        "source": {str, NULL},
+        "dry_run": {bool, NULL},
+        "from_seq": {NULL},
+        "to_seq": {NULL},
     },
     "/v1/db/{db}/sql": {"stmts": set(), "stmts.0": set(), "stmts.0.q": set(), "stmts.0.params": {NULL}},
     "/v1/db/{db}/sync": {"txid": {int, NULL}},
@@ -294,11 +317,15 @@ def path_of(route: Route, **parts: str) -> str:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory) -> Iterator[RunningNode]:
-    with NodeHome(
-        tmp_path_factory.mktemp("bad-input"),
-        MAX_BODY_BYTES=str(LARGE_BODY_BYTES),
-        MAX_IMPORT_BYTES=str(LARGE_BODY_BYTES),
-    ) as home:
+    with (
+        serving_model_beside() as model,
+        NodeHome(
+            tmp_path_factory.mktemp("bad-input"),
+            **settings_of(model),
+            MAX_BODY_BYTES=str(LARGE_BODY_BYTES),
+            MAX_IMPORT_BYTES=str(LARGE_BODY_BYTES),
+        ) as home,
+    ):
         node = home.start()
         with httpx.Client(base_url=node.url) as client:
             ann = Profile(client, "ann")

@@ -57,7 +57,7 @@ def url(tmp_path_factory):
             memory = {
                 "type": "fact",
                 "topic_key": "t",
-    "timeline": "calls",
+                "timeline": "calls",
                 "summary": "known",
                 "embedding": [1, 0, 0],
                 "session_id": "s",

@@ -1,6 +1,7 @@
 """Fixtures of the HTTP tests: a node in memory, and a client that speaks to it in process."""
 
 import pytest
+from fake_model import serving_model, settings_of
 from http_calls import FACT, OLD_FACT, append, documented, ingest, stamps
 from http_support import HandClock, client_of, limits, running_node
 
@@ -13,8 +14,14 @@ def hand_clock():
 
 
 @pytest.fixture
-async def node(tmp_path):
-    async with running_node(tmp_path) as node:
+async def model():
+    async with serving_model() as model:
+        yield model
+
+
+@pytest.fixture
+async def node(tmp_path, model):
+    async with running_node(tmp_path, **settings_of(model)) as node:
         yield node
 
 

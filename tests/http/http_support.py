@@ -10,6 +10,7 @@ from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
 from memoturnd.embedders.open import open_embedder
 from memoturnd.leases.local import LocalLeases
+from memoturnd.models_http.open import open_models
 from memoturnd.node import running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import InlineExecutor
@@ -37,6 +38,7 @@ def limits(**changes):
     values = {
         "loopback_only": True,
         "request_timeout_s": 5.0,
+        "model_timeout_s": 5.0,
         "max_body_bytes": 4 << 20,
         "max_import_bytes": 16 << 20,
         "memory_budget_bytes": 1 << 30,
@@ -67,6 +69,7 @@ async def running_node(folder, **env):
     clock = SystemClock()
     catalog = SqliteCatalog(":memory:")
     embedder = open_embedder(settings, SystemClock())
+    models = open_models(settings, clock)
     try:
         if embedder is not None:
             await embedder.start()
@@ -80,9 +83,11 @@ async def running_node(folder, **env):
             executor=InlineExecutor(),
             boot_id="boot",
             embedder=embedder,
+            models=models,
         ) as node:
             yield node
     finally:
         if embedder is not None:
             await embedder.close()
+        await models.close()
         await catalog.close()

@@ -31,6 +31,7 @@ ROWS = [
     (errors.DiskFullError("x"), 503, "unavailable"),
     (errors.NotDurableError("x"), 500, "not_durable"),
     (errors.UnconfiguredError("x"), 503, "unconfigured"),
+    (errors.UpstreamError("x"), 502, "internal"),
     (errors.CorruptionError("x"), 500, "internal"),
     (errors.InvariantError("x"), 500, "internal"),
     (errors.ConfigurationError("x"), 500, "internal"),

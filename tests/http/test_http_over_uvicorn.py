@@ -7,7 +7,9 @@ import json
 import httpx
 import pytest
 import uvicorn
-from http_support import limits
+from fake_model import settings_of
+from http_calls import FACT
+from http_support import limits, running_node
 
 from memoturnd.http.app import create_app
 
@@ -157,3 +159,55 @@ async def test_body_that_does_not_arrive_in_time_frees_its_slot_and_its_memory(n
     assert status.split()[1] == b"408"
     assert b"memoturn_http_in_flight_requests 0.0" in after
     assert b"memoturn_http_body_bytes 0.0" in after
+
+
+async def test_a_client_that_leaves_while_its_answer_is_written_ends_the_models_request(address, model):
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}") as client:
+        await client.post("/v1/memory/app/ann/memories", json={"memories": [FACT]})
+        model.piece, model.pause_s = 1, 0.1
+        asked = {"question": "is it dark?", "stream": True}
+        async with client.stream("POST", "/v1/memory/app/ann/ask", json=asked) as answer:
+            assert answer.headers["content-type"] == "text/event-stream"
+            async for line in answer.aiter_lines():
+                if line.startswith("event: delta"):
+                    break
+            assert model.at_once == 1
+
+    await asyncio.wait_for(model.ended.wait(), 5)
+    assert model.gone
+
+
+async def test_a_model_that_is_silent_keeps_the_connection_and_a_leaving_client_ends_it(address, model):
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address[1]}", timeout=10) as client:
+        await client.post("/v1/memory/app/ann/memories", json={"memories": [FACT]})
+        model.pause_s = 3600
+        asked = {"question": "is it dark?", "stream": True}
+        async with client.stream("POST", "/v1/memory/app/ann/ask", json=asked) as answer:
+            beats = 0
+            async for line in answer.aiter_lines():
+                beats += line.startswith(": waiting")
+                if beats == 2:
+                    break
+
+    await asyncio.wait_for(model.ended.wait(), 5)
+    assert model.gone
+
+
+async def test_a_client_that_leaves_a_stream_that_goes_on_gives_back_its_place_among_the_calls(
+    tmp_path, model
+):
+    asked = {"question": "is it dark?", "stream": True}
+    async with (
+        running_node(tmp_path, **settings_of(model, MODEL_CONCURRENCY="1")) as node,
+        served(create_app(node, limits())) as (host, port),
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=10) as client,
+    ):
+        await client.post("/v1/memory/app/ann/memories", json={"memories": [FACT]})
+        model.piece, model.pause_s = 1, 0.2
+        for _ in range(3):
+            async with client.stream("POST", "/v1/memory/app/ann/ask", json=asked) as answer:
+                await anext(answer.aiter_lines())
+        model.pause_s = 0
+        whole = await client.post("/v1/memory/app/ann/ask", json=asked)
+
+    assert "event: done" in whole.text

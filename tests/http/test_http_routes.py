@@ -583,7 +583,6 @@ def test_routes_without_a_body_are_those_whose_method_has_none():
 
 async def test_routes_that_are_not_built_answer_the_envelope(client):
     for path in (
-        "/v1/memory/a/b/ask",
         "/v1/namespaces/a/tokens",
         "/internal/replica/ingest",
     ):
