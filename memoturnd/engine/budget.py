@@ -33,9 +33,10 @@ _POOL_STEPS_PER_LOOK = 50_000
 class _LoopBudget:
     """What is left of a budget on the event loop. Time and memory count from the first look on: most need none."""
 
-    __slots__ = ("_clock", "_most_bytes", "_steps", "_until_s")
+    __slots__ = ("_clock", "_most_bytes", "_steps", "_until_s", "paused")
 
     def __init__(self, clock: Clock) -> None:
+        self.paused = False
         self._clock = clock
         self._steps = 0
         self._until_s = 0.0
@@ -48,7 +49,7 @@ class _LoopBudget:
             self._until_s = self._clock.monotonic_s() + LOOP_S
             self._most_bytes = apsw.memory_used() + LOOP_MEMORY_BYTES
             return False
-        return (
+        return not self.paused and (
             self._steps > LOOP_STEPS
             or self._clock.monotonic_s() > self._until_s
             or apsw.memory_used() > self._most_bytes
@@ -91,16 +92,19 @@ class Deadlines:
 class _PoolBudget:
     """The deadline of work in the pool, and the memory that it may take."""
 
-    __slots__ = ("_deadline_s", "_deadlines", "_most_bytes", "ended")
+    __slots__ = ("_deadline_s", "_deadlines", "_most_bytes", "ended", "paused")
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
         self._deadline_s = deadlines.clock.monotonic_s() + deadlines.timeout_s
         self._most_bytes = apsw.memory_used() + POOL_MEMORY_BYTES
         self.ended: MemoturnError | None = None
+        self.paused = False
 
     def look(self) -> bool:
         """Return whether the work ends here; `ended` says why."""
+        if self.paused:
+            return False
         self.ended = self.ended or self._ends()
         return self.ended is not None
 

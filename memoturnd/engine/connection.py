@@ -102,14 +102,16 @@ class ProfileConnection(apsw.Connection):
     newest_ulid: int = 0
     """The ULID made last on this connection, as a number, so that the next one follows it."""
 
-    def user_statements(self, read_only: bool) -> UserStatements:
+    def user_statements(self, read_only: bool, schema_view: str | None = None) -> UserStatements:
         """Return the block inside which statements are a user's: run them by the block's `execute`.
+
+        With `schema_view` they may read that view; see memoturnd.engine.shown_schema.
 
         Leaving the block raises ForbiddenError for a statement that reached for what it may not touch,
         InvalidRequestError for transaction control, and OverBudgetError where the event loop waits for one
         that could hold it. Blocks do not nest (InvariantError).
         """
-        return UserStatements(self, read_only=read_only)
+        return UserStatements(self, read_only=read_only, schema_view=schema_view)
 
     def between_statements(self) -> None:
         """Be called between two statements of a batch. Raises what ends it, once they took too much together."""

@@ -118,6 +118,7 @@ _LONG_CALLS = _QUADRATIC | {"glob", "group_concat", "like", "randomblob", "snipp
 
 _NOT_REMEMBERED = _LONG_CALLS | _ALTERING | {"count"}
 
+_SCHEMA_TABLES = frozenset({"sqlite_schema", "sqlite_master", "sqlite_temp_schema", "sqlite_temp_master"})
 _KEPT_TABLES = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
 """Tables that SQLite keeps for all tables together, ours too: written by SQLite alone."""
 _SAMPLES = "sqlite_stat4"
@@ -159,10 +160,8 @@ _DDL = _MAKING | {
     apsw.SQLITE_DROP_VTABLE,
     apsw.SQLITE_REINDEX,
 }
-_HOUSEKEEPING = frozenset(
-    {apsw.SQLITE_ANALYZE, apsw.SQLITE_DROP_INDEX, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_REINDEX}
-)
-"""Actions of statements that write what SQLite keeps, the statistics among it, by themselves."""
+_HOUSEKEEPING = (_DDL - _MAKING) | {apsw.SQLITE_ALTER_TABLE}
+"""Actions of statements that read and write what SQLite keeps by themselves, and have no part of a user's in them."""
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
 _REMEMBERED = _READS | _ROWS
 
@@ -180,7 +179,9 @@ _NOTHING_FINE: set[_Verdict] = set()
 
 
 class Budget(Protocol):
-    """What the statements that run may take."""
+    """What the statements that run may take. While it is `paused` nothing is stopped."""
+
+    paused: bool
 
     def between(self) -> None:
         """Be called between two statements. Raises what ends them, once they took too much together."""
@@ -201,7 +202,8 @@ class UserStatements:
 
     `ddl` is whether a statement that may change the schema was prepared, `grows` whether one adds to it, `denied`
     why one was refused (None if none was), `needs_write` whether that was for writing where only reads are
-    allowed. Of the last statement `columns` are the names of its columns, `statements` how many there were in
+    allowed, `needs_schema` whether one reads the schema table, which users see by a view (`schema_view`, see
+    memoturnd.engine.shown_schema). Of the last statement `columns` are the names of its columns, `statements` how many there were in
     its text, `is_explain` whether it only explains.
     """
 
@@ -219,13 +221,15 @@ class UserStatements:
     fine = _NOTHING_FINE
     grows = False
     is_explain = False
+    needs_schema = False
     needs_write = False
     statements = 0
     transaction_control = False
 
-    def __init__(self, conn: "ProfileConnection", *, read_only: bool) -> None:
+    def __init__(self, conn: "ProfileConnection", *, read_only: bool, schema_view: str | None = None) -> None:
         self._conn = conn
         self._read_only = read_only
+        self.schema_view = schema_view
 
     def execute(self, sql: str, bindings: "Bindings | None" = None) -> apsw.Cursor:
         """Run one user statement past the statement cache; the cursor yields its rows."""
@@ -325,6 +329,8 @@ class UserStatements:
     def _remember(self, verdict: _Verdict) -> None:
         """Note what is allowed always; what depends on the statement, or on the place, is asked for each time."""
         _, first, second, _ = verdict
+        if self.schema_view is not None:
+            return
         first, second = first or "", second or ""
         if len(first) + len(second) > _NAME_LENGTH_LIMIT or first[:7].lower() == "sqlite_":
             return
@@ -356,7 +362,7 @@ class UserStatements:
         if action == apsw.SQLITE_FUNCTION:
             return self._function_reason(second.lower())
         if action in _READS:
-            return self._read_reason(first)
+            return self._read_reason(first, second)
         if action in _ROWS or action in _DDL:
             return self._write_reason(action, first, second, database)
         if action == apsw.SQLITE_PRAGMA:
@@ -383,7 +389,9 @@ class UserStatements:
             self._most_bytes = min(self._most_bytes, SNIPPET_LENGTH_LIMIT_BYTES)
         return None
 
-    def _read_reason(self, table: str) -> str | None:
+    def _read_reason(self, table: str, column: str) -> str | None:
+        if table and table == self.schema_view:
+            return None
         if is_reserved(table):
             return _reserved_reason(table)
         name = table.lower()
@@ -391,7 +399,14 @@ class UserStatements:
             name == _SAMPLES and not self._keeps_house
         ):
             return f"the table {table} is not available"
+        if name in _SCHEMA_TABLES and not self._keeps_schema(column):
+            self.needs_schema = True
+            return "sqlite_schema can be read in a statement by this name, and not in views and triggers"
         return None
+
+    def _keeps_schema(self, column: str) -> bool:
+        """Return whether it is SQLite itself that reads the schema table, to make, alter or drop something."""
+        return self.ddl and (column == "ROWID" or self._alters or self._keeps_house)
 
     def _pragma_reason(self, name: str, argument: str) -> str | None:
         pragma = name.lower()
@@ -424,9 +439,14 @@ class UserStatements:
             return _reserved_reason(first)
         # SQLite does not tell the authorizer the new name of a rename, the table of a foreign key, or that an
         # FTS5 table takes its content from. A name has no escapes, so its start must stand in the text as it is.
-        if action in _MAKING and (self._sql is None or _STEM in self._sql.lower()):
+        if action in _MAKING and _STEM in self._text_of_user():
             return f"names that start {RESERVED_PREFIX} are reserved: the statement names one"
         return None
+
+    def _text_of_user(self) -> str:
+        """Return the text of the statement in lower case, without the name of the view that it is run on."""
+        text = (self._sql or _STEM).lower()
+        return text if self.schema_view is None else text.replace(self.schema_view.lower(), "")
 
     def _refuse_write(self) -> str:
         self.needs_write = self.needs_write or self.denied is None
@@ -467,11 +487,13 @@ class Guard:
         """Names of the user's virtual tables, in lower case; None before they were looked for."""
 
     def __call__(  # noqa: D102 - what SQLite calls
-        self, action: int, first: str | None, second: str | None, database: str | None, _source: str | None
+        self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
     ) -> int:
         seen = self.seen
         if seen is None or (action, first, second, database) in seen.fine:
             return _OK
+        if source is not None and source == seen.schema_view:
+            return _OK  # what the view does is ours
         return seen.judge(action, first, second, database)
 
     def schema_version(self, conn: apsw.Connection) -> int:

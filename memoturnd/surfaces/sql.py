@@ -8,7 +8,7 @@ import base64
 import binascii
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import apsw
@@ -16,6 +16,7 @@ import apsw
 from memoturnd.core import canonical
 from memoturnd.engine import incoming
 from memoturnd.engine.connection import Binding, ProfileConnection
+from memoturnd.engine.shown_schema import on_view, shown_schema
 from memoturnd.errors import ForbiddenError, InvalidRequestError, RetryableError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
 from memoturnd.surfaces import fields
@@ -131,17 +132,26 @@ def run_batch(
 
 
 def _run_statement(
-    conn: ProfileConnection, stmt: Statement, index: int, budget: _Budget, *, read_only: bool
+    conn: ProfileConnection,
+    stmt: Statement,
+    index: int,
+    budget: _Budget,
+    *,
+    read_only: bool,
+    schema_view: str | None = None,
 ) -> tuple[dict[str, Any], bool]:
     cursor = conn.cursor()
     before = conn.total_changes()
-    seen = conn.user_statements(read_only)
+    seen = conn.user_statements(read_only, schema_view)
     try:
         with seen:
             rows = _collect(seen.run(cursor, stmt.q, stmt.params), budget, index)
     except ForbiddenError as error:
         if seen.needs_write:
             raise _NeedsWriteError from error
+        if seen.needs_schema and schema_view is None:
+            cursor.close(force=True)
+            return _run_on_shown_schema(conn, stmt, index, budget, read_only=read_only)
         raise ForbiddenError(f"stmts[{index}]: {error}") from error
     except InvalidRequestError as error:
         if seen.denied is not None:
@@ -166,6 +176,15 @@ def _run_statement(
         "rows_affected": conn.changes() if changed_rows else 0,
     }
     return result, changed_rows or seen.has_changed_schema()
+
+
+def _run_on_shown_schema(
+    conn: ProfileConnection, stmt: Statement, index: int, budget: _Budget, *, read_only: bool
+) -> tuple[dict[str, Any], bool]:
+    """Run a statement that reads the schema table on what its user may see of it."""
+    with shown_schema(conn) as view:
+        shown = replace(stmt, q=on_view(stmt.q, view))
+        return _run_statement(conn, shown, index, budget, read_only=read_only, schema_view=view)
 
 
 def _none(index: int) -> InvalidRequestError:

@@ -6,7 +6,7 @@ import pytest
 from memoturnd.engine import budget, guard, schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.guard import FUNCTIONS, OverBudgetError, UserStatements
-from memoturnd.errors import ForbiddenError, MemoturnError, OverloadedError
+from memoturnd.errors import ForbiddenError, MemoturnError, OverloadedError, RequestTimeoutError
 from memoturnd.seams.clock import SystemClock
 from memoturnd.surfaces import sql
 
@@ -204,6 +204,102 @@ def test_columns_and_constraints_are_altered_as_usual(conn):
     run(conn, "INSERT INTO x(a, d) VALUES (1, 2)")
     assert run(conn, "SELECT * FROM x") == [[1, 2, 5]]
     assert run(conn, "SELECT * FROM xv") == [[2]]
+
+
+# ---- the schema table
+
+USERS = {"t", "i", "vw", "f", "f_data", "f_idx", "f_content", "f_docsize", "f_config", "sqlite_sequence", "s"}
+SCHEMA_READS = [
+    "SELECT name FROM sqlite_schema",
+    "SELECT name FROM sqlite_master WHERE name IS NOT NULL ORDER BY rootpage",
+    "SELECT NAME FROM SQLite_Schema",
+    "SELECT name FROM main.sqlite_schema",
+    'SELECT name FROM "main" . "sqlite_master"',
+    "SELECT /* sqlite_schema */ name FROM MAIN.sqlite_schema -- sqlite_schema",
+    "SELECT name FROM [sqlite_master]",
+    "SELECT sqlite_master.name FROM sqlite_master",
+    "SELECT x.name FROM `sqlite_schema` AS x JOIN sqlite_schema y ON x.name = y.name AND 'sqlite_schema' <> 'it''s'",
+    "SELECT (SELECT name FROM sqlite_schema WHERE name = x.name) FROM sqlite_master x",
+    "WITH q AS (SELECT * FROM sqlite_schema) SELECT name FROM q",
+    "SELECT name FROM sqlite_schema UNION SELECT tbl_name FROM sqlite_master",
+    "SELECT name FROM (SELECT * FROM sqlite_schema LIMIT -1)",
+]
+
+
+@pytest.fixture
+def made(conn):
+    run(conn, "CREATE INDEX i ON t(a)")
+    run(conn, "CREATE VIEW vw AS SELECT 1")
+    run(conn, "CREATE VIRTUAL TABLE f USING fts5(x)")
+    run(conn, "CREATE TABLE s(id INTEGER PRIMARY KEY AUTOINCREMENT)")
+    yield conn
+    assert conn.execute("SELECT count(*) FROM sqlite_temp_schema").get == 0
+
+
+@pytest.mark.parametrize("text", SCHEMA_READS)
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_schema_table_shows_users_their_own_objects(made, text, read_only):
+    made.execute(f"PRAGMA query_only={int(read_only)}")
+    assert {name for (name,) in run(made, text, read_only=read_only)} == USERS
+
+    assert made.execute("PRAGMA query_only").get == read_only
+    made.execute("BEGIN")
+    assert {name for (name,) in run(made, text, read_only=read_only)} == USERS
+    made.execute("ROLLBACK")
+
+
+def test_what_is_read_of_the_schema_can_be_counted_searched_and_stored(made):
+    assert run(made, "SELECT count(*), max(sql LIKE '%memoturn%') FROM sqlite_schema") == [[len(USERS), 0]]
+    assert run(made, "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name = ?", "i") == [
+        ["index", "i", "t", "CREATE INDEX i ON t(a)"]
+    ]
+    run(made, "CREATE TABLE kept AS SELECT name, 'sqlite_schema' AS literal FROM sqlite_schema")
+    run(made, "INSERT INTO kept SELECT name, 'x' FROM sqlite_master WHERE name = 't' RETURNING name")
+    assert run(made, "SELECT count(*), min(literal) FROM kept") == [[len(USERS) + 1, "sqlite_schema"]]
+    assert run(made, "EXPLAIN QUERY PLAN SELECT * FROM sqlite_schema")
+    assert run(made, "SELECT 'sqlite_master'") == [["sqlite_master"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT * FROM 'sqlite_schema'",
+        "SELECT * FROM main.'sqlite_master'",
+        "SELECT * FROM main./**/sqlite_schema",
+        "WITH sqlite_schema AS (SELECT * FROM main.sqlite_schema) SELECT name FROM sqlite_schema",
+        "SELECT * FROM temp.sqlite_temp_master",
+        "SELECT * FROM sqlite_temp_schema",
+        "SELECT * FROM later",
+        "INSERT INTO u VALUES (1)",
+        "INSERT INTO t SELECT 1, 2 FROM later",
+        "SELECT rowid FROM sqlite_schema",
+        "UPDATE sqlite_schema SET sql = (SELECT sql FROM sqlite_schema)",
+        "WITH x AS (SELECT name FROM sqlite_schema) DELETE FROM sqlite_schema",
+        "SELECT json('{') FROM sqlite_schema",
+    ],
+)
+def test_no_other_way_leads_to_the_schema_table(made, text):
+    run(made, "CREATE VIEW later AS SELECT * FROM sqlite_schema")
+    run(made, "CREATE TABLE u(a)")
+    run(made, "CREATE TRIGGER g AFTER INSERT ON u BEGIN INSERT INTO t SELECT name, 1 FROM sqlite_schema; END")
+
+    with pytest.raises(MemoturnError):
+        run(made, text)
+
+
+def test_a_schema_read_that_is_stopped_leaves_no_view(made):
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n, sqlite_schema"
+    )
+    for in_transaction in (False, True):
+        if in_transaction:
+            made.execute("BEGIN")
+        with pytest.raises(OverBudgetError):
+            on_loop(made, endless)
+        deadlines = budget.Deadlines(SystemClock(), 0.02, budget.threading.Event())
+        with pytest.raises(RequestTimeoutError):
+            budget.within_deadline(made, deadlines, lambda: run(made, endless))
+        assert made.execute("SELECT count(*) FROM sqlite_temp_schema").get == 0
 
 
 # ---- reads

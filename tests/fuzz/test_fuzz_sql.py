@@ -18,8 +18,12 @@ async def test_random_sql_breaks_no_rule(seed):
 
 @pytest.mark.parametrize(
     ("owner", "name", "hole"),
-    [(guard, "is_reserved", lambda _: False), (UserStatements, "_pragma_reason", lambda *_: None)],
-    ids=["reserved", "pragmas"],
+    [
+        (guard, "is_reserved", lambda _: False),
+        (guard, "_SCHEMA_TABLES", frozenset()),
+        (UserStatements, "_pragma_reason", lambda *_: None),
+    ],
+    ids=["reserved", "schema", "pragmas"],
 )
 async def test_a_hole_in_the_guard_is_found(monkeypatch, owner, name, hole):
     monkeypatch.setattr(owner, name, hole)
