@@ -235,11 +235,19 @@ async def _vectors(node: Node, meter: Meter) -> str:
         "10c+", f"vector search @{seeded:,} under a filter that lets half through", 200, search_filtered
     )
 
-    async def upsert_and_search(i: int) -> None:
-        await upsert(i)
+    async def add_and_search(i: int) -> None:
+        item = {"id": f"w{i}", "embedding": matrix[i]}
+        await vectors.upsert(profile, "c", vectors.parse_upsert(item))
         await search(i)
 
-    await meter.row("10d+", f"vector upsert and search @{seeded:,}", 200, upsert_and_search)
+    await meter.row("10d+", f"vector added, then searched @{seeded:,}", 200, add_and_search)
+
+    async def change_and_search(i: int) -> None:
+        item = {"id": f"v{i}", "embedding": matrix[(i + 2) % seeded]}
+        await vectors.upsert(profile, "c", vectors.parse_upsert(item))
+        await search(i)
+
+    await meter.row("10e+", f"vector replaced, then searched @{seeded:,}", 200, change_and_search)
     return f"10 was seeded with {seeded:,} vectors in batches of 500 in {duration(seed_s)}."
 
 

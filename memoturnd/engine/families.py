@@ -72,10 +72,10 @@ VECTORS: Final = Family(
     "__memoturn_vectors_",
     "[1-9][0-9]*",
     "CREATE TABLE {name}(rid INTEGER PRIMARY KEY, id TEXT NOT NULL, metadata TEXT NOT NULL,"
-    " exponent INTEGER NOT NULL, e BLOB NOT NULL)",
+    " exponent INTEGER NOT NULL, replaces INTEGER, e BLOB NOT NULL)",
 )
 """The vectors of one collection; the suffix is its id in `__memoturn_vector_collections`. What was sent is
-`e` (float32, little-endian) times two to the `exponent`."""
+`e` (float32, little-endian) times two to the `exponent`; `replaces` is the row that had the same id before."""
 
 VECTOR_IDS: Final = Family(
     "index", "__memoturn_vectors_", "[1-9][0-9]*_id", "CREATE UNIQUE INDEX {name} ON {table}(id)"

@@ -26,10 +26,11 @@ class Keepable(Protocol):
 class Kept:
     """What is kept of one opening of a file. For any thread."""
 
-    __slots__ = ("_memory", "item", "lock", "refused")
+    __slots__ = ("_memory", "_parts", "item", "lock", "refused")
 
-    def __init__(self, memory: "Memory") -> None:
-        self._memory: Memory | None = memory
+    def __init__(self, memory: "Memory | None") -> None:
+        self._memory = memory
+        self._parts: dict[str, Kept] = {}
         self.lock = threading.Lock()
         """Held by who changes what is kept."""
         self.item: Keepable | None = None
@@ -41,6 +42,15 @@ class Kept:
         """Keep `item`, or say that it was used and may have grown; False where there is no room for it."""
         memory = self._memory
         return memory is not None and memory.keep(self, item)
+
+    def part(self, name: str) -> "Kept":
+        """Return the place for one of several things of the file, each of which goes by itself; it ends with this one."""
+        part = self._parts.get(name)
+        if part is None:
+            part = self._parts.setdefault(name, Kept(self._memory))
+        if self.is_closed:
+            part.close()
+        return part
 
     @property
     def room_bytes(self) -> int:
@@ -58,6 +68,8 @@ class Kept:
         memory, self._memory = self._memory, None
         if memory is not None:
             memory.forget(self)
+        for part in list(self._parts.values()):
+            part.close()
 
 
 class Memory:

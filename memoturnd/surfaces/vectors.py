@@ -180,14 +180,14 @@ def _store(conn: ProfileConnection, table: str, rid: int, vector: Vector) -> str
         f"SELECT rid, e = ? AND exponent = ? AND metadata = ? FROM {table} WHERE id = ?",
         (e, exponent, vector.metadata, vector.id),
     ).fetchone()
-    if row is not None:
-        old_rid, is_same = row
+    old_rid, is_same = row if row is not None else (None, False)
+    if old_rid is not None:
         if is_same:
             return "unchanged"
         conn.execute(f"DELETE FROM {table} WHERE rid = ?", (old_rid,))
     conn.execute(
-        f"INSERT INTO {table}(rid, id, metadata, exponent, e) VALUES (?, ?, ?, ?, ?)",
-        (rid, vector.id, vector.metadata, exponent, e),
+        f"INSERT INTO {table}(rid, id, metadata, exponent, replaces, e) VALUES (?, ?, ?, ?, ?, ?)",
+        (rid, vector.id, vector.metadata, exponent, old_rid, e),
     )
     return "created" if row is None else "updated"
 

@@ -397,7 +397,7 @@ COLLECTION = (
     "INSERT INTO __memoturn_vector_collections VALUES ('c', 3, 1, 1, 2, 1, 1, 1)",
     families.VECTORS.create("3"),
     families.VECTOR_IDS.create("3_id", table="__memoturn_vectors_3"),
-    "INSERT INTO __memoturn_vectors_3 VALUES (1, 'v', '{}', 0, x'00000000')",
+    "INSERT INTO __memoturn_vectors_3 VALUES (1, 'v', '{}', 0, NULL, x'00000000')",
 )
 
 
