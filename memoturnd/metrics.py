@@ -232,16 +232,19 @@ class Metrics:
         )
 
         self.recall_cache_bytes = self._gauge(
-            "recall_cache_bytes", "Memory that the arrays of recently recalled profiles take."
+            "recall_cache_bytes",
+            "Memory that the arrays of profiles recalled and collections searched lately take.",
         )
         self.recall_cache_limit_bytes = self._gauge(
             "recall_cache_limit_bytes", "Most memory for those arrays."
         )
         self.recall_cache_profiles = self._gauge(
-            "recall_cache_profiles", "Profiles whose memories are kept as arrays."
+            "recall_cache_profiles",
+            "Profiles whose memories are kept as arrays, and collections of vectors that are.",
         )
         self.recall_cache_evictions = self._counter(
-            "recall_cache_evictions_total", "Profiles whose arrays had to go for those of others."
+            "recall_cache_evictions_total",
+            "Profiles and collections whose arrays had to go for those of others.",
         )
 
     def _past(self) -> None:

@@ -294,8 +294,8 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(0, _MOST_BYTES),
         str(256 * MIB),
         "bytes",
-        "Memory for the embeddings and words of recently recalled profiles, besides. 0 keeps none: recall then reads "
-        "the files.",
+        "Memory for the embeddings and words of recently recalled profiles, and for collections of vectors that are "
+        "searched, besides. 0 keeps none: recall and search then read the files.",
     ),
     Setting(
         "MEMOTURN_DISK_BUDGET_BYTES",

@@ -5,12 +5,16 @@ from typing import Final
 from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
+from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.shapes import Count
+from memoturnd.http.shapes import vectors as shapes
 from memoturnd.surfaces import vector_search, vectors
 
 _DEFAULT_IDS: Final = 100
 
 
+@described(gives={200: shapes.Collections})
 async def collections(call: Call) -> Answer:
     """List the collections."""
     profile = await open_database(call)
@@ -18,6 +22,7 @@ async def collections(call: Call) -> Answer:
     return read_reply({"collections": seen.value}, seen)
 
 
+@described(takes=shapes.Upsert, gives={200: (shapes.StoredOne, shapes.StoredMany)})
 async def upsert(call: Call) -> Answer:
     """Store one vector, or many as one commit; the first ones make the collection."""
     stored, single = await call.decoded_large(_upsert)
@@ -32,6 +37,14 @@ def _upsert(body: bytes) -> tuple[list[vectors.Vector], bool]:
     return vectors.parse_upsert(payload), "vectors" not in payload
 
 
+@described(
+    gives={200: shapes.Ids},
+    values=(
+        Value("limit", Count, "Most ids of the page, up to 1000."),
+        Value("cursor", str, "`next_cursor` of the page before."),
+        Value("metadata", bool, "Show metadata."),
+    ),
+)
 async def list_ids(call: Call) -> Answer:
     """List the ids of a collection, ascending."""
     profile = await open_database(call)
@@ -46,12 +59,14 @@ async def list_ids(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(gives={204: NOTHING})
 async def drop(call: Call) -> Answer:
     """Remove a collection; 204 also when there was none."""
     profile = await open_database(call)
     return written_nothing_to_say(await vectors.drop(profile, call.params["coll"], durable=call.durable))
 
 
+@described(takes=shapes.Search, gives={200: shapes.Hits})
 async def search(call: Call) -> Answer:
     """List the vectors that are nearest to one. A collection that is not there has none."""
     query = vector_search.parse_query(call.decoded(decode_json))
@@ -60,6 +75,7 @@ async def search(call: Call) -> Answer:
     return read_reply({"hits": seen.value}, seen)
 
 
+@described(takes=shapes.Deletion, gives={200: shapes.Deleted})
 async def delete_many(call: Call) -> Answer:
     """Remove vectors by their ids, or by a filter of their metadata, as one commit."""
     wanted = vectors.parse_delete(call.decoded(decode_json))
@@ -68,6 +84,7 @@ async def delete_many(call: Call) -> Answer:
     return write_reply({**written.value, "txid": written.txid}, written)
 
 
+@described(gives={200: shapes.OneVector})
 async def get(call: Call) -> Answer:
     """Show one vector. Raises NotFoundError."""
     profile = await open_database(call)
@@ -75,6 +92,7 @@ async def get(call: Call) -> Answer:
     return read_reply(seen.value, seen)
 
 
+@described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Remove one vector; 204 also when it was not there."""
     profile = await open_database(call)

@@ -12,7 +12,6 @@ from memoturnd.http.shapes import Problem
 from memoturnd.http.tree import Tree
 
 PENDING = {
-    "memoturnd.http.vectors",
     "memoturnd.http.documents",
 }
 """Modules whose handlers are not described yet."""
