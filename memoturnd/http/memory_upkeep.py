@@ -11,7 +11,7 @@ from memoturnd.http.envelope import Answer, read_reply, write_reply
 from memoturnd.http.memory import nothing, open_or_none
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import memory_upkeep as shapes
-from memoturnd.surfaces import memories, memory_edits, memory_list, topics
+from memoturnd.surfaces import embedding, memories, memory_edits, memory_list, topics
 from memoturnd.surfaces.memory_list import Listing
 from memoturnd.surfaces.topics import Page
 
@@ -75,7 +75,9 @@ async def patch(call: Call) -> Answer:
     """Change what is said of a memory by hand. Raises NotFoundError."""
     change, durable = memory_edits.parse_patch(call.decoded(decode_json)), call.durable
     profile = await open_profile(call)
-    written = await memory_edits.patch(profile, call.params["id"], change, durable=durable)
+    written = await embedding.patch(profile, call.node.embedder, call.params["id"], change, durable=durable)
+    if "degraded" in written.value:
+        call.node.metrics.embed_degraded["ingest"].inc()
     return write_reply({**written.value, "txid": written.txid}, written)
 
 

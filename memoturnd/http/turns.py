@@ -10,7 +10,7 @@ from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import turns as shapes
-from memoturnd.surfaces import turn_search, turns
+from memoturnd.surfaces import embedding, turn_search, turns
 
 _DEFAULT_WINDOW: Final = turns.WINDOW_DEFAULT
 _DEFAULT_PAGE: Final = 100
@@ -21,9 +21,15 @@ async def append(call: Call) -> Answer:
     """Add a turn, or up to 1000 as one commit, to the end of a session."""
     parsed, batch = await call.decoded_large(_turns)
     profile = await open_database(call)
-    written = await turns.append(profile, call.params["session"], parsed, batch=batch, durable=call.durable)
-    numbers = {"seqs": written.value} if batch else {"seq": written.value[0]}
-    return write_reply({**numbers, "txid": written.txid}, written, status=201)
+    written = await embedding.append(
+        profile, call.node.embedder, call.params["session"], parsed, batch=batch, durable=call.durable
+    )
+    value = written.value
+    if "degraded" in value:
+        call.node.metrics.embed_degraded["ingest"].inc()
+    if not batch:
+        value = {"seq": value["seqs"][0], **{name: value[name] for name in value if name != "seqs"}}
+    return write_reply({**value, "txid": written.txid}, written, status=201)
 
 
 @described(
@@ -98,8 +104,12 @@ async def search_all(call: Call) -> Answer:
 async def _search(call: Call, session_id: str | None) -> Answer:
     wanted = turn_search.parse_search(call.decoded(decode_json))
     profile = await open_database(call)
-    seen = await turn_search.search(profile, wanted, session_id=session_id, min_txid=call.min_txid)
-    return read_reply({"turns": seen.value}, seen)
+    seen = await embedding.search_turns(
+        profile, call.node.embedder, wanted, session_id=session_id, min_txid=call.min_txid
+    )
+    if "degraded" in seen.value:
+        call.node.metrics.embed_degraded["recall"].inc()
+    return read_reply(seen.value, seen)
 
 
 def _page(call: Call) -> turns.Page:

@@ -212,10 +212,16 @@ async def patch(
     profile: Profile, memory_id: str, change: Patch, *, durable: bool = False
 ) -> Written[dict[str, Any]]:
     """Change what is said of a memory; see `apply_patch`."""
-    work = Work.POINT if len(change.keywords) <= _INLINE_TEXT else Work.HEAVY
     return await profile.write(
-        lambda conn, now_ms: apply_patch(conn, now_ms, memory_id, change), durable=durable, work=work
+        lambda conn, now_ms: apply_patch(conn, now_ms, memory_id, change),
+        durable=durable,
+        work=work_of(change),
     )
+
+
+def work_of(change: Patch) -> Work:
+    """Return how much work a patch is."""
+    return Work.POINT if len(change.keywords) <= _INLINE_TEXT else Work.HEAVY
 
 
 async def forget_many(profile: Profile, forget: Forget, *, durable: bool = False) -> Written[dict[str, Any]]:

@@ -12,7 +12,7 @@ from memoturnd.core.fusion import Candidate, Fused, fuse
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
-from memoturnd.surfaces import fields, memories, models, origins, turns
+from memoturnd.surfaces import fields, memories, models, origins, turn_search, turns
 from memoturnd.surfaces.channels import Scope, SqlChannels
 from memoturnd.surfaces.kept_channels import KeptChannels
 from memoturnd.surfaces.memory_index import ElsewhereError, open_state
@@ -101,13 +101,17 @@ def read_recall(conn: ProfileConnection, now_ms: int, query: Query) -> dict[str,
             models.check(conn, model, fields.dimensions(query.embedding), "embedding")
     answer: dict[str, Any] = {"memories": _recall(conn, now_ms, query, model)}
     if query.include_turns:
-        embedding, session_id = query.embedding, query.session_id
-        answer["turns"] = (
-            [] if embedding is None else turns.read_nearest(conn, embedding, query.k, session_id=session_id)
-        )
+        answer["turns"] = _turns(conn, query)
     if degraded:
         answer["degraded"] = ["vector"]
     return answer
+
+
+def _turns(conn: ProfileConnection, query: Query) -> list[dict[str, Any]]:
+    model_id = turn_search.model_of(conn, query.embedding_model)
+    if query.embedding is None or model_id is None:
+        return []
+    return turns.read_nearest(conn, query.embedding, query.k, session_id=query.session_id, model_id=model_id)
 
 
 def _can_search(conn: ProfileConnection, model: Model | None, embedding: bytes) -> bool:

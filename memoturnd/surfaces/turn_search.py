@@ -12,7 +12,7 @@ from memoturnd.core.fusion import Candidate, fuse
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
-from memoturnd.surfaces import fields, transcripts
+from memoturnd.surfaces import fields, models, transcripts
 from memoturnd.surfaces.turns import ROLE_LENGTH_LIMIT
 
 K_DEFAULT: Final = 5
@@ -39,6 +39,8 @@ class Search:
     role: str | None
     since: int | None
     until: int | None
+    embedding_model: str = models.UNNAMED
+    """The model that the vector is of."""
 
 
 def parse_search(payload: Any) -> Search:
@@ -52,6 +54,7 @@ def parse_search(payload: Any) -> Search:
         role=fields.optional_text(body.get("role"), "role", length_limit=ROLE_LENGTH_LIMIT),
         since=_time(body.get("since"), "since"),
         until=_time(body.get("until"), "until"),
+        embedding_model=models.parse_name(body.get("embedding_model"), "embedding_model"),
     )
     if search.query is None and search.vector is None:
         raise InvalidRequestError("a search takes a query, a vector, or both")
@@ -71,9 +74,7 @@ def read_search(
     """
     conditions, bindings = _conditions(search, session_id)
     if search.query is None and search.vector is not None:
-        rows = transcripts.read_nearest_rows(
-            conn, search.vector, search.k, conditions=conditions, bindings=bindings
-        )
+        rows = _by_vector(conn, search, search.vector, search.k, conditions, bindings)
         return [{**transcripts.read_hit(conn, mid), "distance": distance} for mid, distance in rows]
     window = search.k if search.vector is None else WINDOW_FACTOR * search.k
     channels: dict[str, list[Candidate]] = {}
@@ -82,9 +83,7 @@ def read_search(
         found = _by_words(conn, text.match_expression(words), window, conditions, bindings)
         channels["keyword"] = [_candidate(*row) for row in found]
     if search.vector is not None:
-        near = transcripts.read_nearest_rows(
-            conn, search.vector, window, conditions=conditions, bindings=bindings
-        )
+        near = _by_vector(conn, search, search.vector, window, conditions, bindings)
         channels["vector"] = [_candidate(*row) for row in near]
     return [
         {
@@ -95,6 +94,30 @@ def read_search(
         }
         for fused in fuse(channels, limit=search.k)
     ]
+
+
+def _by_vector(
+    conn: ProfileConnection,
+    search: Search,
+    vector: bytes,
+    limit: int,
+    conditions: str,
+    bindings: tuple[Binding, ...],
+) -> list[tuple[int, float]]:
+    model_id = model_of(conn, search.embedding_model)
+    if model_id is None:
+        return []
+    return transcripts.read_nearest_rows(
+        conn, vector, limit, conditions=conditions, bindings=bindings, model_id=model_id
+    )
+
+
+def model_of(conn: ProfileConnection, name: str) -> int | None:
+    """Return the model whose vectors of turns are searched, None where the profile does not have it."""
+    if name == models.UNNAMED:
+        return transcripts.CLIENTS
+    model = models.find(conn, name)
+    return None if model is None else model.id
 
 
 def _by_words(

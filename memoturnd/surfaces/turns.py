@@ -11,7 +11,7 @@ from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields, memories, transcripts
+from memoturnd.surfaces import fields, memories, models, transcripts
 
 ROLE_LENGTH_LIMIT: Final = 256
 BATCH_LIMIT: Final = 1000
@@ -27,12 +27,15 @@ read_neighbours = transcripts.read_neighbours
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn to append, checked. `content` is canonical JSON, `embedding` float32, `at` unix ms (None is now)."""
+    """A turn to append, checked. `content` is canonical JSON, `embedding` float32 of the model `embedding_model`,
+    `at` unix ms (None is now).
+    """
 
     role: str
     content: bytes
     embedding: bytes | None
     at: int | None = None
+    embedding_model: str = models.UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,18 @@ def _parse_turn(turn: dict[str, Any], where: str) -> Turn:
     if "content" not in turn:
         raise InvalidRequestError(f"{where}content is missing: send any JSON value")
     at = turn.get("at")
+    embedding = fields.optional_vector(turn.get("embedding"), f"{where}embedding")
+    model = models.parse_name(turn.get("embedding_model"), f"{where}embedding_model")
+    if model != models.UNNAMED and embedding is None:
+        raise InvalidRequestError(
+            f"{where}embedding_model goes with an embedding: leave it out, or send both"
+        )
     return Turn(
         role=role,
         content=canonical.canonical_json(turn["content"], where=f"{where}content"),
-        embedding=fields.optional_vector(turn.get("embedding"), f"{where}embedding"),
+        embedding=embedding,
         at=None if at is None else fields.count(at, f"{where}at", limit=INTEGER_MAX),
+        embedding_model=model,
     )
 
 
@@ -94,26 +104,33 @@ def apply_append(
     turns: list[Turn],
     *,
     batch: bool = True,
-    model_id: int = transcripts.CLIENTS,
 ) -> tuple[list[int], bool]:
     """Append turns and register the session; return their numbers in it, which count from 1.
 
-    `model_id` is the model of their embeddings. Raises InvalidRequestError.
+    Raises InvalidRequestError.
     """
     first = transcripts.next_seqs(conn, session_id, len(turns))
-    tables: dict[int, str] = {}
+    tables: dict[tuple[str, int], str] = {}
     for index, turn in enumerate(turns):
         created_at = now_ms if turn.at is None else turn.at
         mid = transcripts.insert(conn, session_id, first + index, turn.role, turn.content, created_at)
         if turn.embedding is None:
             continue
-        dimensions = fields.dimensions(turn.embedding)
-        if dimensions not in tables:
+        kind = (turn.embedding_model, fields.dimensions(turn.embedding))
+        if kind not in tables:
             where = f"turns[{index}].embedding" if batch else "embedding"
-            tables[dimensions] = transcripts.ensure_vectors(conn, model_id, dimensions, where)
-        transcripts.insert_vector(conn, tables[dimensions], mid, turn.embedding)
+            tables[kind] = _ensure_table(conn, now_ms, *kind, where)
+        transcripts.insert_vector(conn, tables[kind], mid, turn.embedding)
     _touch(conn, now_ms, session_id, turns)
     return list(range(first, first + len(turns))), True
+
+
+def _ensure_table(conn: ProfileConnection, now_ms: int, model: str, dimensions: int, where: str) -> str:
+    """Return the table of a model's vectors. Those of the unnamed model may have any number of dimensions."""
+    model_id = transcripts.CLIENTS
+    if model != models.UNNAMED:
+        model_id = models.ensure(conn, now_ms, model, dimensions, where).id
+    return transcripts.ensure_vectors(conn, model_id, dimensions, where)
 
 
 def _touch(conn: ProfileConnection, now_ms: int, session_id: str, turns: list[Turn]) -> None:
@@ -128,12 +145,17 @@ async def append(
 ) -> Written[list[int]]:
     """Append turns as one commit; see `apply_append`. Raises InvalidRequestError for a bad session id."""
     names.session_id(session_id)
-    small = len(turns) <= _INLINE_TURNS and sum(len(turn.content) for turn in turns) <= _INLINE_TEXT
     return await profile.write(
         lambda conn, now_ms: apply_append(conn, now_ms, session_id, turns, batch=batch),
         durable=durable,
-        work=Work.POINT if small else Work.HEAVY,
+        work=work_of(turns),
     )
+
+
+def work_of(turns: list[Turn]) -> Work:
+    """Return how much work it is to append a batch."""
+    small = len(turns) <= _INLINE_TURNS and sum(len(turn.content) for turn in turns) <= _INLINE_TEXT
+    return Work.POINT if small else Work.HEAVY
 
 
 # ---- read

@@ -159,7 +159,7 @@ async def test_vectors_that_do_not_fit_the_profile_fail_no_write(client, node, f
 
 async def test_turns_are_searched_by_the_vector_of_a_query(client, fake):
     await ingest(client, FACT)
-    turn = {"role": "user", "content": "x", "embedding": vector_of("zebra")}
+    turn = {"role": "user", "content": "x", "embedding": vector_of("zebra"), "embedding_model": MODEL}
     await client.post("/v1/db/app--ann/memory/s/turns", json=turn)
 
     answer = await recall(client, query="zebra", include_turns=True)
@@ -225,3 +225,122 @@ async def test_without_an_embedder_nothing_changes(tmp_path):
         for body in ({"query": "x", "include_turns": True}, {"query": "x", "embedding_model": MODEL}):
             answer = await client.post(f"{MEMORY}/recall", json=body)
             assert failure(answer) == (400, "invalid_request")
+
+
+# ---- turns
+
+
+TURNS = "/v1/db/app--ann/memory/s/turns"
+
+
+async def test_turns_get_vectors_of_their_words(client, node, fake):
+    await ingest(client, {"type": "task", "summary": "makes the profile"})
+    one = await client.post(
+        TURNS, json={"role": "user", "content": {"type": "text", "text": "the zebra eats"}}
+    )
+    many = await client.post(
+        TURNS,
+        json={
+            "turns": [
+                {"role": "user", "content": "a horse drinks"},
+                {"role": "tool", "content": 7},
+                {"role": "user", "content": "mine", "embedding": [1, 0]},
+                {"role": "user", "content": "theirs", "embedding": [1, 0], "embedding_model": "acme/one"},
+            ]
+        },
+    )
+
+    assert (one.json()["seq"], one.json()["embedded"]) == (1, 1)
+    assert (many.json()["seqs"], many.json()["embedded"]) == ([2, 3, 4, 5], 1)
+    assert "degraded" not in one.json() | many.json()
+    assert fake.texts == ["the zebra eats", "a horse drinks"]
+    listed = (await client.get(f"{MEMORY}/models")).json()["models"]
+    assert {m["name"]: m["turns"] for m in listed} == {MODEL: 2, "acme/one": 1, None: 1}
+
+
+async def test_turns_are_found_by_the_meaning_of_words(client, fake):
+    await ingest(client, {"type": "task", "summary": "makes the profile"})
+    for content in ("the zebra eats", "zebra", "a horse"):
+        await client.post(TURNS, json={"role": "user", "content": content})
+
+    for path in ("/v1/db/app--ann/memory/s/search", "/v1/db/app--ann/memory/search"):
+        answer = (await client.post(path, json={"query": "zebra"})).json()
+        assert answer["turns"][0]["content"] == "zebra"
+        assert answer["turns"][0]["channels"] == ["keyword", "vector"]
+        assert answer["turns"][0]["distance"] == pytest.approx(0, abs=1e-6)
+        assert len(answer["turns"]) == 3
+    named = {"vector": vector_of("zebra"), "embedding_model": MODEL}
+    assert (await client.post(path, json=named)).json()["turns"][0]["content"] == "zebra"
+    assert (await client.post(path, json={"vector": vector_of("zebra")})).json()["turns"] == []
+    for body in ({"query": "x", "embedding_model": "acme/one"}, {"vector": [1], "embedding_model": ""}):
+        assert failure(await client.post(path, json=body)) == (400, "invalid_request")
+
+
+async def test_turns_are_stored_and_found_by_words_while_the_embedder_fails(client, fake):
+    await ingest(client, {"type": "task", "summary": "makes the profile"})
+    fake.fault = 500
+
+    stored = (await client.post(TURNS, json={"role": "user", "content": "the zebra"})).json()
+    found = (await client.post("/v1/db/app--ann/memory/s/search", json={"query": "zebra"})).json()
+
+    assert (stored["seq"], stored["embedded"], stored["degraded"]) == (1, 0, ["vector"])
+    assert found["degraded"] == ["vector"]
+    assert found["turns"][0]["channels"] == ["keyword"]
+
+
+async def test_vectors_of_turns_that_do_not_fit_fail_no_write(client, fake):
+    await ingest(client, {"type": "event", "summary": "x", "embedding": [1, 0], "embedding_model": MODEL})
+
+    answer = (await client.post(TURNS, json={"role": "user", "content": "zebra"})).json()
+
+    assert (answer["embedded"], answer["degraded"]) == (0, ["vector"])
+
+
+async def test_a_repeated_append_with_a_key_answers_the_same(client, fake):
+    await ingest(client, {"type": "task", "summary": "makes the profile"})
+    turn = {"role": "user", "content": "zebra"}
+    first = await client.post(TURNS, json=turn, headers={"Idempotency-Key": "k"})
+    again = await client.post(TURNS, json=turn, headers={"Idempotency-Key": "k"})
+
+    assert again.json() == first.json() == {"seq": 1, "embedded": 1, "txid": first.json()["txid"]}
+
+
+# ---- patches
+
+
+async def test_a_patch_of_keywords_makes_the_vector_anew(client, fake):
+    id_ = (await ingest(client, {"type": "event", "summary": "went home"})).json()["results"][0]["id"]
+    before = (await recall(client, query="zebra", explain=True))["memories"][0]["explain"]["vector"]
+
+    answer = await client.patch(f"{MEMORY}/memories/{id_}", json={"keywords": "zebra"})
+
+    after = (await recall(client, query="zebra", explain=True))["memories"][0]["explain"]["vector"]
+    assert answer.status_code == 200
+    assert "degraded" not in answer.json()
+    assert after["distance"] < before["distance"]
+    assert fake.texts[-1] == "went home zebra"
+    fake.requests.clear()
+    await client.patch(f"{MEMORY}/memories/{id_}", json={"pinned": True})
+    await client.patch(f"{MEMORY}/memories/{id_}", json={"keywords": "zebra"})
+    assert fake.requests == []
+
+
+async def test_a_vector_of_other_words_is_removed_where_none_can_be_made(client, fake):
+    id_ = (await ingest(client, {"type": "event", "summary": "went home"})).json()["results"][0]["id"]
+    fake.fault = 500
+
+    answer = await client.patch(f"{MEMORY}/memories/{id_}", json={"keywords": "zebra"})
+
+    assert answer.json()["degraded"] == ["vector"]
+    assert (await client.get(f"{MEMORY}/models")).json()["models"][0]["memories"] == 0
+    missing = await client.patch(f"{MEMORY}/memories/mem_0", json={"keywords": "zebra"})
+    assert failure(missing) == (404, "not_found")
+
+
+async def test_a_patch_of_a_task_takes_no_vector(client, fake):
+    id_ = (await ingest(client, {"type": "task", "summary": "call"})).json()["results"][0]["id"]
+
+    answer = await client.patch(f"{MEMORY}/memories/{id_}", json={"keywords": "zebra"})
+
+    assert answer.status_code == 200
+    assert (await client.get(f"{MEMORY}/models")).json()["models"] == []

@@ -39,6 +39,7 @@ class Patched(Struct):
     expires_at: Time | None
     updated_at: Time
     txid: Txid
+    degraded: Maybe[list[str]] = UNSET
 
 
 class Version(Record):

@@ -11,6 +11,7 @@ class Append(Struct):
     role: Maybe[str] = UNSET
     content: Any = UNSET
     embedding: Vector | None = None
+    embedding_model: str | None = None
     at: Time | None = None
     turns: Maybe[list["NewTurn"]] = UNSET
 
@@ -21,14 +22,17 @@ class NewTurn(Struct):
     role: str
     content: Any
     embedding: Vector | None = None
+    embedding_model: str | None = None
     at: Time | None = None
 
 
 class Appended(Struct):
-    """The number of the turn in its session, from 1."""
+    """The number of the turn in its session, from 1; `embedded` counts the vectors that the node made."""
 
     seq: Count
     txid: Txid
+    embedded: Maybe[Count] = UNSET
+    degraded: Maybe[list[str]] = UNSET
 
 
 class AppendedAll(Struct):
@@ -36,6 +40,8 @@ class AppendedAll(Struct):
 
     seqs: list[Count]
     txid: Txid
+    embedded: Maybe[Count] = UNSET
+    degraded: Maybe[list[str]] = UNSET
 
 
 class Turn(Struct):
@@ -67,6 +73,7 @@ class SearchTurns(Struct):
 
     query: str | None = None
     vector: Vector | None = None
+    embedding_model: str | None = None
     k: Count | None = None
     role: str | None = None
     since: Time | None = None
@@ -87,6 +94,7 @@ class FoundTurn(Struct):
 
 
 class FoundTurns(Struct):
-    """Turns found, best first."""
+    """Turns found, best first; `degraded` names channels that could not be searched."""
 
     turns: list[FoundTurn]
+    degraded: Maybe[list[str]] = UNSET
