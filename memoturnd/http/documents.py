@@ -3,10 +3,13 @@
 from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
+from memoturnd.http.describe import NOTHING, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.shapes import documents as shapes
 from memoturnd.surfaces import collections, document_queries, documents
 
 
+@described(takes=shapes.Insert, gives={201: shapes.Inserted})
 async def insert(call: Call) -> Answer:
     """Insert documents, all or none."""
     docs = await call.decoded_large(lambda body: documents.parse_insert(decode_json(body)))
@@ -15,6 +18,7 @@ async def insert(call: Call) -> Answer:
     return write_reply({"ids": written.value, "txid": written.txid}, written, status=201)
 
 
+@described(takes=shapes.Find, gives={200: shapes.Found})
 async def find(call: Call) -> Answer:
     """List the documents that match a filter, in the order of a sort."""
     wanted = document_queries.parse_find(call.decoded(decode_json))
@@ -23,6 +27,7 @@ async def find(call: Call) -> Answer:
     return read_reply({**seen.value, "txid": seen.txid}, seen)
 
 
+@described(takes=shapes.Counting, gives={200: shapes.Counted})
 async def count(call: Call) -> Answer:
     """Count the documents that match a filter."""
     wanted = document_queries.parse_count(call.decoded(decode_json))
@@ -31,6 +36,7 @@ async def count(call: Call) -> Answer:
     return read_reply({"count": seen.value, "txid": seen.txid}, seen)
 
 
+@described(takes=shapes.Distinct, gives={200: shapes.Values})
 async def distinct(call: Call) -> Answer:
     """List the different values of a field, ascending."""
     wanted = document_queries.parse_distinct(call.decoded(decode_json))
@@ -40,6 +46,7 @@ async def distinct(call: Call) -> Answer:
     return read_reply({"values": values, "more": has_more, "txid": seen.txid}, seen)
 
 
+@described(takes=shapes.Update, gives={200: shapes.Updated})
 async def update(call: Call) -> Answer:
     """Update the first document that matches a filter, or all; with `upsert` insert one where none does."""
     change = await call.decoded_large(lambda body: documents.parse_update(decode_json(body)))
@@ -51,6 +58,7 @@ async def update(call: Call) -> Answer:
     return write_reply(answer, written)
 
 
+@described(takes=shapes.Delete, gives={200: shapes.Deleted})
 async def delete(call: Call) -> Answer:
     """Delete the first document that matches a filter, or all."""
     removal = documents.parse_delete(call.decoded(decode_json))
@@ -59,6 +67,7 @@ async def delete(call: Call) -> Answer:
     return write_reply({"deleted": written.value, "txid": written.txid}, written)
 
 
+@described(gives={200: shapes.Collections})
 async def list_collections(call: Call) -> Answer:
     """List the collections by name."""
     profile = await open_database(call)
@@ -66,12 +75,14 @@ async def list_collections(call: Call) -> Answer:
     return read_reply({"collections": seen.value, "txid": seen.txid}, seen)
 
 
+@described(gives={204: NOTHING})
 async def drop(call: Call) -> Answer:
     """Remove a collection with everything in it."""
     profile = await open_database(call)
     return written_nothing_to_say(await collections.drop(profile, call.params["coll"], durable=call.durable))
 
 
+@described(takes=shapes.NewIndex, gives={201: shapes.Indexed})
 async def create_index(call: Call) -> Answer:
     """Index a field of a collection."""
     index = collections.parse_index(call.decoded(decode_json))
@@ -81,6 +92,7 @@ async def create_index(call: Call) -> Answer:
     return write_reply(answer, written, status=201)
 
 
+@described(gives={200: shapes.Indexes})
 async def list_indexes(call: Call) -> Answer:
     """List the indexes of a collection by path."""
     profile = await open_database(call)
@@ -88,6 +100,7 @@ async def list_indexes(call: Call) -> Answer:
     return read_reply({"indexes": seen.value, "txid": seen.txid}, seen)
 
 
+@described(gives={204: NOTHING})
 async def drop_index(call: Call) -> Answer:
     """Remove the index of a field."""
     profile = await open_database(call)

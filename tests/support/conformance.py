@@ -11,9 +11,7 @@ from memoturnd.http.routes import ROUTES
 from memoturnd.http.shapes import Problem
 from memoturnd.http.tree import Tree
 
-PENDING = {
-    "memoturnd.http.documents",
-}
+PENDING: set[str] = set()
 """Modules whose handlers are not described yet."""
 _TREE = Tree(ROUTES)
 
