@@ -16,9 +16,9 @@ from memoturnd.core import names
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work
+from memoturnd.surfaces.timeline_store import Timeline, find, has_tables, listed
 from memoturnd.surfaces.timeline_terms import END, PARTS, WINDOW, Place, Query, Scope
 from memoturnd.surfaces.timeline_windows import read_windows
-from memoturnd.surfaces.timelines import Timeline, find, has_tables, listed
 
 ANSWER_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """Bytes of `data` after which a page ends early; it has one row at least."""

@@ -12,7 +12,8 @@ from memoturnd.engine.connection import Binding
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Work
 from memoturnd.surfaces import fields
-from memoturnd.surfaces.timelines import LAST_MS, MAX_SEQ, Timeline, parse_key
+from memoturnd.surfaces.timeline_store import LAST_MS, MAX_SEQ, Timeline
+from memoturnd.surfaces.timelines import parse_key
 
 KEYS_LIMIT: Final = 100
 LIMIT: Final = 1000

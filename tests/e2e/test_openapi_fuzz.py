@@ -57,7 +57,6 @@ def url(tmp_path_factory):
             memory = {
                 "type": "fact",
                 "topic_key": "t",
-                "timeline": "calls",
                 "summary": "known",
                 "embedding": [1, 0, 0],
                 "session_id": "s",
@@ -66,6 +65,8 @@ def url(tmp_path_factory):
             assert client.put("/v1/db/app--ann/kv/app/k", content=b"1").status_code == 200
             turn = {"role": "user", "content": "x"}
             assert client.post("/v1/db/app--ann/memory/s/turns", json=turn).status_code == 201
+            row = {"key": "k", "at": 1, "data": {"n": 1}}
+            assert client.post("/v1/db/app--ann/timelines/calls/rows", json=row).status_code == 201
         yield node.url
 
 

@@ -10,7 +10,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Work
-from memoturnd.surfaces import timeline_queries, timeline_terms, timelines
+from memoturnd.surfaces import timeline_queries, timeline_store, timeline_terms, timelines
 from memoturnd.surfaces.timelines import Retention, parse_retention, parse_rows
 
 NOW_MS = 1_000_000
@@ -440,7 +440,7 @@ async def test_small_work_runs_on_the_event_loop_and_large_in_the_pool(profile, 
         ({"key": "k", "at": -1}, "at"),
         ({"key": "k", "at": 1.5}, "at"),
         ({"key": "k", "at": True}, "at"),
-        ({"key": "k", "at": timelines.LAST_MS + 1}, "at"),
+        ({"key": "k", "at": timeline_store.LAST_MS + 1}, "at"),
         ({"key": "k", "data": math.nan}, "data"),
         ({"key": "k", "data": math.inf}, "data"),
         ({"key": "k", "data": "x" * 65536}, "65538 bytes"),
@@ -515,7 +515,7 @@ async def test_names_that_are_not_taken_are_refused_everywhere(profile, name):
 
 
 async def test_the_number_of_timelines_is_bounded(profile, append, monkeypatch):
-    monkeypatch.setattr(timelines, "TIMELINES_LIMIT", 2)
+    monkeypatch.setattr(timeline_store, "TIMELINES_LIMIT", 2)
     await append(row(), name="a")
     await append(row(), name="b")
 

@@ -16,14 +16,14 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from memoturnd.surfaces import timeline_queries, timeline_terms, timeline_windows, timelines
+from memoturnd.surfaces import timeline_queries, timeline_store, timeline_terms, timeline_windows, timelines
 from memoturnd.surfaces.timelines import Retention, parse_rows
 
 LOW_BOUNDS = [
     (timelines, "YOUNG_LIMIT", 3),
     (timelines, "REMOVED_AT_LEAST", 1),
     (timelines, "REMOVED_BY_DELETE", 2),
-    (timelines, "_PIECE", 2),
+    (timeline_store, "_PIECE", 2),
     (timeline_windows, "_SPAN_MAX", 4),
     (timeline_windows, "CHUNK_ROWS", 3),
 ]
