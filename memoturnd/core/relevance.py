@@ -108,11 +108,18 @@ class Conversation:
     lengths: Floats
 
 
-def conversation_of(sessions: Integers, lengths: Floats, alive: npt.NDArray[np.bool_]) -> Conversation:
-    """Return which documents stand beside each other, of those that are alive; documents come in time order."""
+def conversation_of(
+    sessions: Integers, lengths: Floats, alive: npt.NDArray[np.bool_], arrived: Integers | None = None
+) -> Conversation:
+    """Return which documents stand beside each other, of those that are alive.
+
+    Documents come in the order of the numbers `arrived`, without those in the order of their indexes.
+    """
     within = np.where(alive, sessions, -1)
-    order = np.argsort(within, kind="stable")
-    order = order[np.searchsorted(within[order], 0) :]
+    talking = np.flatnonzero(within >= 0)
+    if arrived is not None:
+        talking = talking[np.argsort(arrived[talking], kind="stable")]
+    order = talking[np.argsort(within[talking], kind="stable")]
     count = int(within.max(initial=-1)) + 1
     summed = np.bincount(within[order], weights=lengths[order], minlength=count).astype(np.float64)
     return Conversation(order, within, summed)

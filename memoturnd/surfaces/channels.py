@@ -1,17 +1,23 @@
-"""The channels of a recall by SQL alone: exact, on any connection, in time that grows with the profile.
+"""The channels of a recall whose ranks are fused, as the reference has them: topic, keyword by bm25, vector by cosine.
 
-Filters are part of each statement, in the channel's own order, so that a channel never runs dry because its
-best candidates were filtered away afterwards. Among equals the newest row comes first.
+From the arrays where they are kept, else by SQL alone, in time that grows with the profile: filters are then part of
+each statement, in the channel's own order, so that a channel never runs dry because its best candidates were
+filtered away afterwards. Among equals the newest row comes first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from memoturnd.core import text
+import apsw
+import numpy as np
+
+from memoturnd.core import bm25, text
 from memoturnd.core.fusion import Candidate
 from memoturnd.engine.connection import Binding, ProfileConnection
+from memoturnd.surfaces import memory_index, similar
+from memoturnd.surfaces.memory_arrays import Floats, Mask, Slots, State
 from memoturnd.surfaces.models import Model
+from memoturnd.surfaces.scope import Scope
 
 _TOPIC: Final = """SELECT m.rid, m.id, m.created_at, NULL FROM __memoturn_memories AS m
  WHERE m.topic_key = ? {filters} ORDER BY m.created_at DESC, m.rid DESC LIMIT ?"""
@@ -19,41 +25,16 @@ _TOPIC: Final = """SELECT m.rid, m.id, m.created_at, NULL FROM __memoturn_memori
 _KEYWORD: Final = """SELECT m.rid, m.id, m.created_at, f.rank
  FROM __memoturn_memories_fts AS f CROSS JOIN __memoturn_memories AS m ON m.rid = f.rowid
  WHERE f.__memoturn_memories_fts MATCH ? {filters} ORDER BY f.rank, f.rowid DESC LIMIT ?"""
-# A null vector has no direction: it is taken to be at right angles to everything.
 _VECTOR: Final = """SELECT m.rid, m.id, m.created_at, coalesce(vec_distance_cosine(v.e, ?), 1.0) AS distance
  FROM {table} AS v CROSS JOIN __memoturn_memories AS m ON m.rid = v.rid
  WHERE 1 {filters} ORDER BY distance, m.rid DESC LIMIT ?"""
+_IDS: Final = (
+    """SELECT m.rid, m.id FROM carray(?) AS c CROSS JOIN __memoturn_memories AS m ON m.rid = c.value"""
+)
 _COUNT: Final = "SELECT count(*) FROM __memoturn_memories_fts WHERE __memoturn_memories_fts MATCH ?"
 _MANY_MEMORIES: Final = 500
 _RARE: Final = 3
 """A word is rare where at most one memory of so many has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which memories a recall may find. `types` of None means every type, an empty tuple none."""
-
-    types: tuple[str, ...] | None
-    session_id: str | None
-    source: str | None
-    include_superseded: bool
-
-    def conditions(self, now_ms: int) -> tuple[str, tuple[Binding, ...]]:
-        """Return the conditions on a memory `m`, from few enough spellings for the statement cache."""
-        conditions = ["AND (m.expires_at IS NULL OR m.expires_at > ?)"]
-        bindings: list[Binding] = [now_ms]
-        if not self.include_superseded:
-            conditions.append("AND m.superseded_at IS NULL")
-        if self.types is not None:
-            conditions.append(f"AND m.type IN ({', '.join('?' * len(self.types))})")
-            bindings.extend(self.types)
-        if self.session_id is not None:
-            conditions.append("AND m.session_id = ?")
-            bindings.append(self.session_id)
-        if self.source is not None:
-            conditions.append("AND m.source = ?")
-            bindings.append(self.source)
-        return " ".join(conditions), tuple(bindings)
 
 
 class SqlChannels:
@@ -103,3 +84,49 @@ def _telling_words(conn: ProfileConnection, words: list[str]) -> list[str]:
     counts = {word: conn.execute(_COUNT, (text.match_expression([word]),)).get for word in words}
     telling = [word for word in words if counts[word] <= total // 2]
     return telling if telling and all(_RARE * counts[word] <= total for word in telling) else words
+
+
+class ArrayChannels(SqlChannels):
+    """The same over arrays. What they cannot tell, which is where the words of a phrase stand, SQL does."""
+
+    def __init__(
+        self, conn: ProfileConnection, scope: Scope, now_ms: int, window: int, *, state: State
+    ) -> None:
+        super().__init__(conn, scope, now_ms, window)
+        self._state = state
+        self._mask: Mask = scope.mask(state, now_ms)
+
+    def keyword(self, words: Sequence[str]) -> list[Candidate]:
+        """Return memories that have any of the words, by bm25."""
+        conn, state = self._conn, self._state
+        phrases = [memory_index.words_of(conn, word, query=True) for word in words]
+        if any(len(phrase) > 1 for phrase in phrases):
+            return super().keyword(words)
+        scores = np.zeros(state.count)
+        for word in (word for phrase in phrases for word in phrase):
+            found = state.postings(conn, word)
+            lengths = state.columns.lengths.data[found.documents]
+            gains = bm25.saturated(found.frequencies, lengths, state.mean_length)
+            scores[found.documents] += bm25.idf(state.rows, len(found.documents)) * gains
+        slots = np.flatnonzero((scores > 0.0) & self._mask)
+        return self._candidates(slots, -scores[slots])
+
+    def vector(self, model: Model, embedding: bytes) -> list[Candidate]:
+        """Return the memories whose vectors are nearest by cosine."""
+        found = similar.find(self._conn, self._state, model, embedding)
+        at = np.flatnonzero(self._mask[found.slots])
+        at = at[similar.best(found.cosines[at], self._window)]
+        return self._candidates(found.slots[at], 1.0 - found.exact(at))
+
+    def _candidates(self, slots: Slots, measures: Floats) -> list[Candidate]:
+        columns = self._state.columns
+        order = np.lexsort((-columns.rids.data[slots], measures))[: self._window]
+        rids = columns.rids.data[slots[order]]
+        if not len(rids):
+            return []
+        ids: Any = self._conn.execute(_IDS, (apsw.carray(rids),)).fetchall()
+        created_at, distances = columns.created_at.data[slots[order]].tolist(), measures[order].tolist()
+        return [
+            Candidate(rid, id_, created, measure)
+            for (rid, id_), created, measure in zip(ids, created_at, distances, strict=True)
+        ]

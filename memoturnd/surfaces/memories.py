@@ -294,6 +294,7 @@ def _store(
             remove(conn, newest)
         else:
             conn.execute(_SUPERSEDE, (id_, now_ms, newest.rid))
+            note_change(conn, newest.rid)
             replaced.append(newest.id)
     if item.embedding is not None:
         table = of_name[item.embedding_model].table
@@ -361,10 +362,11 @@ def index(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> Non
 
 
 def note_change(conn: ProfileConnection, rid: int) -> None:
-    """Note that what is searched of a memory changed or went, its text or a vector, or that it is active again.
+    """Note that a memory changed in what it is found by: its text, a vector, whether it is superseded, when it expires,
+    or that it went.
 
-    That it was superseded or expired need not be noted. Who keeps a copy of what is searched takes rows above the highest that it knows, and looks at those that
-    are noted here. The last CHANGES_KEPT are.
+    Who keeps memories in memory takes rows above the highest that it knows, and looks at those that are noted
+    here. The last CHANGES_KEPT are.
     """
     conn.execute("INSERT INTO __memoturn_memory_changes(rid) VALUES (?)", (rid,))
     conn.execute(

@@ -1,18 +1,20 @@
-"""A profile's memories as arrays: what recall ranks by and filters by, kept in memory between reads.
+"""A profile's memories as arrays: what recall ranks by and filters by.
 
-Each memory has a slot. A memory whose text or vector changed gets a new slot, and its old one is dead, so what
-was written to a slot never changes: a `State` is how many slots there are and which of them live, and readers
-of two states share the arrays. The file stays the truth. A state is used only for the txid that it stands for,
-and whatever is ranked by it is looked at in the file before it is answered.
+Each memory has a slot. One that changed gets a new slot, and its old one is dead, so what was written to a slot
+never changes: a `State` is how many slots there are and which of them live, and readers of two states share
+the arrays. The file stays the truth: a state is used only for the txid that it stands for.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from memoturnd.core import relevance
+from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.relevance import Conversation, Postings
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.surfaces.models import Model
 
@@ -20,37 +22,33 @@ LOG_LIMIT: Final = 1024
 """Memories whose words are kept one by one; beyond them postings are read from the file again."""
 _SLACK: Final = 64
 _LOG_ENTRY_BYTES: Final = 1500
+_POSTING_BYTES: Final = 200
+_NAME_BYTES: Final = 150
+_STATE_BYTES: Final = 8 * 1024
+_UNIT_WITHIN: Final = 1e-4
 _MORE: Final = 0x80
 """The bit of a varint's byte that says that another one follows."""
-_UNIT_WITHIN: Final = 1e-4
 
 _POSTINGS: Final = "SELECT group_concat(doc) FROM __memoturn_memory_terms WHERE term = ?"
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+Row = tuple[int, int, str | None, str | None, int, int | None, int, bytes]
+"""What is kept of a memory: rid, type by number, session id, source, created and expires at in unix ms, whether it is
+superseded, and how many tokens each column of its text has, as FTS5 notes it."""
 
-class Row(NamedTuple):
-    """What is kept of a memory: the columns that recall filters by, and how many tokens its text has."""
 
-    rid: int
-    type: int
-    session_id: str | None
-    source: str | None
-    created_at: int
-    superseded: int
-    sizes: bytes
-
-    @property
-    def length(self) -> int:
-        """Return how many tokens the text has, from what FTS5 notes of it: a varint for each column."""
-        total = value = 0
-        for byte in self.sizes:
-            value = value << 7 | byte & (_MORE - 1)
-            if byte < _MORE:
-                total, value = total + value, 0
-        return total
+def _tokens(sizes: bytes) -> int:
+    """Return the sum of varints."""
+    total = value = 0
+    for byte in sizes:
+        value = value << 7 | byte & (_MORE - 1)
+        if byte < _MORE:
+            total, value = total + value, 0
+    return total
 
 
 class Grown:
@@ -77,11 +75,14 @@ class Codes:
     __slots__ = ("numbers",)
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[str | None, int] = {None: -1}
 
-    def of(self, value: str | None) -> int:
-        """Return the number of a value, which it has from now on; -1 for None."""
-        return -1 if value is None else self.numbers.setdefault(value, len(self.numbers))
+    def of(self, values: Sequence[str | None]) -> list[int]:
+        """Return the numbers of values, which they have from now on; -1 for None."""
+        numbers = self.numbers
+        for value in dict.fromkeys(values):
+            numbers.setdefault(value, len(numbers) - 1)
+        return [numbers[value] for value in values]
 
     def find(self, value: str) -> int:
         """Return the number of a value; one that no memory has where it is unknown."""
@@ -95,27 +96,35 @@ class Columns:
         self.rids = Grown(np.empty(0, np.int64))
         self.lengths = Grown(np.empty(0, np.float64))
         self.created_at = Grown(np.empty(0, np.int64))
+        self.expires_at = Grown(np.empty(0, np.int64))
+        self.active = Grown(np.empty(0, np.bool_))
         self.types = Grown(np.empty(0, np.int8))
-        self.sessions = Grown(np.empty(0, np.int32))
+        self.sessions = Grown(np.empty(0, np.int64))
         self.sources = Grown(np.empty(0, np.int32))
         self.session_codes = Codes()
         self.source_codes = Codes()
 
     def put(self, at: int, rows: Sequence[Row]) -> None:
         """Write rows to the slots from `at` on."""
-        self.rids.put(at, [row.rid for row in rows])
-        self.lengths.put(at, [row.length for row in rows])
-        self.created_at.put(at, [row.created_at for row in rows])
-        self.types.put(at, [row.type for row in rows])
-        self.sessions.put(at, [self.session_codes.of(row.session_id) for row in rows])
-        self.sources.put(at, [self.source_codes.of(row.source) for row in rows])
+        if not rows:
+            return
+        rids, types, sessions, sources, created_at, expires_at, superseded, sizes = zip(*rows, strict=True)
+        self.rids.put(at, rids)
+        self.types.put(at, types)
+        self.sessions.put(at, self.session_codes.of(sessions))
+        self.sources.put(at, self.source_codes.of(sources))
+        self.created_at.put(at, created_at)
+        self.expires_at.put(at, [INTEGER_MAX if e is None else e for e in expires_at])
+        self.active.put(at, np.logical_not(superseded))
+        self.lengths.put(at, list(map(_tokens, sizes)))
 
     @property
     def size_bytes(self) -> int:
         """Return about how much memory the columns take."""
-        arrays = (self.rids, self.lengths, self.created_at, self.types, self.sessions, self.sources)
+        arrays = [self.rids, self.lengths, self.created_at, self.expires_at, self.active, self.types]
+        arrays += [self.sessions, self.sources]
         names = len(self.session_codes.numbers) + len(self.source_codes.numbers)
-        return sum(array.data.nbytes for array in arrays) + 150 * names
+        return sum(array.data.nbytes for array in arrays) + _NAME_BYTES * names
 
 
 class Vectors:
@@ -131,12 +140,12 @@ class Vectors:
     def put(self, slots: Slots, blobs: Iterable[bytes]) -> None:
         """Append rows for slots, which ascend and are above all others."""
         rows = np.frombuffer(b"".join(blobs), "<f4").reshape(len(slots), self.model.dimensions)
-        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float32)
-        odd = ~(np.abs(squares - 1.0) < _UNIT_WITHIN)
         self.matrix.put(self.used, rows)
+        with np.errstate(all="ignore"):
+            squares = np.vecdot(rows, rows)
+            odd = ~(np.abs(squares - 1.0) < _UNIT_WITHIN)
         if odd.any():  # null vectors, and what an imported file may hold
-            at = self.used + np.flatnonzero(odd)
-            self.matrix.data[at] = _directions(rows[odd])
+            self.matrix.data[self.used + np.flatnonzero(odd)] = _directions(rows[odd])
         self.slots.put(self.used, slots)
         self.used += len(slots)
 
@@ -166,12 +175,18 @@ def _directions(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return directions.astype(np.float32)
 
 
-class Posting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Posting:
     """The slots below `upto` that have a word, ascending, and how often each has it."""
 
     slots: Slots
-    counts: npt.NDArray[np.float64]
+    counts: Floats
     upto: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Return about how much memory the posting takes."""
+        return self.slots.nbytes + self.counts.nbytes + _POSTING_BYTES
 
 
 class Words:
@@ -199,9 +214,8 @@ class Words:
 
     def _read(self, conn: ProfileConnection, state: "State", word: str) -> Posting:
         text: str | None = conn.execute(_POSTINGS, (word,)).get
-        rids = np.fromstring(text or "", np.int64, sep=",")
-        distinct, counts = np.unique(rids, return_counts=True)
-        slots, is_known = state.slots_of(distinct)
+        rids, counts = np.unique(np.fromstring(text or "", np.int64, sep=","), return_counts=True)
+        slots, is_known = state.slots_of(rids)
         slots, counts = slots[is_known], counts[is_known]
         order = np.argsort(slots, kind="stable")
         return self._note(word, Posting(slots[order], counts[order].astype(np.float64), state.count))
@@ -218,9 +232,7 @@ class Words:
     def _note(self, word: str, posting: Posting) -> Posting:
         before = self.postings.get(word)
         self.postings[word] = posting
-        self.size_bytes += posting.slots.nbytes + posting.counts.nbytes + 200
-        if before is not None:
-            self.size_bytes -= before.slots.nbytes + before.counts.nbytes + 200
+        self.size_bytes += posting.size_bytes - (0 if before is None else before.size_bytes)
         return posting
 
     def shrink(self, limit_bytes: int) -> None:
@@ -241,14 +253,23 @@ class State:
     """Highest rid of what lives."""
     count: int
     alive: Mask
-    current: Mask
-    """Those that live and are not known to be superseded."""
     rows: int
     tokens: float
     columns: Columns
     words: Words
     vectors: dict[int, Vectors]
     _by_rid: tuple[Slots, Slots] | None = field(default=None, repr=False)
+    _conversation: Conversation | None = field(default=None, repr=False)
+
+    @property
+    def all_live(self) -> bool:
+        """Return whether no slot is dead."""
+        return self.rows == self.count
+
+    @property
+    def mean_length(self) -> float:
+        """Return how many tokens a memory's text has in the mean, 1 where none has any."""
+        return self.tokens / self.rows if self.tokens else 1.0
 
     def slots_of(self, rids: Slots) -> tuple[Slots, Mask]:
         """Return (the slot of each rid, whether it has one)."""
@@ -263,11 +284,33 @@ class State:
         at = np.minimum(np.searchsorted(known, rids), len(known) - 1)
         return slots[at], known[at] == rids
 
+    def postings(self, conn: ProfileConnection, word: str) -> Postings:
+        """Return where a word stands, in what lives."""
+        posting = self.words.posting(conn, self, word)
+        if self.all_live:
+            return Postings(posting.slots, posting.counts)
+        lives = self.alive[posting.slots]
+        return Postings(posting.slots[lives], posting.counts[lives])
+
+    def conversation(self) -> Conversation:
+        """Return which memories stand beside each other in their sessions."""
+        if self._conversation is None:
+            columns, count = self.columns, self.count
+            self._conversation = relevance.conversation_of(
+                columns.sessions.data[:count],
+                columns.lengths.data[:count],
+                self.alive,
+                columns.rids.data[:count],
+            )
+        return self._conversation
+
     @property
     def size_bytes(self) -> int:
         """Return about how much memory the state and what it shares with others take."""
         words = self.words
-        own = 2 * self.count + _LOG_ENTRY_BYTES * len(words.log) + words.size_bytes
+        own = _STATE_BYTES + self.count + _LOG_ENTRY_BYTES * len(words.log) + words.size_bytes
         if self._by_rid is not None:
+            own += 16 * self.count
+        if self._conversation is not None:
             own += 16 * self.count
         return own + self.columns.size_bytes + sum(v.size_bytes for v in self.vectors.values())

@@ -93,6 +93,7 @@ def apply_patch(
     if keywords != before[2]:
         memories.unindex(conn, rid, summary, before[2])
         memories.index(conn, rid, summary, keywords)
+    if [keywords, expires_at] != before[2:]:
         memories.note_change(conn, rid)
     return {
         "id": memory_id,

@@ -1,21 +1,20 @@
 """The arrays of a profile's memories, brought to the state that a read sees.
 
-    read's txid is kept             its state is used
-    kept ones are older             the newest is followed up: new rows, noted changes
-    the whole state was replaced,
-    or too much has changed         built anew from the file
-    the read sees an older state    the read does without
-
-Superseding a memory is not noted: that one was superseded is learnt when a read finds it so in the file, and
-believed from the next state on. That it is active again is noted (memories.note_change).
+the read's txid is kept         its state is used
+kept ones are older             the newest is followed up: new rows, and noted changes (memories.note_change)
+the whole state was replaced,
+or too much has changed         built anew from the file
+nothing can be kept, or the     built from the file for this one read, without the vectors: those stay in the
+read sees an older state        file, and are compared there
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import apsw
 import numpy as np
+import numpy.typing as npt
 
 from memoturnd.engine import schema
 from memoturnd.engine.connection import ProfileConnection
@@ -24,8 +23,6 @@ from memoturnd.surfaces import memories, models
 from memoturnd.surfaces.memory_arrays import LOG_LIMIT, Columns, Row, Slots, State, Vectors, Words
 from memoturnd.surfaces.models import Model
 
-LEAST_ROWS: Final = 64
-"""Memories below which the file answers as fast."""
 INLINE_ROWS: Final = 1000
 """Memories up to which arrays are built on the event loop."""
 STATES_KEPT: Final = 4
@@ -39,7 +36,7 @@ _DEAD_SHARE: Final = 4
 _DEAD_MIN: Final = 1024
 _POSTINGS_SHARE: Final = 4
 
-_ROWS: Final = """SELECT m.rid, CASE m.type {types} END, m.session_id, m.source, m.created_at,
+_ROWS: Final = """SELECT m.rid, CASE m.type {types} END, m.session_id, m.source, m.created_at, m.expires_at,
  m.superseded_at IS NOT NULL, coalesce(d.sz, x'')
  FROM __memoturn_memories AS m LEFT JOIN __memoturn_memories_fts_docsize AS d ON d.id = m.rid
  {which} ORDER BY m.rid""".replace(
@@ -67,8 +64,6 @@ class MemoryIndex:
 
     def __init__(self) -> None:
         self.states: tuple[State, ...] = ()
-        self.learnt: list[tuple[int, Slots]] = []
-        """Slots that a read of a txid found superseded."""
 
     @property
     def size_bytes(self) -> int:
@@ -83,24 +78,26 @@ class MemoryIndex:
         """Let readers find a state, which is the newest."""
         self.states = (*self.states[1 - STATES_KEPT :], state)
 
-    def learn(self, state: State, slots: Slots) -> None:
-        """Note slots that were found superseded in the file, in that state."""
-        if state is self.states[-1] and len(self.learnt) < LOG_LIMIT:
-            self.learnt.append((state.txid, slots))
 
-
-def open_state(conn: ProfileConnection) -> tuple[MemoryIndex, State] | None:
-    """Return the arrays in the state that the connection's transaction sees, None where there are none for it.
+def open_state(conn: ProfileConnection) -> State | None:
+    """Return the arrays in the state that the connection's transaction sees, None where none can be kept for it.
 
     Raises ElsewhereError on the event loop, where many memories would have to be read.
     """
     kept = conn.kept
-    if kept is None or kept.refused or kept.room_bytes == 0:
-        return None
+    return None if kept is None or kept.refused or not kept.room_bytes else _kept_state(conn, kept)
+
+
+def build(conn: ProfileConnection) -> State:
+    """Return the arrays read from the file for one read, without vectors. Raises what `open_state` does."""
+    return _built(conn, 0)
+
+
+def _kept_state(conn: ProfileConnection, kept: Kept) -> State | None:
     txid = schema.read_meta(conn).txid
     index = kept.item
     if isinstance(index, MemoryIndex) and (state := index.find(txid)) is not None:
-        return index, state
+        return state
     if not kept.lock.acquire(timeout=_WAIT_S):
         return None
     try:
@@ -109,57 +106,58 @@ def open_state(conn: ProfileConnection) -> tuple[MemoryIndex, State] | None:
         kept.lock.release()
 
 
-def _bring_up(conn: ProfileConnection, kept: Kept, txid: int) -> tuple[MemoryIndex, State] | None:
+def _bring_up(conn: ProfileConnection, kept: Kept, txid: int) -> State | None:
     index = kept.item if isinstance(kept.item, MemoryIndex) else MemoryIndex()
     state = index.find(txid)
     if state is None:
         newest = index.states[-1] if index.states else None
         if newest is not None and newest.txid > txid:
             return None
-        state = None if newest is None else _followed(conn, index, newest, txid)
+        state = None if newest is None else _followed(conn, newest, txid)
         if state is None:
             state = _built(conn, txid)
-        if state is None:
-            return None
         index.publish(state)
-    return (index, state) if kept.keep(index) else None
+    kept.keep(index)
+    return state
 
 
-def vectors(
-    conn: ProfileConnection, index: MemoryIndex, state: State, model: Model
-) -> tuple[Slots, Any] | None:
-    """Return (slots, unit vectors) of a model in a state, None where they are not to be had in memory."""
+def open_vectors(
+    conn: ProfileConnection, state: State, model: Model
+) -> tuple[Slots, npt.NDArray[np.float32]] | None:
+    """Return (slots, unit vectors) of a model in a state that is kept, None where they are not in memory.
+
+    Raises ElsewhereError on the event loop, where many would have to be read.
+    """
     known = state.vectors.get(model.id)
     if known is None or known.model != model:
         kept = conn.kept
         if kept is None or not kept.lock.acquire(timeout=_WAIT_S):
             return None
         try:
-            known = _read_vectors(conn, kept, index, state, model)
+            known = _read_vectors(conn, kept, state, model)
         finally:
             kept.lock.release()
     return None if known is None else known.of(state.count)
 
 
-def note_use(conn: ProfileConnection, index: MemoryIndex, state: State) -> None:
+def note_use(conn: ProfileConnection, state: State) -> None:
     """Count what a read has added to the arrays, and that they were used; the read goes on with them."""
-    if conn.kept is not None:
-        state.words.shrink(conn.kept.room_bytes // _POSTINGS_SHARE)
-        conn.kept.keep(index)
+    kept = conn.kept
+    if kept is not None and isinstance(kept.item, MemoryIndex) and state in kept.item.states:
+        state.words.shrink(kept.room_bytes // _POSTINGS_SHARE)
+        kept.keep(kept.item)
 
 
-def _read_vectors(
-    conn: ProfileConnection, kept: Kept, index: MemoryIndex, state: State, model: Model
-) -> Vectors | None:
+def _read_vectors(conn: ProfileConnection, kept: Kept, state: State, model: Model) -> Vectors | None:
     known = state.vectors.get(model.id)
     if known is not None and known.model == model:
         return known
-    if state is not index.states[-1]:
+    index = kept.item
+    if not isinstance(index, MemoryIndex) or state is not index.states[-1]:
         return None
     if index.size_bytes + 5 * state.rows * model.dimensions > kept.room_bytes:
         return None
-    if state.rows > INLINE_ROWS and _on_event_loop():
-        raise ElsewhereError
+    _leave_event_loop(state.rows)
     known = Vectors(model, conn.execute(_MADE_AT, (model.id,)).get)
     rows = conn.execute(_VECTORS.format(table=model.table)).fetchall()
     _put_vectors(known, state, rows)
@@ -172,50 +170,49 @@ def _put_vectors(known: Vectors, state: State, rows: Sequence[Any]) -> None:
     """Append vectors of memories, of which those that a state has no slot for are left out."""
     slots, has_slot = state.slots_of(np.array([rid for rid, _ in rows], np.int64))
     right = 4 * known.model.dimensions
-    fit = has_slot & np.array([len(e) == right for _, e in rows], np.bool_)
-    order = np.flatnonzero(fit)[np.argsort(slots[fit], kind="stable")]
+    fit = np.flatnonzero(has_slot & np.array([len(e) == right for _, e in rows], np.bool_))
+    order = fit[np.argsort(slots[fit], kind="stable")]
     if len(order):
         known.put(slots[order], [rows[at][1] for at in order])
 
 
-def _on_event_loop() -> bool:
+def _leave_event_loop(rows: int) -> None:
+    """Raise ElsewhereError on the event loop where there are many rows to read."""
+    if rows <= INLINE_ROWS:
+        return
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    raise ElsewhereError
 
 
-def _built(conn: ProfileConnection, txid: int) -> State | None:
-    """Return the state of a txid, read from the file; None where it is too small to be worth it."""
+def _built(conn: ProfileConnection, txid: int) -> State:
+    """Return the state of a txid, read from the file."""
     highest: int = conn.execute(_HIGHEST).get or 0
-    if highest < LEAST_ROWS:
-        return None
-    if highest > INLINE_ROWS and _on_event_loop():
-        raise ElsewhereError
+    _leave_event_loop(highest)
     _, changes = _noted(conn)
-    rows = _rows(conn.execute(_ALL_ROWS))
+    rows = _read_rows(conn, _ALL_ROWS)
+    count = len(rows)
     columns = Columns()
     columns.put(0, rows)
-    alive = np.ones(len(rows), np.bool_)
-    current = np.array([not row.superseded for row in rows], np.bool_)
     return State(
         txid=txid,
         changes=changes,
         highest=highest,
-        count=len(rows),
-        alive=alive,
-        current=current,
-        rows=len(rows),
-        tokens=float(columns.lengths.data[: len(rows)].sum()),
+        count=count,
+        alive=np.ones(count, np.bool_),
+        rows=count,
+        tokens=float(columns.lengths.data[:count].sum()),
         columns=columns,
-        words=Words(len(rows)),
+        words=Words(count),
         vectors={},
     )
 
 
-def _rows(found: Iterable[Any]) -> list[Row]:
-    return [Row(*row) for row in found]
+def _read_rows(conn: ProfileConnection, statement: str, *bindings: Any) -> list[Row]:
+    rows: list[Any] = conn.execute(statement, bindings).fetchall()
+    return rows
 
 
 def _noted(conn: ProfileConnection) -> tuple[int, int]:
@@ -224,7 +221,7 @@ def _noted(conn: ProfileConnection) -> tuple[int, int]:
     return row[0] or 0, row[1] or 0
 
 
-def _followed(conn: ProfileConnection, index: MemoryIndex, before: State, txid: int) -> State | None:
+def _followed(conn: ProfileConnection, before: State, txid: int) -> State | None:
     """Return the state of a txid, made from an older one; None where it has to be built anew."""
     if schema.replaced_txid(conn) > before.txid:
         return None
@@ -235,15 +232,18 @@ def _followed(conn: ProfileConnection, index: MemoryIndex, before: State, txid: 
     if newest > before.changes:
         changed = [rid for (rid,) in conn.execute(_CHANGED, (before.changes,))]
     gone, highest = _left(before, changed)
-    rows = []
-    if changed:
-        rows = _rows(conn.execute(_THOSE_ROWS, (_array(changed), highest)))
-    rows += _rows(conn.execute(_NEW_ROWS, (highest,)))
-    learnt, index.learnt = index.learnt, []
-    superseded = [slots for at, slots in learnt if at == before.txid]
     if before.count - before.rows + len(gone) > max(_DEAD_MIN, before.count // _DEAD_SHARE):
         return None
-    return _extended(conn, before, txid, newest, highest, gone, superseded, rows)
+    rows = _read_rows(conn, _THOSE_ROWS, _array(changed), highest) if changed else []
+    rows += _read_rows(conn, _NEW_ROWS, highest)
+    state = _extended(before, gone, rows)
+    state.txid, state.changes, state.highest = txid, newest, max(highest, rows[-1][0] if rows else 0)
+    rids = [row[0] for row in rows]
+    if rows:
+        _add_words(conn, state, rids)
+    if before.vectors:
+        _add_vectors(conn, state, before, rids)
+    return state
 
 
 def _left(state: State, changed: Sequence[int]) -> tuple[Slots, int]:
@@ -261,47 +261,26 @@ def _left(state: State, changed: Sequence[int]) -> tuple[Slots, int]:
     return gone, int(state.columns.rids.data[: state.count].max(initial=0, where=alive))
 
 
-def _extended(
-    conn: ProfileConnection,
-    before: State,
-    txid: int,
-    changes: int,
-    highest: int,
-    gone: Slots,
-    superseded: Sequence[Slots],
-    rows: Sequence[Row],
-) -> State:
-    """Return the state after `before` in which slots are gone or superseded, and rows have new slots."""
+def _extended(before: State, gone: Slots, rows: Sequence[Row]) -> State:
+    """Return the state after `before` in which slots are gone, and rows have new ones."""
     count = before.count + len(rows)
-    alive, current = before.alive, before.current
-    if len(gone) or superseded or rows:
-        alive = np.concatenate((alive, np.ones(len(rows), np.bool_)))
-        current = np.concatenate((current, np.array([not row.superseded for row in rows], np.bool_)))
-        for slots in superseded:
-            current[slots] = False
-        alive[gone] = current[gone] = False
+    alive = np.concatenate((before.alive, np.ones(len(rows), np.bool_)))
+    alive[gone] = False
     columns = before.columns
     columns.put(before.count, rows)
     lengths = columns.lengths.data
-    tokens = before.tokens - float(lengths[gone].sum()) + float(lengths[before.count : count].sum())
-    state = State(
-        txid=txid,
-        changes=changes,
-        highest=max(highest, rows[-1].rid if rows else 0),
+    return State(
+        txid=before.txid,
+        changes=before.changes,
+        highest=before.highest,
         count=count,
         alive=alive,
-        current=current,
         rows=before.rows - len(gone) + len(rows),
-        tokens=tokens,
+        tokens=before.tokens - float(lengths[gone].sum()) + float(lengths[before.count : count].sum()),
         columns=columns,
         words=before.words,
         vectors={},
     )
-    if rows:
-        _add_words(conn, state, [row.rid for row in rows])
-    if before.vectors:
-        _add_vectors(conn, state, before, [row.rid for row in rows])
-    return state
 
 
 def _add_words(conn: ProfileConnection, state: State, rids: Sequence[int]) -> None:

@@ -4,8 +4,11 @@ The link is kept beside the memory as it was given. The turns may be deleted lat
 given to others.
 """
 
+from array import array
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
+
+import apsw
 
 from memoturnd.core import names
 from memoturnd.core.bounds import INTEGER_MAX
@@ -14,6 +17,8 @@ from memoturnd.errors import InvalidRequestError
 from memoturnd.surfaces import fields
 
 _FIND: Final = "SELECT session_id, from_seq, to_seq FROM __memoturn_memory_origins WHERE rid = ?"
+_FIND_ALL: Final = """SELECT rid, session_id, from_seq, to_seq FROM __memoturn_memory_origins
+ WHERE rid IN carray(?)"""
 _STORE: Final = """INSERT INTO __memoturn_memory_origins(rid, session_id, from_seq, to_seq) VALUES (?, ?, ?, ?)
  ON CONFLICT(rid) DO NOTHING"""
 
@@ -66,4 +71,8 @@ def read(conn: ProfileConnection, rid: int) -> dict[str, Any] | None:
 
 def read_all(conn: ProfileConnection, rids: Iterable[int]) -> dict[int, dict[str, Any]]:
     """Return the origins of those memories that have one, by row."""
-    return {rid: origin for rid in rids if (origin := read(conn, rid)) is not None}
+    wanted = list(rids)
+    if not wanted:
+        return {}
+    rows: Any = conn.execute(_FIND_ALL, (apsw.carray(array("q", wanted)),))
+    return {rid: Origin(*origin).shown() for rid, *origin in rows}

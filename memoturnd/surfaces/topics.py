@@ -180,7 +180,8 @@ def apply_undo(
     back_rid, back_id = found
     conn.execute(_SET_ASIDE, (back_id, now_ms, rid))
     conn.execute(_BRING_BACK, (now_ms, version + 1, reason, back_rid))
-    memories.note_change(conn, back_rid)  # it is active again
+    memories.note_change(conn, rid)
+    memories.note_change(conn, back_rid)
     return {"undone": memory_id, "active": back_id, "version": version + 1}, True
 
 

@@ -49,6 +49,25 @@ async def ids(profile, **body):
         ("include_superseded", 1),
         ("include_turns", "yes"),
         ("explain", "no"),
+        ("since", "yesterday"),
+        ("until", -1),
+        ("fusion", "rrf"),
+        ("fusion", 1),
+        ("weights", []),
+        ("weights", {"words": 1}),
+        ("weights", {"keyword": -1}),
+        ("weights", {"keyword": "1"}),
+        ("weights", {"vector": math.nan}),
+        ("weights", {"vector": 10**400}),
+        ("weights", {"recency": 1}),
+        ("decay", 5),
+        ("decay", {}),
+        ("decay", {"half_life_s": 0}),
+        ("decay", {"half_life_s": math.inf}),
+        ("min_score", "0.5"),
+        ("min_score", -1),
+        ("pinned_first", 1),
+        ("include_context", "yes"),
     ],
 )
 def test_a_wrong_field_is_named(name, value):
@@ -93,23 +112,63 @@ async def test_a_hit_has_exactly_the_fields_of_the_contract(profile, plain):
         "created_at": 1_000_000,
         "superseded_by": None,
         "source_turns": None,
-        "score": pytest.approx(2 / 61),
+        "pinned": False,
+        "score": 2.0,
         "channels": ["topic"],
     }
 
 
 async def test_three_channels_at_rank_1_add_up(profile):
     (id_,) = await ingest(profile, {"summary": "dark theme", "topic_key": "t", "embedding": [1, 0]})
+    body = {"query": "theme?", "topic_key": "t", "embedding": [2, 0], "fusion": "reference", "explain": True}
 
-    (hit,) = await found(profile, query="theme?", topic_key="t", embedding=[2, 0], explain=True)
+    (hit,) = await found(profile, **body)
 
     assert hit["id"] == id_
     assert hit["channels"] == ["topic", "keyword", "vector"]
-    assert hit["score"] == pytest.approx(4 / 61)
-    assert hit["explain"]["topic"] == {"rank": 1}
+    assert hit["score"] == pytest.approx(0.065574, abs=1e-6)
+    assert hit["explain"]["topic"] == {
+        "rank": 1,
+        "weight": 2.0,
+        "contribution": pytest.approx(0.032787, abs=1e-6),
+    }
     assert hit["explain"]["keyword"]["rank"] == 1
     assert hit["explain"]["keyword"]["bm25"] < 0
-    assert hit["explain"]["vector"] == {"rank": 1, "distance": pytest.approx(0, abs=1e-6)}
+    assert hit["explain"]["vector"] == {
+        "rank": 1,
+        "distance": pytest.approx(0, abs=1e-6),
+        "weight": 1.0,
+        "contribution": pytest.approx(0.016393, abs=1e-6),
+    }
+
+
+async def test_scores_are_absolute_and_explained_to_the_last_part(profile):
+    found_by_all, by_word = await ingest(
+        profile,
+        {"summary": "dark theme", "topic_key": "t", "embedding": [1, 0], "content": 1},
+        {"summary": "theme park ticket", "embedding": [-1, 1], "content": 2},
+    )
+    body = {
+        "query": "theme",
+        "topic_key": "t",
+        "embedding": [1, 0],
+        "explain": True,
+        "decay": {"half_life_s": 60},
+    }
+    profile.now_ms += 60_000
+
+    hits = await found(profile, **body)
+
+    assert [hit["id"] for hit in hits] == [found_by_all, by_word]
+    for hit in hits:
+        assert hit["score"] == pytest.approx(sum(part["contribution"] for part in hit["explain"].values()))
+    explain = hits[0]["explain"]
+    assert explain["topic"] == {"rank": 1, "weight": 2.0, "contribution": 2.0}
+    assert explain["vector"]["cosine"] == pytest.approx(1)
+    assert explain["recency"] == {"age_s": 60.0, "weight": 0.3, "contribution": pytest.approx(0.15)}
+    assert 0 < explain["keyword"]["words"] < 1
+    assert hits[1]["explain"]["vector"]["contribution"] == 0  # it points away
+    assert hits[1]["channels"] == ["keyword", "vector"]
 
 
 async def test_keywords_are_stemmed_and_stop_words_dropped(profile):
@@ -282,6 +341,125 @@ def test_the_vector_channel_equals_a_plain_computation(seed, k):
     assert [hit["explain"]["vector"]["distance"] for hit in hits] == pytest.approx(best, abs=1e-5)
     conn.execute("ROLLBACK")
     conn.close()
+
+
+# ---- what else may be asked for
+
+
+async def test_since_and_until_are_both_included(profile):
+    stored = []
+    for n in range(4):
+        profile.now_ms += 10
+        stored += await ingest(profile, {"content": n, "embedding": [1, n]})
+    times = [1_000_010 + 10 * n for n in range(4)]
+
+    for fusion in recall.FUSIONS:
+        within = {"since": times[1], "until": times[2], "fusion": fusion}
+        assert set(await ids(profile, query="s", **within)) == set(stored[1:3])
+        assert set(await ids(profile, embedding=[1, 0], **within)) == set(stored[1:3])
+        assert await ids(profile, query="s", since="2100-01-01T00:00:00Z", fusion=fusion) == []
+
+
+async def test_weights_turn_channels_up_and_off(profile):
+    by_text, by_vector = await ingest(
+        profile,
+        {"content": 1, "summary": "dark theme"},
+        {"content": 2, "summary": "x", "embedding": [1, 0]},
+    )
+    body = {"query": "theme", "embedding": [1, 0]}
+
+    assert await ids(profile, **body, weights={"keyword": 10}) == [by_text, by_vector]
+    assert await ids(profile, **body, weights={"keyword": 0.01}) == [by_vector, by_text]
+    assert await ids(profile, **body, weights={"keyword": 0}) == [by_vector]
+    assert await ids(profile, **body, weights={"vector": 0}) == [by_text]
+    assert await ids(profile, **body, weights={"vector": 0, "keyword": 0}) == []
+
+
+async def test_what_scores_too_little_is_left_out_and_nothing_is_padded(profile):
+    near, _ = await ingest(profile, {"content": 1, "embedding": [1, 0]}, {"content": 2, "embedding": [1, 2]})
+
+    assert await ids(profile, embedding=[1, 0], min_score=0.9) == [near]
+    assert await ids(profile, embedding=[1, 0], min_score=1.5) == []
+    assert len(await ids(profile, embedding=[1, 0], min_score=0)) == 2
+    assert await ids(profile, embedding=[1, 0], min_score=1 / 61, fusion="reference") == [near]
+
+
+async def test_decay_lets_the_newer_of_two_alike_win_and_finds_nothing_by_itself(profile):
+    (old,) = await ingest(profile, {"content": 1, "summary": "theme theme", "embedding": [1, 0.1]})
+    profile.now_ms += 86_400_000
+    new, _ = await ingest(
+        profile, {"content": 2, "summary": "theme", "embedding": [1, 0.2]}, {"content": 3, "summary": "other"}
+    )
+
+    assert await ids(profile, query="theme", embedding=[1, 0]) == [old, new]
+    assert await ids(profile, query="theme", embedding=[1, 0], decay={"half_life_s": 3600}) == [new, old]
+    turned_up = {"decay": {"half_life_s": 3600}, "weights": {"recency": 5}}
+    assert await ids(profile, query="theme", embedding=[1, 0], **turned_up) == [new, old]
+
+
+async def test_pinned_memories_come_first_of_those_that_are_found(profile):
+    weak, strong, unfound = await ingest(
+        profile,
+        {"content": 1, "summary": "theme among very many other words that are here", "pinned": True},
+        {"content": 2, "summary": "theme"},
+        {"content": 3, "summary": "elsewhere", "pinned": True},
+    )
+
+    for fusion in recall.FUSIONS:
+        assert await ids(profile, query="theme", fusion=fusion) == [strong, weak]
+        first = await found(profile, query="theme", pinned_first=True, k=1, fusion=fusion)
+        assert [(hit["id"], hit["pinned"]) for hit in first] == [(weak, True)]
+        assert unfound not in await ids(profile, query="theme", pinned_first=True, fusion=fusion)
+
+
+async def test_context_is_the_turns_a_memory_was_drawn_from_and_what_stands_around(profile, plain):
+    for n in range(1, 9):
+        profile.now_ms += 10
+        await turns.append(profile, "s", [turns.parse_turn({"role": "user", "content": n})])
+    drawn, told = await ingest(
+        profile,
+        {"content": 1, "summary": "refund", "source_turns": {"session_id": "s", "from_seq": 4, "to_seq": 5}},
+        {"content": 2, "summary": "flight", "session_id": "s"},
+    )
+    profile.now_ms += 10
+    (after,) = await ingest(profile, {"content": 3, "summary": "later", "session_id": "s"})
+    await turns.append(profile, "s", [turns.parse_turn({"role": "user", "content": 9})])
+
+    async def context(query):
+        (hit,) = plain(await found(profile, query=query, include_context=True))
+        around = hit["context"]
+        return [turn["content"] for turn in around["turns"]], [memory["id"] for memory in around["memories"]]
+
+    assert await context("refund") == ([2, 3, 4, 5, 6, 7], [])
+    assert await context("flight") == ([7, 8, 9], [after])
+    assert await context("later") == ([8, 9], [told])
+    assert drawn not in (told, after)
+
+
+@pytest.mark.parametrize("at", [0, 1, 10, 35, 36, 40, 1000])
+async def test_turns_next_to_a_time_are_those_on_both_sides_of_it(profile, at, plain):
+    start = profile.now_ms
+    for n in range(1, 5):
+        profile.now_ms = start + 10 * n
+        await turns.append(profile, "s", [turns.parse_turn({"role": "user", "content": 10 * n})])
+    profile.now_ms = start + at
+    await ingest(profile, {"summary": "flight", "session_id": "s"})
+
+    (hit,) = plain(await found(profile, query="flight", include_context=True))
+
+    times = [10, 20, 30, 40]
+    expected = [t for t in times if t <= at][-2:] + [t for t in times if t > at][:2]
+    assert [turn["content"] for turn in hit["context"]["turns"]] == expected
+
+
+async def test_what_does_not_go_together_is_refused(profile):
+    for body in (
+        {"fusion": "reference", "weights": {"topic": 1}},
+        {"fusion": "reference", "decay": {"half_life_s": 1}},
+        {"include_context": True, "k": 101},
+    ):
+        with pytest.raises(InvalidRequestError):
+            recall.parse_query({"query": "q", **body})
 
 
 # ---- turns

@@ -1,9 +1,11 @@
-"""Recall over arrays in memory answers what recall over the file answers."""
+"""Recall over arrays that are kept answers what recall over the file answers, and what the formulas say."""
 
 import asyncio
 import contextlib
+import math
 import random
 
+import apsw
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,9 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.kept import Memory
 from memoturnd.errors import MemoturnError, NotFoundError
-from memoturnd.surfaces import kept_channels, memories, memory_edits, memory_index, recall, topics
-from memoturnd.surfaces.channels import Scope, SqlChannels
+from memoturnd.surfaces import memories, memory_edits, memory_index, recall, topics
+from memoturnd.surfaces.channels import ArrayChannels, SqlChannels
+from memoturnd.surfaces.scope import Scope
 
 WORDS = [
     "refund",
@@ -93,22 +96,23 @@ class Profile:
         return recall.read_recall(self.conn, self.now_ms, query)["memories"]
 
     def both(self, **body):
-        slow, fast = self.recall(kept=False, **body), self.recall(kept=True, **body)
-        assert [hit["id"] for hit in fast] == [hit["id"] for hit in slow]
-        for one, other in zip(fast, slow, strict=True):
-            assert one["score"] == pytest.approx(other["score"], abs=1e-6)
-            assert one["channels"] == other["channels"]
-            for name, found in one["explain"].items():
-                assert found == {k: pytest.approx(v, abs=1e-6) for k, v in other["explain"][name].items()}
-        return fast
+        """Recall with and without what is kept, which must be alike; return the hits of the default ranking."""
+        answers = []
+        for fusion in ("reference", "relevance"):
+            if fusion == "reference" and not {"weights", "decay"}.isdisjoint(body):
+                continue
+            slow, fast = (self.recall(kept=kept, fusion=fusion, **body) for kept in (False, True))
+            assert [hit["id"] for hit in fast] == [hit["id"] for hit in slow]
+            for one, other in zip(fast, slow, strict=True):
+                assert one["score"] == pytest.approx(other["score"], abs=1e-6)
+                assert one["channels"] == other["channels"]
+                for name, found in one["explain"].items():
+                    assert found == {k: pytest.approx(v, abs=1e-6) for k, v in other["explain"][name].items()}
+            answers.append(fast)
+        return answers[-1]
 
     def states(self):
         return self.kept.item.states if self.kept.item is not None else ()
-
-
-@pytest.fixture(autouse=True)
-def _arrays_of_few_memories(monkeypatch):
-    monkeypatch.setattr(memory_index, "LEAST_ROWS", 0)
 
 
 @pytest.fixture
@@ -127,6 +131,7 @@ def item(rng, n):
         "content": rng.choice([n, n, n // 3]),
         "session_id": rng.choice([None, "a", "b"]),
         "source": rng.choice([None, "chat", "mail"]),
+        "pinned": rng.random() < 0.1,
     }
     if kind in ("fact", "instruction"):
         body["topic_key"] = rng.choice([None, "t1", "t2"])
@@ -150,6 +155,19 @@ def question(rng):
         body["session_id"] = rng.choice(["a", "b", "nobody"])
     if rng.random() < 0.3:
         body["source"] = rng.choice(["chat", "mail", "nothing"])
+    if rng.random() < 0.2:
+        body["since"] = 1_000_000 + rng.randint(0, 60)
+    if rng.random() < 0.2:
+        body["until"] = 1_000_000 + rng.randint(0, 60)
+    if rng.random() < 0.2:
+        body["min_score"] = rng.choice([0, 0.01, 0.2, 1])
+    if rng.random() < 0.2:
+        body["weights"] = {
+            name: rng.choice([0, 0.5, 2]) for name in rng.sample(["topic", "keyword", "vector"], 2)
+        }
+    if rng.random() < 0.2:
+        body["decay"] = {"half_life_s": rng.choice([0.01, 1, 1e6])}
+    body["pinned_first"] = rng.random() < 0.2
     body["include_superseded"] = rng.random() < 0.3
     return body
 
@@ -196,10 +214,8 @@ def test_arrays_and_file_answer_alike_through_any_history(seed):
     rng = random.Random(seed)
     profile, states = Profile(), []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(memory_index, "LEAST_ROWS", 0)
         patched.setattr(memory_index, "LOG_LIMIT", rng.choice([5, 1024]))
         patched.setattr(memory_index, "_DEAD_MIN", rng.choice([2, 1024]))
-        patched.setattr(kept_channels, "_SPARE", rng.choice([-4, 0, 8]))
         for n in range(40):
             change(rng, profile, 1000 * n, states)
             for _ in range(rng.randint(0, 3)):
@@ -230,7 +246,7 @@ def test_a_row_number_that_is_used_again_is_another_memory(one):
     one.write(lambda conn, now_ms: memories.apply_forget(conn, now_ms, last["id"]))
     (new,) = one.ingest({"type": "event", "summary": "deploy", "content": 2, "embedding": [0, 1, 0]})
 
-    hits = one.both(query="flight deploy", embedding=[1, 0, 0])
+    hits = one.both(query="flight deploy", embedding=[1, 0, 0], k=60)
 
     assert last["id"] not in [hit["id"] for hit in hits]
     assert new["id"] in [hit["id"] for hit in hits]
@@ -254,7 +270,7 @@ def test_a_superseded_memory_that_is_told_again_is_found_again(one):
     new = {**old, "summary": "theme light", "content": 2}
     (first,) = one.ingest(old)
     one.ingest(new)
-    for _ in range(3):  # the arrays learn that it is superseded
+    for _ in range(3):
         one.ingest({"type": "event", "summary": "x", "content": random.random()})
         assert [hit["summary"] for hit in one.both(query="theme")] == ["theme light"]
 
@@ -301,6 +317,7 @@ def test_a_reader_of_an_older_state_does_without_arrays_of_a_newer_one(tmp_path)
     assert len(found(behind)) == 1  # whose arrays are kept beside the newer ones
     assert len(found(unseen)) == 3  # whose are not
     assert memory_index.open_state(unseen) is None
+    assert [state.txid for state in kept.item.states] == [1, 4]
     for conn in (unseen, fresh, behind, main):
         conn.close()
 
@@ -325,6 +342,7 @@ def test_a_profile_beyond_the_bound_is_read_from_the_file():
     profile.both(query="refund", embedding=[1, 0, 0])
 
     assert profile.kept.refused
+    assert profile.kept.item is None
     assert profile.memory.size_bytes == 0
     profile.both(query="refund", embedding=[1, 0, 0])
     profile.conn.close()
@@ -351,6 +369,98 @@ def test_words_that_are_several_to_the_index_are_left_to_it(one):
     one.both(query="𐑐one two")
 
 
+# ---- what is computed
+
+
+def brute_force(conn, words, embedding, window):
+    """Return the score of every memory that is found, by row, as memoturnd.core.relevance describes it."""
+    tokenizer = conn.fts5_tokenizer("porter", ["unicode61"])
+
+    def tokens(text):
+        return tokenizer(
+            text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False
+        )
+
+    rows = conn.execute(
+        "SELECT rid, summary, keywords, session_id, superseded_at FROM __memoturn_memories ORDER BY rid"
+    ).fetchall()
+    texts = {rid: list(tokens(summary)) + list(tokens(keywords)) for rid, summary, keywords, _, _ in rows}
+    terms = list(dict.fromkeys(term for word in words for term in tokens(word)))
+    sessions = {}
+    for rid, _, _, session_id, _ in rows:
+        if session_id is not None:
+            sessions.setdefault(session_id, []).append(rid)
+
+    def bm25_of(documents, k1, b):
+        mean = sum(map(len, documents.values())) / len(documents)
+        idf = {}
+        for term in terms:
+            n = sum(term in text for text in documents.values())
+            idf[term] = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
+        ideal = sum(weight * (k1 + 1) for weight in idf.values())
+        return {
+            at: sum(
+                idf[t]
+                * text.count(t)
+                * (k1 + 1)
+                / (text.count(t) + k1 * (1 - b + b * len(text) / mean))
+                / ideal
+                for t in terms
+                if t in text
+            )
+            for at, text in documents.items()
+        }
+
+    own = bm25_of(texts, 0.9, 0.4)
+    of_session = bm25_of({s: [t for r in rids for t in texts[r]] for s, rids in sessions.items()}, 1.2, 0.75)
+    lexical = dict(own)
+    for session_id, rids in sessions.items():
+        for at, rid in enumerate(rids):
+            lexical[rid] += 0.6 * of_session[session_id]
+            for distance, weight in ((1, 0.35), (2, 0.175)):
+                beside = [n for n in (at - distance, at + distance) if 0 <= n < len(rids)]
+                lexical[rid] += weight * sum(own[rids[n]] for n in beside)
+    wanted = np.array(embedding) / np.linalg.norm(embedding)
+    cosines = {
+        rid: float(np.frombuffer(e, "<f4") @ wanted)
+        for rid, e in conn.execute("SELECT rid, e FROM __memoturn_memory_vectors_1")
+    }
+    active = [rid for rid, *_, superseded_at in rows if superseded_at is None]
+    nearest = sorted((r for r in active if r in cosines), key=lambda r: (-cosines[r], -r))[:window]
+    found = {rid for rid in active if own[rid] > 0} | set(nearest)
+    return {rid: lexical[rid] + max(0.0, cosines.get(rid, 0.0)) for rid in found}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32))
+def test_scores_are_those_of_the_formula(seed):
+    rng = random.Random(seed)
+    profile = Profile()
+    for n in range(rng.randint(3, 40)):
+        body = {
+            **item(rng, n),
+            "type": "fact",
+            "topic_key": rng.choice([None, "t"]),
+            "session_id": rng.choice("abc"),
+        }
+        body.pop("ttl", None)
+        body["session_id"] = rng.choice([None, "a", "b", "c"])
+        body["embedding"] = [rng.uniform(-1, 1) for _ in range(3)]
+        profile.ingest(body)
+        if rng.random() < 0.3:
+            profile.recall(kept=True, query="refund", embedding=[1, 0, 0])
+    words = list(dict.fromkeys(rng.choices(["refund", "seats", "flight", "billing", "run", "zebra"], k=3)))
+    embedding = [rng.uniform(-1, 1) for _ in range(3)]
+    k = rng.randint(1, 8)
+
+    hits = profile.both(query=" ".join(words), embedding=embedding, k=k)
+
+    scores = brute_force(profile.conn, words, embedding, 5 * k)
+    best = sorted(scores.values(), reverse=True)[:k]
+    assert [hit["score"] for hit in hits] == pytest.approx(best, abs=1e-6)
+    profile.conn.close()
+
+
 # ---- bm25
 
 
@@ -359,21 +469,23 @@ def test_words_that_are_several_to_the_index_are_left_to_it(one):
 def test_bm25_is_that_of_fts5(seed):
     rng = random.Random(seed)
     profile = Profile()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(memory_index, "LEAST_ROWS", 0)
-        for n in range(rng.randint(1, 60)):
-            profile.ingest(item(rng, n))
-        profile.recall(kept=True, query="refund")
-        words = list(dict.fromkeys(word.lower() for word in rng.choices(WORDS, k=rng.randint(1, 5))))
-        scope = Scope(None, None, None, include_superseded=True)
-        profile.conn.kept = profile.kept
-        opened = memory_index.open_state(profile.conn)
-        slow = SqlChannels(profile.conn, scope, profile.now_ms, 1000).keyword(words)
-        fast = kept_channels.KeptChannels(profile.conn, opened, scope, profile.now_ms, 1000)
-        found = fast.candidates({"keyword": fast.keyword(words)})["keyword"]
+    for n in range(rng.randint(1, 60)):
+        profile.ingest(item(rng, n))
+        if n == 10:
+            profile.recall(kept=True, query="refund")
+    words = list(dict.fromkeys(word.lower() for word in rng.choices(WORDS, k=rng.randint(1, 5))))
+    scope = Scope(include_superseded=True)
+    slow = SqlChannels(profile.conn, scope, profile.now_ms, 1000).keyword(words)
+    found = arrays(profile, scope, 1000).keyword(words)
     assert [c.rid for c in found] == [c.rid for c in slow]
     assert [c.measure for c in found] == pytest.approx([c.measure for c in slow], rel=1e-9)
     profile.conn.close()
+
+
+def arrays(profile, scope, window):
+    profile.conn.kept = profile.kept
+    state = memory_index.open_state(profile.conn)
+    return ArrayChannels(profile.conn, scope, profile.now_ms, window, state=state)
 
 
 def test_what_most_rows_have_weighs_next_to_nothing():
@@ -399,16 +511,13 @@ def test_dropping_frequent_words_moves_scores_by_next_to_nothing(seed):
             for _ in range(300)
         ]
         profile.ingest(*({"type": "event", "summary": t, "content": start + n} for n, t in enumerate(texts)))
-    scope = Scope(None, None, None, include_superseded=True)
+    scope = Scope(include_superseded=True)
 
     def ranked(words):
         slow = SqlChannels(profile.conn, scope, profile.now_ms, 30).keyword(words)
-        opened = memory_index.open_state(profile.conn)
-        fast = kept_channels.KeptChannels(profile.conn, opened, scope, profile.now_ms, 600)
-        exact = fast.candidates({"keyword": fast.keyword(words)})["keyword"]
+        exact = arrays(profile, scope, 600).keyword(words)
         return slow, {c.rid: c.measure for c in exact}, [c.measure for c in exact[:30]]
 
-    profile.conn.kept = profile.kept
     for words in (["refund", "update"], ["update", "number", "refund"]):
         slow, exact, best = ranked(words)
         assert [c.measure for c in slow] == pytest.approx(best, rel=1e-4)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from memoturnd.http.shapes import UNSET, Count, Maybe, Struct, Time, Txid, Vector
+from memoturnd.http.shapes.turns import Turn
 
 Type = Literal["fact", "event", "instruction", "task"]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -62,6 +63,24 @@ class Ingested(Struct):
     degraded: Maybe[list[str]] = UNSET
 
 
+Weight = Annotated[float, Meta(ge=0, le=1000)]
+
+
+class Weights(Struct):
+    """What each channel counts; one that weighs 0 is not searched, and recency takes a decay."""
+
+    topic: Weight | None = None
+    keyword: Weight | None = None
+    vector: Weight | None = None
+    recency: Weight | None = None
+
+
+class Decay(Struct):
+    """How fast memories age."""
+
+    half_life_s: Annotated[float, Meta(gt=0)]
+
+
 class Recall(Struct):
     """What to recall by; at least one of query, embedding and topic_key."""
 
@@ -76,6 +95,30 @@ class Recall(Struct):
     include_superseded: bool | None = None
     include_turns: bool | None = None
     explain: bool | None = None
+    since: Time | str | None = None
+    until: Time | str | None = None
+    weights: Weights | None = None
+    decay: Decay | None = None
+    min_score: Annotated[float, Meta(ge=0)] | None = None
+    pinned_first: bool | None = None
+    include_context: bool | None = None
+    fusion: Literal["relevance", "reference"] | None = None
+
+
+class ContextMemory(Struct):
+    """A memory that stands beside another in its session."""
+
+    id: str
+    type: Type
+    summary: str
+    created_at: Time
+
+
+class Context(Struct):
+    """What stands around a memory."""
+
+    turns: list[Turn]
+    memories: list[ContextMemory]
 
 
 class Hit(Struct):
@@ -92,9 +135,11 @@ class Hit(Struct):
     created_at: Time
     superseded_by: str | None
     source_turns: SourceTurns | None
+    pinned: bool
     score: float
     channels: list[str]
     explain: Maybe[dict[str, Any]] = UNSET
+    context: Maybe[Context] = UNSET
 
 
 class NearTurn(Struct):
