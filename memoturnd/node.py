@@ -33,6 +33,7 @@ from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases, Registers
 from memoturnd.engine.drill import Drill
 from memoturnd.engine.files import BranchFiles, Owner, found
+from memoturnd.engine.journal import Journal
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.maintenance import TICK_S, Maintenance
@@ -110,6 +111,7 @@ class Node:
         registers = Registers(services)
         self.databases = Databases(services, self.tiers, registers)
         self.branches = Branching(services, self.tiers, registers)
+        self.journal = Journal(services.catalog, services.clock, services.randomness)
         self.transfers = Transfers(services, self.branches)
         self.verifications = Verifications(services, self.tiers)
         self.drill = Drill(services, self.tiers)

@@ -22,9 +22,19 @@ from memoturnd.errors import (
     DiskFullError,
     RetryableError,
 )
-from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Chore, ClaimedChore, Database
+from memoturnd.seams.catalog import (
+    COLLECT,
+    MAIN,
+    RETENTION,
+    BranchRow,
+    Chore,
+    ClaimedChore,
+    Database,
+    KnownRequest,
+    RequestKey,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_MS = 1000
 CHECKPOINT_PAGES = 1000
 
@@ -41,7 +51,22 @@ CREATE TABLE chores(
 ) WITHOUT ROWID;
 CREATE INDEX chores_due ON chores(due_at);
 """
-# A catalog of the version before: every database that was written is looked at once.
+_REQUESTS = """
+CREATE TABLE requests(
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  scope TEXT NOT NULL,
+  route TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  key TEXT NOT NULL,
+  digest BLOB NOT NULL,
+  at INTEGER NOT NULL,
+  facts BLOB NOT NULL,
+  answer BLOB,
+  UNIQUE(scope, route, principal, key)
+);
+"""
+_OF_REQUEST = "scope = ? AND route = ? AND principal = ? AND key = ?"
+# A catalog of the first version: every database that was written is looked at once.
 _MIGRATE_1 = f"""
 {_CHORES}
 INSERT INTO chores(kind, db_uuid, branch_id, due_at)
@@ -50,7 +75,11 @@ INSERT INTO chores(kind, db_uuid, branch_id, due_at)
   UNION ALL SELECT '{RETENTION}', db_uuid, branch_id, 0 FROM branches;
 """
 
+_MIGRATIONS = (_MIGRATE_1, _REQUESTS)
+"""`_MIGRATIONS[n]` takes a catalog from version n + 1 to n + 2."""
+
 _SCHEMA = f"""{_CHORES}
+{_REQUESTS}
 CREATE TABLE databases(
   change INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,
@@ -319,6 +348,38 @@ class SqliteCatalog:
                 self._run("UPDATE handed_out SET change = max(change, ?)", (rows[-1][0],))
         return [(change, kind, _database(*values)) for change, kind, *values in rows]
 
+    async def find_request(self, key: RequestKey, since_ms: int) -> KnownRequest | None:
+        """Return a request that began at or after `since_ms`, None where there is none."""
+        with self._translated():
+            for row in self._run(
+                f"SELECT digest, facts, answer FROM requests WHERE {_OF_REQUEST} AND at >= ?",
+                (*key, since_ms),
+            ):
+                return KnownRequest(*row)
+        return None
+
+    async def begin_request(
+        self, key: RequestKey, digest: bytes, facts: bytes, at_ms: int, *, keep: int
+    ) -> None:
+        """Note that a request begins, in place of an older one of its key; the newest `keep` are kept."""
+        with self._translated(), self._connection:
+            self._run(
+                "INSERT OR REPLACE INTO requests(scope, route, principal, key, digest, at, facts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*key, digest, at_ms, facts),
+            )
+            self._run("DELETE FROM requests WHERE seq <= ?", (self._connection.last_insert_rowid() - keep,))
+
+    async def finish_request(self, key: RequestKey, answer: bytes) -> None:
+        """Keep the answer of a request that began."""
+        with self._translated():
+            self._run(f"UPDATE requests SET answer = ? WHERE {_OF_REQUEST}", (answer, *key))
+
+    async def forget_request(self, key: RequestKey) -> None:
+        """Let go of a request that has changed nothing."""
+        with self._translated():
+            self._run(f"DELETE FROM requests WHERE {_OF_REQUEST}", key)
+
     async def ping(self) -> None:
         """Raise RetryableError when the catalog does not answer."""
         with self._translated():
@@ -372,8 +433,9 @@ def _settle_schema(connection: apsw.Connection, path: Path | Literal[":memory:"]
                 f"the catalog {path} has schema version {version}, this release knows {SCHEMA_VERSION}: "
                 "start the newer release that wrote it",
             )
-        if version == 1:
-            connection.execute(_MIGRATE_1)
+        if version:
+            for migration in _MIGRATIONS[version - 1 :]:
+                connection.execute(migration)
         elif connection.execute("SELECT count(*) FROM sqlite_schema").get:
             raise ConfigurationError(f"{path} is a SQLite file of something else: move it away")
         else:

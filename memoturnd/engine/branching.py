@@ -7,13 +7,14 @@ up (memoturnd.engine.new_branch).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import apsw
+import msgspec
 
 from memoturnd.core import manifest as transitions
 from memoturnd.core import names, revisions
@@ -25,6 +26,7 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.databases import Registers
 from memoturnd.engine.deletion import Deletion
+from memoturnd.engine.idempotency import Once
 from memoturnd.engine.looking_back import RestorePoints, restore_points, standing
 from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.ownership import BranchRef, Owned
@@ -108,8 +110,11 @@ class Branching:
         from_branch: str = MAIN,
         at: str | None = None,
         ttl_s: int | None = None,
+        branch_id: str | None = None,
     ) -> BranchCreated:
         """Fork `from_branch` at its head, or at the revision `at` (memoturnd.core.revisions).
+
+        `branch_id` (16 hex digits) is random unless given; a fork that was cut off half way keeps its own.
 
         Raises AlreadyExistsError, InvalidRequestError for bad grammar, BranchNotFoundError for an unknown
         checkpoint too, ConflictError for a state that cannot be restored.
@@ -123,11 +128,13 @@ class Branching:
         lock = self._forking.setdefault(parent.ref.database.uuid, asyncio.Lock())
         try:
             async with lock:
-                return await self._fork(parent, name, revision, ttl_s)
+                return await self._fork(parent, name, revision, ttl_s, branch_id)
         finally:
             parent.leave()
 
-    async def _fork(self, parent: Branch, name: str, at: Revision | None, ttl_s: int | None) -> BranchCreated:
+    async def _fork(
+        self, parent: Branch, name: str, at: Revision | None, ttl_s: int | None, wanted_id: str | None
+    ) -> BranchCreated:
         services, database = self._services, parent.ref.database
         source = await self._shipped(parent)
         txid = source.head_txid if at is None else await resolve(services.archive, source, at)
@@ -137,7 +144,7 @@ class Branching:
         now_ms, started_s = services.clock.now_ms(), services.clock.monotonic_s()
         expires_at = None if ttl_s is None else now_ms + 1000 * ttl_s
         register = await self._registers.ensure(database)
-        branch_id = await self._branch_id(database, name)
+        branch_id = await self._branch_id(database, name, wanted_id)
         entry = RegisteredBranch(branch_id, now_ms, parent.ref.name, txid, expires_at, is_new=True)
         await enter(services, register, database.uuid, name, entry)
         pinned = await update_names(
@@ -173,14 +180,14 @@ class Branching:
             register = await self._registers.ensure(database)
             yield register, await self._branch_id(database, name)
 
-    async def _branch_id(self, database: Database, name: str) -> str:
+    async def _branch_id(self, database: Database, name: str, wanted: str | None = None) -> str:
         """Return the id for a new branch: that of a fork of this name that was cut off half way, else a new one."""
         services, file = self._services, self._registers.get(database.uuid)
         for fresh in (False, True):
             register = await file.load(fresh=fresh)
             known = await services.archive.find(BRANCHES, register, name) if register is not None else None
             if known is None:
-                return services.randomness.hex(8)
+                return wanted or services.randomness.hex(8)
             current = await services.manifest_file(database.uuid, known.id).load()
             if current is None:
                 await services.catalog.delete_branch(database.uuid, name)
@@ -288,6 +295,14 @@ class Branching:
 
         return await archive.aside(sum(run.size_bytes for run in current.checkpoint_runs), page)
 
+    async def find_checkpoint(self, db_name: str, branch: str, name: str) -> NamedCheckpoint | None:
+        """Return a checkpoint by name, None where the branch has none of that name."""
+        current = await self._manifest(await self.find(db_name, branch))
+        found = None if current is None else await self._services.archive.find(CHECKPOINTS, current, name)
+        if current is None or found is None:
+            return None
+        return NamedCheckpoint(name, found.txid, found.created_at, current.head_txid)
+
     async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
         """Drop a checkpoint. Raises BranchNotFoundError when the branch has none of that name."""
         target = await self.find(db_name, branch)
@@ -316,23 +331,26 @@ class Branching:
 
     # ---- rewind
 
-    async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:
+    async def rewind(self, db_name: str, branch: str, to: str, *, once: Once | None = None) -> Rewound:
         """Make the state that of the revision `to` (memoturnd.core.revisions) again, as a new commit.
 
-        What comes after that point stays in history. Raises InvalidRequestError for bad grammar,
+        What comes after that point stays in history. With `once` the rewind keeps its answer in its own commit, and
+        one that was applied before is not applied again. Raises InvalidRequestError for bad grammar,
         BranchNotFoundError for an unknown checkpoint, ConflictError for a state that cannot be restored.
         """
         revision = revisions.parse(to)
         target = await self.find(db_name, branch)
         async with _Use(target) as owned:
             await owned.shipper.ship()
+            if (before := _applied_before(target, owned, once)) is not None:
+                return before
             current = await self._manifest(target)
             if current is None:
                 raise ConflictError(f"{target.ref} has no history to rewind to")
             txid = await resolve(self._services.archive, current, revision)
-            return await self._rewind(target, owned, current, txid)
+            return await self._rewind(target, owned, current, txid, once=once)
 
-    async def undo_rewind(self, db_name: str, branch: str) -> Rewound:
+    async def undo_rewind(self, db_name: str, branch: str, *, once: Once | None = None) -> Rewound:
         """Bring back the state from before the last rewind, as a new commit; doing it twice redoes the rewind.
 
         Raises ConflictError when there was no rewind, or commits came after it.
@@ -340,6 +358,8 @@ class Branching:
         target = await self.find(db_name, branch)
         async with _Use(target) as owned:
             await owned.shipper.ship()
+            if (before := _applied_before(target, owned, once)) is not None:
+                return before
             current = await self._manifest(target)
             last = current.rewinds[-1] if current is not None and current.rewinds else None
             if current is None or last is None:
@@ -349,10 +369,17 @@ class Branching:
                     f"{target.ref} has commits after its last rewind (txid {last.txid}), which an undo would drop; "
                     f'to go back all the same, rewind to "{last.from_txid}"'
                 )
-            return await self._rewind(target, owned, current, last.from_txid, only_at=last.txid)
+            return await self._rewind(target, owned, current, last.from_txid, only_at=last.txid, once=once)
 
     async def _rewind(
-        self, branch: Branch, owned: Owned, current: Manifest, txid: int, *, only_at: int | None = None
+        self,
+        branch: Branch,
+        owned: Owned,
+        current: Manifest,
+        txid: int,
+        *,
+        only_at: int | None = None,
+        once: Once | None = None,
     ) -> Rewound:
         services = self._services
         past = branch.files.folder / f"past-{services.randomness.hex(4)}.db"
@@ -366,6 +393,8 @@ class Branching:
                 fsync=False,
             )
             async with branch.gate:
+                if (before := _applied_before(branch, owned, once)) is not None:
+                    return before  # by the same request, sent again while this one restored
                 from_txid = branch.txid
                 if only_at is not None and from_txid != only_at:
                     raise ConflictError(
@@ -376,8 +405,9 @@ class Branching:
                 if new_txid > branch.ceiling:
                     raise ConflictError(f"{branch.ref} has no room for another commit yet; try again")
                 try:
+                    keep = _keep(once, branch, Rewound(txid, new_txid, owned.epoch, from_txid, 0), now_ms)
                     await services.executor.run(
-                        lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch)
+                        lambda: _replay(past, branch.conn, new_txid, now_ms, owned.epoch, keep)
                     )
                 except apsw.Error as error:
                     raise translate(error) from error
@@ -426,7 +456,33 @@ def _taken(name: str, database: Database) -> AlreadyExistsError:
     return AlreadyExistsError(f"branch {name} of {database.name} already exists; choose another name")
 
 
-def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: int) -> None:
+Keep = Callable[[ProfileConnection], None]
+
+
+def _keep(once: Once | None, branch: Branch, rewound: Rewound, now_ms: int) -> Keep:
+    """Return what keeps the answer of a rewind in its commit, which may be nothing."""
+
+    def keep(conn: ProfileConnection) -> None:
+        if once is not None:
+            conn.round_txid = rewound.txid
+            idempotency.record(conn, now_ms, once.request(branch.branch_id), msgspec.json.encode(rewound))
+
+    return keep
+
+
+def _applied_before(branch: Branch, owned: Owned, once: Once | None) -> Rewound | None:
+    """Return the rewind that the same request has had. Raises IdempotencyKeyReusedError."""
+    if once is None:
+        return None
+    kept = idempotency.find(branch.conn, owned.writer.round_time_ms(), once.request(branch.branch_id))
+    if kept is None:
+        return None
+    once.replayed = True
+    rewound = msgspec.json.decode(kept.answer, type=Rewound)
+    return replace(rewound, durable_txid=owned.shipper.durable_txid)
+
+
+def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: int, keep: Keep) -> None:
     """Commit the state in the file `past` into the live database as round `txid`: one atomic commit."""
     source = open_connection(str(past), read_only=False, sync="normal", cache_kib=256)
     try:
@@ -434,6 +490,7 @@ def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: i
         meta = schema.read_meta(source)
         schema.migrate(source, meta)
         idempotency.carry_forward(live, source)
+        keep(source)
         schema.note_replaced(source, txid)
         schema.write_meta(source, txid, at_ms, epoch)
         source.execute("COMMIT")

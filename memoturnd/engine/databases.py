@@ -89,9 +89,12 @@ class Databases:
         self._tiers = tiers
         self._registers = registers
 
-    async def create(self, name: str) -> Database:
-        """Create a database: one catalog row, no file. Raises AlreadyExistsError, InvalidRequestError."""
-        return await self._insert(names.new_database(name))
+    async def create(self, name: str, *, uuid: str | None = None) -> Database:
+        """Create a database: one catalog row, no file; `uuid` (32 hex digits) is random unless given.
+
+        Raises AlreadyExistsError, InvalidRequestError.
+        """
+        return await self._insert(names.new_database(name), uuid)
 
     async def get(self, name: str) -> Database:
         """Return the database. Raises DatabaseNotFoundError."""
@@ -113,9 +116,11 @@ class Databases:
         except AlreadyExistsError:  # somebody else was faster
             return await self.get(name)
 
-    async def _insert(self, name: str) -> Database:
+    async def _insert(self, name: str, uuid: str | None = None) -> Database:
         randomness = self._services.randomness
-        database = Database(name, randomness.hex(16), randomness.hex(8), self._services.clock.now_ms())
+        database = Database(
+            name, uuid or randomness.hex(16), randomness.hex(8), self._services.clock.now_ms()
+        )
         await self._services.catalog.create_database(database)
         return database
 

@@ -37,6 +37,24 @@ class Request:
     digest: bytes
 
 
+@dataclass(slots=True)
+class Once:
+    """What a request with an Idempotency-Key asks for, of whichever branch it turns out to address.
+
+    `replayed` tells whether its answer is an earlier one's.
+    """
+
+    route: str
+    principal: str
+    key: str
+    digest: bytes
+    replayed: bool = False
+
+    def request(self, branch_id: str) -> Request:
+        """Return what a write to that branch is known by."""
+        return Request(branch_id, self.route, self.principal, self.key, self.digest)
+
+
 class Kept(NamedTuple):
     """The answer of an earlier request: JSON, and the txid of its commit."""
 

@@ -2,19 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from memoturnd.core import names
-from memoturnd.errors import InvalidRequestError
+from memoturnd.engine.journal import Entry, Facts
+from memoturnd.errors import AlreadyExistsError, InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, at, reached, reply
+from memoturnd.http.journal import taking_effect_once
 from memoturnd.http.ports import BranchCreated, Checkpoint, Rewound
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import operators as shapes
+from memoturnd.seams.catalog import BranchRow
 
 _CURSOR: Final = re.compile(r"([0-9]{1,16})\.(.+)", re.DOTALL)
 _decode_branch = decoder(BranchBody)
@@ -41,15 +44,31 @@ async def create(call: Call) -> Answer:
     body = call.decoded(_decode_branch)
     if body.at is not None and body.checkpoint is not None:
         raise InvalidRequestError("give `at` or `checkpoint`, not both")
-    made = await call.node.branches.create(
-        name,
-        body.name,
-        from_branch=addressed if body.from_branch is None else body.from_branch,
-        at=body.at if body.checkpoint is None else names.checkpoint(body.checkpoint),
-        ttl_s=body.ttl,
-    )
-    answer = reply(_shown(name, made), status=201)
-    return reached(at(answer, made.fork_txid, made.fork_txid), durable=True)
+    branches, journal = call.node.branches, call.node.journal
+
+    async def facts() -> Facts:
+        return {"branch_id": journal.new_id(8)}
+
+    async def run(entry: Entry | None) -> Answer:
+        branch_id = None if entry is None else entry.facts["branch_id"]
+        try:
+            made = await branches.create(
+                name,
+                body.name,
+                from_branch=addressed if body.from_branch is None else body.from_branch,
+                at=body.at if body.checkpoint is None else names.checkpoint(body.checkpoint),
+                ttl_s=body.ttl,
+                branch_id=branch_id,
+            )
+            answer, fork_txid = reply(_shown(name, made), status=201), made.fork_txid
+        except AlreadyExistsError:
+            row = await _row(call, name, body.name) if entry is not None and entry.resumed else None
+            if row is None or row.branch_id != branch_id:
+                raise
+            answer, fork_txid = reply(_shown_row(name, row), status=201), row.fork_txid
+        return reached(at(answer, fork_txid, fork_txid), durable=True)
+
+    return await _once(call, name, facts, run)
 
 
 @described(gives={200: shapes.BranchList})
@@ -77,28 +96,58 @@ async def delete(call: Call) -> Answer:
     """Delete a branch; 204 also when there is none of that name. Raises InvalidRequestError for main."""
     name, addressed = database_of(call)
     branch = branch_of(call)
-    await call.node.branches.delete(name, branch)
-    if branch == addressed:
-        return reached(Answer(204), durable=True)
-    profile = await call.node.profile(name, addressed)
-    return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+
+    async def facts() -> Facts:
+        row = await _row(call, name, branch)
+        return {"branch_id": None if row is None else row.branch_id}
+
+    async def run(entry: Entry | None) -> Answer:
+        if entry is None or not entry.resumed or (await facts())["branch_id"] == entry.facts["branch_id"]:
+            await call.node.branches.delete(name, branch)
+        if branch == addressed:
+            return reached(Answer(204), durable=True)
+        profile = await call.node.profile(name, addressed)
+        return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+
+    return await _once(call, name, facts, run)
 
 
 @described(gives={200: shapes.Fork})
 async def undelete(call: Call) -> Answer:
     """Bring a deleted branch back. Raises BranchNotFoundError, AlreadyExistsError, ConflictError."""
     name, _ = database_of(call)
-    back = await call.node.branches.undelete(name, branch_of(call))
-    return reached(reply(_shown(name, back)), durable=True)
+    branch = branch_of(call)
+
+    async def run(entry: Entry | None) -> Answer:
+        try:
+            shown = _shown(name, await call.node.branches.undelete(name, branch))
+        except AlreadyExistsError:
+            row = await _row(call, name, branch) if entry is not None and entry.resumed else None
+            if row is None or entry is None or row.created_at > entry.facts["at_ms"]:
+                raise  # one that was made since then
+            shown = _shown_row(name, row)
+        return reached(reply(shown), durable=True)
+
+    return await _once(call, name, _nothing_to_know, run)
 
 
 @described(takes=NameBody, gives={200: shapes.Checkpoint})
 async def checkpoint(call: Call) -> Answer:
     """Name the branch's head; a name that is in use moves."""
     name, _ = database_of(call)
-    made = await call.node.branches.checkpoint(name, branch_of(call), call.decoded(_decode_name).name)
-    answer = reply({"checkpoint": made.name, "txid": made.txid, "created_at": made.created_at})
-    return reached(at(answer, made.txid, made.durable_txid), durable=made.durable_txid >= made.txid)
+    branch, wanted, branches = branch_of(call), call.decoded(_decode_name).name, call.node.branches
+
+    async def run(entry: Entry | None) -> Answer:
+        made = None
+        if entry is not None and entry.resumed:
+            known = await branches.find_checkpoint(name, branch, wanted)
+            made = known if known is not None and known.created_at >= entry.facts["at_ms"] else None
+        if made is None:
+            made = await branches.checkpoint(name, branch, wanted)
+        answer = reply({"checkpoint": made.name, "txid": made.txid, "created_at": made.created_at})
+        return reached(at(answer, made.txid, made.durable_txid), durable=made.durable_txid >= made.txid)
+
+    return await _once(call, name, _nothing_to_know, run)
 
 
 @described(
@@ -144,24 +193,63 @@ def _listed(rows: Sequence[Checkpoint], limit: int | None) -> Answer:
 async def delete_checkpoint(call: Call) -> Answer:
     """Drop a checkpoint. Raises BranchNotFoundError when there is none of that name."""
     name, _ = database_of(call)
-    branch = branch_of(call)
-    await call.node.branches.delete_checkpoint(name, branch, call.params["name"])
-    profile = await call.node.profile(name, branch)
-    return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+    branch, wanted, branches = branch_of(call), call.params["name"], call.node.branches
+
+    async def facts() -> Facts:
+        known = await branches.find_checkpoint(name, branch, wanted)
+        return {"made": None if known is None else [known.txid, known.created_at]}
+
+    async def run(entry: Entry | None) -> Answer:
+        if entry is None or not entry.resumed or (await facts())["made"] == entry.facts["made"]:
+            await branches.delete_checkpoint(name, branch, wanted)
+        profile = await call.node.profile(name, branch)
+        return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+
+    return await _once(call, name, facts, run)
 
 
 @described(takes=RewindBody, gives={200: shapes.Rewound})
 async def rewind(call: Call) -> Answer:
     """Bring back the state of a revision, as a new commit. Raises BranchNotFoundError, ConflictError."""
     name, _ = database_of(call)
-    return _rewound(await call.node.branches.rewind(name, branch_of(call), call.decoded(_decode_rewind).to))
+    to, once = call.decoded(_decode_rewind).to, call.asks_once()
+    return _rewound(await call.node.branches.rewind(name, branch_of(call), to, once=once))
 
 
 @described(gives={200: shapes.Rewound})
 async def undo_rewind(call: Call) -> Answer:
     """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
     name, _ = database_of(call)
-    return _rewound(await call.node.branches.undo_rewind(name, branch_of(call)))
+    return _rewound(await call.node.branches.undo_rewind(name, branch_of(call), once=call.asks_once()))
+
+
+async def _once(
+    call: Call,
+    name: str,
+    facts: Callable[[], Awaitable[Facts]],
+    run: Callable[[Entry | None], Awaitable[Answer]],
+) -> Answer:
+    database = await call.node.databases.get(name)
+    return await taking_effect_once(call, facts, run, scope=database.uuid)
+
+
+async def _nothing_to_know() -> Facts:
+    return {}
+
+
+async def _row(call: Call, name: str, branch: str) -> BranchRow | None:
+    """Return a branch other than main as the catalog has it, None without one."""
+    return next((row for row in await call.node.branches.list(name) if row.name == branch), None)
+
+
+def _shown_row(name: str, row: BranchRow) -> dict[str, object]:
+    return {
+        "branch": row.name,
+        "parent": row.parent,
+        "fork_txid": row.fork_txid,
+        "ttl_at": row.expires_at,
+        "spec": f"{name}@{row.name}",
+    }
 
 
 def _shown(name: str, made: BranchCreated) -> dict[str, object]:

@@ -10,9 +10,10 @@ from starlette.types import Message, Receive
 
 from memoturnd.core import canonical, revisions
 from memoturnd.core.revisions import Revision
+from memoturnd.engine.idempotency import Once
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError, invariant
 from memoturnd.http.gates import BodyMemory
-from memoturnd.http.once import Once, OnceProfile
+from memoturnd.http.once import OnceProfile, parse_once
 from memoturnd.http.ports import BranchProfile, Node
 from memoturnd.http.streaming import Pace, receive_chunks, too_large
 from memoturnd.surfaces import conditions
@@ -127,15 +128,20 @@ class Call:
         """Who asks. Nobody has a name while there is no authentication."""
         return ""
 
+    def asks_once(self) -> Once | None:
+        """Return what an Idempotency-Key asks for, None without one. Raises InvalidRequestError."""
+        key = self._headers.get(_KEY_HEADER)
+        if key is not None and self.once is None:
+            parts = [part.encode() for part in self.params.values()]
+            headers = [b"%b:%b" % (name, self._headers[name]) for name in _MEANING if name in self._headers]
+            request = [*parts, *headers, self._raw_query, self.body]
+            self.once = parse_once(self.operation, self.principal, key, request)
+        return self.once
+
     def applying_once(self, profile: BranchProfile) -> BranchProfile:
         """Return the profile, such that a write with an Idempotency-Key is applied once. Raises InvalidRequestError."""
-        key = self._headers.get(_KEY_HEADER)
-        if key is None:
-            return profile
-        parts = [part.encode() for part in self.params.values()]
-        headers = [b"%b:%b" % (name, self._headers[name]) for name in _MEANING if name in self._headers]
-        self.once = Once(self.operation, self.principal, key, [*parts, *headers, self._raw_query, self.body])
-        return OnceProfile(profile, self.once)
+        once = self.asks_once()
+        return profile if once is None else OnceProfile(profile, once)
 
     def condition(self, *, weak: bool = False) -> Condition | None:
         """Return what `If-Match` and `If-None-Match` ask for, None without both. Raises InvalidRequestError.

@@ -3,12 +3,14 @@
 from typing import Final
 
 from memoturnd.core import names
-from memoturnd.errors import InvalidRequestError
+from memoturnd.engine.journal import Entry, Facts
+from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError, InvalidRequestError
 from memoturnd.http.addresses import namespace
 from memoturnd.http.bodies import NameBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.envelope import Answer, reply
+from memoturnd.http.journal import taking_effect_once
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import Database
@@ -24,8 +26,21 @@ _PAGE: Final = (
 @described(takes=NameBody, gives={201: shapes.Database})
 async def create(call: Call) -> Answer:
     """Register a database; no file is made. Raises InvalidRequestError, AlreadyExistsError."""
-    database = await call.node.databases.create(call.decoded(_decode_name).name)
-    return reply(_shown(database), status=201)
+    name, databases = call.decoded(_decode_name).name, call.node.databases
+
+    async def run(entry: Entry | None) -> Answer:
+        uuid = None if entry is None else entry.facts["uuid"]
+        try:
+            database = await databases.create(name, uuid=uuid)
+        except AlreadyExistsError:
+            if entry is None or not entry.resumed or (database := await databases.get(name)).uuid != uuid:
+                raise
+        return reply(_shown(database), status=201)
+
+    async def facts() -> Facts:
+        return {"uuid": call.node.journal.new_id(16)}
+
+    return await taking_effect_once(call, facts, run)
 
 
 @described(gives={200: shapes.DatabasePage}, values=(Value("prefix", str, "How names begin."), *_PAGE))
@@ -40,8 +55,21 @@ async def list_all(call: Call) -> Answer:
 @described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Delete a database with all of its branches; the name is free at once. Raises DatabaseNotFoundError."""
-    await call.node.databases.delete(names.database(call.params["db"]))
-    return Answer(204)
+    name, databases = names.database(call.params["db"]), call.node.databases
+
+    async def facts() -> Facts:
+        return {"uuid": (await databases.get(name)).uuid}
+
+    async def run(entry: Entry | None) -> Answer:
+        try:
+            if entry is None or not entry.resumed or (await databases.get(name)).uuid == entry.facts["uuid"]:
+                await databases.delete(name)
+        except DatabaseNotFoundError:
+            if entry is None or not entry.resumed:
+                raise
+        return Answer(204)
+
+    return await taking_effect_once(call, facts, run)
 
 
 @described(gives={200: shapes.ProfilePage}, values=_PAGE)

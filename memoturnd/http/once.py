@@ -7,7 +7,7 @@ import msgspec
 
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import ProfileConnection
-from memoturnd.engine.idempotency import Request
+from memoturnd.engine.idempotency import Once
 from memoturnd.errors import ConflictError, InvalidRequestError
 from memoturnd.http.ports import BranchProfile
 from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
@@ -18,21 +18,16 @@ KEY_LENGTH_LIMIT: Final = 255
 _VISIBLE: Final = range(0x21, 0x7F)
 
 
-class Once:
-    """What a request with an Idempotency-Key asks for. `replayed` tells whether its answer is an earlier one's."""
+def parse_once(route: str, principal: str, key: bytes, request: list[bytes]) -> Once:
+    """Return what an `Idempotency-Key` asks for; `request` is what makes two requests the same.
 
-    __slots__ = ("digest", "key", "principal", "replayed", "route")
-
-    def __init__(self, route: str, principal: str, key: bytes, request: list[bytes]) -> None:
-        if not 0 < len(key) <= KEY_LENGTH_LIMIT or any(byte not in _VISIBLE for byte in key):
-            raise InvalidRequestError(
-                f"Idempotency-Key takes 1 to {KEY_LENGTH_LIMIT} visible ASCII characters, such as a UUID"
-            )
-        self.route = route
-        self.principal = principal
-        self.key = key.decode("ascii")
-        self.digest = _digest(request)
-        self.replayed = False
+    Raises InvalidRequestError.
+    """
+    if not 0 < len(key) <= KEY_LENGTH_LIMIT or any(byte not in _VISIBLE for byte in key):
+        raise InvalidRequestError(
+            f"Idempotency-Key takes 1 to {KEY_LENGTH_LIMIT} visible ASCII characters, such as a UUID"
+        )
+    return Once(route, principal, key.decode("ascii"), _digest(request))
 
 
 def _digest(parts: list[bytes]) -> bytes:
@@ -70,8 +65,7 @@ class OnceProfile:
 
     async def kept(self, *, durable: bool) -> Written[Any] | None:
         """Return what the same request was answered before, None where it is a new one; see `kept` below."""
-        once, branch_id = self._once, self._profile.branch_id
-        request = Request(branch_id, once.route, once.principal, once.key, once.digest)
+        request = self._once.request(self._profile.branch_id)
         seen = await self._profile.read(lambda conn, now_ms: idempotency.find(conn, now_ms, request))
         return None if seen.value is None else await self.write(_gone, durable=durable)
 
@@ -85,8 +79,8 @@ class OnceProfile:
         Raises IdempotencyKeyReusedError when the key came with another request, InvalidRequestError when the
         value is too large to be kept, and what memoturnd.seams.profile.Profile.write raises.
         """
-        once, branch_id = self._once, self._profile.branch_id
-        request = Request(branch_id, once.route, once.principal, once.key, once.digest)
+        once = self._once
+        request = once.request(self._profile.branch_id)
 
         def apply(conn: ProfileConnection, now_ms: int) -> tuple[tuple[Any, int | None], bool]:
             kept = idempotency.find(conn, now_ms, request)

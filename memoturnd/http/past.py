@@ -1,6 +1,7 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
 from memoturnd.core.revisions import Revision
+from memoturnd.engine.journal import Journal
 from memoturnd.http.ports import (
     Branches,
     BranchProfile,
@@ -31,6 +32,11 @@ class PastNode:
     def branches(self) -> Branches:
         """The branches, as they are now."""
         return self._node.branches
+
+    @property
+    def journal(self) -> Journal:
+        """Requests that are to take effect once."""
+        return self._node.journal
 
     @property
     def transfers(self) -> Transfers:

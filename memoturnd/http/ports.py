@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO, Protocol
 
 from memoturnd.core.revisions import Revision
+from memoturnd.engine.idempotency import Once
+from memoturnd.engine.journal import Journal
 from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
@@ -197,7 +199,7 @@ class RestorePoints(Protocol):
 class Databases(Protocol):
     """The directory of databases. Look-ups raise DatabaseNotFoundError."""
 
-    async def create(self, name: str) -> Database:
+    async def create(self, name: str, *, uuid: str | None = None) -> Database:
         """Register a database. Raises AlreadyExistsError, InvalidRequestError."""
         ...
 
@@ -229,6 +231,7 @@ class Branches(Protocol):
         from_branch: str = "main",
         at: str | None = None,
         ttl_s: int | None = None,
+        branch_id: str | None = None,
     ) -> BranchCreated:
         """Fork `from_branch` at a revision, its head when `at` is None."""
         ...
@@ -255,6 +258,10 @@ class Branches(Protocol):
         """Return the branch's checkpoints by txid and name: up to `limit` of them behind the (txid, name) `after`."""
         ...
 
+    async def find_checkpoint(self, db_name: str, branch: str, name: str) -> Checkpoint | None:
+        """Return a checkpoint by name, None without one."""
+        ...
+
     async def delete_checkpoint(self, db_name: str, branch: str, name: str) -> None:
         """Drop a checkpoint. Raises BranchNotFoundError."""
         ...
@@ -265,11 +272,11 @@ class Branches(Protocol):
         """Return up to `limit` commits of the window that can be restored, by txid."""
         ...
 
-    async def rewind(self, db_name: str, branch: str, to: str) -> Rewound:
+    async def rewind(self, db_name: str, branch: str, to: str, *, once: Once | None = None) -> Rewound:
         """Bring back the state of a revision as a new commit."""
         ...
 
-    async def undo_rewind(self, db_name: str, branch: str) -> Rewound:
+    async def undo_rewind(self, db_name: str, branch: str, *, once: Once | None = None) -> Rewound:
         """Bring back the state from before the last rewind as a new commit. Raises ConflictError."""
         ...
 
@@ -378,6 +385,11 @@ class Node(Protocol):
     @property
     def branches(self) -> Branches:
         """Forks, checkpoints and rewinds."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Requests that are to take effect once."""
         ...
 
     @property

@@ -1,7 +1,7 @@
 """The catalog seam: a directory of databases and branches. Manifests in the bucket stay the truth for data."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAIN = "main"
 COLLECT = "collect"
@@ -61,6 +61,25 @@ class ClaimedChore:
     due_at: int
     until: int
     attempts: int
+
+
+class RequestKey(NamedTuple):
+    """What a request with an Idempotency-Key is known by: the database's uuid (empty where it is of none),
+    `METHOD template`, who asks, and the key.
+    """
+
+    scope: str
+    route: str
+    principal: str
+    key: str
+
+
+class KnownRequest(NamedTuple):
+    """A request that began before: a hash of it, what was known when it began, and its answer once it has one."""
+
+    digest: bytes
+    facts: bytes
+    answer: bytes | None
 
 
 class Catalog(Protocol):
@@ -137,6 +156,24 @@ class Catalog(Protocol):
 
         The export of never-written databases to the object store feeds on it.
         """
+        ...
+
+    async def find_request(self, key: RequestKey, since_ms: int) -> KnownRequest | None:
+        """Return a request that began at or after `since_ms`, None where there is none."""
+        ...
+
+    async def begin_request(
+        self, key: RequestKey, digest: bytes, facts: bytes, at_ms: int, *, keep: int
+    ) -> None:
+        """Note that a request begins, in place of an older one of its key; the newest `keep` are kept."""
+        ...
+
+    async def finish_request(self, key: RequestKey, answer: bytes) -> None:
+        """Keep the answer of a request that began."""
+        ...
+
+    async def forget_request(self, key: RequestKey) -> None:
+        """Let go of a request that has changed nothing."""
         ...
 
     async def ping(self) -> None:

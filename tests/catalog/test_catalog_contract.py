@@ -12,7 +12,7 @@ from memoturnd.errors import (
     DatabaseNotFoundError,
     RetryableError,
 )
-from memoturnd.seams.catalog import BranchRow, Catalog, Chore, Database
+from memoturnd.seams.catalog import BranchRow, Catalog, Chore, Database, KnownRequest, RequestKey
 
 CATALOGS: dict[str, Callable[[Path], Catalog]] = {
     "sqlite-file": lambda path: SqliteCatalog(path / "catalog.db"),
@@ -364,3 +364,42 @@ async def test_failed_chore_counts_its_attempts_until_one_ends_well(catalog):
         await catalog.finish(claimed, next_ms=now_ms + 10, failed=failed)
 
     assert attempts == [1, 2, 3, 1]
+
+
+def request_key(**changes):
+    return RequestKey(**{"scope": "s", "route": "POST /x", "principal": "p", "key": "k", **changes})
+
+
+async def test_request_is_found_with_what_was_known_and_its_answer(catalog):
+    key = request_key()
+    assert await catalog.find_request(key, 0) is None
+
+    await catalog.begin_request(key, b"d", b"{}", 100, keep=10)
+    assert await catalog.find_request(key, 100) == KnownRequest(b"d", b"{}", None)
+    await catalog.finish_request(key, b"answer")
+
+    assert await catalog.find_request(key, 100) == KnownRequest(b"d", b"{}", b"answer")
+    assert await catalog.find_request(key, 101) is None
+    for other in ({"scope": "t"}, {"route": "r"}, {"principal": "q"}, {"key": "l"}):
+        assert await catalog.find_request(request_key(**other), 0) is None
+
+
+async def test_request_begins_anew_in_place_of_an_old_one_and_may_be_forgotten(catalog):
+    key = request_key()
+    await catalog.begin_request(key, b"d", b"{}", 100, keep=10)
+    await catalog.finish_request(key, b"answer")
+
+    await catalog.begin_request(key, b"e", b"[]", 200, keep=10)
+    assert await catalog.find_request(key, 0) == KnownRequest(b"e", b"[]", None)
+
+    await catalog.forget_request(key)
+    assert await catalog.find_request(key, 0) is None
+
+
+async def test_only_the_newest_requests_are_kept(catalog):
+    for name in "abcd":
+        await catalog.begin_request(request_key(key=name), b"d", b"{}", 100, keep=2)
+
+    found = [await catalog.find_request(request_key(key=name), 0) is not None for name in "abcd"]
+
+    assert found == [False, False, True, True]

@@ -7,7 +7,7 @@ import pytest
 
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.errors import ConfigurationError, CorruptionError, DiskFullError, RetryableError
-from memoturnd.seams.catalog import COLLECT, RETENTION, BranchRow, Chore, Database
+from memoturnd.seams.catalog import COLLECT, RETENTION, BranchRow, Chore, Database, RequestKey
 
 ONE = Database("a", "1" * 32, "1" * 16, 1)
 
@@ -167,6 +167,7 @@ async def test_catalog_of_the_schema_before_gets_chores_for_what_was_written(tmp
     await catalog.create_database(replace(ONE, name="b", uuid="2" * 32))
     await catalog.put_branch(BranchRow(ONE.uuid, "3" * 16, "x", "main", 1, 2, None))
     catalog._connection.execute("DROP TABLE chores")
+    catalog._connection.execute("DROP TABLE requests")
     catalog._connection.execute("PRAGMA user_version = 1")
     await catalog.close()
 
@@ -179,6 +180,7 @@ async def test_catalog_of_the_schema_before_gets_chores_for_what_was_written(tmp
         Chore(RETENTION, ONE.uuid, "3" * 16),
     }
     assert await catalog.get_database("a") == replace(ONE, written=True)
+    assert await catalog.find_request(RequestKey("", "r", "", "k"), 0) is None
     await catalog.close()
 
 
