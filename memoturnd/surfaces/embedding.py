@@ -198,10 +198,13 @@ async def search_turns(
 
     Raises InvalidRequestError.
     """
-    if wanted.vector is None:
+    makes = wanted.vector is None and wanted.mode != turn_search.KEYWORD
+    if makes:
         _check_model(embeddings, wanted.embedding_model)
+        if embeddings is None and wanted.mode == turn_search.VECTOR:
+            raise InvalidRequestError("mode is vector, and this node has no embedder: send a vector")
     degraded = False
-    if wanted.vector is None and embeddings is not None and wanted.query is not None and wanted.query.strip():
+    if makes and embeddings is not None and wanted.query is not None and wanted.query.strip():
         vector = await embeddings.query(wanted.query)
         degraded = vector is None
         if vector is not None:

@@ -85,6 +85,8 @@ def ensure(conn: ProfileConnection, now_ms: int, name: str, dimensions: int, whe
         conn.execute(MEMORY_VECTORS.create(str(model.id)))
     if model.dimensions != dimensions:
         check(conn, model, dimensions, where)
+        for table in transcripts.tables_of(conn, model.id):
+            conn.execute(f"DROP TABLE {table}")  # empty, and of other dimensions
         conn.execute("UPDATE __memoturn_models SET dimensions = ? WHERE id = ?", (dimensions, model.id))
         model = Model(model.id, name, dimensions)
     return model
@@ -95,10 +97,7 @@ def check(conn: ProfileConnection, model: Model, dimensions: int, where: str) ->
 
     A model without vectors takes any.
     """
-    if (
-        model.dimensions != dimensions
-        and conn.execute(f"SELECT 1 FROM {model.table} LIMIT 1").get is not None
-    ):
+    if model.dimensions != dimensions and _has_vectors(conn, model):
         raise InvalidRequestError(
             f"{where} has {dimensions} dimensions, this profile's embeddings have {model.dimensions}:"
             f" use the same embedding model, or another profile"
@@ -113,7 +112,14 @@ def takes(conn: ProfileConnection, name: str, dimensions: int) -> bool:
         return count < MODELS_LIMIT
     if model.dimensions == dimensions:
         return True
-    return conn.execute(f"SELECT 1 FROM {model.table} LIMIT 1").get is None
+    return not _has_vectors(conn, model)
+
+
+def _has_vectors(conn: ProfileConnection, model: Model) -> bool:
+    """Return whether a memory or a turn has a vector of the model."""
+    if conn.execute(f"SELECT 1 FROM {model.table} LIMIT 1").get is not None:
+        return True
+    return transcripts.has_vectors(conn, model.id)
 
 
 def read_models(conn: ProfileConnection, active: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from memoturnd.errors import InvalidRequestError
 CLIENTS: Final = 0
 """The model of embeddings that clients send without naming it."""
 TABLES_LIMIT: Final = 64
-"""Most tables of turns' vectors in a profile: one for each model and number of dimensions."""
+"""Most numbers of dimensions that turns' embeddings of no named model may have in a profile."""
 
 _NUMBER = """INSERT INTO __memoturn_transcripts(session, last_seq) VALUES (?, ?)
  ON CONFLICT(session) DO UPDATE SET last_seq = last_seq + excluded.last_seq RETURNING last_seq"""
@@ -68,7 +68,7 @@ def ensure_vectors(conn: ProfileConnection, model_id: int, dimensions: int, wher
     """
     table = table_of(model_id, dimensions)
     if not conn.table_exists("main", table):
-        if len(vector_tables(conn)) >= TABLES_LIMIT:
+        if model_id == CLIENTS and len(tables_of(conn, CLIENTS)) >= TABLES_LIMIT:
             raise InvalidRequestError(
                 f"{where} has {dimensions} dimensions, and the profile holds turns of {TABLES_LIMIT} different"
                 " kinds of embeddings: use one embedding model"
@@ -106,6 +106,13 @@ def kind_of(table: str) -> tuple[int, int]:
 def tables_of(conn: ProfileConnection, model_id: int) -> list[str]:
     """Return the tables of a model's vectors of turns."""
     return [table for table in vector_tables(conn) if kind_of(table)[0] == model_id]
+
+
+def has_vectors(conn: ProfileConnection, model_id: int) -> bool:
+    """Return whether a turn has a vector of the model."""
+    return any(
+        conn.execute(f"SELECT 1 FROM {table} LIMIT 1").get is not None for table in tables_of(conn, model_id)
+    )
 
 
 def count_vectors(conn: ProfileConnection) -> dict[int, int]:

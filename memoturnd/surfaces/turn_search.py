@@ -20,6 +20,10 @@ K_LIMIT: Final = 1000
 WINDOW_FACTOR: Final = 5
 """Candidates of each channel for each turn asked for, where there are two."""
 QUERY_LENGTH_LIMIT: Final = 8192
+KEYWORD: Final = "keyword"
+VECTOR: Final = "vector"
+HYBRID: Final = "hybrid"
+_MODES: Final = (KEYWORD, VECTOR, HYBRID)
 
 # FTS5 yields rows in order of rank; the cross join keeps it outermost, so that the scan ends at the limit.
 _KEYWORD = """SELECT f.rowid, f.rank FROM __memoturn_messages_fts AS f
@@ -31,7 +35,10 @@ _KEYWORD_ALL = """SELECT f.rowid, f.rank FROM __memoturn_messages_fts AS f
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search, checked: by `query`, by `vector` (float32), or by both. `since` and `until` are unix ms, both included."""
+    """A search, checked: by `query`, by `vector` (float32), or by both. `since` and `until` are unix ms, both included.
+
+    `mode` says which channels a query is searched by.
+    """
 
     query: str | None
     vector: bytes | None
@@ -41,11 +48,19 @@ class Search:
     until: int | None
     embedding_model: str = models.UNNAMED
     """The model that the vector is of."""
+    mode: str = HYBRID
 
 
 def parse_search(payload: Any) -> Search:
-    """Return the search of `{query?, vector?, k?, role?, since?, until?}`. Raises InvalidRequestError."""
+    """Return the search of `{query?, vector?, embedding_model?, mode?, k?, role?, since?, until?}`.
+
+    Raises InvalidRequestError.
+    """
     body = fields.mapping(payload, "the body")
+    given = fields.optional_text(body.get("mode"), "mode")
+    mode = HYBRID if given is None else given
+    if mode not in _MODES:
+        raise InvalidRequestError(f"mode is {mode[:32]!a}: it takes {', '.join(_MODES)}")
     k = fields.clamped(body.get("k"), "k", default=K_DEFAULT, limit=K_LIMIT)
     search = Search(
         query=fields.optional_text(body.get("query"), "query", length_limit=QUERY_LENGTH_LIMIT),
@@ -55,9 +70,12 @@ def parse_search(payload: Any) -> Search:
         since=_time(body.get("since"), "since"),
         until=_time(body.get("until"), "until"),
         embedding_model=models.parse_name(body.get("embedding_model"), "embedding_model"),
+        mode=mode,
     )
     if search.query is None and search.vector is None:
         raise InvalidRequestError("a search takes a query, a vector, or both")
+    if mode == KEYWORD and (search.query is None or search.vector is not None):
+        raise InvalidRequestError("mode is keyword: send a query, and no vector")
     return search
 
 
@@ -76,9 +94,9 @@ def read_search(
     if search.query is None and search.vector is not None:
         rows = _by_vector(conn, search, search.vector, search.k, conditions, bindings)
         return [{**transcripts.read_hit(conn, mid), "distance": distance} for mid, distance in rows]
-    window = search.k if search.vector is None else WINDOW_FACTOR * search.k
+    words = [] if search.mode == VECTOR else text.tokens(search.query or "")
+    window = WINDOW_FACTOR * search.k if words and search.vector is not None else search.k
     channels: dict[str, list[Candidate]] = {}
-    words = text.tokens(search.query or "")
     if words:
         found = _by_words(conn, text.match_expression(words), window, conditions, bindings)
         channels["keyword"] = [_candidate(*row) for row in found]

@@ -218,12 +218,15 @@ FIELDS = {
     "/v1/db/{db}/memory/{session}/turns": {
         "role": {str},
         "embedding": {list, NULL},
+        "embedding_model": {NULL},
         "at": {int, NULL},
         "turns": set(),
     },
     "/v1/db/{db}/memory/{session}/search": {
         "vector": {list},
         "query": {str, NULL},
+        "mode": {NULL},
+        "embedding_model": {str, NULL},
         "k": {int, NULL},
         "role": {str, NULL},
         "since": {int, NULL},
@@ -232,6 +235,8 @@ FIELDS = {
     "/v1/db/{db}/memory/search": {
         "query": {str},
         "vector": {list, NULL},
+        "mode": {NULL},
+        "embedding_model": {NULL},
         "k": {int, NULL},
         "role": {str, NULL},
         "since": {int, NULL},

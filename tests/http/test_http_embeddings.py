@@ -296,6 +296,50 @@ async def test_vectors_of_turns_that_do_not_fit_fail_no_write(client, fake):
     assert (answer["embedded"], answer["degraded"]) == (0, ["vector"])
 
 
+async def test_a_search_for_turns_is_by_words_by_vector_or_by_both(client, fake, tmp_path):
+    await ingest(client, {"type": "task", "summary": "makes the profile"})
+    for content in ("the zebra eats", "zebra", "a horse"):
+        await client.post(TURNS, json={"role": "user", "content": content})
+    asked = len(fake.requests)
+
+    async def channels(**body):
+        answer = await client.post("/v1/db/app--ann/memory/search", json={"query": "zebra", **body})
+        assert answer.status_code == 200, answer.text
+        return [(turn["seq"], turn["channels"]) for turn in answer.json()["turns"]]
+
+    assert await channels(mode="keyword") == [(2, ["keyword"]), (1, ["keyword"])]
+    assert len(fake.requests) == asked
+    assert [found for _, found in await channels(mode="vector")] == [["vector"]] * 3
+    assert await channels(mode="hybrid") == await channels()
+    for body in ({"mode": "best"}, {"mode": 1}, {"mode": "keyword", "vector": [1]}):
+        answer = await client.post("/v1/db/app--ann/memory/search", json={"query": "zebra", **body})
+        assert failure(answer) == (400, "invalid_request")
+    answer = await client.post("/v1/db/app--ann/memory/search", json={"mode": "keyword", "vector": [1]})
+    assert failure(answer) == (400, "invalid_request")
+    (tmp_path / "other").mkdir()
+    async with running_node(tmp_path / "other") as node, client_of(create_app(node, limits())) as other:
+        await ingest(other, FACT)
+        answer = await other.post("/v1/db/app--ann/memory/search", json={"query": "x", "mode": "vector"})
+        assert failure(answer) == (400, "invalid_request")
+
+
+async def test_vectors_of_turns_hold_a_model_to_its_dimension_as_those_of_memories_do(client, fake):
+    await ingest(client, {"type": "task", "summary": "makes the profile"})
+
+    async def say(*numbers):
+        turn = {"role": "user", "content": 1, "embedding": numbers, "embedding_model": "acme/one"}
+        return await client.post(TURNS, json=turn)
+
+    assert (await say(1, 0)).status_code == 201
+    assert failure(await say(1, 0, 0)) == (400, "invalid_request")
+    item = {"type": "event", "summary": "x", "embedding": [1], "embedding_model": "acme/one"}
+    assert failure(await client.post(f"{MEMORY}/memories", json={"memories": [item]}))[0] == 400
+    assert (await client.delete(f"{TURNS}/1")).status_code == 204
+    assert (await say(1, 0, 0)).status_code == 201
+    listed = (await client.get(f"{MEMORY}/models")).json()["models"]
+    assert [(m["name"], m["dimensions"], m["turns"]) for m in listed] == [("acme/one", 3, 1)]
+
+
 async def test_a_repeated_append_with_a_key_answers_the_same(client, fake):
     await ingest(client, {"type": "task", "summary": "makes the profile"})
     turn = {"role": "user", "content": "zebra"}

@@ -1,6 +1,6 @@
 """Bodies of transcripts."""
 
-from typing import Any
+from typing import Any, Literal
 
 from memoturnd.http.shapes import UNSET, Count, Maybe, Struct, Time, Txid, Vector
 
@@ -74,6 +74,7 @@ class SearchTurns(Struct):
     query: str | None = None
     vector: Vector | None = None
     embedding_model: str | None = None
+    mode: Literal["keyword", "vector", "hybrid"] | None = None
     k: Count | None = None
     role: str | None = None
     since: Time | None = None
