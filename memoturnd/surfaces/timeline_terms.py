@@ -20,7 +20,7 @@ LIMIT: Final = 1000
 LIMIT_DEFAULT: Final = 100
 _INLINE_LIMIT = 200
 _INLINE_KEYS = 8
-"""Queries without filter up to this size run on the event loop."""
+"""Queries for the newest rows of keys, up to this size, run on the event loop."""
 _SEQ_DIGITS = 16
 
 PARTS: Final = ("__memoturn_timeline_young", "__memoturn_timeline_index")
@@ -60,12 +60,12 @@ class Query:
 
     @property
     def work(self) -> Work:
-        """Return what the query may cost: a handful of look-ups, or more."""
+        """Return what the query may cost: a handful of look-ups, or what its filter and window say."""
         if self.filter is not None and self.filter.slow:
-            return Work.HEAVY
-        few_keys = self.keys is None or len(self.keys) <= _INLINE_KEYS
+            return Work.OPAQUE
+        few_keys = self.keys is not None and len(self.keys) <= _INLINE_KEYS
         small = self.filter is None and self.aggregate is None and self.limit <= _INLINE_LIMIT and few_keys
-        return Work.POINT if small else Work.SCAN
+        return Work.POINT if small else Work.USER
 
     @property
     def condition(self) -> tuple[str, tuple[Binding, ...]]:

@@ -112,6 +112,7 @@ class _Reader:
         groups: list[Group] = []
         descending, span = self._query.descending, self._most
         while len(groups) < self._most and low < high:
+            self._conn.between_statements()
             at = self._next_at(low, high)
             if at is None:
                 break
@@ -175,6 +176,7 @@ class _Reader:
         groups: list[Group] = []
         after = self._after[1] if self._after[0] == start else ""
         for key, scope in self._keys(after):
+            self._conn.between_statements()
             values = self._alone(scope, low, high)
             if values[0]:
                 groups.append(Group(start, key, values))

@@ -407,7 +407,7 @@ def test_a_batch_for_many_keys_writes_few_pages(tmp_path, monkeypatch):
     assert with_small_part < without / 3
 
 
-async def test_small_work_runs_on_the_event_loop_and_large_in_the_pool(profile, append, ask):
+async def test_small_work_runs_on_the_event_loop_and_other_within_a_budget(profile, append, ask):
     await append(row())
     await append(*(row() for _ in range(1000)))
     await ask(key="k")
@@ -419,9 +419,9 @@ async def test_small_work_runs_on_the_event_loop_and_large_in_the_pool(profile, 
         ("write", Work.POINT),
         ("write", Work.HEAVY),
         ("read", Work.POINT),
-        ("read", Work.SCAN),
-        ("read", Work.SCAN),
-        ("read", Work.HEAVY),
+        ("read", Work.USER),
+        ("read", Work.USER),
+        ("read", Work.OPAQUE),
     ]
 
 
