@@ -342,7 +342,7 @@ class Node:
         metrics.branches["hot"].set(hot)
         metrics.branches["warm"].set(warm)
         metrics.hot_handles.set(hot)
-        metrics.extra_readers.set(self._services.spare_readers.extra)
+        metrics.extra_readers.set(self._services.readers.extra)
         metrics.hot_handles_limit.set(self.tiers.limits.hot_cap)
         metrics.disk_bytes.set(disk_bytes)
         made, making = self.tiers.past.counts

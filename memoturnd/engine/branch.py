@@ -81,7 +81,7 @@ class Branch:
         self._kept: Kept | None = None
         """What is kept in memory of the open file."""
         self._conn: ProfileConnection | None = None
-        self._readers = Readers(services.spare_readers, services.clock.monotonic_s)
+        self._readers = Readers(services.readers, services.clock.monotonic_s)
         self._ready = False
         """Whether the open file is settled, so that it may be read: not while it is being taken over."""
         self._empty = False

@@ -1,9 +1,9 @@
 """The connections that read an open branch beside its writer.
 
-Reads in the pool run in parallel, each on a connection of its own, which stays open for the next one. One
-connection is each branch's own and counted in what a hot profile costs; what goes beyond it is bounded on the node:
-how many stay open without use (the one that was unused longest is closed first, whosever it is), and how many
-descriptors they take. SQLite keeps a closed connection's descriptor for the next one as long as the file is
+Reads in the pool run in parallel, each on a connection of its own, which stays open for the next one. What that
+takes is bounded on the node: how many connections are open without use, whosever they are (the one that was unused
+longest is closed first), and how many descriptors branches take beyond the one reader that is counted in
+what a hot profile costs. SQLite keeps a closed connection's descriptor for the next one as long as the file is
 open elsewhere, so that a branch gives those back only when it is closed itself. A read that gets no connection waits for
 another read of its branch to end. No more are in use than there are threads, because a read takes its
 connection on the thread that runs it.
@@ -25,33 +25,33 @@ from memoturnd.errors import RetryableError
 AT_ONCE: Final = 3
 """Reads of one branch that the engine's pool runs at once, so that others find a thread."""
 EXTRA_LIMIT: Final = 32
-"""Reader connections of all branches of a node that may be open besides one for each branch; see `SpareReaders`."""
+"""Reader connections of all branches of a node that may be open besides one for each branch; see `IdleReaders`."""
 EXTRA_DESCRIPTORS: Final = 2
 """Descriptors that one of them takes: of the file and of its log."""
-SPARE_LIMIT: Final = 16
-"""Those of them that may be open without use."""
-SPARE_S: Final = 10.0
+IDLE_LIMIT: Final = 64
+"""Reader connections of a node that may be open without use: one takes about 170 KiB."""
+IDLE_S: Final = 30.0
 """Time after which an unused one is closed."""
 
 
-class SpareReaders:
-    """What the readers of all branches of a node take beyond each one's own. Safe to use from threads.
+class IdleReaders:
+    """What the readers of all branches of a node take. Safe to use from threads.
 
     `extra` counts by branch the most that were open at a time since it was opened: so many descriptors SQLite
     keeps, closed connections or not.
     """
 
-    def __init__(self, *, extra_limit: int = EXTRA_LIMIT, spare_limit: int = SPARE_LIMIT) -> None:
+    def __init__(self, *, extra_limit: int = EXTRA_LIMIT, idle_limit: int = IDLE_LIMIT) -> None:
         self.changed = threading.Condition()
         """Held for every change of what is open or idle, also in a branch's `Readers`; never while SQLite works."""
         self.extra = 0
         self._extra_limit = extra_limit
-        self._spare_limit = spare_limit
+        self._idle_limit = idle_limit
         # Longest unused first.
-        self._spare: OrderedDict[ProfileConnection, tuple[Readers, float]] = OrderedDict()
+        self._idle: OrderedDict[ProfileConnection, tuple[Readers, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._spare)
+        return len(self._idle)
 
     def grant(self) -> bool:
         """Let a branch open one more at a time than it ever did, if the node can."""
@@ -61,24 +61,24 @@ class SpareReaders:
 
     def put(self, conn: ProfileConnection, readers: "Readers", now_s: float) -> ProfileConnection | None:
         """Note an idle connection; return the one that has to be closed for it, if any."""
-        self._spare[conn] = (readers, now_s)
-        return self._pop_oldest() if len(self._spare) > self._spare_limit else None
+        self._idle[conn] = (readers, now_s)
+        return self._pop_oldest() if len(self._idle) > self._idle_limit else None
 
     def drop(self, conn: ProfileConnection) -> None:
         """Note that a connection is idle no longer."""
-        self._spare.pop(conn, None)
+        self._idle.pop(conn, None)
 
     def close_unused(self, before_s: float) -> None:
         """Close those that were put before a moment of the monotonic clock."""
         closing = []
         with self.changed:
-            while self._spare and next(iter(self._spare.values()))[1] < before_s:
+            while self._idle and next(iter(self._idle.values()))[1] < before_s:
                 closing.append(self._pop_oldest())
         for conn in closing:
             conn.close()
 
     def _pop_oldest(self) -> ProfileConnection:
-        conn, (readers, _) = self._spare.popitem(last=False)
+        conn, (readers, _) = self._idle.popitem(last=False)
         readers.idle.remove(conn)
         readers.opened -= 1
         return conn
@@ -87,14 +87,14 @@ class SpareReaders:
 class Readers:
     """The reader connections of one branch."""
 
-    def __init__(self, spare: SpareReaders, monotonic_s: Callable[[], float]) -> None:
+    def __init__(self, shared: IdleReaders, monotonic_s: Callable[[], float]) -> None:
         self.idle: list[ProfileConnection] = []
-        """Open and unused; the first is the branch's own, the others are spare."""
+        """Open and unused."""
         self.opened = 0
         """Connections that are open, idle ones too."""
         self.generation = 0
         """Counts how often the connections were closed: a read that began before has no business with later ones."""
-        self._spare = spare
+        self._shared = shared
         self._monotonic_s = monotonic_s
         self._allowed = 1
         self._opening = threading.Lock()
@@ -146,28 +146,28 @@ class Readers:
                 self._check(generation)
                 return connect()
         except BaseException:
-            with self._spare.changed:
+            with self._shared.changed:
                 if generation == self.generation:
                     self.opened -= 1
-                    self._spare.changed.notify_all()
+                    self._shared.changed.notify_all()
             raise
 
     def _take_idle(self, generation: int) -> ProfileConnection | None:
         """Return an idle connection, or None once one more may be opened, which is counted then."""
-        spare = self._spare
-        with spare.changed:
+        shared = self._shared
+        with shared.changed:
             while True:
                 self._check(generation)
                 if self.idle:
                     conn = self.idle.pop()
-                    spare.drop(conn)
+                    shared.drop(conn)
                     return conn
-                if self.opened >= self._allowed and spare.grant():
+                if self.opened >= self._allowed and shared.grant():
                     self._allowed += 1
                 if self.opened < self._allowed:
                     self.opened += 1
                     return None
-                spare.changed.wait()
+                shared.changed.wait()
 
     def _check(self, generation: int) -> None:
         if generation != self.generation:
@@ -176,26 +176,25 @@ class Readers:
     def give(self, conn: ProfileConnection, generation: int) -> None:
         """Take a connection back: keep it for the next read, or close it."""
         closing: ProfileConnection | None = conn
-        spare = self._spare
-        with spare.changed:
+        shared = self._shared
+        with shared.changed:
             if generation == self.generation:
-                is_spare = bool(self.idle)
                 self.idle.append(conn)
-                closing = spare.put(conn, self, self._monotonic_s()) if is_spare else None
-                spare.changed.notify_all()
+                closing = shared.put(conn, self, self._monotonic_s())
+                shared.changed.notify_all()
         if closing is not None:
             closing.close()
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it comes back."""
-        spare = self._spare
-        with self._opening, spare.changed:
+        shared = self._shared
+        with self._opening, shared.changed:
             self.generation += 1
             closing, self.idle = self.idle, []
-            spare.extra -= self._allowed - 1
+            shared.extra -= self._allowed - 1
             self.opened, self._allowed = 0, 1
             for conn in closing:
-                spare.drop(conn)
-            spare.changed.notify_all()
+                shared.drop(conn)
+            shared.changed.notify_all()
         for conn in closing:
             conn.close()

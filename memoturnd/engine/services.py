@@ -11,7 +11,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.kept import Memory
-from memoturnd.engine.readers import SpareReaders
+from memoturnd.engine.readers import IdleReaders
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
@@ -60,7 +60,7 @@ class Services:
     graces: Graces
     memory: Memory
     """What is kept in memory of the files that are open."""
-    spare_readers: SpareReaders = field(default_factory=SpareReaders)
+    readers: IdleReaders = field(default_factory=IdleReaders)
 
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:
         """Return the manifest of a branch as a compare-and-swap file."""

@@ -23,7 +23,7 @@ import structlog
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.past import PastStates
-from memoturnd.engine.readers import SPARE_S
+from memoturnd.engine.readers import IDLE_S
 from memoturnd.engine.services import Services, Surroundings
 from memoturnd.errors import MemoturnError, OverloadedError
 
@@ -172,7 +172,7 @@ class Tiers:
             self._account(branch)
         await self._sweep_tier(self._hot, now_s - self.limits.warm_after_s, self._to_warm)
         await self._sweep_tier(self._warm, now_s - self.limits.cold_after_s, self._to_cold)
-        self._services.spare_readers.close_unused(now_s - SPARE_S)
+        self._services.readers.close_unused(now_s - IDLE_S)
         await self.past.drop_unused(now_s - self.limits.cold_after_s)
         await self._make_disk_room()
 

@@ -9,7 +9,7 @@ import pytest
 from harness import node_on
 
 from memoturnd.engine.connection import open_connection
-from memoturnd.engine.readers import AT_ONCE, Readers, SpareReaders
+from memoturnd.engine.readers import AT_ONCE, IdleReaders, Readers
 from memoturnd.errors import ConflictError, FencedError, RetryableError
 from memoturnd.seams.profile import Work
 from memoturnd.stores.memory import MemoryStore
@@ -101,32 +101,32 @@ async def read_at_once(profile, reads=AT_ONCE):
 
 async def test_idle_connections_stay_for_the_next_read_and_are_bounded_on_the_node(tmp_path):
     async with node_on(tmp_path, MemoryStore(), WARM_AFTER_S="3600") as node:
-        spare = node._services.spare_readers
-        spare._spare_limit = 2
+        readers_of_node = node._services.readers
+        readers_of_node._idle_limit = 4
         profiles = [await profile_on(node, f"p{n}") for n in range(4)]
         for _ in range(3):
             for profile in profiles:
                 await read_at_once(profile)
 
-        assert len(spare) == 2
-        assert [len(profile._readers.idle) for profile in profiles] == [1, 1, 1, 3]
+        assert len(readers_of_node) == 4
+        assert [len(profile._readers.idle) for profile in profiles] == [0, 0, 1, 3]
         # Each branch has its main connection and a reader; SQLite keeps the descriptors of all that there were.
-        assert open_files(tmp_path)["main.db"] == 4 * 2 + spare.extra == 4 * (1 + AT_ONCE)
+        assert open_files(tmp_path)["main.db"] == 4 * 2 + readers_of_node.extra == 4 * (1 + AT_ONCE)
 
-        spare.close_unused(node._services.clock.monotonic_s() + 1)
-        assert [len(profile._readers.idle) for profile in profiles] == [1, 1, 1, 1]
+        readers_of_node.close_unused(node._services.clock.monotonic_s() + 1)
+        assert [len(profile._readers.idle) for profile in profiles] == [0, 0, 0, 0]
         await profiles[0].close()
-        assert spare.extra == 3 * (AT_ONCE - 1)
+        assert readers_of_node.extra == 3 * (AT_ONCE - 1)
         assert open_files(tmp_path)["main.db"] == 3 * (1 + AT_ONCE)
 
 
 async def test_beyond_what_the_node_may_open_reads_of_a_branch_wait_for_each_other(tmp_path):
     async with node_on(tmp_path, MemoryStore(), WARM_AFTER_S="3600") as node:
-        spare = node._services.spare_readers
-        spare._extra_limit = 2
+        readers_of_node = node._services.readers
+        readers_of_node._extra_limit = 2
         first, second = [await profile_on(node, name) for name in "ab"]
         await read_at_once(first)
-        assert spare.extra == 2
+        assert readers_of_node.extra == 2
 
         apart = Meeting(2, timeout_s=0.2)
         met = await asyncio.gather(
@@ -139,7 +139,7 @@ async def test_beyond_what_the_node_may_open_reads_of_a_branch_wait_for_each_oth
 
         await first.close()
         await read_at_once(second)
-        assert spare.extra == 2
+        assert readers_of_node.extra == 2
 
 
 async def test_closing_a_branch_closes_its_readers(tmp_path):
@@ -150,7 +150,7 @@ async def test_closing_a_branch_closes_its_readers(tmp_path):
         assert await profile.close()
 
         assert not open_files(tmp_path / "dbs")
-        assert len(node._services.spare_readers) == 0
+        assert len(node._services.readers) == 0
         assert (await profile.read(get)).value == "v"
 
 
@@ -254,8 +254,8 @@ async def test_readers_under_transitions_of_every_kind_end_or_say_to_send_again(
 
 def test_readers_used_from_many_threads_lose_no_connection(tmp_path):
     open_connection(str(tmp_path / "p.db"), read_only=False, sync="normal", cache_kib=64).close()
-    spare = SpareReaders(extra_limit=2, spare_limit=1)
-    several = [Readers(spare, lambda: 0.0) for _ in range(3)]
+    readers_of_node = IdleReaders(extra_limit=2, idle_limit=2)
+    several = [Readers(readers_of_node, lambda: 0.0) for _ in range(3)]
 
     def connect():
         return open_connection(str(tmp_path / "p.db"), read_only=True, sync="normal", cache_kib=64)
@@ -278,11 +278,11 @@ def test_readers_used_from_many_threads_lose_no_connection(tmp_path):
     for thread in threads:
         thread.join()
 
-    assert len(spare) <= 1
-    assert spare.extra <= 2
-    assert sum(len(readers.idle) for readers in several) <= 3 + 1
+    assert len(readers_of_node) <= 2
+    assert readers_of_node.extra <= 2
+    assert sum(len(readers.idle) for readers in several) == len(readers_of_node)
     for readers in several:
         assert readers.opened == len(readers.idle)
         readers.close()
-    assert spare.extra == 0
+    assert readers_of_node.extra == 0
     assert not open_files(tmp_path)

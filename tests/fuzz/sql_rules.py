@@ -207,7 +207,8 @@ class History:
                 raise self.broken(f"{type(error).__name__}: {error}") from error
         except Exception as error:
             raise self.broken(f"{type(error).__name__}: {error}") from error
-        if any(secret in told for secret in SECRETS):
+        # A refusal may name the index that it is about.
+        if any(secret in told for secret in (SECRETS if outcome == "taken" else SECRETS[:1])):
             raise self.broken(f"a secret was told: {told[:1000]}")
         self.outcomes[outcome] += 1
         self.slowest_s = max(self.slowest_s, time.perf_counter() - started_s)
