@@ -172,11 +172,10 @@ def vector_id(value: str) -> str:
 
 
 def _key(kind: str, value: str, *, minimum_bytes: int) -> str:
-    rule = f"{minimum_bytes} to {KV_KEY_LIMIT_BYTES} bytes of UTF-8 without NUL"
     try:
-        size_bytes = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise _refuse(kind, value, rule) from error
-    if not minimum_bytes <= size_bytes <= KV_KEY_LIMIT_BYTES or "\x00" in value:
-        raise _refuse(kind, value, rule)
-    return value
+        size_bytes = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        size_bytes = -1
+    if minimum_bytes <= size_bytes <= KV_KEY_LIMIT_BYTES and "\x00" not in value:
+        return value
+    raise _refuse(kind, value, f"{minimum_bytes} to {KV_KEY_LIMIT_BYTES} bytes of UTF-8 without NUL")
