@@ -159,3 +159,26 @@ async def test_an_export_brings_collections_along(client, db, coll):
     assert imported.status_code == 201, imported.text
     assert (await client.get("/v1/db/copy/vectors/notes/a")).json() == batch["vectors"][0]
     assert (await client.post("/v1/db/copy/vectors/more", json=batch)).status_code == 200
+
+
+async def test_what_is_kept_in_memory_of_a_collection_is_not_believed_after_a_rewind(client, db, coll):
+    same = [{"id": f"same{n}", "embedding": [1, 1]} for n in range(150)]
+    away, near = [
+        [{"id": f"other{n}", "embedding": embedding} for n in range(150)] for embedding in ([0, 1], [1, 0])
+    ]
+    stored = await client.post(coll, json={"vectors": same})
+
+    async def found(**params):
+        answer = await client.post(f"{coll}/search", json={"vector": [1, 0], "k": 2}, params=params)
+        return [hit["id"] for hit in answer.json()["hits"]]
+
+    later = await client.post(coll, json={"vectors": away})
+    assert [await found() for _ in range(3)] == [["same0", "same1"]] * 3
+    await client.post(f"{db}/branches/main/rewind", json={"to": str(stamps(stored)[0])})
+    await client.post(coll, json={"vectors": near})
+
+    assert [await found() for _ in range(4)] == [["other0", "other1"]] * 4
+    assert await found(at=stamps(later)[0]) == ["same0", "same1"]
+    await client.delete(coll)
+    await client.post(coll, json={"vectors": [*same, *away]})
+    assert [await found() for _ in range(4)] == [["same0", "same1"]] * 4
