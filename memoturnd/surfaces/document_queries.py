@@ -137,18 +137,24 @@ def _select(
     """Run the query of one place; it yields (id, JSON) in order."""
     table = collections.table_of(collection)
     sql, bindings = _both(find.filter, place)
-    by = order.sql
-    if len(order.fields) == 1 and _range_has_index(conn, collection, find.filter):
-        by = f"+{by}"  # else SQLite prefers to walk the keys, which are in order already
-    if not find.skip:
-        query = f"SELECT id, doc FROM {table} WHERE {sql} ORDER BY {by} LIMIT ?"
+    by = order_by(conn, collection, find.filter, order)
+    if not find.skip and by == "id":
+        query = f"SELECT id, doc FROM {table} WHERE {sql} ORDER BY id LIMIT ?"
         return conn.execute(query, (*bindings, limit))
-    # Skipped documents are sorted without their text, which may be large.
+    # Documents are sorted and skipped without their text, which may be large; the join keeps the order.
     query = (
         f"SELECT d.id, d.doc FROM (SELECT rowid AS row FROM {table} WHERE {sql} ORDER BY {by} LIMIT ? OFFSET ?) AS s"
         f" CROSS JOIN {table} AS d ON d.rowid = s.row"
     )
     return conn.execute(query, (*bindings, limit, find.skip))
+
+
+def order_by(conn: ProfileConnection, collection: str, filter_: Filter, order: Order) -> str:
+    """Return what follows ORDER BY, such that an index on what the filter bounds is used."""
+    by = order.sql
+    if len(order.fields) == 1 and _range_has_index(conn, collection, filter_):
+        return f"+{by}"  # else SQLite prefers to walk the keys, which are in order already
+    return by
 
 
 def _both(filter_: Filter, place: Clause) -> Clause:

@@ -188,7 +188,8 @@ def _matching(
     """Return the rows that match, before any of them is changed: all, or the first."""
     query = f"SELECT rowid FROM {collections.table_of(collection)} WHERE {filter_.sql}"
     if not multi:
-        query += f" ORDER BY {order.without(filter_.equal).sql} LIMIT 1"
+        by = queries.order_by(conn, collection, filter_, order.without(filter_.equal))
+        query += f" ORDER BY {by} LIMIT 1"
     return [row for (row,) in conn.execute(query, filter_.bindings)]
 
 
@@ -237,7 +238,7 @@ def apply_delete(conn: ProfileConnection, collection: str, removal: Removal) -> 
     if removal.multi:
         query = f"DELETE FROM {table} WHERE {filter_.sql}"
     else:
-        by = removal.order.without(filter_.equal).sql
+        by = queries.order_by(conn, collection, filter_, removal.order.without(filter_.equal))
         query = f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {filter_.sql} ORDER BY {by} LIMIT 1)"
     before = conn.total_changes()
     conn.execute(query, filter_.bindings)

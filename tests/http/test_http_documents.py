@@ -232,6 +232,21 @@ async def test_users_sql_reaches_neither_documents_nor_their_functions(client, c
         assert failure(answer)[0] in {400, 403}, q
 
 
+async def test_readers_in_the_pool_see_collections_and_indexes_that_were_made_after_they_were_opened(
+    client, coll
+):
+    pattern = {"filter": {"t": {"$regex": "x"}}}
+    await client.put(f"{coll.removesuffix('/docs/c')}/kv/n/k", content=b"x")
+    assert (await found(client, coll, **pattern))["docs"] == []
+
+    await insert(client, coll, {"_id": "a", "t": "x"})
+    assert (await found(client, coll, **pattern))["docs"] == [{"_id": "a", "t": "x"}]
+    await client.post(f"{coll}/indexes", json={"path": "t"})
+    assert (await found(client, coll, **pattern, sort={"t": 1}))["docs"] == [{"_id": "a", "t": "x"}]
+    await client.delete(coll)
+    assert (await found(client, coll, **pattern))["docs"] == []
+
+
 async def test_the_node_answers_others_while_a_pattern_goes_through_long_texts(client, coll):
     letters = "".join(random.Random(1).choices("abcfoxr", k=400_000))
     for _ in range(6):

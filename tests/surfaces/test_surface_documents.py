@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import apsw
 import msgspec
 import pytest
 
@@ -205,6 +206,18 @@ async def test_distinct_values_come_in_order_and_as_what_they_are(profile):
     assert (await document_queries.distinct(profile, "c", some)).value == ([2.5, 3], True)
 
 
+async def test_documents_are_sorted_without_their_text(profile):
+    text = "x" * 500_000
+    await insert(profile, *({"_id": f"{n:02}", "n": -n, "text": text} for n in range(40)))
+    apsw.status(apsw.SQLITE_STATUS_MEMORY_USED, reset=True)
+    before = apsw.memory_used()
+
+    assert [doc["n"] for doc in await found(profile, sort={"n": 1}, limit=40)] == list(range(-39, 1))
+    assert [doc["n"] for doc in await found(profile, skip=39)] == [-39]
+    _, most = apsw.status(apsw.SQLITE_STATUS_MEMORY_USED)
+    assert most - before < 8_000_000
+
+
 # ---- indexes
 
 
@@ -222,7 +235,10 @@ def plans(profile, run):
     finally:
         profile.conn.exec_trace = None
     return [
-        " / ".join(row[3] for row in profile.conn.execute(f"EXPLAIN QUERY PLAN {sql}", bindings))
+        " / ".join(
+            row[3].replace("COVERING ", "")
+            for row in profile.conn.execute(f"EXPLAIN QUERY PLAN {sql}", bindings)
+        )
         for sql, bindings in seen
         if "__memoturn_docs_" in sql and "FROM" in sql and "WHERE id = ?" not in sql
     ]
@@ -289,6 +305,12 @@ async def test_writes_and_counts_use_the_index_too(profile):
         ),
         "update": lambda: documents.apply_update(
             profile.conn, 1, "c", parse_update({"filter": {"n": 5}, "update": {"$set": {"m": 1}}})
+        ),
+        "update the first of a range": lambda: documents.apply_update(
+            profile.conn, 1, "c", parse_update({"filter": {"n": {"$gt": 45}}, "update": {"$set": {"m": 1}}})
+        ),
+        "delete the first of a range": lambda: documents.apply_delete(
+            profile.conn, "c", parse_delete({"filter": {"n": {"$gt": 45}}})
         ),
         "update all": lambda: documents.apply_update(
             profile.conn,
