@@ -16,6 +16,7 @@ from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import memories as shapes
 from memoturnd.surfaces import embedding, memories
 from memoturnd.surfaces import recall as recalls
+from memoturnd.surfaces import sessions as session_list
 from memoturnd.surfaces.memory_batch import Batch, parse_batch
 
 _DEFAULT_SESSIONS: Final = 100
@@ -75,7 +76,7 @@ async def sessions(call: Call) -> Answer:
     profile = await open_or_none(call, min_txid)
     if profile is None:
         return nothing({"sessions": []})
-    seen = await memories.sessions(profile, limit=limit, min_txid=min_txid)
+    seen = await session_list.recent(profile, limit=limit, min_txid=min_txid)
     return read_reply({"sessions": seen.value, "txid": seen.txid}, seen)
 
 
@@ -84,9 +85,7 @@ async def end_session(call: Call) -> Answer:
     """Remove a session and its tasks, with `turns=true` its transcript too; 204 also when it is unknown."""
     session_id, turns, durable = names.session_id(call.params["sid"]), call.flag("turns"), call.durable
     profile = await open_profile(call)
-    return written_nothing_to_say(
-        await memories.end_session(profile, session_id, turns=turns, durable=durable)
-    )
+    return written_nothing_to_say(await session_list.end(profile, session_id, turns=turns, durable=durable))
 
 
 class _Batch(msgspec.Struct):

@@ -15,7 +15,7 @@ from memoturnd.engine import idempotency
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields, models, origins, records, transcripts
+from memoturnd.surfaces import fields, models, origins, records
 from memoturnd.surfaces.models import Model
 from memoturnd.surfaces.origins import Origin
 
@@ -418,36 +418,7 @@ def no_memory(memory_id: str) -> NotFoundError:
     )
 
 
-# ---- sessions and expiry
-
-
-def read_sessions(conn: ProfileConnection, limit: int) -> list[dict[str, Any]]:
-    """Return up to `limit` sessions `{id, created_at, last_active_at}`, the most recently active first."""
-    rows = conn.execute(
-        "SELECT id, created_at, last_active_at FROM __memoturn_memory_sessions"
-        " ORDER BY last_active_at DESC, id LIMIT ?",
-        (limit,),
-    )
-    return [{"id": id_, "created_at": created, "last_active_at": active} for id_, created, active in rows]
-
-
-def apply_end_session(
-    conn: ProfileConnection, now_ms: int, session_id: str, *, turns: bool = False
-) -> tuple[None, bool]:
-    """Remove a session and its tasks, with `turns` its transcript too; other memories stay."""
-    del now_ms
-    before = conn.total_changes()
-    tasks = _rows(
-        conn,
-        f"SELECT {_FOUND} FROM __memoturn_memories WHERE session_id = ? AND type = 'task'",
-        (session_id,),
-    )
-    for task in tasks:
-        remove(conn, Found(*task))
-    conn.execute("DELETE FROM __memoturn_memory_sessions WHERE id = ?", (session_id,))
-    if turns:
-        transcripts.delete(conn, session_id)
-    return None, conn.total_changes() > before
+# ---- expiry
 
 
 def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int, bool]:
@@ -497,20 +468,3 @@ async def get(profile: Profile, memory_id: str, *, min_txid: int = 0) -> Seen[di
 async def forget(profile: Profile, memory_id: str, *, durable: bool = False) -> Written[None]:
     """Remove one memory; see `apply_forget`."""
     return await profile.write(lambda conn, now_ms: apply_forget(conn, now_ms, memory_id), durable=durable)
-
-
-async def sessions(profile: Profile, *, limit: int = 100, min_txid: int = 0) -> Seen[list[dict[str, Any]]]:
-    """Return the sessions; see `read_sessions`."""
-    return await profile.read(lambda conn, _: read_sessions(conn, limit), min_txid=min_txid)
-
-
-async def end_session(
-    profile: Profile, session_id: str, *, turns: bool = False, durable: bool = False
-) -> Written[None]:
-    """End a session; see `apply_end_session`."""
-    work = Work.HEAVY if turns else Work.POINT
-    return await profile.write(
-        lambda conn, now_ms: apply_end_session(conn, now_ms, session_id, turns=turns),
-        durable=durable,
-        work=work,
-    )

@@ -9,7 +9,17 @@ import pytest
 from conftest import FakeProfile
 
 from memoturnd.errors import ConflictError, DiskFullError, InvalidRequestError
-from memoturnd.surfaces import lines, lines_in, memories, memory_edits, recall, topics, transcripts, turns
+from memoturnd.surfaces import (
+    lines,
+    lines_in,
+    memories,
+    memory_edits,
+    recall,
+    sessions,
+    topics,
+    transcripts,
+    turns,
+)
 
 
 def says(word, type_="fact", topic_key="t", **more):
@@ -180,7 +190,7 @@ async def test_a_profile_with_any_memory_at_all_is_not_empty(profile, other, lef
         await memories.forget(other, id_)
     else:
         await turns.append(other, "s", [turns.parse_turn({"role": "r", "content": 1})])
-        await memories.end_session(other, "s", turns=left == "transcript")
+        await sessions.end(other, "s", turns=left == "transcript")
 
     with pytest.raises(ConflictError):
         await taken(other, await exported(profile))

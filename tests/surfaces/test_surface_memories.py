@@ -8,7 +8,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Work
-from memoturnd.surfaces import memories, turns
+from memoturnd.surfaces import memories, sessions, turns
 
 
 def item(type_="fact", summary="s", **more):
@@ -203,7 +203,7 @@ async def test_a_batch_of_duplicates_moves_no_txid(profile):
     written = await memories.ingest(profile, parse(item(session_id="s1")))
 
     assert written.txid == profile.txid == 1
-    assert (await memories.sessions(profile)).value[0]["last_active_at"] == 1_000_000
+    assert (await sessions.recent(profile)).value[0]["last_active_at"] == 1_000_000
 
 
 async def test_big_batches_run_in_the_pool_and_durable_is_passed_on(profile):
@@ -387,14 +387,14 @@ async def test_sessions_are_listed_by_last_activity(profile):
         profile.now_ms = now_ms
         await ingest(profile, item("event", f"at {now_ms}", session_id=session))
 
-    listed = (await memories.sessions(profile)).value
+    listed = (await sessions.recent(profile)).value
 
     assert listed == [
         {"id": "c", "created_at": 40, "last_active_at": 40},
         {"id": "a", "created_at": 10, "last_active_at": 30},
         {"id": "b", "created_at": 20, "last_active_at": 20},
     ]
-    assert len((await memories.sessions(profile, limit=2)).value) == 2
+    assert len((await sessions.recent(profile, limit=2)).value) == 2
 
 
 async def test_ending_a_session_takes_its_tasks_and_keeps_the_rest(profile):
@@ -406,20 +406,20 @@ async def test_ending_a_session_takes_its_tasks_and_keeps_the_rest(profile):
     )
     await turns.append(profile, "s", [turns.parse_turn({"role": "user", "content": 1})])
 
-    assert (await memories.end_session(profile, "s")).txid == 3
+    assert (await sessions.end(profile, "s")).txid == 3
 
     with pytest.raises(NotFoundError):
         await memories.get(profile, task["id"])
     assert (await memories.get(profile, event["id"])).value["session_id"] == "s"
     assert (await memories.get(profile, other["id"])).value["type"] == "task"
-    assert [session["id"] for session in (await memories.sessions(profile)).value] == ["z"]
+    assert [session["id"] for session in (await sessions.recent(profile)).value] == ["z"]
     assert profile.count("__memoturn_messages") == 1
-    await memories.end_session(profile, "s", turns=True)
+    await sessions.end(profile, "s", turns=True)
     assert profile.count("__memoturn_messages") == 0
 
 
 async def test_ending_an_unknown_session_changes_nothing(profile):
-    assert (await memories.end_session(profile, "none", turns=True)).txid == 0
+    assert (await sessions.end(profile, "none", turns=True)).txid == 0
 
 
 # ---- against a model

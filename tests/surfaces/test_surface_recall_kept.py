@@ -16,7 +16,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.kept import Memory
 from memoturnd.errors import MemoturnError, NotFoundError
-from memoturnd.surfaces import memories, memory_edits, memory_index, recall, topics
+from memoturnd.surfaces import memories, memory_edits, memory_index, recall, sessions, topics
 from memoturnd.surfaces.channels import ArrayChannels, SqlChannels
 from memoturnd.surfaces.scope import Scope
 
@@ -199,7 +199,7 @@ def change(rng, profile, n, states):
     elif what == "sweep":
         profile.write(lambda conn, now_ms: memories.sweep_expired(conn, now_ms, 10))
     elif what == "end":
-        profile.write(lambda conn, now_ms: memories.apply_end_session(conn, now_ms, "a"))
+        profile.write(lambda conn, now_ms: sessions.apply_end_session(conn, now_ms, "a"))
     elif what == "save":
         states.append(profile.conn.serialize("main"))
     elif what == "rewind" and states:

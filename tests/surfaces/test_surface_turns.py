@@ -9,7 +9,7 @@ from memoturnd.core.turn_text import words_in
 from memoturnd.engine import schema
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Work
-from memoturnd.surfaces import fields, memories, transcripts, turn_search, turns
+from memoturnd.surfaces import fields, sessions, transcripts, turn_search, turns
 from memoturnd.surfaces.turns import Page
 
 
@@ -249,7 +249,7 @@ def in_index(profile, word):
 
 async def test_a_session_that_ended_with_its_turns_gives_no_number_twice(profile):
     await append(profile, "private name", "zyzzyva", embedding=[1])
-    await memories.end_session(profile, "private name", turns=True)
+    await sessions.end(profile, "private name", turns=True)
 
     assert await window(profile, "private name") == []
     assert in_index(profile, "zyzzyva") == 0
@@ -280,7 +280,7 @@ async def test_appending_registers_the_session_and_keeps_it_active(profile):
     profile.now_ms += 7
     await append(profile, "s", 2)
 
-    assert (await memories.sessions(profile)).value == [
+    assert (await sessions.recent(profile)).value == [
         {"id": "s", "created_at": 1_000_000, "last_active_at": 1_000_007}
     ]
 
@@ -289,9 +289,7 @@ async def test_a_transcript_of_old_says_when_it_was(profile):
     batch, _ = turns.parse_turns({"turns": [{"role": "user", "content": 1, "at": at} for at in (500, 900)]})
     await turns.append(profile, "old", batch)
 
-    assert (await memories.sessions(profile)).value == [
-        {"id": "old", "created_at": 500, "last_active_at": 900}
-    ]
+    assert (await sessions.recent(profile)).value == [{"id": "old", "created_at": 500, "last_active_at": 900}]
     assert [turn["created_at"] for turn in await window(profile, "old")] == [500, 900]
 
 
