@@ -15,6 +15,7 @@ from typing import Final
 from bench import (
     big,
     costs,
+    embedder,
     in_process,
     lazy,
     loop_lag,
@@ -69,6 +70,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "memory": lambda given: memory.measure(quick=given.quick),
     "big": lambda given: big.measure(in_process.run_on_uvloop, quick=given.quick),
     "timelines": lambda given: timelines.measure(in_process.run_on_uvloop, quick=given.quick),
+    "embedder": lambda given: embedder.measure(quick=given.quick),
     "lazy": lambda given: lazy.measure(in_process.run_on_uvloop, quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }

@@ -35,6 +35,7 @@ TITLES = {
     "memory": ("Memory of a node",),
     "big": ("Large profiles",),
     "timelines": ("Timelines in process",),
+    "embedder": ("The local embedder",),
     "lazy": ("Lazy reads of past states: a prototype",),
     "lag": ("Event-loop lag under heavy work",),
 }
