@@ -82,3 +82,21 @@ def test_many_threads_leave_the_count_right(limit_bytes):
     for kept in opened:
         kept.close()
     assert (memory.size_bytes, len(memory)) == (0, 0)
+
+
+def test_parts_of_a_file_go_by_themselves_and_end_with_it():
+    memory = Memory(100)
+    kept = memory.open()
+    first, second = kept.part("a"), kept.part("b")
+    assert kept.part("a") is first
+    kept.keep(Item(10))
+    first.keep(Item(50))
+
+    second.keep(Item(45))
+
+    assert [place.item is None for place in (kept, first, second)] == [True, False, False]
+    assert memory.size_bytes == 95
+    kept.close()
+    assert (memory.size_bytes, first.item, second.item) == (0, None, None)
+    assert not first.keep(Item(1))
+    assert not kept.part("new").keep(Item(1))
