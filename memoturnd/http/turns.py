@@ -75,7 +75,7 @@ async def delete(call: Call) -> Answer:
     ),
 )
 async def delete_range(call: Call) -> Answer:
-    """Remove turns by their numbers, or the whole transcript; the session and its memories stay."""
+    """Remove turns by their numbers, or the whole transcript, up to 10,000 at once; the session and its memories stay."""
     first, last, everything = call.integer("from"), call.integer("to"), call.flag("all")
     profile = await open_database(call)
     written = await turns.delete_range(
@@ -86,7 +86,7 @@ async def delete_range(call: Call) -> Answer:
         everything=everything,
         durable=call.durable,
     )
-    return write_reply({"deleted": written.value, "txid": written.txid}, written)
+    return write_reply({**written.value, "txid": written.txid}, written)
 
 
 @described(takes=shapes.SearchTurns, gives={200: shapes.FoundTurns})

@@ -19,6 +19,10 @@ CLIENTS: Final = 0
 TABLES_LIMIT: Final = 64
 """Most numbers of dimensions that turns' embeddings of no named model may have in a profile."""
 
+REBUILD_FROM: Final = 1000
+REBUILD_FACTOR: Final = 4
+"""Beyond so many turns at once the index is made anew where not so many times as many stay."""
+
 _NUMBER = """INSERT INTO __memoturn_transcripts(session, last_seq) VALUES (?, ?)
  ON CONFLICT(session) DO UPDATE SET last_seq = last_seq + excluded.last_seq RETURNING last_seq"""
 _INSERT = (
@@ -55,9 +59,7 @@ def insert(
     stored = content.decode()
     conn.execute(_INSERT, (session_id, seq, role, stored, created_at))
     mid = conn.last_insert_rowid()
-    words = words_in(stored)
-    if words:
-        conn.execute(_INSERT_WORDS, (mid, words))
+    _insert_words(conn, mid, stored)
     return mid
 
 
@@ -125,17 +127,48 @@ def count_vectors(conn: ProfileConnection) -> dict[int, int]:
 
 
 def delete(conn: ProfileConnection, session_id: str, first: int = 0, last: int = END) -> int:
-    """Remove the turns numbered `first` to `last` with their words and vectors; return how many there were."""
+    """Remove the turns numbered `first` to `last` with their words and vectors; return how many there were.
+
+    Taking the words of one turn out of the index costs as much as putting those of many in. Where most of the
+    index would go, it is made anew of what stays.
+    """
     wanted = (session_id, first, last)
-    for mid, content in conn.execute(f"SELECT mid, content {_RANGE}", wanted):
+    count: int = conn.execute(f"SELECT count(*) {_RANGE}", wanted).get
+    total: int = conn.execute("SELECT count(*) FROM __memoturn_messages").get
+    anew = count > REBUILD_FROM and REBUILD_FACTOR * count > total - count
+    if not anew:
+        _remove_words(conn, f"SELECT mid, content {_RANGE}", wanted)
+    for table in vector_tables(conn):
+        conn.execute(f"DELETE FROM {table} WHERE mid IN (SELECT mid {_RANGE})", wanted)
+    conn.execute(f"DELETE {_RANGE}", wanted)
+    if anew:
+        conn.execute("INSERT INTO __memoturn_messages_fts(__memoturn_messages_fts) VALUES ('delete-all')")
+        rows: Any = conn.execute("SELECT mid, content FROM __memoturn_messages ORDER BY mid")
+        for mid, content in rows:
+            _insert_words(conn, mid, content)
+    return count
+
+
+def end_of_batch(conn: ProfileConnection, session_id: str, first: int, last: int, limit: int) -> int | None:
+    """Return the number of the turn that ends the first `limit` of a range, None where there are no more."""
+    following: int | None = conn.execute(
+        f"SELECT seq {_RANGE} ORDER BY seq LIMIT 1 OFFSET ?", (session_id, first, last, limit)
+    ).get
+    return None if following is None else following - 1
+
+
+def _insert_words(conn: ProfileConnection, mid: int, content: str) -> None:
+    words = words_in(content)
+    if words:
+        conn.execute(_INSERT_WORDS, (mid, words))
+
+
+def _remove_words(conn: ProfileConnection, select: str, bindings: tuple[Binding, ...]) -> None:
+    rows: Any = conn.execute(select, bindings)
+    for mid, content in rows:
         words = words_in(content)
         if words:
             conn.execute(_DELETE_WORDS, (mid, words))
-    for table in vector_tables(conn):
-        conn.execute(f"DELETE FROM {table} WHERE mid IN (SELECT mid {_RANGE})", wanted)
-    before = conn.total_changes()
-    conn.execute(f"DELETE {_RANGE}", wanted)
-    return conn.total_changes() - before
 
 
 # ---- reads

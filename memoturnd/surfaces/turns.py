@@ -15,6 +15,8 @@ from memoturnd.surfaces import fields, memories, models, transcripts
 
 ROLE_LENGTH_LIMIT: Final = 256
 BATCH_LIMIT: Final = 1000
+DELETE_LIMIT: Final = 10_000
+"""Most turns that one request removes: it takes them out of the index of words one by one."""
 WINDOW_LIMIT: Final = 1000
 WINDOW_DEFAULT: Final = 20
 _INLINE_TEXT: Final = 64 * 1024
@@ -213,24 +215,28 @@ async def get(profile: Profile, session_id: str, seq: int, *, min_txid: int = 0)
 
 
 def apply_delete(
-    conn: ProfileConnection, session_id: str, first: int, last: int, *, must_exist: bool = False
-) -> tuple[int, bool]:
-    """Remove the turns numbered `first` to `last`; return how many there were.
+    conn: ProfileConnection, session_id: str, first: int, last: int
+) -> tuple[dict[str, Any], bool]:
+    """Remove the turns numbered `first` to `last`, at most DELETE_LIMIT of them, the oldest; return `{deleted, more}`.
 
-    Their numbers are not given again. Raises NotFoundError when there are none and one `must_exist`.
+    Their numbers are not given again.
     """
-    deleted = transcripts.delete(conn, session_id, first, last)
-    if must_exist and not deleted:
-        raise _no_turn(session_id, first)
-    return deleted, deleted > 0
+    end = transcripts.end_of_batch(conn, session_id, first, last, DELETE_LIMIT)
+    deleted = transcripts.delete(conn, session_id, first, last if end is None else end)
+    return {"deleted": deleted, "more": end is not None}, deleted > 0
 
 
-async def delete(profile: Profile, session_id: str, seq: int, *, durable: bool = False) -> Written[int]:
+def apply_delete_one(conn: ProfileConnection, session_id: str, seq: int) -> tuple[None, bool]:
+    """Remove a turn. Raises NotFoundError."""
+    if not transcripts.delete(conn, session_id, seq, seq):
+        raise _no_turn(session_id, seq)
+    return None, True
+
+
+async def delete(profile: Profile, session_id: str, seq: int, *, durable: bool = False) -> Written[None]:
     """Remove one turn. Raises NotFoundError, InvalidRequestError for a bad session id."""
     names.session_id(session_id)
-    return await profile.write(
-        lambda conn, _: apply_delete(conn, session_id, seq, seq, must_exist=True), durable=durable
-    )
+    return await profile.write(lambda conn, _: apply_delete_one(conn, session_id, seq), durable=durable)
 
 
 async def delete_range(
@@ -241,7 +247,7 @@ async def delete_range(
     last: int | None,
     everything: bool,
     durable: bool = False,
-) -> Written[int]:
+) -> Written[dict[str, Any]]:
     """Remove the turns from `first` to `last`, or `everything` there is of a transcript; see `apply_delete`.
 
     Raises InvalidRequestError unless it is said which.

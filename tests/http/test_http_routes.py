@@ -270,7 +270,7 @@ async def test_turns_are_appended_in_batches_paged_searched_and_deleted(client):
     assert failure(await client.delete(f"{db}/memory/s/turns/5")) == (404, "not_found")
     assert failure(await client.get(f"{db}/memory/s/turns/5")) == (404, "not_found")
     some = await client.delete(f"{db}/memory/s/turns?from=2&to=3")
-    assert (some.status_code, some.json()) == (200, {"deleted": 2, "txid": stamps(some)[0]})
+    assert (some.status_code, some.json()) == (200, {"deleted": 2, "more": False, "txid": stamps(some)[0]})
     again = await client.post(f"{db}/memory/s/turns", json={"role": "user", "content": "x"})
     assert again.json()["seq"] == 6
     rest = await client.delete(f"{db}/memory/s/turns?all=true")

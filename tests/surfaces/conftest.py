@@ -59,6 +59,12 @@ def profile():
     fake.conn.close()
 
 
+@pytest.fixture(scope="session")
+def new_profile():
+    """Makes profiles for tests that need one for each of many examples; they close its connection."""
+    return FakeProfile
+
+
 @pytest.fixture
 def plain():
     """What a client gets: the value after JSON."""

@@ -220,13 +220,54 @@ async def test_one_turn_is_shown_or_is_not_there(profile, plain):
             await turns.get(profile, session, seq)
 
 
+async def delete_range(profile, *, first=None, last=None, everything=False):
+    written = await turns.delete_range(profile, "s", first=first, last=last, everything=everything)
+    return written.value["deleted"], written.value["more"]
+
+
+async def test_many_turns_are_deleted_some_at_a_time(profile, monkeypatch):
+    monkeypatch.setattr(turns, "DELETE_LIMIT", 4)
+    turns.apply_append(profile.conn, 0, "s", [turns.parse_turn({"role": "user", "content": "x"})] * 10)
+    turns.apply_delete(profile.conn, "s", 3, 3)
+
+    assert await delete_range(profile, everything=True) == (4, True)
+    assert seqs(await window(profile, "s")) == [6, 7, 8, 9, 10]
+    assert await delete_range(profile, first=7) == (4, False)
+    assert await delete_range(profile, everything=True) == (1, False)
+
+
+@pytest.mark.parametrize("gone", [1, 5, 12])
+async def test_an_index_that_is_made_anew_has_what_stays_and_nothing_of_what_went(profile, monkeypatch, gone):
+    monkeypatch.setattr(transcripts, "REBUILD_FROM", 2)
+    monkeypatch.setattr(transcripts, "REBUILD_FACTOR", 2)
+    said = [f"{letter}qjx common" for letter in "abcdefghiklm"]
+    turns.apply_append(
+        profile.conn, 0, "s", [turns.parse_turn({"role": "user", "content": text}) for text in said]
+    )
+    await append(profile, "s", 7)
+    assert in_index(profile, "aqjx") == 1
+
+    assert await delete_range(profile, last=gone) == (gone, False)
+
+    assert sorted(seqs(await search(profile, query="common", k=50))) == list(range(gone + 1, 13))
+    assert in_index(profile, "aqjx") == 0
+    assert await search(profile, query="aqjx") == []
+    assert seqs(await search(profile, query="mqjx")) == ([12] if gone < 12 else [])
+    await append(profile, "s", "zqjx")
+    await turns.delete(profile, "s", 14)
+    assert in_index(profile, "zqjx") == 0  # the index still forgets for good
+    profile.conn.execute(
+        "INSERT INTO __memoturn_messages_fts(__memoturn_messages_fts) VALUES ('integrity-check')"
+    )
+
+
 async def test_deleted_turns_are_gone_with_their_words_and_vectors_and_their_numbers_stay_taken(profile):
     for n in range(5):
         await append(profile, "s", f"zyzzyva{n} common", embedding=[1, n])
     await append(profile, "other", "zyzzyva9 common", embedding=[1, 0])
 
-    assert (await turns.delete(profile, "s", 5)).value == 1
-    assert (await turns.delete_range(profile, "s", first=2, last=3, everything=False)).value == 2
+    await turns.delete(profile, "s", 5)
+    assert await delete_range(profile, first=2, last=3) == (2, False)
     with pytest.raises(NotFoundError):
         await turns.delete(profile, "s", 3)
 
@@ -235,8 +276,8 @@ async def test_deleted_turns_are_gone_with_their_words_and_vectors_and_their_num
     assert seqs(await search(profile, "s", vector=[1, 0])) == [1, 4]
     assert in_index(profile, "zyzzyva1") == in_index(profile, "zyzzyva4") == 0
     assert await append(profile, "s", "next") == 6
-    assert (await turns.delete_range(profile, "s", first=None, last=None, everything=True)).value == 3
-    assert (await turns.delete_range(profile, "s", first=None, last=None, everything=True)).value == 0
+    assert await delete_range(profile, everything=True) == (3, False)
+    assert await delete_range(profile, everything=True) == (0, False)
     assert await append(profile, "s", "and on") == 7
     assert seqs(await search(profile, query="common")) == [1]
 
@@ -365,6 +406,29 @@ async def test_words_are_found_in_strings_and_in_the_parts_of_messages(profile):
     assert (hit["channels"], hit["distance"], hit["created_at"]) == (["keyword"], None, 5)
 
 
+async def test_words_that_most_turns_have_are_left_out_beside_rare_ones_and_change_next_to_nothing(profile):
+    said = [f"common {'rare' if n % 7 == 0 else 'other'} {'x ' * (n % 11)}{n}" for n in range(700)]
+    turns.apply_append(
+        profile.conn, 0, "s", [turns.parse_turn({"role": "user", "content": text}) for text in said]
+    )
+    ranks = profile.conn.execute(
+        "SELECT rowid, rank FROM __memoturn_messages_fts('common OR rare') ORDER BY rank LIMIT 40"
+    ).fetchall()
+
+    found = await search(profile, query="common rare", k=40)
+    filling = await search(profile, query="common rare", k=300)
+
+    exact = dict(ranks)
+    assert {turn["seq"] for turn in found} <= {n + 1 for n in range(0, 700, 7)}
+    worst = max(exact.values())
+    for turn in found:  # in the same place, or one whose score is the same but for 1e-4 of it
+        one = profile.conn.execute(
+            "SELECT rank FROM __memoturn_messages_fts('common OR rare') WHERE rowid = ?", (turn["seq"],)
+        ).get
+        assert one <= worst * (1 - 1e-4)
+    assert len(filling) == 300
+
+
 async def test_words_and_vector_together_find_what_either_finds(profile):
     await append(profile, "s", "the harbour at dawn", embedding=[0, 1])
     await append(profile, "s", "something else", embedding=[1, 0.1])
@@ -384,10 +448,8 @@ async def test_words_and_vector_together_find_what_either_finds(profile):
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_a_transcript_is_what_a_list_would_be(data):
-    from conftest import FakeProfile
-
-    fake = FakeProfile()
+def test_a_transcript_is_what_a_list_would_be(new_profile, data):
+    fake = new_profile()
     conn, model, last = fake.conn, {}, 0
     conn.execute("BEGIN")
     for _ in range(data.draw(st.integers(1, 12))):
@@ -403,7 +465,7 @@ def test_a_transcript_is_what_a_list_would_be(data):
         else:
             low, high = sorted((data.draw(st.integers(0, last + 1)), data.draw(st.integers(0, last + 1))))
             gone = [seq for seq in model if low <= seq <= high]
-            assert turns.apply_delete(conn, "s", low, high)[0] == len(gone)
+            assert turns.apply_delete(conn, "s", low, high)[0] == {"deleted": len(gone), "more": False}
             for seq in gone:
                 del model[seq]
     after, limit = data.draw(st.integers(0, last + 1)), data.draw(st.integers(1, 5))
@@ -461,7 +523,7 @@ async def test_turns_of_version_1_keep_their_numbers_words_and_vectors(tmp_path)
     one = [turns.parse_turn({"role": "user", "content": 1})]
     assert turns.apply_append(old, 0, "a", one)[0] == [4]
     assert turns.apply_append(old, 0, "b", one)[0] == [2]
-    assert turns.apply_delete(old, "a", 0, 9)[0] == 3
+    assert turns.apply_delete(old, "a", 0, 9)[0]["deleted"] == 3
     assert found(query="red blue") == []
     old.execute("COMMIT")
     old.close()

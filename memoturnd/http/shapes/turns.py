@@ -62,9 +62,10 @@ class TurnPage(Struct):
 
 
 class DeletedTurns(Struct):
-    """How many turns went."""
+    """How many turns went, and whether there are `more` that the same request would remove."""
 
     deleted: Count
+    more: bool
     txid: Txid
 
 
