@@ -161,9 +161,7 @@ class Branch:
                 if work is Work.USER:
                     try:
                         clock = self.services.clock
-                        value = within_steps(
-                            conn, clock, lambda: op(conn, clock.now_ms()), large=self.is_large
-                        )
+                        value = within_steps(conn, clock, self, lambda: op(conn, clock.now_ms()))
                         return Seen(value, self.txid, self.durable_txid)
                     except OverBudgetError:
                         pass  # it takes longer than the event loop may be held: the pool does it

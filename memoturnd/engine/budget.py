@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import apsw
 
 from memoturnd.engine.connection import ProfileConnection
-from memoturnd.engine.guard import OverBudgetError
+from memoturnd.engine.guard import File, OverBudgetError
 from memoturnd.errors import MemoturnError, OverloadedError, RequestTimeoutError
 from memoturnd.seams.clock import Clock
 
@@ -61,8 +61,8 @@ class _LoopBudget:
             raise OverBudgetError
 
 
-def within_steps(conn: ProfileConnection, clock: Clock, work: Callable[[], T], *, large: bool = False) -> T:
-    """Run `work` on the event loop within LOOP_STEPS, LOOP_S and LOOP_MEMORY_BYTES. `large` is whether the file is.
+def within_steps(conn: ProfileConnection, clock: Clock, file: File, work: Callable[[], T]) -> T:
+    """Run `work` on the event loop within LOOP_STEPS, LOOP_S and LOOP_MEMORY_BYTES; `file` is what `conn` is open on.
 
     Raises OverBudgetError, also for what a single step could make long; a transaction it wrote in is rolled
     back then, or has to be.
@@ -70,13 +70,13 @@ def within_steps(conn: ProfileConnection, clock: Clock, work: Callable[[], T], *
     guard = conn.guard
     budget = _LoopBudget(clock)
     conn.set_progress_handler(budget.look, _STEPS_PER_LOOK)
-    guard.budget, guard.on_loop, guard.large = budget, True, large
+    guard.budget, guard.on_loop, guard.file = budget, True, file
     try:
         return work()
     except apsw.InterruptError as error:
         raise OverBudgetError from error
     finally:
-        guard.budget, guard.on_loop, guard.large = None, False, False
+        guard.budget, guard.on_loop, guard.file = None, False, None
         conn.set_progress_handler(None)
 
 

@@ -163,7 +163,7 @@ _DDL = _MAKING | {
 _HOUSEKEEPING = (_DDL - _MAKING) | {apsw.SQLITE_ALTER_TABLE}
 """Actions of statements that read and write what SQLite keeps by themselves, and have no part of a user's in them."""
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
-_REMEMBERED = _READS | _ROWS
+_REMEMBERED = _READS | {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE}
 
 _TEMPORARY_REASON = "temporary objects are not allowed: they would not outlive the request; use a plain table"
 
@@ -185,6 +185,15 @@ class Budget(Protocol):
 
     def between(self) -> None:
         """Be called between two statements. Raises what ends them, once they took too much together."""
+        ...
+
+
+class File(Protocol):
+    """The file that statements work on."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether whatever is in proportion to the file is too much for the event loop."""
         ...
 
 
@@ -266,7 +275,7 @@ class UserStatements:
         if guard.on_loop:
             guard.look_for_virtual_tables(conn)
             self._most_bytes = LOOP_LENGTH_LIMIT_BYTES
-        if not (guard.on_loop and (guard.virtual or guard.large)):
+        if not (guard.on_loop and guard.virtual):
             self.fine = _FINE[self._read_only]
         self._length_limit = conn.limit(apsw.SQLITE_LIMIT_LENGTH, self._most_bytes)
         guard.seen = self
@@ -322,8 +331,8 @@ class UserStatements:
             return _DENY
         if action in _REMEMBERED:
             self._remember((action, first, second, database))
-            if action == apsw.SQLITE_DELETE and not self.ddl and self._conn.guard.on_loop:
-                return self._delete(first or "")
+        elif action == apsw.SQLITE_DELETE and not self.ddl and self._conn.guard.on_loop:
+            return self._delete(first or "")
         return _OK
 
     def _remember(self, verdict: _Verdict) -> None:
@@ -346,16 +355,16 @@ class UserStatements:
         SQLite asks about its own tables when something is dropped, and drops nothing where it is told to ignore.
         """
         is_users = table[:7].lower() != "sqlite_"
-        return _IGNORE if self._conn.guard.large and is_users else _OK
+        return _IGNORE if is_users and self._conn.guard.large else _OK
 
     def _takes_long(self, action: int, first: str, second: str) -> bool:
         """Return whether one step of it may hold the event loop."""
         guard = self._conn.guard
         if action == apsw.SQLITE_FUNCTION:
             name = second.lower()
-            return name in _LONG_CALLS or (guard.large and name == "count")
+            return name in _LONG_CALLS or (name == "count" and guard.large)
         if action in _DDL:
-            return guard.large or action in (apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE)
+            return action in (apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE) or guard.large
         return bool(guard.virtual) and first.lower() in (guard.virtual or ())
 
     def _reason(self, action: int, first: str, second: str, database: str) -> str | None:
@@ -472,16 +481,16 @@ def _reserved_reason(name: str) -> str:
 class Guard:
     """The permanently installed authorizer. Separate from the connection, so that no cycle keeps a file open.
 
-    `budget` is what the statements may still take, `on_loop` whether the event loop waits for them, `large`
-    whether the file is.
+    `budget` is what the statements may still take, `on_loop` whether the event loop waits for them, `file` what
+    they work on then.
     """
 
-    __slots__ = ("budget", "large", "on_loop", "seen", "virtual")
+    __slots__ = ("budget", "file", "on_loop", "seen", "virtual")
 
     def __init__(self) -> None:
         self.seen: UserStatements | None = None
         self.on_loop = False
-        self.large = False
+        self.file: File | None = None
         self.budget: Budget | None = None
         self.virtual: frozenset[str] | None = None
         """Names of the user's virtual tables, in lower case; None before they were looked for."""
@@ -495,6 +504,11 @@ class Guard:
         if source is not None and source == seen.schema_view:
             return _OK  # what the view does is ours
         return seen.judge(action, first, second, database)
+
+    @property
+    def large(self) -> bool:
+        """Return whether the file is large: looked at where it matters, since most statements need not know."""
+        return self.file is not None and self.file.is_large
 
     def schema_version(self, conn: apsw.Connection) -> int:
         """Return the number that every change of the schema raises, inside a block or not."""

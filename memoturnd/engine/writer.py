@@ -166,9 +166,7 @@ class Writer:
         def op(conn: ProfileConnection, now_ms: int) -> tuple[Any, bool]:
             nonlocal over
             try:
-                return within_steps(
-                    conn, self._clock, lambda: entry.op(conn, now_ms), large=self._target.is_large
-                )
+                return within_steps(conn, self._clock, self._target, lambda: entry.op(conn, now_ms))
             except OverBudgetError:
                 over = True
                 raise

@@ -88,8 +88,15 @@ def _parse_statement(value: Any, index: int) -> Statement:
 
 def _parameter(value: Any, index: int, at: int) -> Binding:
     """Map a JSON value to SQLite's; what most values are needs no name to be made for it."""
-    if value is None or type(value) is float or (type(value) is str and value.isascii()):
-        return value
+    kind = type(value)
+    if (
+        value is None
+        or kind is float
+        or (kind is int and value in _SQLITE_INTEGERS)
+        or (kind is str and value.isascii())
+    ):
+        plain: Binding = value
+        return plain
     return _binding(value, f"stmts[{index}].params[{at}]")
 
 

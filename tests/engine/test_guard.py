@@ -1,5 +1,7 @@
 """What the lists of the guard hold and refuse, and what may run on the event loop."""
 
+from types import SimpleNamespace
+
 import apsw
 import pytest
 
@@ -10,6 +12,7 @@ from memoturnd.errors import ForbiddenError, MemoturnError, OverloadedError, Req
 from memoturnd.seams.clock import SystemClock
 from memoturnd.surfaces import sql
 
+SMALL = SimpleNamespace(is_large=False)
 REFUSED_FUNCTIONS = {
     "fts3_tokenizer",
     "fts5",
@@ -63,7 +66,9 @@ class StoppedClock(SystemClock):
 
 
 def on_loop(conn, text, *params, large=False):
-    return budget.within_steps(conn, StoppedClock(), lambda: run(conn, text, *params), large=large)
+    return budget.within_steps(
+        conn, StoppedClock(), SimpleNamespace(is_large=large), lambda: run(conn, text, *params)
+    )
 
 
 # ---- functions
@@ -399,7 +404,7 @@ def test_a_statement_that_takes_much_memory_is_stopped(conn, monkeypatch):
 def test_what_many_short_statements_take_together_is_counted(conn):
     many = sql.parse_batch({"stmts": [{"q": "SELECT 1"}] * 2000})
     with pytest.raises(OverBudgetError):
-        budget.within_steps(conn, StoppedClock(), lambda: sql.run_batch(conn, many, read_only=True))
+        budget.within_steps(conn, StoppedClock(), SMALL, lambda: sql.run_batch(conn, many, read_only=True))
 
     deadlines = budget.Deadlines(SystemClock(), -1, budget.threading.Event())
     with pytest.raises(MemoturnError, match="ran for over"):
@@ -423,7 +428,7 @@ def test_time_on_the_loop_is_bounded_too(conn):
     short = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT max(i) FROM n"
     assert on_loop(conn, short) == [[100]]
     with pytest.raises(OverBudgetError):
-        budget.within_steps(conn, FastClock(), lambda: run(conn, short))
+        budget.within_steps(conn, FastClock(), SMALL, lambda: run(conn, short))
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,10 @@ async def test_user_statement_with_an_error_of_its_own_is_told_it_at_once(rig):
 async def test_budget_on_the_loop_is_counted_in_steps_and_lifted_afterwards(rig):
     with pytest.raises(OverBudgetError):
         within_steps(
-            rig.conn, rig.clock, lambda: rig.conn.execute(COUNT.format(10**9) + "SELECT count(*) FROM n").get
+            rig.conn,
+            rig.clock,
+            rig,
+            lambda: rig.conn.execute(COUNT.format(10**9) + "SELECT count(*) FROM n").get,
         )
     assert rig.conn.execute(COUNT.format(50_000) + "SELECT count(*) FROM n").get == 50_000
 
