@@ -148,6 +148,8 @@ class Node:
             metrics=services.metrics,
             is_busy=is_behind,
         )
+        self.memory = services.memory
+        """What is kept in memory of the files that are open."""
         self._registers = registers
         self._services = services
         self._counted = counted
@@ -350,7 +352,7 @@ class Node:
         metrics.past_making.set(making)
         metrics.past_bytes.set(self.tiers.past.size_bytes)
         metrics.disk_budget_bytes.set(self.tiers.limits.disk_budget_bytes)
-        memory = self._services.memory
+        memory = self.memory
         metrics.recall_cache_bytes.set(memory.size_bytes)
         metrics.recall_cache_profiles.set(len(memory))
         owned = [branch.owned for branch in self.tiers.hot() if branch.owned is not None]

@@ -34,6 +34,7 @@ TITLES = {
     ),
     "memory": ("Memory of a node",),
     "big": ("Large profiles",),
+    "recall": ("Recall by size",),
     "timelines": ("Timelines in process",),
     "embedder": ("The local embedder",),
     "lazy": ("Lazy reads of past states: a prototype",),

@@ -62,11 +62,15 @@ class Grown:
     def put(self, at: int, values: Any) -> None:
         """Write `values` from `at` on."""
         end = at + len(values)
-        if end > len(self.data):
-            grown = np.empty((end + end // 4 + _SLACK, *self.data.shape[1:]), self.data.dtype)
-            grown[:at] = self.data[:at]
-            self.data = grown
+        self.reserve(at, end)
         self.data[at:end] = values
+
+    def reserve(self, used: int, end: int) -> None:
+        """Make room for values up to `end`, of which `used` are there."""
+        if end > len(self.data):
+            grown = np.empty((end + end // 8 + _SLACK, *self.data.shape[1:]), self.data.dtype)
+            grown[:used] = self.data[:used]
+            self.data = grown
 
 
 class Codes:
@@ -136,6 +140,11 @@ class Vectors:
         self.used = 0
         self.slots = Grown(np.empty(0, np.int64))
         self.matrix = Grown(np.empty((0, model.dimensions), np.float32))
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many rows more."""
+        self.slots.reserve(self.used, self.used + more)
+        self.matrix.reserve(self.used, self.used + more)
 
     def put(self, slots: Slots, blobs: Iterable[bytes]) -> None:
         """Append rows for slots, which ascend and are above all others."""

@@ -32,6 +32,7 @@ _WAIT_S: Final = 0.01
 _TEXTS_LIMIT: Final = 256
 _TEXT_LIMIT: Final = 64 * 1024
 """New memories, and characters in them, whose words are kept one by one."""
+_VECTORS_AT_ONCE: Final = 4096
 _DEAD_SHARE: Final = 4
 _DEAD_MIN: Final = 1024
 _POSTINGS_SHARE: Final = 4
@@ -46,8 +47,8 @@ _ALL_ROWS: Final = _ROWS.format(which="")
 _THOSE_ROWS: Final = _ROWS.format(which="WHERE m.rid IN carray(?) AND m.rid <= ?")
 _NEW_ROWS: Final = _ROWS.format(which="WHERE m.rid > ?")
 _TEXTS: Final = "SELECT rid, summary, keywords FROM __memoturn_memories WHERE rid IN carray(?) ORDER BY rid"
-_VECTORS: Final = "SELECT rid, e FROM {table} ORDER BY rid"
-_SOME_VECTORS: Final = "SELECT rid, e FROM {table} WHERE rid IN carray(?) ORDER BY rid"
+_THOSE_VECTORS: Final = """SELECT v.rid, v.e FROM carray(?) AS c CROSS JOIN {table} AS v ON v.rid = c.value
+ WHERE length(v.e) = ?"""
 _HIGHEST: Final = "SELECT max(rid) FROM __memoturn_memories"
 _CHANGES: Final = "SELECT min(seq), max(seq) FROM __memoturn_memory_changes"
 _MADE: Final = "SELECT id, created_at FROM __memoturn_models"
@@ -159,21 +160,27 @@ def _read_vectors(conn: ProfileConnection, kept: Kept, state: State, model: Mode
         return None
     _leave_event_loop(state.rows)
     known = Vectors(model, conn.execute(_MADE_AT, (model.id,)).get)
-    rows = conn.execute(_VECTORS.format(table=model.table)).fetchall()
-    _put_vectors(known, state, rows)
+    _put_vectors(conn, known, state, np.flatnonzero(state.alive))
     state.vectors[model.id] = known
     kept.keep(index)
     return known
 
 
-def _put_vectors(known: Vectors, state: State, rows: Sequence[Any]) -> None:
-    """Append vectors of memories, of which those that a state has no slot for are left out."""
-    slots, has_slot = state.slots_of(np.array([rid for rid, _ in rows], np.int64))
-    right = 4 * known.model.dimensions
-    fit = np.flatnonzero(has_slot & np.array([len(e) == right for _, e in rows], np.bool_))
-    order = fit[np.argsort(slots[fit], kind="stable")]
-    if len(order):
-        known.put(slots[order], [rows[at][1] for at in order])
+def _put_vectors(conn: ProfileConnection, known: Vectors, state: State, slots: Slots) -> None:
+    """Append the vectors of slots, which ascend; a slot whose memory has none is passed over."""
+    statement = _THOSE_VECTORS.format(table=known.model.table)
+    known.reserve(len(slots))
+    for start in range(0, len(slots), _VECTORS_AT_ONCE):
+        part = slots[start : start + _VECTORS_AT_ONCE]
+        rids = state.columns.rids.data[part]
+        rows: list[Any] = conn.execute(statement, (apsw.carray(rids), 4 * known.model.dimensions)).fetchall()
+        if not rows:
+            continue
+        if len(rows) < len(part):
+            order = np.argsort(rids, kind="stable")
+            found = np.array([rid for rid, _ in rows], np.int64)
+            part = part[order[np.searchsorted(rids, found, sorter=order)]]
+        known.put(part, [e for _, e in rows])
 
 
 def _leave_event_loop(rows: int) -> None:
@@ -242,7 +249,7 @@ def _followed(conn: ProfileConnection, before: State, txid: int) -> State | None
     if rows:
         _add_words(conn, state, rids)
     if before.vectors:
-        _add_vectors(conn, state, before, rids)
+        _add_vectors(conn, state, before)
     return state
 
 
@@ -303,17 +310,15 @@ def _add_words(conn: ProfileConnection, state: State, rids: Sequence[int]) -> No
         words.log.append(counts)
 
 
-def _add_vectors(conn: ProfileConnection, state: State, before: State, rids: Sequence[int]) -> None:
-    """Keep the vectors of the newest slots, which have these rids, by each model that still is what it was."""
+def _add_vectors(conn: ProfileConnection, state: State, before: State) -> None:
+    """Keep the vectors of the newest slots by each model that still is what it was."""
     made: dict[Any, Any] = dict(conn.execute(_MADE).fetchall())  # type: ignore[arg-type]
     for model_id, known in before.vectors.items():
         model = models.find(conn, known.model.name)
         if model != known.model or made.get(model_id) != known.made_at:
             continue
         known.cut(before.count)
-        if rids:
-            statement = _SOME_VECTORS.format(table=model.table)
-            _put_vectors(known, state, conn.execute(statement, (_array(rids),)).fetchall())
+        _put_vectors(conn, known, state, np.arange(before.count, state.count))
         state.vectors[model_id] = known
 
 
