@@ -525,3 +525,40 @@ def test_dropping_frequent_words_moves_scores_by_next_to_nothing(seed):
     slow, _, best = ranked(["update", "number"])  # of which none is dropped
     assert [c.measure for c in slow] == pytest.approx(best, rel=1e-9)
     profile.conn.close()
+
+
+def test_the_nearest_of_100_000_are_found_exactly():
+    count, dimensions, k = 100_000, 32, 10
+    profile = Profile(limit_bytes=1 << 28)
+    rng = np.random.default_rng(5)
+    matrix = rng.normal(size=(count, dimensions))
+    matrix[50_000] = matrix[7]  # equals, of which the newest comes first
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    stored = matrix.astype("<f4")
+    profile.ingest({"type": "event", "summary": "x", "embedding": stored[0].tolist(), "content": -1})
+
+    def fill(conn, now_ms):
+        conn.executemany(
+            "INSERT INTO __memoturn_memories(rid, id, type, summary, content, created_at) VALUES (?, ?, 'event', 's', '1', 1)",
+            ((n + 2, str(n + 1)) for n in range(count - 1)),
+        )
+        conn.executemany(
+            "INSERT INTO __memoturn_memory_vectors_1(rid, e) VALUES (?, ?)",
+            ((n + 2, stored[n + 1].tobytes()) for n in range(count - 1)),
+        )
+
+    profile.write(fill)
+    wanted = [stored[7].tolist(), *rng.normal(size=(20, dimensions)).tolist()]
+
+    for query in wanted:
+        hits = profile.recall(kept=True, embedding=query, k=k)
+
+        cosines = stored.astype(np.float64) @ (np.array(query) / np.linalg.norm(query))
+        best = np.lexsort((-np.arange(count), -np.round(cosines, 12)))[:k]
+        rids = [
+            profile.conn.execute("SELECT rid FROM __memoturn_memories WHERE id = ?", (h["id"],)).get
+            for h in hits
+        ]
+        assert rids == (best + 1).tolist()
+    assert profile.states()[-1].vectors[1].used == count
+    profile.conn.close()
