@@ -285,6 +285,10 @@ def _check_rows(conn: apsw.Connection, objects: list[_Object], version: int) -> 
         rules["metadata of a key that is no JSON object"] = (
             "__memoturn_kv WHERE CASE WHEN json_valid(meta) THEN json_type(meta) <> 'object' ELSE meta IS NOT NULL END"
         )
+        rules["a memory whose version, importance or pin no node writes"] = (
+            f"__memoturn_memories WHERE version NOT BETWEEN 1 AND {INTEGER_MAX}"
+            " OR importance NOT BETWEEN 0 AND 1 OR pinned NOT IN (0, 1)"
+        )
         rules["a tag that names no put of a key"] = "__memoturn_kv WHERE length(tag) <> 8"
     if version == 1:
         rules["an embedding of a turn that is no row of numbers"] = (

@@ -137,6 +137,32 @@ async def test_of_many_imports_at_once_one_is_applied(client):
     assert body((await exported(client, OTHER)).content) == body(out)
 
 
+async def test_an_import_whose_client_leaves_changes_nothing(client, node):
+    await filled(client)
+    raw = (await exported(client)).content
+    app = create_app(node, limits())
+    scope = {
+        "type": "http", "method": "POST", "path": f"{OTHER}/import", "raw_path": f"{OTHER}/import".encode(),
+        "query_string": b"", "headers": [(b"host", b"localhost")], "scheme": "http", "http_version": "1.1",
+    }  # fmt: skip
+    for cut in (0, 10, len(raw) - 1, len(raw)):
+        pieces = [{"type": "http.request", "body": raw[:cut], "more_body": True}, {"type": "http.disconnect"}]
+        sent = []
+
+        async def receive(pieces=pieces):
+            return pieces.pop(0)
+
+        async def send(message, sent=sent):
+            sent.append(message)
+
+        await app(scope, receive, send)
+        assert sent == []
+
+    assert [row["profile"] for row in (await client.get("/v1/memory/app")).json()["profiles"]] == ["ann"]
+    assert node.transfers._running == 0
+    assert (await client.post(f"{OTHER}/import", content=raw)).status_code == 201
+
+
 @pytest.mark.parametrize("count", [3000])
 async def test_a_large_memory_is_written_and_read_beside_others(client, count):
     for at in range(0, count, 1000):
