@@ -30,6 +30,8 @@ from memoturnd.surfaces import (
     memories,
     recall,
     sql,
+    turn_search,
+    turns,
     vector_search,
     vectors,
 )
@@ -40,6 +42,7 @@ _FORKS_STANDING: Final = 10_000
 _BATCH_PUTS: Final = 100
 _BATCH_DOCUMENTS: Final = 100
 _VECTORS_SEEDED: Final = 10_000
+_TURNS_SEEDED: Final = 10_000
 _PROFILED_FUNCTIONS: Final = 14
 
 One = Callable[[int], Awaitable[object]]
@@ -251,6 +254,56 @@ async def _vectors(node: Node, meter: Meter) -> str:
     return f"10 was seeded with {seeded:,} vectors in batches of 500 in {duration(seed_s)}."
 
 
+async def _turns(node: Node, meter: Meter) -> str:
+    database, seeded = "turns", meter.count(_TURNS_SEEDED)
+    await node.databases.create(database)
+    profile = await node.profile(database)
+    matrix = workload.embeddings(range(seeded), DIMENSIONS).tolist()
+
+    def turn(n: int, vector: list[float] | None = None) -> dict[str, Any]:
+        words = " ".join(workload.WORDS[(n * step) % len(workload.WORDS)] for step in (1, 3, 7))
+        return {"role": "user", "content": f"turn{n % 997} about {words}", "embedding": vector}
+
+    start_s = time.perf_counter()
+    for first in range(0, seeded, 1000):
+        batch = [turn(n, matrix[n]) for n in range(first, min(first + 1000, seeded))]
+        parsed, _ = turns.parse_turns({"turns": batch})
+        await turns.append(profile, f"s{first // 1000 % 4}", parsed)
+    seed_s = time.perf_counter() - start_s
+    await node.branches.sync(database, MAIN)
+
+    async def append(i: int) -> None:
+        await turns.append(profile, "one", [turns.parse_turn(turn(i))])
+
+    await meter.row("11a+", "turn append", 1000, append)
+
+    async def append_many(i: int) -> None:
+        parsed, _ = turns.parse_turns({"turns": [turn(1000 * i + n) for n in range(1000)]})
+        await turns.append(profile, "many", parsed)
+
+    await meter.row("11b+", "append of 1,000 turns", 10, append_many)
+
+    async def page(i: int) -> None:
+        await turns.read(profile, "s0", turns.Page(after=i % 100, limit=100))
+
+    await meter.row("11c+", "page of 100 turns", 1000, page)
+
+    async def search(**body: object) -> None:
+        wanted = turn_search.parse_search({"k": 10, **body})
+        assert (await turn_search.search(profile, wanted)).value
+
+    async def by_words(i: int) -> None:
+        await search(query=f"turn{i % 997} refund policy")
+
+    await meter.row("11d+", f"turns by words @{seeded:,} and more", 200, by_words)
+
+    async def by_vector(i: int) -> None:
+        await search(vector=matrix[(7 * i) % seeded])
+
+    await meter.row("11e+", f"turns by vector @{seeded:,} ({DIMENSIONS}-dim)", 200, by_vector)
+    return f"11 was seeded with {seeded:,} turns in batches of 1,000 in {duration(seed_s)}."
+
+
 async def _ships(node: Node, meter: Meter) -> None:
     profile = await node.profile(_DATABASE)
     await node.branches.sync(_DATABASE, MAIN)
@@ -423,6 +476,7 @@ async def _all_rows(meter: Meter, dbs: int, seeded: int) -> list[str]:
             wakes = await _wakes(node, meter)
             seeding = await _memories(node, meter, seeded)
             searches = await _vectors(node, meter)
+            transcripts = await _turns(node, meter)
             await _density(node, meter, dbs)
             again = await _kv_reads(node, meter, "3b'", "hot KV read, measured again at the end")
     apart = abs(again.p50_s - first.p50_s) / first.p50_s
@@ -430,6 +484,7 @@ async def _all_rows(meter: Meter, dbs: int, seeded: int) -> list[str]:
         wakes,
         seeding,
         searches,
+        transcripts,
         f"Noise floor: 3b and 3b' are the same operation; their p50 are {apart:.0%} apart.",
     ]
 

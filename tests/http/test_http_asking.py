@@ -7,6 +7,7 @@ import pytest
 from fake_model import KEY, Status, Text, proposal, section, serving_model, settings_of
 from http_calls import FACT, FACT_ID, MEMORY, append, failure, ingest, stamps
 from http_support import client_of, limits, running_node
+from structlog.testing import capture_logs
 
 from memoturnd.http.app import create_app
 from memoturnd.models_http import endpoint
@@ -329,6 +330,20 @@ async def test_a_provider_that_fails_is_502_and_nothing_is_written(
     assert KEY not in answer.text
     assert len(model.requests) == asked
     assert (await client.get("/v1/memory/app")).json()["profiles"] == []
+
+
+@BOTH
+async def test_a_key_is_in_no_log_also_where_the_provider_says_it(client, model, provider, capsys):
+    model.script = [Status(403)]
+
+    with capture_logs() as logs:
+        await extract(client, "hello", status=502)
+
+    assert KEY in json.dumps(model.headers)
+    (entry,) = [entry for entry in logs if entry["event"] == "model_refused"]
+    assert entry["status"] == 403
+    assert "the key was ..." in entry["said"]
+    assert KEY not in f"{logs} {capsys.readouterr()}"
 
 
 @BOTH

@@ -118,7 +118,10 @@ class FakeModel:
             return web.json_response({"error": {"message": f"unknown field {min(unknown)}"}}, status=400)
         step = self.script.pop(0) if self.script else None
         if isinstance(step, Status):
-            said = {"error": {"message": f"no, and the key was {request.headers.get('x-api-key')}"}}
+            key = request.headers.get(
+                "x-api-key", request.headers.get("authorization", "").removeprefix("Bearer ")
+            )
+            said = {"error": {"message": f"no, and the key was {key}"}}
             return web.json_response(said, status=step.status, headers=step.headers)
         if step == "hang":
             await asyncio.sleep(3600)
