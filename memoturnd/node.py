@@ -25,6 +25,7 @@ from memoturnd.core.retention import GRAIN_S, Windows
 from memoturnd.core.revisions import Revision
 from memoturnd.datadir import forget_boot, last_boot, note_boot
 from memoturnd.embedders.guard import NodeEmbedder
+from memoturnd.embedders.local import TURN_TEXTS
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
@@ -74,6 +75,8 @@ STATEMENT_SHARE = 0.9
 """Part of a request's time that one statement may take, so that its own error comes before the request's."""
 EMBED_SHARE = 0.5
 """Part of a request's time that its texts may take to be embedded; what has no vector by then is stored without."""
+LOCAL_CALLS = 2
+"""Calls of the local embedder at once: one that it is at, and the next."""
 RECOVERY_S = 1.0
 """How long a stopping node lets the recovery of an earlier process's branches go on before it closes them."""
 USER_THREADS = 2
@@ -483,7 +486,12 @@ async def running(
 
 
 def node_embedder(embedder: Embedder, services: Services, settings: Settings) -> NodeEmbedder:
-    """Return the embedder with all that stands in front of it."""
+    """Return the embedder with all that stands in front of it.
+
+    The local one does one thing at a time: it gets what it takes in one turn, so that calls do not wait for each other
+    until their time is up.
+    """
+    is_local = settings.embed_provider == "local"
     return NodeEmbedder(
         embedder,
         clock=services.clock,
@@ -491,8 +499,8 @@ def node_embedder(embedder: Embedder, services: Services, settings: Settings) ->
         metrics=services.metrics,
         timeout_s=settings.embed_timeout_s,
         write_budget_s=EMBED_SHARE * settings.request_timeout_s,
-        batch=settings.embed_batch,
-        concurrency=settings.embed_concurrency,
+        batch=min(settings.embed_batch, TURN_TEXTS) if is_local else settings.embed_batch,
+        concurrency=min(settings.embed_concurrency, LOCAL_CALLS) if is_local else settings.embed_concurrency,
     )
 
 

@@ -29,6 +29,8 @@ JOBS_AT_ONCE = 2
 """Branches that a node embeds again at once; others wait for the next look."""
 LOOK_S = 15.0
 """How often it is looked whether a job needs somebody to do it."""
+UNCONFIGURED_S = 600.0
+"""How often on a node without an embedder, which may be started with one again."""
 FAILURES_LIMIT = 20
 """Failures in a row after which a job is given up; what it made stays."""
 PAUSE_S = 1.0
@@ -72,7 +74,7 @@ class Reembedding:
     async def look(self, chore: Chore) -> int | None:
         """Do the chore: see that the job of a branch goes on. Return when to look again, None once it is over."""
         if self._embedder is None:
-            return self._look_again_ms()  # the embedder may be switched on again
+            return self._services.clock.now_ms() + round(1000 * UNCONFIGURED_S)
         branch = await self._of_chore(chore)
         if branch is None:
             return None

@@ -543,7 +543,7 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(1, 1000),
         "64",
         "texts",
-        "Texts that one call of the embedder holds.",
+        "Texts that one call of the embedder holds; the local one takes at most 16.",
     ),
     Setting(
         "MEMOTURN_EMBED_CONCURRENCY",
@@ -551,7 +551,7 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(1, 64),
         "4",
         "calls",
-        "Calls of the embedder at once: so many for what is stored, and as many for queries.",
+        "Calls of the embedder at once: so many for what is stored, and as many for queries; of the local one at most 2.",
     ),
     Setting(
         "MEMOTURN_EXTRACT_PROVIDER",

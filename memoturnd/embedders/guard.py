@@ -36,7 +36,7 @@ QUERY_TIMEOUT_S: Final = 3.0
 TRIES: Final = 3
 PAUSE_S: Final = 0.2
 """Pause before the first further try; it doubles, and chance takes up to half of it away."""
-WAITING_LIMIT: Final = 64
+WAITING_LIMIT: Final = 256
 """Calls of a kind that wait for their turn; more go without vectors."""
 SPLITS_LIMIT: Final = 12
 """Calls that look for the texts of a batch which the embedder refuses."""

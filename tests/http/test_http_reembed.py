@@ -322,6 +322,56 @@ async def test_memories_that_change_or_go_meanwhile_are_left_to_who_changed_them
     assert (await models(client))[MODEL][1] == 3
 
 
+async def test_recall_searches_the_new_vectors_of_a_profile_that_is_kept_in_memory(client, node, fake):
+    texts = [f"word{n % 40} event {n}" for n in range(900)]
+    for first in range(0, len(texts), 300):
+        batch = [{"type": "event", "summary": text} for text in texts[first : first + 300]]
+        await ingest(client, *batch)
+    for n in range(5):
+        await recall(client, query=f"word{n}")
+    fake.salt = "salt pepper vinegar"
+
+    await begin(client)
+    for n in range(20):  # while it goes on
+        assert (await client.post(f"{MEMORY}/recall", json={"query": f"word{n}"})).status_code == 200
+    await over(client)
+
+    body = {
+        "embedding": vector_of(f"{texts[777]} {fake.salt}"),
+        "embedding_model": MODEL,
+        "explain": True,
+        "k": 5,
+    }
+    hits = (await recall(client, **body))["memories"]
+    assert hits[0]["summary"] == texts[777]
+    wanted = sorted(_distance(body["embedding"], vector_of(f"{text} {fake.salt}")) for text in texts)[:5]
+    got = [hit["explain"]["vector"]["distance"] for hit in hits]
+    assert got == pytest.approx(wanted, abs=1e-5)
+
+
+def _distance(one, other):
+    return 1 - sum(a * b for a, b in zip(one, other, strict=True))
+
+
+async def test_much_may_happen_to_a_profile_while_it_is_embedded_again(client, node, fake):
+    await without_vectors(client, fake, 60)
+    ids = [m["id"] for m in (await client.get(f"{MEMORY}/memories?limit=1000")).json()["memories"]]
+    await begin(client)
+    for n, id_ in enumerate(ids[::3]):
+        await client.delete(f"{MEMORY}/memories/{id_}")
+        await ingest(client, event(1000 + n), event(2000 + n, embedding=[1, n], embedding_model="acme/one"))
+        await client.patch(f"{MEMORY}/memories/{ids[3 * n + 1]}", json={"keywords": f"word{n}"})
+        await recall(client, query=f"word{n}")
+    await over(client)
+
+    listed = await models(client)
+    assert 60 <= listed[MODEL][1] <= 80, "those of the other model were met or not"
+    assert listed["acme/one"] == (2, 20, 0, False)
+    await begin(client, only_missing=True)
+    await over(client)
+    assert (await models(client))[MODEL][1] == 80
+
+
 # ---- after a restart
 
 

@@ -44,6 +44,8 @@ class FakeEndpoint:
         self.refused_text = None
         self.dimensions = DIMENSIONS
         self.as_arrays = False
+        self.salt = ""
+        """Another word in every text, which makes another model of the same name."""
         self.retry_after = None
         self.at_once = self.most_at_once = 0
 
@@ -89,7 +91,7 @@ class FakeEndpoint:
         if self.refused_text is not None and any(self.refused_text in text for text in body["input"]):
             return web.json_response({"error": {"message": "input too long"}}, status=400)
         size = body.get("dimensions") or body.get("output_dimension") or self.dimensions
-        vectors = [vector_of(text, size) for text in body["input"]]
+        vectors = [vector_of(f"{text} {self.salt}", size) for text in body["input"]]
         if fault == "count":
             vectors = vectors[:-1]
         if fault == "dims":
