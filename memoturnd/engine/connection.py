@@ -17,7 +17,7 @@ import apsw
 import sqlite_vec
 
 from memoturnd.core import filters, patterns
-from memoturnd.engine.guard import RESERVED_PREFIX, Guard, UserStatements, is_reserved
+from memoturnd.engine.guard import RESERVED_PREFIX, Guard, OverBudgetError, UserStatements, is_reserved
 from memoturnd.engine.kept import Kept
 from memoturnd.errors import ConfigurationError, InvariantError
 
@@ -117,6 +117,16 @@ class ProfileConnection(apsw.Connection):
         """Be called between two statements of a batch. Raises what ends it, once they took too much together."""
         if self.guard.budget is not None:
             self.guard.budget.between()
+
+    @property
+    def is_large_on_loop(self) -> bool:
+        """Whether the event loop waits for what is done now, in a file that is large."""
+        return self.guard.on_loop and self.guard.large
+
+    def leave_loop(self) -> None:
+        """Be called before what no steps of SQLite's would show. Raises OverBudgetError where the event loop waits."""
+        if self.guard.on_loop:
+            raise OverBudgetError
 
 
 def open_connection(

@@ -23,6 +23,8 @@ FIND_LIMIT: Final = 1000
 FIND_DEFAULT: Final = 100
 FIND_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """JSON of the documents of one answer."""
+LOOP_BYTES: Final = 256 * 1024
+"""JSON of documents that is decoded on the event loop for one request."""
 SKIP_LIMIT: Final = 2**53 - 1
 _EVERYWHERE: Final[Clause] = ("TRUE", ())
 _decode = msgspec.json.Decoder().decode
@@ -111,6 +113,7 @@ def read_find(conn: ProfileConnection, collection: str, find: Find) -> dict[str,
         places = order.behind(cursor.key, _place(conn, collection, order, cursor))
     if not find.limit or not collections.exists(conn, collection):
         return {"docs": [], "next_cursor": None}
+    leave_loop_for_scan(conn, collection, find.filter, order)
     rows: list[tuple[str, str]] = []
     size_bytes = 0
     for place in places:
@@ -123,6 +126,8 @@ def read_find(conn: ProfileConnection, collection: str, find: Find) -> dict[str,
             rows.append((key, text))
         if len(rows) > find.limit:
             break
+    if find.projection is not None and size_bytes > LOOP_BYTES:
+        conn.leave_loop()
     next_cursor = None
     if len(rows) > find.limit:
         del rows[find.limit :]
@@ -200,10 +205,24 @@ def _shown(text: str, projection: Projection | None) -> Any:
     return projection.of(_decode(text))
 
 
+def leave_loop_for_scan(
+    conn: ProfileConnection, collection: str, filter_: Filter, order: Order | None = None
+) -> None:
+    """Raise OverBudgetError where the event loop would wait for a walk through a collection of a large file."""
+    if not conn.is_large_on_loop:
+        return
+    bounding = {*filter_.equal, *filter_.ranged}
+    if order is not None and filter_.sql == _EVERYWHERE[0]:
+        bounding.add(order.fields[0][0])
+    if not any(path == paths.KEY or collections.is_indexed(conn, collection, path) for path in bounding):
+        conn.leave_loop()
+
+
 def read_count(conn: ProfileConnection, collection: str, filter_: Filter) -> int:
     """Return how many documents match."""
     if not collections.exists(conn, collection):
         return 0
+    leave_loop_for_scan(conn, collection, filter_)
     query = f"SELECT count(*) FROM {collections.table_of(collection)} WHERE {filter_.sql}"
     return int(conn.execute(query, filter_.bindings).get)
 
@@ -216,6 +235,7 @@ def read_distinct(conn: ProfileConnection, collection: str, distinct: Distinct) 
     if not collections.exists(conn, collection):
         return [], False
     path, filter_ = distinct.path, distinct.filter
+    leave_loop_for_scan(conn, collection, filter_)
     value = "id" if path == paths.KEY else filters.extracted("doc", path)
     kind = f"json_type(doc, {paths.literal(path)})"
     query = (
@@ -237,9 +257,7 @@ def _json_number(value: Any) -> Any:
 
 def work_of(filter_: Filter) -> Work:
     """Return the work of finding what a filter matches: how much, an index decides that the filter does not know."""
-    if filter_.slow:
-        return Work.OPAQUE
-    return Work.POINT if paths.KEY in filter_.equal else Work.USER
+    return Work.OPAQUE if filter_.slow else Work.USER
 
 
 async def find(profile: Profile, collection: str, find: Find, *, min_txid: int = 0) -> Seen[dict[str, Any]]:

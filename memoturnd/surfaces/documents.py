@@ -171,6 +171,7 @@ def apply_update(
     """
     rows: list[int] = []
     if collections.exists(conn, collection):
+        queries.leave_loop_for_scan(conn, collection, change.filter)
         rows = _matching(conn, collection, change.filter, change.order, multi=change.multi)
     has_changed = False
     for row in rows:
@@ -197,6 +198,8 @@ def _update_one(conn: ProfileConnection, collection: str, row: int, update: Upda
     table = collections.table_of(collection)
     found: Any = conn.execute(f"SELECT id, doc FROM {table} WHERE rowid = ?", (row,)).fetchone()
     key, before = found
+    if len(before) > queries.LOOP_BYTES:
+        conn.leave_loop()
     after = _updated(_decode(before), update, key)
     if after == before:
         return False
@@ -234,6 +237,7 @@ def apply_delete(conn: ProfileConnection, collection: str, removal: Removal) -> 
     """Delete what matches; return how many documents went."""
     if not collections.exists(conn, collection):
         return 0, False
+    queries.leave_loop_for_scan(conn, collection, removal.filter)
     table, filter_ = collections.table_of(collection), removal.filter
     if removal.multi:
         query = f"DELETE FROM {table} WHERE {filter_.sql}"
@@ -247,6 +251,10 @@ def apply_delete(conn: ProfileConnection, collection: str, removal: Removal) -> 
 
 
 # ---- operations
+
+
+def _is_one_by_key(filter_: Filter) -> bool:
+    return paths.KEY in filter_.equal and not filter_.slow
 
 
 def _random(randomness: Randomness) -> int:
@@ -299,5 +307,5 @@ async def delete(
     return await profile.write(
         lambda conn, _: apply_delete(conn, collection, removal),
         durable=durable,
-        work=queries.work_of(removal.filter),
+        work=Work.POINT if _is_one_by_key(removal.filter) else queries.work_of(removal.filter),
     )

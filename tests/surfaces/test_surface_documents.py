@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from memoturnd.core import ulids
+from memoturnd.engine.guard import OverBudgetError
 from memoturnd.errors import ConflictError, InvalidRequestError, PayloadTooLargeError
 from memoturnd.seams.profile import Work
 from memoturnd.surfaces import collections, document_queries, documents
@@ -591,9 +592,59 @@ async def test_what_a_filter_may_cost_decides_where_it_runs(profile):
     await found(profile, filter={"a": "x"})
     await found(profile, filter={"a": {"$regex": "x"}})
     await update(profile, filter={"$or": [{"a": {"$regex": "x"}}]}, update={"$set": {"b": 1}})
+    await update(profile, filter={"_id": "a"}, update={"$set": {"b": 1}})
     await delete(profile, filter={"b": 2})
+    await delete(profile, filter={"_id": "a"})
 
-    assert [work for _, work in profile.works] == [Work.POINT, Work.USER, Work.OPAQUE, Work.OPAQUE, Work.USER]
+    assert [work for _, work in profile.works] == [
+        Work.USER, Work.USER, Work.OPAQUE, Work.OPAQUE, Work.USER, Work.USER, Work.POINT,
+    ]  # fmt: skip
+
+
+async def test_the_event_loop_walks_through_no_collection_of_a_large_file_and_decodes_no_large_document(
+    profile,
+):
+    await insert(
+        profile, *({"_id": f"{n}", "n": n, "m": n} for n in range(10)), {"_id": "x", "t": "x" * 300_000}
+    )
+    await index(profile, "n")
+    conn, change = profile.conn, {"$set": {"a": 1}}
+
+    def run(kind, **body):
+        match kind:
+            case "find":
+                document_queries.read_find(conn, "c", parse_find(body))
+            case "count":
+                document_queries.read_count(conn, "c", parse_count(body))
+            case "distinct":
+                document_queries.read_distinct(conn, "c", parse_distinct({"path": "n", **body}))
+            case "update":
+                documents.apply_update(conn, 1, "c", parse_update({"update": change, **body}))
+            case "delete":
+                documents.apply_delete(conn, "c", parse_delete(body))
+
+    kinds = ("find", "count", "distinct", "update", "delete")
+    stays = [(kind, {"filter": {"n": 1, "m": 1}}) for kind in kinds]
+    stays += [(kind, {"filter": {"_id": "2"}}) for kind in kinds]
+    stays += [("find", {}), ("find", {"sort": {"n": -1}}), ("find", {"filter": {"_id": "x"}})]
+    leaves = [(kind, {"filter": {"m": 5}}) for kind in kinds] + [
+        (kind, {"filter": {"$or": [{"n": 5}, {"n": 6}]}}) for kind in kinds
+    ]
+    leaves += [("find", {"sort": {"m": 1}}), ("count", {}), ("distinct", {})]
+    large = [("find", {"filter": {"_id": "x"}, "projection": {"t": 0}}), ("update", {"filter": {"_id": "x"}})]
+
+    conn.guard.on_loop = True
+    for kind, body in stays + leaves:
+        run(kind, **body)
+    for kind, body in large:
+        with pytest.raises(OverBudgetError):
+            run(kind, **body)
+    conn.guard.large = True
+    for kind, body in stays:
+        run(kind, **body)
+    for kind, body in leaves:
+        with pytest.raises(OverBudgetError):
+            run(kind, **body)
 
 
 async def test_patterns_match_strings_alone(profile):
