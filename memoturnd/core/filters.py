@@ -45,7 +45,6 @@ _SQLITE_INTEGERS: Final = range(-(2**63), 2**63)
 _TRUE: Final[Clause] = ("TRUE", ())
 _FALSE: Final[Clause] = ("FALSE", ())
 _OPENING: Final = ("[", "{")
-_CONTAINERS: Final = "('array', 'object')"
 _BOUNDING: Final = frozenset({"$in", "$gt", "$gte", "$lt", "$lte"})
 _encode = msgspec.json.Encoder().encode
 
@@ -217,7 +216,10 @@ class _Compiler:
 
     def _only_scalars(self, path: str) -> str:
         """Return a further condition that keeps out arrays and objects, which are extracted as text."""
-        return "" if path == paths.KEY else f" AND {self._type(path)} NOT IN {_CONTAINERS}"
+        if path == paths.KEY:
+            return ""
+        # Only what looks like the text of one makes SQLite read the document, which an index spares it else.
+        return f" AND (substr({self._scalar(path)}, 1, 1) NOT IN ('[', '{{') OR {self._type(path)} = 'text')"
 
     def eq(self, path: str, value: Any, where: str) -> Clause:
         binding = bound(value, where)

@@ -3,7 +3,6 @@
 What the filter pins to one value is not sorted by, so that an index on it gives the documents in order.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -237,19 +236,30 @@ def read_distinct(conn: ProfileConnection, collection: str, distinct: Distinct) 
     path, filter_ = distinct.path, distinct.filter
     leave_loop_for_scan(conn, collection, filter_)
     value = "id" if path == paths.KEY else filters.extracted("doc", path)
-    kind = f"json_type(doc, {paths.literal(path)})"
-    query = (
-        f"SELECT {value}, {kind} IN ('true', 'false') AS is_boolean FROM {collections.table_of(collection)}"
-        f" WHERE {filter_.sql} AND {value} IS NOT NULL AND {kind} NOT IN ('array', 'object')"
-        f" GROUP BY {value}, is_boolean ORDER BY {value}, is_boolean LIMIT ?"
-    )
-    rows = conn.execute(query, (*filter_.bindings, distinct.limit + 1)).fetchall()
-    values = [bool(found) if is_boolean else _json_number(found) for found, is_boolean in rows]
+    rows = f"FROM {collections.table_of(collection)} WHERE {filter_.sql}"
+    query = f"SELECT {value} AS v {rows} AND {value} IS NOT NULL GROUP BY v ORDER BY v"
+    values: list[Any] = []
+    for (found,) in conn.execute(query, filter_.bindings):
+        values += _kinds(conn, f"{rows} AND {value} = ?", (*filter_.bindings, found), path)
+        if len(values) > distinct.limit:
+            break
     return values[: distinct.limit], len(values) > distinct.limit
 
 
-def _json_number(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _kinds(conn: ProfileConnection, rows: str, bindings: tuple[Binding, ...], path: str) -> list[Any]:
+    """Return what the scalar that is bound last may be: itself, a boolean, both, or nothing but the text of a container."""
+    found = bindings[-1]
+    may_be_other = found.startswith(("[", "{")) if isinstance(found, str) else found in (0, 1)
+    if path == paths.KEY or not may_be_other:
+        return [found]
+
+    def has(kinds: str) -> bool:
+        query = f"SELECT 1 {rows} AND json_type(doc, {paths.literal(path)}) IN ({kinds}) LIMIT 1"
+        return conn.execute(query, bindings).fetchone() is not None
+
+    if isinstance(found, str):
+        return [found] if has("'text'") else []
+    return [found] * has("'integer', 'real'") + [bool(found)] * has("'true', 'false'")
 
 
 # ---- operations
