@@ -601,6 +601,10 @@ async def test_what_a_filter_may_cost_decides_where_it_runs(profile):
     ]  # fmt: skip
 
 
+class LargeFile:
+    is_large = True
+
+
 async def test_the_event_loop_walks_through_no_collection_of_a_large_file_and_decodes_no_large_document(
     profile,
 ):
@@ -639,7 +643,7 @@ async def test_the_event_loop_walks_through_no_collection_of_a_large_file_and_de
     for kind, body in large:
         with pytest.raises(OverBudgetError):
             run(kind, **body)
-    conn.guard.large = True
+    conn.guard.file = LargeFile()
     for kind, body in stays:
         run(kind, **body)
     for kind, body in leaves:
