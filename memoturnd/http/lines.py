@@ -43,7 +43,9 @@ async def take(call: Call) -> Answer:
         call.stand_in(await spool.receive(call.file))
         await asyncio.to_thread(lines_in.check, spool.file)
         profile = await open_or_create_profile(call)
-        written = await lines_in.take(profile, spool.file, replace=replace, durable=durable)
+        written = await lines_in.take(
+            profile, profile.branch_id, spool.file, replace=replace, durable=durable
+        )
     finally:
         spool.close()
     return write_reply({"imported": written.value, "txid": written.txid}, written, status=201)

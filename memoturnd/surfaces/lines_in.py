@@ -20,7 +20,7 @@ from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import MEMORY_VECTORS
 from memoturnd.errors import ConflictError, InvalidRequestError
 from memoturnd.seams.profile import Profile, Work, Written
-from memoturnd.surfaces import fields, lines, memories, models, origins, transcripts, turns
+from memoturnd.surfaces import fields, lines, memories, models, origins, reembed, transcripts, turns
 from memoturnd.surfaces.lines import FORMAT, KINDS, VERSION
 
 LINE_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -245,7 +245,7 @@ class _Reader:
             raise line.wrong("is superseded without a topic")
         origin = origins.parse(line.take("source_turns"), f"{line.where}.source_turns")
         vectors = [
-            (name, self._vector(line, name, text, self._dimensions.get(name)))
+            (name, self._vector(line, name, text))
             for name, text in fields.mapping(line.take("vectors"), f"{line.where}.vectors").items()
         ]
         return tuple(row[name] for name in lines.MEMORY), origin, vectors
@@ -261,15 +261,15 @@ class _Reader:
         for pair in fields.array(line.take("vectors"), f"{line.where}.vectors"):
             match pair:
                 case [None | str() as name, text]:
-                    vectors.append((name, self._vector(line, name, text, None)))
+                    vectors.append((name, self._vector(line, name, text)))
                 case _:
                     raise line.wrong("has vectors that are not pairs of a model and a vector")
         if len({(name, len(vector)) for name, vector in vectors}) < len(vectors):
             raise line.wrong("has two vectors of one model")
         return row, vectors
 
-    def _vector(self, line: _Line, name: str | None, value: Any, dimensions: int | None) -> bytes:
-        """Return a vector of a model, or of none where a client sent it with a turn; of so many dimensions, if any."""
+    def _vector(self, line: _Line, name: str | None, value: Any) -> bytes:
+        """Return a vector of a model, or of none where a client sent it with a turn."""
         text = fields.text(value, f"{line.where}.vectors")
         try:
             vector = binascii.a2b_base64(text.encode(), strict_mode=True)
@@ -277,7 +277,7 @@ class _Reader:
             raise line.wrong("has a vector that is not base64") from error
         if name is not None and name not in self._dimensions:
             raise line.wrong(f"has a vector of the model {name[:64]!a}, which no line before it names")
-        size = len(vector) // 4 if dimensions is None else dimensions
+        size = len(vector) // 4 if name is None else self._dimensions[name]
         if len(vector) != 4 * size or not 1 <= size <= fields.DIMENSIONS_LIMIT:
             raise line.wrong(f"has a vector of {len(vector)} bytes, which is none of its model")
         largest = float(np.abs(np.frombuffer(vector, "<f4")).max())
@@ -365,12 +365,18 @@ class _Store:
             transcripts.insert_vector(conn, table, mid, vector)
 
 
-def apply_import(conn: ProfileConnection, file: BinaryIO, *, replace: bool) -> tuple[dict[str, int], bool]:
+def apply_import(
+    conn: ProfileConnection, file: BinaryIO, *, branch_id: str, replace: bool
+) -> tuple[dict[str, int], bool]:
     """Store what the lines hold; return how many lines of each kind there were.
 
-    Raises ConflictError for a profile that has memory already, unless that is to be replaced, and
-    InvalidRequestError.
+    Raises ConflictError for a profile that has memory already, unless that is to be replaced, or that is being
+    embedded again, and InvalidRequestError.
     """
+    if reembed.running(conn, branch_id) is not None:
+        raise ConflictError(
+            "the profile is being embedded again: wait for the end, or cancel it with DELETE .../reembed"
+        )
     if _holds_memory(conn):
         if not replace:
             raise ConflictError(
@@ -403,9 +409,11 @@ def _clear(conn: ProfileConnection) -> None:
 
 
 async def take(
-    profile: Profile, file: BinaryIO, *, replace: bool = False, durable: bool = False
+    profile: Profile, branch_id: str, file: BinaryIO, *, replace: bool = False, durable: bool = False
 ) -> Written[dict[str, int]]:
     """Store what the lines hold as one commit; see `apply_import`."""
     return await profile.write(
-        lambda conn, _: apply_import(conn, file, replace=replace), durable=durable, work=Work.HEAVY
+        lambda conn, _: apply_import(conn, file, branch_id=branch_id, replace=replace),
+        durable=durable,
+        work=Work.HEAVY,
     )

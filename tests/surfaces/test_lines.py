@@ -15,6 +15,7 @@ from memoturnd.surfaces import (
     memories,
     memory_edits,
     recall,
+    reembed,
     sessions,
     topics,
     transcripts,
@@ -40,7 +41,7 @@ async def exported(profile):
 async def taken(profile, raw, *, replace=False):
     file = io.BytesIO(raw)
     lines_in.check(file)
-    return (await lines_in.take(profile, file, replace=replace)).value
+    return (await lines_in.take(profile, profile.branch_id, file, replace=replace)).value
 
 
 def body(raw):
@@ -204,6 +205,15 @@ async def test_copies_in_memory_are_told_that_all_is_new(profile, other):
     await taken(other, await exported(profile))
 
     assert schema.replaced_txid(other.conn) == 7
+
+
+async def test_a_profile_that_is_being_embedded_again_takes_no_import(profile, other):
+    raw = await exported(profile)
+    wanted = reembed.parse({})
+    reembed.apply_begin(other.conn, 5, other.branch_id, "job", "model/x", wanted)
+
+    with pytest.raises(ConflictError, match="being embedded again"):
+        await taken(other, raw, replace=True)
 
 
 async def test_an_export_that_is_tried_again_begins_anew(rich):

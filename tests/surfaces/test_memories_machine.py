@@ -225,7 +225,7 @@ class Memories(RuleBasedStateMachine):
         lines.write(self.conn, file)
         other = FakeProfile()
         other.conn.round_txid = 1
-        lines_in.apply_import(other.conn, file, replace=False)
+        lines_in.apply_import(other.conn, file, branch_id="b", replace=False)
         lines.write(other.conn, again)
         assert again.getvalue().partition(b"\n")[2] == file.getvalue().partition(b"\n")[2]
         for conn in (self.conn, other.conn):
