@@ -205,6 +205,22 @@ async def test_windows_are_paged_with_the_keys_of_one_time_in_order(append, ask)
     assert found == [(at, key) for at in (1_000_000, 10, 0) for key in ("a", "b:1", "é")]
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_pages_of_windows_have_each_window_once(append, ask, order):
+    await append(*(row(1, at=at) for at in range(0, 70, 5)))
+
+    found, cursor = [], None
+    while True:
+        page = await ask(aggregate={"window_ms": 10}, limit=2, cursor=cursor, order=order)
+        found += [(window["at"], window["count"]) for window in page["windows"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+
+    assert sorted(found, reverse=order == "desc") == found
+    assert sorted(found) == [(at, 2) for at in range(0, 70, 10)]
+
+
 async def test_a_page_of_windows_reads_no_further_than_it_must(profile, append, ask):
     for start in range(0, 20_000, 5_000):
         await append(*(row(n, at=n * 10) for n in range(start, start + 5_000)))
