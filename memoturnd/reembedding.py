@@ -27,7 +27,7 @@ from memoturnd.surfaces import reembed
 
 JOBS_AT_ONCE = 2
 """Branches that a node embeds again at once; others wait for the next look."""
-LOOK_S = 15.0
+LOOK_S = 5.0
 """How often it is looked whether a job needs somebody to do it."""
 UNCONFIGURED_S = 600.0
 """How often on a node without an embedder, which may be started with one again."""

@@ -201,7 +201,7 @@ class LocalEmbedder:
 
     async def _start_worker(self) -> None:
         """Start a worker and wait until it is ready. Raises EmbedderError."""
-        arguments = ("-m", "memoturnd.embedders.local_worker", str(self._folder), str(os.getpid()))
+        arguments = ("-P", "-m", "memoturnd.embedders.local_worker", str(self._folder), str(os.getpid()))
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,

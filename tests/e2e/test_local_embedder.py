@@ -90,6 +90,37 @@ def test_the_worker_ends_with_the_node_and_the_next_node_has_its_own(home, end):
 
 
 @needs_model
+def test_embedding_again_is_finished_by_the_node_that_comes_after_a_kill(tmp_path):
+    with NodeHome(tmp_path, EMBED_PROVIDER="off") as home:
+        node = home.start()
+        for first in range(0, 300, 100):
+            memories = [{"type": "event", "summary": f"memory number {n}"} for n in range(first, first + 100)]
+            httpx.post(f"{node.url}{MEMORY}/memories", json={"memories": memories}).raise_for_status()
+        node.stop()
+        node = home.start(EMBED_PROVIDER="local")
+        assert httpx.post(f"{node.url}{MEMORY}/reembed", json={}).status_code == 202
+        killed_at = job_of(node, lambda job: job["done"] >= 32)["done"]
+
+        node.kill()
+        node = home.start(EMBED_PROVIDER="local")
+        after = job_of(node, lambda _: True)
+        done = job_of(node, lambda job: job["state"] == "done")
+        models = httpx.get(f"{node.url}{MEMORY}/models").json()["models"]
+
+    assert killed_at <= after["done"] < 300
+    assert (done["done"], done["started_at"]) == (300, after["started_at"])
+    assert models[0]["memories"] == 300
+
+
+def job_of(node, holds):
+    deadline = time.monotonic() + 90
+    while not holds(job := httpx.get(f"{node.url}{MEMORY}/reembed", timeout=60).json()):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.02)
+    return job
+
+
+@needs_model
 def test_a_worker_that_is_killed_again_and_again_fails_no_request(home):
     node = home.start()
     with ThreadPoolExecutor(4) as pool:
