@@ -40,13 +40,14 @@ def parse(value: Any, where: str) -> Embedding:
 def numbers(e: bytes, exponent: int) -> list[float]:
     """Return the numbers of a stored vector, each with few digits that mean the same 32-bit float."""
     singles = np.frombuffer(e, "<f4")
-    shown = np.ldexp(singles.astype(np.float64), exponent)
+    exact = np.ldexp(singles.astype(np.float64), exponent)
+    shown = exact
     with np.errstate(all="ignore"):
-        magnitudes = np.floor(np.log10(np.abs(shown)))
+        magnitudes = np.floor(np.log10(np.abs(exact)))
         for digits in (9, 8, 7):
             places = digits - 1 - magnitudes
             power = 10.0 ** np.abs(places)
-            shorter = np.where(places >= 0, np.round(shown * power) / power, np.round(shown / power) * power)
+            shorter = np.where(places >= 0, np.round(exact * power) / power, np.round(exact / power) * power)
             same = np.ldexp(shorter, -exponent).astype("<f4") == singles
             shown = np.where(same, shorter, shown)
     found: list[float] = shown.tolist()

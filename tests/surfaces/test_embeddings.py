@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memoturnd.errors import InvalidRequestError
@@ -24,6 +24,7 @@ def test_what_comes_out_means_the_32_bit_floats_that_went_in(numbers):
 
 
 @given(st.lists(st.integers(-(10**7) + 1, 10**7 - 1), min_size=1, max_size=8), st.integers(0, 7))
+@example([803476], 5)  # which is lost when it is rounded from nine digits to eight, and then to seven
 def test_short_decimals_come_back_as_they_are_written(integers, places):
     numbers = [float(f"{n}e-{places}") for n in integers]
 
