@@ -25,6 +25,8 @@ _LOG_ENTRY_BYTES: Final = 1500
 _POSTING_BYTES: Final = 200
 _NAME_BYTES: Final = 150
 _STATE_BYTES: Final = 8 * 1024
+_COLUMNS: Final = 2
+"""Columns of text that the index has."""
 _UNIT_WITHIN: Final = 1e-4
 _MORE: Final = 0x80
 """The bit of a varint's byte that says that another one follows."""
@@ -41,8 +43,15 @@ Row = tuple[int, int, str | None, str | None, int, int | None, int, bytes]
 superseded, and how many tokens each column of its text has, as FTS5 notes it."""
 
 
+def _lengths(sizes: Sequence[bytes]) -> Any:
+    """Return the sum of the varints of each."""
+    joined = np.frombuffer(b"".join(sizes), np.uint8)
+    if set(map(len, sizes)) == {_COLUMNS} and joined.max() < _MORE:  # short texts, a byte for each column
+        return joined.reshape(-1, _COLUMNS).sum(axis=1)
+    return list(map(_tokens, sizes))
+
+
 def _tokens(sizes: bytes) -> int:
-    """Return the sum of varints."""
     total = value = 0
     for byte in sizes:
         value = value << 7 | byte & (_MORE - 1)
@@ -120,7 +129,7 @@ class Columns:
         self.created_at.put(at, created_at)
         self.expires_at.put(at, [INTEGER_MAX if e is None else e for e in expires_at])
         self.active.put(at, np.logical_not(superseded))
-        self.lengths.put(at, list(map(_tokens, sizes)))
+        self.lengths.put(at, _lengths(sizes))
 
     @property
     def size_bytes(self) -> int:

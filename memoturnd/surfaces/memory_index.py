@@ -19,7 +19,7 @@ import numpy.typing as npt
 from memoturnd.engine import schema
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.kept import Kept
-from memoturnd.surfaces import memories, models
+from memoturnd.surfaces import memories
 from memoturnd.surfaces.memory_arrays import LOG_LIMIT, Columns, Row, Slots, State, Vectors, Words
 from memoturnd.surfaces.models import Model
 
@@ -44,16 +44,22 @@ _ROWS: Final = """SELECT m.rid, CASE m.type {types} END, m.session_id, m.source,
     "{types}", " ".join(f"WHEN '{name}' THEN {number}" for number, name in enumerate(memories.TYPES))
 )
 _ALL_ROWS: Final = _ROWS.format(which="")
-_THOSE_ROWS: Final = _ROWS.format(which="WHERE m.rid IN carray(?) AND m.rid <= ?")
-_NEW_ROWS: Final = _ROWS.format(which="WHERE m.rid > ?")
+# Two branches, each of which walks along rids: with OR the whole table would be looked through.
+_CHANGED_ROWS: Final = _ROWS.format(
+    which="""WHERE m.rid IN (SELECT value FROM carray(?2) WHERE value <= ?1
+ UNION ALL SELECT rid FROM __memoturn_memories WHERE rid > ?1)"""
+)
 _TEXTS: Final = "SELECT rid, summary, keywords FROM __memoturn_memories WHERE rid IN carray(?) ORDER BY rid"
 _THOSE_VECTORS: Final = """SELECT v.rid, v.e FROM carray(?) AS c CROSS JOIN {table} AS v ON v.rid = c.value
  WHERE length(v.e) = ?"""
 _HIGHEST: Final = "SELECT max(rid) FROM __memoturn_memories"
-_CHANGES: Final = "SELECT min(seq), max(seq) FROM __memoturn_memory_changes"
-_MADE: Final = "SELECT id, created_at FROM __memoturn_models"
-_MADE_AT: Final = "SELECT created_at FROM __memoturn_models WHERE id = ?"
+_NEWEST_CHANGE: Final = "SELECT max(seq) FROM __memoturn_memory_changes"
+_SINCE: Final = """SELECT (SELECT replaced_txid FROM __memoturn_lineage),
+ (SELECT min(seq) FROM __memoturn_memory_changes), (SELECT max(seq) FROM __memoturn_memory_changes)"""
 _CHANGED: Final = "SELECT DISTINCT rid FROM __memoturn_memory_changes WHERE seq > ?"
+_MODELS: Final = "SELECT id, name, dimensions, created_at FROM __memoturn_models"
+_MADE_AT: Final = "SELECT created_at FROM __memoturn_models WHERE id = ?"
+_NOBODY: Final = (-1,)
 
 
 class ElsewhereError(Exception):
@@ -198,8 +204,8 @@ def _built(conn: ProfileConnection, txid: int) -> State:
     """Return the state of a txid, read from the file."""
     highest: int = conn.execute(_HIGHEST).get or 0
     _leave_event_loop(highest)
-    _, changes = _noted(conn)
-    rows = _read_rows(conn, _ALL_ROWS)
+    changes: int = conn.execute(_NEWEST_CHANGE).get or 0
+    rows: list[Any] = conn.execute(_ALL_ROWS).fetchall()
     count = len(rows)
     columns = Columns()
     columns.put(0, rows)
@@ -217,22 +223,12 @@ def _built(conn: ProfileConnection, txid: int) -> State:
     )
 
 
-def _read_rows(conn: ProfileConnection, statement: str, *bindings: Any) -> list[Row]:
-    rows: list[Any] = conn.execute(statement, bindings).fetchall()
-    return rows
-
-
-def _noted(conn: ProfileConnection) -> tuple[int, int]:
-    """Return the numbers of the oldest and the newest noted change, 0 for none."""
-    row: Any = conn.execute(_CHANGES).fetchone()
-    return row[0] or 0, row[1] or 0
-
-
 def _followed(conn: ProfileConnection, before: State, txid: int) -> State | None:
     """Return the state of a txid, made from an older one; None where it has to be built anew."""
-    if schema.replaced_txid(conn) > before.txid:
+    since: Any = conn.execute(_SINCE).fetchone()
+    replaced_txid, oldest, newest = since[0], since[1] or 0, since[2] or 0
+    if replaced_txid > before.txid:
         return None
-    oldest, newest = _noted(conn)
     if newest < before.changes or (newest > before.changes and oldest > before.changes + 1):
         return None
     changed: list[int] = []
@@ -241,8 +237,7 @@ def _followed(conn: ProfileConnection, before: State, txid: int) -> State | None
     gone, highest = _left(before, changed)
     if before.count - before.rows + len(gone) > max(_DEAD_MIN, before.count // _DEAD_SHARE):
         return None
-    rows = _read_rows(conn, _THOSE_ROWS, _array(changed), highest) if changed else []
-    rows += _read_rows(conn, _NEW_ROWS, highest)
+    rows: list[Any] = conn.execute(_CHANGED_ROWS, (highest, _array(changed or _NOBODY))).fetchall()
     state = _extended(before, gone, rows)
     state.txid, state.changes, state.highest = txid, newest, max(highest, rows[-1][0] if rows else 0)
     rids = [row[0] for row in rows]
@@ -312,10 +307,12 @@ def _add_words(conn: ProfileConnection, state: State, rids: Sequence[int]) -> No
 
 def _add_vectors(conn: ProfileConnection, state: State, before: State) -> None:
     """Keep the vectors of the newest slots by each model that still is what it was."""
-    made: dict[Any, Any] = dict(conn.execute(_MADE).fetchall())  # type: ignore[arg-type]
+    there = {
+        id_: (Model(id_, name, dimensions), made_at)
+        for id_, name, dimensions, made_at in conn.execute(_MODELS)
+    }
     for model_id, known in before.vectors.items():
-        model = models.find(conn, known.model.name)
-        if model != known.model or made.get(model_id) != known.made_at:
+        if there.get(model_id) != (known.model, known.made_at):
             continue
         known.cut(before.count)
         _put_vectors(conn, known, state, np.arange(before.count, state.count))
