@@ -10,6 +10,7 @@ read sees an older state        file, and are compared there
 
 import asyncio
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
 import apsw
@@ -32,7 +33,10 @@ _WAIT_S: Final = 0.01
 _TEXTS_LIMIT: Final = 256
 _TEXT_LIMIT: Final = 64 * 1024
 """New memories, and characters in them, whose words are kept one by one."""
+_ROWS_AT_ONCE: Final = 16_384
 _VECTORS_AT_ONCE: Final = 4096
+_WORD_LIMIT_BYTES: Final = 32_768
+_WORD_LIMIT: Final = _WORD_LIMIT_BYTES // 4
 _DEAD_SHARE: Final = 4
 _DEAD_MIN: Final = 1024
 _POSTINGS_SHARE: Final = 4
@@ -205,10 +209,11 @@ def _built(conn: ProfileConnection, txid: int) -> State:
     highest: int = conn.execute(_HIGHEST).get or 0
     _leave_event_loop(highest)
     changes: int = conn.execute(_NEWEST_CHANGE).get or 0
-    rows: list[Any] = conn.execute(_ALL_ROWS).fetchall()
-    count = len(rows)
-    columns = Columns()
-    columns.put(0, rows)
+    columns, count = Columns(), 0
+    found: Any = conn.execute(_ALL_ROWS)
+    while rows := list(islice(found, _ROWS_AT_ONCE)):
+        columns.put(count, rows)
+        count += len(rows)
     return State(
         txid=txid,
         changes=changes,
@@ -328,4 +333,9 @@ def words_of(conn: ProfileConnection, text: str, *, query: bool) -> list[str]:
     tokenizer = conn.fts5_tokenizer("porter", ["unicode61"])
     reason = apsw.FTS5_TOKENIZE_QUERY if query else apsw.FTS5_TOKENIZE_DOCUMENT
     tokens: Any = tokenizer(text.encode(), reason, None, include_offsets=False, include_colocated=False)
-    return list(tokens)
+    return [token if len(token) <= _WORD_LIMIT else _cut(token) for token in tokens]
+
+
+def _cut(word: str) -> str:
+    """Return as much of a word as FTS5 keeps of one."""
+    return word.encode()[:_WORD_LIMIT_BYTES].decode(errors="ignore")

@@ -6,6 +6,7 @@ at right angles to everything.
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -20,6 +21,7 @@ from memoturnd.surfaces.models import Model
 ROUNDING: Final = 1e-5
 """More than a cosine in float32 can be wrong by."""
 _AT_ONCE: Final = 4096
+_ROWS_AT_ONCE: Final = 16_384
 _ALL: Final = "SELECT rid, 1.0 - coalesce(vec_distance_cosine(e, ?), 1.0) FROM {table} WHERE length(e) = ?"
 _SOME: Final = "SELECT rid, e FROM {table} WHERE rid IN carray(?)"
 
@@ -56,10 +58,13 @@ def find(conn: ProfileConnection, state: State, model: Model, embedding: bytes) 
 
 def _from_file(conn: ProfileConnection, state: State, model: Model, embedding: bytes) -> Similar:
     wanted = np.frombuffer(embedding, "<f4")
-    found: Any = conn.execute(_ALL.format(table=model.table), (embedding, len(embedding))).fetchall()
-    rids = np.array([rid for rid, _ in found], np.int64)
-    slots, has_slot = state.slots_of(rids)
-    cosines = np.array([cosine for _, cosine in found], np.float64)
+    rows: Any = conn.execute(_ALL.format(table=model.table), (embedding, len(embedding)))
+    parts = [np.empty((0, 2))]
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(np.array(part, np.float64))  # a rid is far below 2^53
+    found = np.concatenate(parts)
+    slots, has_slot = state.slots_of(found[:, 0].astype(np.int64))
+    cosines = found[:, 1]
 
     def exact(at: Slots) -> Floats:
         of_slots = slots[has_slot][at]

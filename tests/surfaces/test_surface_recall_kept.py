@@ -369,6 +369,36 @@ def test_words_that_are_several_to_the_index_are_left_to_it(one):
     one.both(query="𐑐one two")
 
 
+def test_a_word_longer_than_the_index_keeps_is_found_before_and_after_it_was_read_anew(one):
+    long = "a" * 40_000
+    one.ingest({"type": "event", "summary": f"{long} one", "content": 1})
+    assert len(one.both(query=f"{long} zebra")) == 1
+    one.ingest({"type": "event", "summary": f"{long} two", "content": 2})
+
+    assert len(one.both(query=f"{long} zebra")) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "!?"},
+        {"query": ""},
+        {"query": " ".join(f"w{n}" for n in range(500))},
+        {"query": 'NEAR(a b) OR "c" AND NOT d*', "k": 1000},
+        {"query": "\U0001f600 \ufffd \u0000".replace("\0", ""), "embedding": [0, 0, 0]},
+        {"embedding": [1e-300, 0, 0]},
+        {"topic_key": "nothing"},
+        {"query": "refund", "weights": {"topic": 0, "keyword": 0, "vector": 0}},
+        {"query": "refund", "since": 9_000_000_000_000, "pinned_first": True},
+        {"query": "refund", "since": 2, "until": 1},
+    ],
+)
+def test_odd_questions_are_answered_alike(one, body):
+    one.both(**body)
+    one.ingest(*(item(random.Random(n), n) for n in range(60)))
+    one.both(**body)
+
+
 # ---- what is computed
 
 
