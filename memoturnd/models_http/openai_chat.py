@@ -1,7 +1,7 @@
 """Chat completions as OpenAI defined them, and many servers speak them: answers held to a JSON schema.
 
-A server that does not know schemas is asked for any JSON, and one that does not know that for text, from then
-on: the prompt itself says what JSON is wanted.
+A server that does not know schemas is asked for any JSON, one that does not know that for text, and one that minds the
+limit of tokens without it, from then on: the prompt itself says what JSON is wanted.
 """
 
 import json
@@ -16,8 +16,8 @@ from memoturnd.seams.language_model import ModelStream, Prompt
 
 BASE_URL: Final = "https://api.openai.com"
 _OFFICIAL: Final = "api.openai.com"
-_LEVELS: Final = 3
-"""With the schema, with any JSON, with neither."""
+_LEVELS: Final = 4
+"""With the schema, with any JSON, with neither, and without a limit of tokens too, which may be above the model's own."""
 
 
 class OpenAIModel:
@@ -75,8 +75,9 @@ class OpenAIModel:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": messages,
-            self._limit_field: prompt.max_tokens,
         }
+        if level + 1 < _LEVELS:
+            body[self._limit_field] = prompt.max_tokens
         if level == 0:
             shape = {"name": prompt.name, "strict": True, "schema": prompt.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}

@@ -177,6 +177,14 @@ def _sayable(content: Any) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
+def _stored(content: str) -> str:
+    """Return the text of a stored turn; an imported file may hold JSON that no reader takes, which has none."""
+    try:
+        return _sayable(msgspec.json.decode(content))
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+
+
 # ---- what the profile has
 
 
@@ -192,7 +200,7 @@ def read_stored(
         (session_id, first or 0, INTEGER_MAX if last is None else last),
     )
     for seq, role, content in rows:
-        said = Said(role, _sayable(msgspec.json.decode(content)), seq)
+        said = Said(role, _stored(content), seq)
         size += len(said.text)
         turns.append(said)
         if size > _CHARACTERS or len(turns) > TURNS_LIMIT:

@@ -213,6 +213,20 @@ async def test_proposals_link_to_the_stored_turns_of_the_session(client, model):
     )
 
 
+async def test_stored_turns_that_no_reader_takes_are_left_out(client, node, model):
+    await ingest(client, FACT)
+    await append(client, "fine", session="s")
+    profile = await node.profile("app--ann")
+
+    def op(conn, _now_ms):
+        row = (2, "s", 2, "user", '"\\ud800"', 1)
+        return conn.execute("INSERT INTO __memoturn_messages VALUES (?, ?, ?, ?, ?, ?)", row).get, True
+
+    await profile.write(op)
+
+    assert len((await extract(client, session_id="s")).json()["results"]) == 1
+
+
 async def test_known_topic_keys_are_shown_so_that_they_are_used_again(client, model):
     await ingest(client, FACT, {**FACT, "topic_key": "user.diet", "type": "instruction"})
     await extract(client, "fact user.theme: light")
@@ -304,7 +318,6 @@ async def test_what_a_model_made_to_misbehave_says_stays_within_the_profile(clie
         ([Status(401)], 1, "check its API key"),
         ([Status(404)], 1, "model and base URL"),
         ([Status(301, location="http://127.0.0.1:1/")], 1, "301"),
-        ([Status(400)] * 3, 3, "does not take the request"),
         ([Status(500)] * 3, 3, "answered 500"),
         ([Status(429, retry_after="0")] * 3, 3, "answered 429"),
         ([Status(429, retry_after="3600")], 1, "answered 429"),
@@ -346,6 +359,16 @@ async def test_a_key_is_in_no_log_also_where_the_provider_says_it(client, model,
     assert KEY not in f"{logs} {capsys.readouterr()}"
 
 
+@pytest.mark.parametrize(("provider", "asked"), [("anthropic", 3), ("openai", 4)])
+async def test_a_request_that_is_refused_in_every_form_is_502(client, model, provider, asked):
+    model.script = [Status(400)] * asked
+
+    answer = await extract(client, "hello", status=502)
+
+    assert "does not take the request" in answer.json()["error"]
+    assert len(model.requests) == asked
+
+
 @BOTH
 @pytest.mark.parametrize(
     "script",
@@ -381,6 +404,7 @@ async def test_an_answer_that_does_not_fit_is_sent_back_with_what_is_wrong(clien
         ("anthropic", {"thinking"}),
         ("anthropic", {"thinking", "output_config"}),
         ("openai", {"response_format"}),
+        ("openai", {"response_format", "max_tokens"}),
     ],
 )
 async def test_a_server_that_knows_less_is_asked_for_less_from_then_on(client, model, provider, unknown):

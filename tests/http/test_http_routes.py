@@ -1,5 +1,7 @@
 """Every route over a whole node: fields, statuses and headers of the wire contract."""
 
+import asyncio
+
 import pytest
 from http_calls import (
     EMBEDDING_WRITES,
@@ -277,6 +279,25 @@ async def test_turns_are_appended_in_batches_paged_searched_and_deleted(client):
     assert rest.json()["deleted"] == 3
     sessions = await client.post(f"{db}/sql", json={"stmts": [{"q": "SELECT 1"}]})
     assert sessions.status_code == 200
+
+
+async def test_turns_that_many_clients_append_at_once_have_numbers_of_their_own(client):
+    db = await created(client)
+
+    async def one(n):
+        if n % 3:
+            return [
+                (await client.post(f"{db}/memory/s/turns", json={"role": "a", "content": n})).json()["seq"]
+            ]
+        batch = [{"role": "a", "content": [n, at]} for at in range(5)]
+        return (await client.post(f"{db}/memory/s/turns", json={"turns": batch})).json()["seqs"]
+
+    given = await asyncio.gather(*(one(n) for n in range(60)))
+
+    numbers = [number for seqs in given for number in seqs]
+    assert sorted(numbers) == list(range(1, 40 + 20 * 5 + 1))
+    for seqs in given:
+        assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
 
 
 @pytest.mark.parametrize(
