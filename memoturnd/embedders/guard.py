@@ -275,7 +275,8 @@ class NodeEmbedder:
                 f"the embedder made {matrix.shape[1]} dimensions, not {wanted}: check MEMOTURN_EMBED_MODEL and "
                 "MEMOTURN_EMBED_DIMENSIONS, and that all of its servers run the same model"
             )
-        exact = matrix.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            exact = matrix.astype(np.float64)
         largest = np.abs(exact).max(axis=1, keepdims=True)
         if not np.isfinite(largest).all() or not largest.all():
             raise EmbedderError("the embedder made vectors without a direction, or of what is no number")

@@ -120,7 +120,7 @@ async def test_vectors_have_unit_length(fake, guarded):
         assert np.linalg.norm(np.frombuffer(vector, "<f4")) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, "drop", "junk", "count", "nan", "zero"])
+@pytest.mark.parametrize("fault", [429, 500, 503, "drop", "junk", "count", "nan", "huge", "zero"])
 async def test_what_passes_is_tried_again(fake, guarded, fault):
     made = await guarded()
     fake.fault, fake.faults_left = fault, TRIES - 1
@@ -131,7 +131,7 @@ async def test_what_passes_is_tried_again(fake, guarded, fault):
 
 
 @pytest.mark.parametrize(
-    "fault", [400, 401, 404, 429, 500, "drop", "junk", "count", "dims", "nan", "zero", "slow"]
+    "fault", [400, 401, 404, 429, 500, "drop", "junk", "count", "dims", "nan", "huge", "zero", "slow"]
 )
 async def test_what_stays_wrong_leaves_texts_without_vectors(fake, guarded, fault):
     made = await guarded(timeout_s=0.2, env={"EMBED_DIMENSIONS": "32"})
