@@ -30,9 +30,10 @@ USER_LENGTH_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """Longest string, blob or row that a user statement may make."""
 LOOP_LENGTH_LIMIT_BYTES: Final = 64 * 1024
 """The same on the event loop; a statement with longer ones goes to the pool."""
-QUADRATIC_LENGTH_LIMIT_BYTES: Final = 1024 * 1024
+QUADRATIC_LENGTH_LIMIT_BYTES: Final = 512 * 1024
 """Longest value in a statement with a function whose time grows with the square of its arguments."""
-SNIPPET_LENGTH_LIMIT_BYTES: Final = 256 * 1024
+SLOW_LENGTH_LIMIT_BYTES: Final = 128 * 1024
+"""The same with a function that does more for each of them than to compare bytes."""
 
 _OK, _DENY, _IGNORE = apsw.SQLITE_OK, apsw.SQLITE_DENY, apsw.SQLITE_IGNORE
 
@@ -112,8 +113,9 @@ _ALTERING = frozenset(
     }
 )
 """Functions that ALTER TABLE calls in statements of its own; SQLite lets nobody else call them."""
-_QUADRATIC = frozenset({"instr", "json_patch", "jsonb_patch", "ltrim", "replace", "rtrim", "trim"})
-_LONG_CALLS = _QUADRATIC | {"glob", "group_concat", "like", "randomblob", "snippet", "string_agg", "zeroblob"}
+_QUADRATIC = frozenset({"instr", "ltrim", "replace", "rtrim", "trim"})
+_SLOW = frozenset({"json_patch", "jsonb_patch", "snippet"})
+_LONG_CALLS = _QUADRATIC | _SLOW | {"glob", "group_concat", "like", "randomblob", "string_agg", "zeroblob"}
 """Functions of which one call may take long: in the pool alone."""
 
 _NOT_REMEMBERED = _LONG_CALLS | _ALTERING | {"count"}
@@ -394,8 +396,8 @@ class UserStatements:
             return f"the function {name}() is not available"
         if name in _QUADRATIC:
             self._most_bytes = min(self._most_bytes, QUADRATIC_LENGTH_LIMIT_BYTES)
-        elif name == "snippet":
-            self._most_bytes = min(self._most_bytes, SNIPPET_LENGTH_LIMIT_BYTES)
+        elif name in _SLOW:
+            self._most_bytes = min(self._most_bytes, SLOW_LENGTH_LIMIT_BYTES)
         return None
 
     def _read_reason(self, table: str, column: str) -> str | None:

@@ -1,5 +1,6 @@
 """What the lists of the guard hold and refuse, and what may run on the event loop."""
 
+import time
 from types import SimpleNamespace
 
 import apsw
@@ -360,10 +361,12 @@ def test_remembered_verdicts_are_bounded(conn, monkeypatch):
         ("SELECT instr(?, 'b')", "too big"),
         ("SELECT trim(?)", "too big"),
         ("SELECT json_patch(?, '{}')", "too big"),
+        ("SELECT JSONB_patch('{}', ?)", "too big"),
     ],
 )
 def test_statements_are_bounded(conn, text, message):
-    params = ["x" * (1024 * 1024 + 1)] if text.count("?") == 1 and "?3" not in text else []
+    size_bytes = guard.SLOW_LENGTH_LIMIT_BYTES if "patch" in text else guard.QUADRATIC_LENGTH_LIMIT_BYTES
+    params = ["x" * (size_bytes + 1)] if text.count("?") == 1 and "?3" not in text else []
     with pytest.raises(MemoturnError, match=message):
         run(conn, text, *params)
 
@@ -410,6 +413,21 @@ def test_what_many_short_statements_take_together_is_counted(conn):
     with pytest.raises(MemoturnError, match="ran for over"):
         budget.within_deadline(conn, deadlines, lambda: sql.run_batch(conn, many, read_only=True))
     assert len(sql.run_batch(conn, many, read_only=True)[0]) == 2000
+
+
+def test_the_slowest_calls_that_the_limits_allow_end_in_time(conn):
+    """What cannot be interrupted has to be short: these are the worst that were found."""
+    half = guard.QUADRATIC_LENGTH_LIMIT_BYTES // 2
+    keys = guard.SLOW_LENGTH_LIMIT_BYTES // 24
+    target, patch = ("{" + ",".join(f'"{letter}{n}":1' for n in range(keys)) + "}" for letter in "ab")
+    for text, *params in (
+        ("SELECT instr(zeroblob(?1), zeroblob(?2) || x'01')", 2 * half - 10, half - 10),
+        ("SELECT length(trim(?1, hex(zeroblob(?2)) || 'x'))", "x" * half, half // 2 - 10),
+        ("SELECT length(json_patch(?, ?))", target, patch),
+    ):
+        started_s = time.thread_time()
+        run(conn, text, *params)
+        assert time.thread_time() - started_s < 30
 
 
 # ---- the event loop

@@ -202,10 +202,10 @@ def _observed(world: World) -> Iterator[Truth]:
             truth.committed(conn, prev_txid, txid, epoch)
         return done
 
-    def watched_replay(past: Path, live: Any, txid: int, at_ms: int, epoch: int) -> None:
+    def watched_replay(past: Path, live: Any, txid: int, at_ms: int, epoch: int, keep: Any) -> None:
         check_alive()
         prev_txid = schema.read_meta(live).txid
-        replay(past, live, txid, at_ms, epoch)
+        replay(past, live, txid, at_ms, epoch, keep)
         truth.committed(live, prev_txid, txid, epoch, is_rewind=True)
 
     def user_pool(_threads: int, name: str, *, waiting: int) -> PoolOfOne:
