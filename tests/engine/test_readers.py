@@ -149,7 +149,7 @@ async def test_closing_a_branch_closes_its_readers(tmp_path):
 
         assert await profile.close()
 
-        assert not open_files(tmp_path / "dbs")
+        assert open_files(tmp_path / "dbs")["main.db"] == 0
         assert len(node._services.readers) == 0
         assert (await profile.read(get)).value == "v"
 
@@ -249,7 +249,7 @@ async def test_readers_under_transitions_of_every_kind_end_or_say_to_send_again(
 
         assert ended["read"] > 100
         assert await profile.close()
-        assert not open_files(tmp_path / "dbs")
+        assert open_files(tmp_path / "dbs")["main.db"] == 0
 
 
 def test_readers_used_from_many_threads_lose_no_connection(tmp_path):
