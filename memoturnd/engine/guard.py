@@ -113,8 +113,8 @@ _ALTERING = frozenset(
     }
 )
 """Functions that ALTER TABLE calls in statements of its own; SQLite lets nobody else call them."""
-_QUADRATIC = frozenset({"instr", "ltrim", "replace", "rtrim", "trim"})
-_SLOW = frozenset({"json_patch", "jsonb_patch", "snippet"})
+_QUADRATIC = frozenset({"instr", "replace"})
+_SLOW = frozenset({"json_patch", "jsonb_patch", "ltrim", "rtrim", "snippet", "trim"})
 _LONG_CALLS = _QUADRATIC | _SLOW | {"glob", "group_concat", "like", "randomblob", "string_agg", "zeroblob"}
 """Functions of which one call may take long: in the pool alone."""
 
