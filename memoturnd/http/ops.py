@@ -8,7 +8,7 @@ import msgspec
 from memoturnd.http import openapi
 from memoturnd.http.call import Call
 from memoturnd.http.describe import TEXT as PLAIN
-from memoturnd.http.describe import described, description_of
+from memoturnd.http.describe import described
 from memoturnd.http.envelope import JSON, TEXT, Answer, reply
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.metrics import CONTENT_TYPE
@@ -44,4 +44,4 @@ async def api_description(call: Call) -> Answer:
 def _description() -> bytes:
     from memoturnd.http.routes import ROUTES  # the table holds this handler
 
-    return msgspec.json.encode(openapi.document(route for route in ROUTES if description_of(route.handler)))
+    return msgspec.json.encode(openapi.document(ROUTES))
