@@ -485,7 +485,8 @@ class Branch:
             return 0
         self.users += 1
         try:
-            done: int = (await owned.writer.submit(op, Work.POINT))[0]
+            work = Work.HEAVY if self.is_large else Work.POINT  # removing one large value may take long, too
+            done: int = (await owned.writer.submit(op, work))[0]
             return done
         finally:
             self.users -= 1

@@ -36,6 +36,10 @@ class Work(Enum):
         return self is Work.USER or self is Work.OPAQUE
 
 
+class ElsewhereError(Exception):
+    """Raised by a function that turns out to take longer than the event loop may be held: run it again as HEAVY."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written(Generic[T]):
     """The result of a write: the op's value, the txid whose state holds it, and what is durable."""

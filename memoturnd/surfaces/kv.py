@@ -391,5 +391,5 @@ async def page(
             with_metadata=with_metadata,
         ),
         min_txid=min_txid,
-        work=Work.SCAN if with_values else Work.POINT,
+        work=Work.SCAN,  # whether a key lives stands behind its value, and expired keys are passed over
     )

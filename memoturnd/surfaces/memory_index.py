@@ -20,6 +20,7 @@ import numpy.typing as npt
 from memoturnd.engine import schema
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.kept import Kept
+from memoturnd.seams.profile import ElsewhereError
 from memoturnd.surfaces import memories
 from memoturnd.surfaces.memory_arrays import LOG_LIMIT, Columns, Row, Slots, State, Vectors, Words
 from memoturnd.surfaces.models import Model
@@ -64,10 +65,6 @@ _CHANGED: Final = "SELECT DISTINCT rid FROM __memoturn_memory_changes WHERE seq 
 _MODELS: Final = "SELECT id, name, dimensions, created_at FROM __memoturn_models"
 _MADE_AT: Final = "SELECT created_at FROM __memoturn_models WHERE id = ?"
 _NOBODY: Final = (-1,)
-
-
-class ElsewhereError(Exception):
-    """Building the arrays takes longer than the event loop may be held: read again in the pool."""
 
 
 class MemoryIndex:

@@ -14,7 +14,7 @@ from memoturnd.core import fusion, relevance, text
 from memoturnd.core.fusion import Candidate
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
-from memoturnd.seams.profile import Profile, Seen, Work
+from memoturnd.seams.profile import ElsewhereError, Profile, Seen, Work
 from memoturnd.surfaces import (
     fields,
     memories,
@@ -27,7 +27,6 @@ from memoturnd.surfaces import (
     turns,
 )
 from memoturnd.surfaces.channels import ArrayChannels, SqlChannels
-from memoturnd.surfaces.memory_index import ElsewhereError
 from memoturnd.surfaces.models import Model
 from memoturnd.surfaces.scope import Scope
 from memoturnd.surfaces.scoring import Hit, Wanted

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from memoturnd.core import canonical, names
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
-from memoturnd.seams.profile import Profile, Work, Written
+from memoturnd.seams.profile import ElsewhereError, Profile, Work, Written
 from memoturnd.surfaces import fields
 from memoturnd.surfaces.timeline_store import (
     BOTH_PARTS,
@@ -49,6 +49,8 @@ REMOVED_BY_DELETE: Final = 1000
 _INLINE_ROWS = 64
 _INLINE_TEXT = 64 * 1024
 """Batches up to this size are written on the event loop."""
+_INLINE_REMOVED = 1000
+"""Rows that an append on the event loop may have to remove before it can insert its own."""
 
 _COUNT_ARRIVED = "UPDATE __memoturn_timelines SET next_seq = next_seq + ? WHERE id = ?"
 _FIND_KEY = f"SELECT {KEY_COLUMNS} FROM __memoturn_timeline_keys WHERE timeline_id = ? AND key = ?"
@@ -144,11 +146,12 @@ def _bound(value: Any, where: str, limit: int) -> int | None:
 
 
 def apply_append(
-    conn: ProfileConnection, now_ms: int, name: str, rows: Sequence[Row]
+    conn: ProfileConnection, now_ms: int, name: str, rows: Sequence[Row], *, at_once: bool = False
 ) -> tuple[dict[str, int], bool]:
     """Append a batch, making the timeline if need be; return `{appended, expired, first_seq, last_seq}`.
 
-    `seq` counts up in the order of the batch. Rows that are past retention by the end of it count as expired.
+    `seq` counts up in the order of the batch. Rows that are past retention by the end of it count as expired. Raises
+    ElsewhereError where it is to be done `at_once` and many rows have to be removed first.
     """
     timeline = find_or_create(conn, now_ms, name)
     retained_from = timeline.retained_from(now_ms)
@@ -160,10 +163,13 @@ def apply_append(
             batch.setdefault(row.key, []).append((at, seq, row.data))
     if any(at < timeline.gone_at for entries in batch.values() for at, _, _ in entries):
         # Rows that are to be told from those that are gone and only wait to be removed.
+        most = _INLINE_REMOVED + 1
+        if at_once and len(fetch(conn, OLDEST, (timeline.id, timeline.gone_at, most))) == most:
+            raise ElsewhereError
         remove_older(conn, timeline, timeline.gone_at, None)
         conn.execute("UPDATE __memoturn_timelines SET gone_at = 0 WHERE id = ?", (timeline.id,))
         timeline = timeline._replace(gone_at=0)
-    kept = _Append(conn, timeline).run(batch)
+    kept = _Append(conn, timeline, at_once=at_once).run(batch)
     conn.execute(_COUNT_ARRIVED, (len(rows), timeline.id))
     remove_older(conn, timeline, timeline.shown_from(now_ms), 2 * len(rows) + REMOVED_AT_LEAST)
     return {
@@ -177,8 +183,9 @@ def apply_append(
 class _Append:
     """One batch on its way into a timeline: what is to be inserted is collected over the keys, then written in order."""
 
-    def __init__(self, conn: ProfileConnection, timeline: Timeline) -> None:
+    def __init__(self, conn: ProfileConnection, timeline: Timeline, *, at_once: bool) -> None:
         self._conn = conn
+        self._at_once = at_once
         self._timeline = timeline
         self._rows: list[tuple[int, int, int, int, str]] = []
         self._young: list[tuple[int, int, int]] = []
@@ -207,7 +214,7 @@ class _Append:
         if most is not None:
             entries = entries[-most:]
         if state.hidden:
-            entries, state = _settle(conn, timeline, state, entries)
+            entries, state = _settle(conn, timeline, state, entries, at_once=self._at_once)
         young = state.young + len(entries)
         places = [(state.id, at, seq) for at, seq, _ in entries]
         if young < YOUNG_LIMIT:
@@ -233,7 +240,7 @@ class _Append:
 
 
 def _settle(
-    conn: ProfileConnection, timeline: Timeline, key: Key, entries: list[_Entry]
+    conn: ProfileConnection, timeline: Timeline, key: Key, entries: list[_Entry], *, at_once: bool
 ) -> tuple[list[_Entry], Key]:
     """Return those rows of a key with a floor that may be inserted, and the key as it is then.
 
@@ -245,6 +252,8 @@ def _settle(
         return entries, key
     if timeline.retention_rows is not None and key.rows - key.hidden + len(above) >= timeline.retention_rows:
         return above, key
+    if at_once and key.hidden > _INLINE_REMOVED:
+        raise ElsewhereError
     remove_oldest(conn, timeline, key, key.hidden)
     return entries, get_key(conn, key.id)
 
@@ -355,11 +364,15 @@ async def append(
 ) -> Written[dict[str, int]]:
     """Append rows; see `apply_append`. Raises InvalidRequestError for a bad name."""
     names.timeline(name)
-    small = len(rows) <= _INLINE_ROWS and sum(len(row.data) for row in rows) <= _INLINE_TEXT
+    if len(rows) <= _INLINE_ROWS and sum(len(row.data) for row in rows) <= _INLINE_TEXT:
+        try:
+            return await profile.write(
+                lambda conn, now_ms: apply_append(conn, now_ms, name, rows, at_once=True), durable=durable
+            )
+        except ElsewhereError:
+            pass
     return await profile.write(
-        lambda conn, now_ms: apply_append(conn, now_ms, name, rows),
-        durable=durable,
-        work=Work.POINT if small else Work.HEAVY,
+        lambda conn, now_ms: apply_append(conn, now_ms, name, rows), durable=durable, work=Work.HEAVY
     )
 
 

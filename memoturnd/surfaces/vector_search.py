@@ -13,7 +13,7 @@ from memoturnd.core import names
 from memoturnd.core.filters import Filter, compile_filter
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
-from memoturnd.seams.profile import Profile, Seen, Work
+from memoturnd.seams.profile import ElsewhereError, Profile, Seen, Work
 from memoturnd.surfaces import embeddings, fields, vector_arrays, vectors
 from memoturnd.surfaces.vector_arrays import Snapshot
 from memoturnd.surfaces.vectors import Collection
@@ -36,10 +36,6 @@ _LOAD = """SELECT rid, id, {metadata}, exponent, e
  FROM carray(?) AS c CROSS JOIN {table} AS v ON v.rid = c.value WHERE {filter}"""
 _NEAREST = """SELECT rid, coalesce(vec_distance_cosine(e, ?), 1.0) AS distance
  FROM {table} WHERE {filter} ORDER BY distance, rid LIMIT ?"""
-
-
-class ElsewhereError(Exception):
-    """The search takes longer than the event loop may be held: it is to be done in the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +181,8 @@ async def search(
 ) -> Seen[list[dict[str, Any]]]:
     """Search a collection; see `read_hits`. Raises InvalidRequestError for a bad collection."""
     names.collection(name)
-    if query.filter is None or not query.filter.slow:
+    slow = query.filter is not None and query.filter.slow
+    if not slow:
         try:
             return await profile.read(
                 lambda conn, _: read_hits(conn, name, query, at_once=True), min_txid=min_txid
@@ -193,5 +190,7 @@ async def search(
         except ElsewhereError:
             pass
     return await profile.read(
-        lambda conn, _: read_hits(conn, name, query), min_txid=min_txid, work=Work.HEAVY
+        lambda conn, _: read_hits(conn, name, query),
+        min_txid=min_txid,
+        work=Work.OPAQUE if slow else Work.HEAVY,
     )

@@ -337,8 +337,11 @@ async def delete(
         removed = sum(result["status"] == "deleted" for result in results)
         return {"deleted": removed, "results": results}, changed
 
-    point = not isinstance(wanted, Filter) and len(wanted) <= _INLINE_ITEMS
-    return await profile.write(op, durable=durable, work=Work.POINT if point else Work.HEAVY)
+    if isinstance(wanted, Filter):
+        return await profile.write(op, durable=durable, work=Work.OPAQUE)
+    return await profile.write(
+        op, durable=durable, work=Work.POINT if len(wanted) <= _INLINE_ITEMS else Work.HEAVY
+    )
 
 
 async def drop(profile: Profile, name: str, *, durable: bool = False) -> Written[bool]:

@@ -380,6 +380,14 @@ async def test_a_page_of_large_values_ends_early_and_goes_on(profile):
     assert profile.works[-1] == ("read", Work.SCAN)
 
 
+async def test_keys_alone_are_listed_in_proportion_to_the_file(profile):
+    await kv.put(profile, "n", "a", b"v")
+
+    assert (await kv.page(profile, "n")).value["keys"] == ["a"]
+
+    assert profile.works[-1] == ("read", Work.SCAN)
+
+
 async def test_a_cursor_is_checked_like_a_key(profile):
     for bad in ("", "a\0", "a" * 1025, "\ud800"):
         with pytest.raises(InvalidRequestError):

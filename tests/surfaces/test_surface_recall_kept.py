@@ -16,6 +16,7 @@ from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.kept import Memory
 from memoturnd.errors import MemoturnError, NotFoundError
+from memoturnd.seams.profile import ElsewhereError
 from memoturnd.surfaces import memories, memory_edits, memory_index, recall, sessions, topics
 from memoturnd.surfaces.channels import ArrayChannels, SqlChannels
 from memoturnd.surfaces.scope import Scope
@@ -355,7 +356,7 @@ def test_the_event_loop_does_not_build_the_arrays_of_many_memories(one, monkeypa
     async def read():
         return one.recall(kept=True, query="refund")
 
-    with pytest.raises(memory_index.ElsewhereError):
+    with pytest.raises(ElsewhereError):
         asyncio.run(read())
     one.both(query="refund")  # no event loop here: a thread of the pool
     assert asyncio.run(read())

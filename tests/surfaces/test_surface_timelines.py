@@ -331,6 +331,27 @@ async def test_a_deleted_timeline_is_gone_at_once_and_its_name_is_free(profile, 
     assert (await timelines.delete(profile, "none")).txid == profile.txid == 4
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Retention(seconds=1, rows=None), Retention(seconds=None, rows=None)),
+        (Retention(seconds=None, rows=1), Retention(seconds=None, rows=3)),
+    ],
+)
+async def test_a_late_row_that_many_others_have_to_go_for_is_appended_in_the_pool(
+    profile, append, ask, before, after
+):
+    await append(*(row(n, at=NOW_MS - 5000) for n in range(2000)))
+    await timelines.set_retention(profile, "t", before)
+    await timelines.set_retention(profile, "t", after)
+    profile.works.clear()
+
+    assert (await append(row("late", at=5)))["first_seq"] == 2001
+
+    assert profile.works == [("write", Work.POINT), ("write", Work.HEAVY)]
+    assert "late" in datas(await ask())
+
+
 # ---- a profile without timelines
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memoturnd.core.filters import compile_filter
 from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -155,7 +156,7 @@ async def test_vectors_are_found_and_deleted_by_a_filter_of_their_metadata(profi
     assert await ids(profile, "c", [1, 0], filter={"kind": None}) == ["bare"]
     assert await ids(profile, "c", [1, 0], filter={"_id": {"$in": ["v2", "x"]}}) == ["v2"]
     assert await ids(profile, "c", [1, 0], filter={"kind": {"$regex": "^ev"}}, k=1) == ["v0"]
-    assert profile.works[-1] == ("read", Work.HEAVY)
+    assert profile.works[-1] == ("read", Work.OPAQUE)
     wanted = vectors.parse_delete({"filter": {"n": {"$lt": 9}}})
     assert (await vectors.delete(profile, "c", wanted)).value == {"deleted": 9}
     assert await ids(profile, "c", [1, 0]) == ["bare", "v9"]
@@ -210,6 +211,7 @@ async def test_large_upserts_and_deletes_are_done_in_the_pool(profile):
     await store(profile, "c", *((f"v{n}", [1.0] * 256, None) for n in range(100)))
     await vectors.delete(profile, "c", tuple(f"v{n}" for n in range(33)))
     await vectors.delete(profile, "c", ("a",))
+    await vectors.delete(profile, "c", compile_filter({"a": 1}, doc="metadata"))
     await vectors.drop(profile, "c")
 
     assert [work for _, work in profile.works] == [
@@ -217,6 +219,7 @@ async def test_large_upserts_and_deletes_are_done_in_the_pool(profile):
         Work.HEAVY,
         Work.HEAVY,
         Work.POINT,
+        Work.OPAQUE,
         Work.HEAVY,
     ]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.engine.kept import Memory
+from memoturnd.seams.profile import ElsewhereError
 from memoturnd.surfaces import vector_arrays, vector_search, vectors
-from memoturnd.surfaces.vector_search import ElsewhereError
 
 
 class File:
