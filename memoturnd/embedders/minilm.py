@@ -21,7 +21,11 @@ Floats = npt.NDArray[np.float32]
 
 DIMENSIONS: Final = 384
 TOKENS_LIMIT: Final = 256
-"""Tokens of a text that count, its first and last mark included; the model was trained with no more."""
+"""Tokens that are read at once, a first and a last mark included; the model was trained with no more."""
+PARTS_LIMIT: Final = 16
+"""Parts of a long text that are read; what follows them does not count."""
+CHARACTERS_LIMIT: Final = PARTS_LIMIT * TOKENS_LIMIT * 16
+"""Characters of a text that are looked at: more than so many parts have in any usual text."""
 _LAYERS: Final = 6
 _HEADS: Final = 12
 _EPSILON: Final = np.float32(1e-12)
@@ -151,7 +155,7 @@ class MiniLM:
         tensors = tensors_of(check_file(folder / "model.safetensors"))
         self._tokenizer = Tokenizer.from_str(bytes(check_file(folder / "tokenizer.json")).decode())
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(TOKENS_LIMIT)
+        self._tokenizer.no_truncation()
 
         def dense(*names: str) -> _Dense:
             return _Dense(
@@ -184,8 +188,25 @@ class MiniLM:
             )
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Return one row of unit length per text; texts of like length share a pass."""
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        """Return one row of unit length per text.
+
+        A text of more than TOKENS_LIMIT tokens is read in parts; its row is the mean of theirs.
+        """
+        parts = [_parts(encoding.ids) for encoding in self._encoded(texts)]
+        rows = self._rows([ids for of_text in parts for ids in of_text])
+        if len(rows) == len(parts):
+            return rows
+        counts = np.array([len(of_text) for of_text in parts])
+        means: Floats = np.add.reduceat(rows, np.cumsum(counts) - counts, axis=0)
+        means /= np.sqrt(np.einsum("bd,bd->b", means, means))[:, None]
+        return means
+
+    def _encoded(self, texts: Sequence[str]) -> list[Any]:
+        encoded: list[Any] = self._tokenizer.encode_batch([text[:CHARACTERS_LIMIT] for text in texts])
+        return encoded
+
+    def _rows(self, ids: list[list[int]]) -> Floats:
+        """Return one row of unit length per list of tokens; those of like length share a pass."""
         rows = np.empty((len(ids), DIMENSIONS), dtype=np.float32)
         by_length = sorted(range(len(ids)), key=lambda at: len(ids[at]))
         while by_length:
@@ -208,6 +229,16 @@ class MiniLM:
         pooled: Floats = np.einsum("btd,bt->bd", x, real.astype(np.float32))
         pooled /= np.sqrt(np.einsum("bd,bd->b", pooled, pooled))[:, None]
         return pooled
+
+
+def _parts(ids: list[int]) -> list[list[int]]:
+    """Return the tokens of a text in parts of like length that the model can read, each between the two that frame a text."""
+    if len(ids) <= TOKENS_LIMIT:
+        return [ids]
+    first, inner, last = ids[0], ids[1:-1][: PARTS_LIMIT * (TOKENS_LIMIT - 2)], ids[-1]
+    count = -(-len(inner) // (TOKENS_LIMIT - 2))
+    size = -(-len(inner) // count)
+    return [[first, *inner[at : at + size], last] for at in range(0, len(inner), size)]
 
 
 def _of_like_length(by_length: list[int], ids: list[list[int]]) -> list[int]:
