@@ -8,7 +8,7 @@ from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError, InvalidR
 from memoturnd.http.addresses import namespace
 from memoturnd.http.bodies import NameBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
-from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.describe import NOTHING, ONCE, Value, described
 from memoturnd.http.envelope import Answer, reply
 from memoturnd.http.journal import taking_effect_once
 from memoturnd.http.shapes import Count
@@ -23,7 +23,7 @@ _PAGE: Final = (
 )
 
 
-@described(takes=NameBody, gives={201: shapes.Database})
+@described(takes=NameBody, gives={201: shapes.Database}, values=(ONCE,))
 async def create(call: Call) -> Answer:
     """Register a database; no file is made. Raises InvalidRequestError, AlreadyExistsError."""
     name, databases = call.decoded(_decode_name).name, call.node.databases
@@ -52,7 +52,7 @@ async def list_all(call: Call) -> Answer:
     return reply({"databases": [_shown(row) for row in rows], "next_cursor": cursor})
 
 
-@described(gives={204: NOTHING})
+@described(gives={204: NOTHING}, values=(ONCE,))
 async def delete(call: Call) -> Answer:
     """Delete a database with all of its branches; the name is free at once. Raises DatabaseNotFoundError."""
     name, databases = names.database(call.params["db"]), call.node.databases

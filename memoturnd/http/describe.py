@@ -39,6 +39,12 @@ class Value:
     is_header: bool = False
 
 
+ONCE: Final = Value(
+    "Idempotency-Key", str, "A write that is sent again under it takes effect once.", is_header=True
+)
+"""What every route that changes a branch takes, and those of the directory that say so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What a handler takes and gives.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from memoturnd import __version__
-from memoturnd.http.describe import Description, Media, Value, description_of
+from memoturnd.http.describe import ONCE, Description, Media, Value, description_of
 from memoturnd.http.shapes import Problem
 
 if TYPE_CHECKING:
@@ -23,10 +23,9 @@ _AT = Value("at", str, "Revision of the past state to show: a txid, a checkpoint
 _DURABILITY = Value(
     "Memoturn-Durability", str, "`durable` waits until object storage has the write.", is_header=True
 )
-_ONCE = Value(
-    "Idempotency-Key", str, "A write that is sent again under it takes effect once.", is_header=True
-)
+_AT_HEADER = Value("Memoturn-At", str, "The same as `at`, which wins.", is_header=True)
 _BRANCH = Value("branch", str, "Branch of the profile; main unless given.")
+_BRANCH_HEADER = Value("Memoturn-Branch", str, "The same as `branch`, which wins.", is_header=True)
 
 _ALWAYS: Final = frozenset({400, 403, 404, 408, 429, 500, 503})
 _OF_BODIES: Final = frozenset({413, 415})
@@ -44,6 +43,8 @@ def errors_of(route: "Route") -> frozenset[int]:
     found = _ALWAYS | _OF_KIND[route.kind.value]
     if route.asks_model:
         found |= {502}
+    if ONCE in _required(route).values:
+        found |= {422}
     return found if route.body.value == "none" else found | _OF_BODIES
 
 
@@ -117,13 +118,13 @@ def _path(route: "Route") -> list[dict[str, Any]]:
 def _values(route: "Route", described: Description) -> list[Value]:
     common = []
     if route.template.startswith("/v1/memory/{ns}/{profile}"):
-        common.append(_BRANCH)
+        common += [_BRANCH, _BRANCH_HEADER]
     if route.kind.value == "read":
         common.append(_MIN_TXID)
     if route.takes_at:
-        common.append(_AT)
+        common += [_AT, _AT_HEADER]
     if route.kind.value == "write":
-        common += [_DURABILITY, _ONCE]
+        common += [_DURABILITY, ONCE]
     return [*described.values, *common]
 
 

@@ -148,6 +148,9 @@ async def test_another_request_under_the_same_key_is_refused_and_a_failed_one_le
     assert rewound.status_code == 200
     other = ("POST", f"{DB}/branches/main/rewind", {"to": "head"})
     assert failure(await send(client, other, **KEY)) == (422, "idempotency_key_reused")
+    assert (await send(client, OPERATIONS["create"], **KEY)).status_code == 201
+    other = ("POST", "/v1/databases", {"name": "other"})
+    assert failure(await send(client, other, **KEY)) == (422, "idempotency_key_reused")
 
 
 async def test_the_number_of_requests_that_are_kept_is_bounded(client, monkeypatch):

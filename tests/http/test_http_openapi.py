@@ -53,6 +53,20 @@ def test_every_reference_leads_somewhere_and_operations_have_names_of_their_own(
         assert len(set(names)) == len(names)
 
 
+def test_the_headers_of_a_route_are_among_its_parameters():
+    paths = openapi.document(ROUTES)["paths"]
+
+    def headers(path, method):
+        return {p["name"] for p in paths[path][method]["parameters"] if p["in"] == "header"}
+
+    assert headers("/v1/databases", "post") == headers("/v1/databases/{db}", "delete") == {"Idempotency-Key"}
+    assert headers("/v1/databases", "get") == set()
+    assert headers("/v1/db/{db}/docs/{coll}/find", "post") == {"Memoturn-Min-Txid", "Memoturn-At"}
+    memories = "/v1/memory/{ns}/{profile}/memories"
+    assert headers(memories, "post") == {"Memoturn-Branch", "Memoturn-Durability", "Idempotency-Key"}
+    assert headers(memories, "get") == {"Memoturn-Branch", "Memoturn-Min-Txid", "Memoturn-At"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "body"),
     [
