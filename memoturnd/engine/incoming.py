@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import apsw
 import msgspec
+import numpy as np
 
 from memoturnd.core import canonical, names, paths
 from memoturnd.core.bounds import INTEGER_MAX
@@ -55,7 +56,7 @@ _FTS_TABLES: Final = ("__memoturn_memories_fts", "__memoturn_messages_fts")
 _TERM_TABLES: Final = ("__memoturn_memory_terms",)
 """Tables without rows of their own, which show the words of another's index."""
 _VECTOR_TABLES: Final = ("__memoturn_memory_vectors",)
-_WRONG_VECTOR: Final = """SELECT 1 FROM {table} WHERE length(e) <> 4 * ? OR NOT length(id) OR rid >= ?
+_WRONG_VECTOR: Final = """SELECT 1 FROM {table} WHERE length(e) <> 4 * ? OR NOT length(id) OR rid < 1 OR rid >= ?
  OR exponent NOT BETWEEN -1100 AND 1100
  OR CASE WHEN json_valid(metadata) THEN json_type(metadata) <> 'object' ELSE TRUE END LIMIT 1"""
 _STATISTICS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
@@ -322,6 +323,7 @@ def _check_vectors(conn: apsw.Connection, table: str, tables: list[str]) -> None
         raise InvalidRequestError(
             f"{table} holds embeddings that are not of one model's dimensions: send an export as it was written"
         )
+    _check_numbers(conn, table)
 
 
 def _check_turn_vectors(conn: apsw.Connection, table: str) -> None:
@@ -330,6 +332,16 @@ def _check_turn_vectors(conn: apsw.Connection, table: str) -> None:
     if conn.execute(f"SELECT 1 FROM {table} WHERE length(e) <> ? LIMIT 1", (4 * dimensions,)).get is not None:
         raise InvalidRequestError(
             f"{table} holds embeddings of other dimensions: send an export as it was written"
+        )
+    _check_numbers(conn, table)
+
+
+def _check_numbers(conn: apsw.Connection, table: str) -> None:
+    """Let vectors, whose length is checked, be of numbers: an infinity or NaN has no place in any order."""
+    vectors: Any = conn.execute(f"SELECT e FROM {table}")
+    if not all(np.isfinite(np.frombuffer(e, "<f4")).all() for (e,) in vectors):
+        raise InvalidRequestError(
+            f"{table} holds a vector with an infinity or NaN: send an export as it was written"
         )
 
 
@@ -351,6 +363,7 @@ def _check_collections(conn: apsw.Connection, objects: list[_Object]) -> None:
             raise InvalidRequestError(
                 f"the collection {name} does not hold vectors as Memoturn writes them: send an export as it was written"
             )
+        _check_numbers(conn, table)
         unknown.remove(table)
     if unknown:
         raise InvalidRequestError(f"{min(unknown)} is of no collection: send an export as it was written")

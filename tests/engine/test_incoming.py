@@ -361,6 +361,7 @@ def test_turns_come_in_with_their_words_and_vectors(folder, more):
 
 @pytest.mark.parametrize("statement", [
     "INSERT INTO __memoturn_turn_vectors_0_2 VALUES (2, x'01020304')",
+    "INSERT INTO __memoturn_turn_vectors_0_2 VALUES (2, x'000000000000807f')",
     "INSERT INTO __memoturn_turn_vectors_0_2 VALUES (2, x'')",
     "ALTER TABLE __memoturn_turn_vectors_0_2 RENAME TO __memoturn_turn_vectors_0_0",
     "ALTER TABLE __memoturn_turn_vectors_0_2 RENAME TO __memoturn_turn_vectors_00_2",
@@ -387,6 +388,7 @@ def test_tables_that_are_made_on_first_use_come_in(folder):
 
 @pytest.mark.parametrize("statement", [
     "INSERT INTO __memoturn_memory_vectors_1 VALUES (2, x'01020304')",
+    "INSERT INTO __memoturn_memory_vectors_1 VALUES (2, x'000000000000c07f')",
     "INSERT INTO __memoturn_memory_vectors_1 VALUES (2, x'')",
     "UPDATE __memoturn_models SET dimensions = 3",
     "DELETE FROM __memoturn_models",
@@ -428,6 +430,8 @@ def test_collections_of_vectors_come_in(folder):
     "UPDATE __memoturn_vectors_3 SET id = ''",
     "UPDATE __memoturn_vectors_3 SET exponent = 9223372036854775807",
     "UPDATE __memoturn_vectors_3 SET e = 'text'",
+    "UPDATE __memoturn_vectors_3 SET e = x'0000c07f'",
+    "UPDATE __memoturn_vectors_3 SET rid = 0",
     "CREATE TABLE __memoturn_vectors_4(a)",
 ])  # fmt: skip
 def test_collections_of_vectors_come_in_only_as_they_are_written(folder, statement):
