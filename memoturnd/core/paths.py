@@ -5,6 +5,7 @@ an object, also where it is all digits: elements of arrays are not addressed by 
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from memoturnd.errors import InvalidRequestError
@@ -27,6 +28,22 @@ def field_path(value: Any, where: str) -> str:
             shown = f"{shown[:_SHOWN_LENGTH]}..."
         raise InvalidRequestError(f"{where} has the field path {shown}: it takes {_RULE}")
     return value
+
+
+def check_keys(value: Any, text: bytes, where: str) -> None:
+    """Raise InvalidRequestError where `value`, which is `text` as JSON, has a key with a NUL character.
+
+    SQLite ends a key there, so that a path would lead to it under another's name.
+    """
+    if b"\\u0000" in text and any("\0" in key for key in _keys(value)):
+        raise InvalidRequestError(f"{where} has a key with a NUL character: remove it")
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(item)
 
 
 def parts(path: str) -> list[str]:

@@ -89,6 +89,7 @@ def _checked_key(value: Any, where: str) -> str:
 
 def _text(doc: dict[str, Any], where: str) -> str:
     text = canonical.json_text(doc, where=where)
+    paths.check_keys(doc, text, where)
     if len(text) > DOCUMENT_LIMIT_BYTES:
         raise PayloadTooLargeError(
             f"{where} takes {len(text)} bytes as JSON, and a document at most {DOCUMENT_LIMIT_BYTES}: "

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from memoturnd.core import canonical, revisions
+from memoturnd.core import canonical, paths, revisions
 from memoturnd.core.revisions import AtTime
 from memoturnd.errors import InvalidRequestError
 
@@ -37,8 +37,9 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def object_text(value: Any, where: str, *, limit_bytes: int) -> str:
-    """Return an object as canonical JSON text of at most `limit_bytes` bytes."""
+    """Return an object, whose keys paths may lead to, as canonical JSON text of at most `limit_bytes` bytes."""
     text_bytes = canonical.canonical_json(mapping(value, where), where=where)
+    paths.check_keys(value, text_bytes, where)
     if len(text_bytes) > limit_bytes:
         raise InvalidRequestError(
             f"{where} takes {len(text_bytes)} bytes as JSON: at most {limit_bytes} are taken"

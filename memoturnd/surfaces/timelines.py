@@ -11,7 +11,7 @@ sweep the rest.
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from memoturnd.core import canonical, names
+from memoturnd.core import canonical, names, paths
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import ElsewhereError, Profile, Work, Written
@@ -109,6 +109,7 @@ def _parse_row(row: dict[str, Any], where: str) -> Row:
     if at is not None:
         at = fields.count(at, f"{where}at", limit=LAST_MS)
     data = canonical.canonical_json(row.get("data"), where=f"{where}data")
+    paths.check_keys(row.get("data"), data, f"{where}data")
     if len(data) > DATA_LIMIT_BYTES:
         raise InvalidRequestError(
             f"{where}data is {len(data)} bytes of JSON: at most {DATA_LIMIT_BYTES} are taken"

@@ -522,6 +522,7 @@ async def test_documents_are_bounded_in_bytes_nesting_and_number(profile):
         ({"docs": [{"_id": None}]}, r"docs\[0\]\._id must be a string, not null"),
         ({"docs": [{"_id": ""}]}, r"docs\[0\]\._id is empty"),
         ({"docs": [{"_id": "a\0"}]}, "NUL"),
+        ({"docs": [{}, {"a": [{"b\0c": 1}]}]}, r"docs\[1\] has a key with a NUL"),
         ({"docs": [{"_id": "\ud800"}]}, "surrogate"),
         ({"docs": [{"_id": "x" * 513}]}, "at most 512"),
         ({"docs": [{"a": "\ud800"}]}, "surrogate"),

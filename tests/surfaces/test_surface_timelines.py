@@ -481,6 +481,7 @@ async def test_small_work_runs_on_the_event_loop_and_other_within_a_budget(profi
         ({"key": "k", "data": math.nan}, "data"),
         ({"key": "k", "data": math.inf}, "data"),
         ({"key": "k", "data": "x" * 65536}, "65538 bytes"),
+        ({"key": "k", "data": [{"a\0b": 1}]}, "NUL"),
         ({"rows": []}, "rows holds 0"),
         ({"rows": None}, "rows"),
         ({"rows": [{"key": "k"}, 7]}, r"rows\[1\]"),

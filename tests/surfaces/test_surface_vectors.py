@@ -235,6 +235,7 @@ WRONG = [
     ({"id": "a", "embedding": []}, "embedding"),
     ({"id": "a", "embedding": [1, None]}, r"embedding\[1\]"),
     ({"id": "a", "embedding": [1], "metadata": []}, "metadata"),
+    ({"id": "a", "embedding": [1], "metadata": {"a\0b": 1}}, "NUL"),
     ({"id": "a", "embedding": [1], "metadata": {"a": "x" * 16384}}, "metadata"),
     ({"id": "a", "embedding": [1], "vectors": []}, "vectors"),
     ({"vectors": {}}, "vectors"),
