@@ -189,6 +189,11 @@ _LIMITS: Final = (
 _MODULES_KEPT: Final = ("fts5", "fts5vocab", "vec0", "vec_each")
 
 
+def _is_new(filename: str) -> bool:
+    """Return whether the open file is empty, as SQLite makes it: nothing that may be lost is in it."""
+    return filename != "" and os.stat(filename).st_size == 0  # noqa: PTH116 - a stat, and never an open of the main file
+
+
 def _configure(
     conn: ProfileConnection, *, read_only: bool, sync: Literal["normal", "full"], cache_kib: int
 ) -> None:
@@ -213,10 +218,13 @@ def _configure(
     if read_only:
         pragma("PRAGMA query_only=1")
     else:
-        if not os.path.exists(conn.filename):  # noqa: PTH110 - a stat, and never an open of the main file
+        if _is_new(conn.filename):
             pragma(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
             if sync == "normal":
-                pragma("PRAGMA synchronous=off")  # setting WAL mode in a new file would fsync it
+                # Setting WAL mode in a new file would fsync it, its journal and their folder. Its one page is
+                # written at once, so that the journal protects nothing either.
+                pragma("PRAGMA synchronous=off")
+                pragma("PRAGMA journal_mode=memory")
         mode = pragma("PRAGMA journal_mode=WAL")
         if mode not in ("wal", "memory"):
             raise InvariantError(f"{conn.filename} could not be set to WAL mode (it stays {mode})")

@@ -5,18 +5,21 @@ each commit round from that page in the WAL. The user's own tables are not known
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import apsw
 
 from memoturnd.core.turn_text import words_in
 from memoturnd.engine import families
-from memoturnd.engine.connection import ProfileConnection
+from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.errors import ConflictError, CorruptionError, invariant
 
 SCHEMA_VERSION: Final = 2
 META_ROOT_PAGE: Final = 2
+_NORMAL: Final = 1
+"""What SQLite calls `PRAGMA synchronous=normal`."""
 
 _META = """CREATE TABLE __memoturn_meta(
  id INTEGER PRIMARY KEY CHECK (id = 1), schema_version INTEGER NOT NULL, txid INTEGER NOT NULL,
@@ -234,6 +237,54 @@ def create_anywhere(conn: apsw.Connection, *, version: int = SCHEMA_VERSION) -> 
     added = (*_ADDED_IN_1, _VECTORS_OF_1, _MESSAGES_OF_1) if version == 1 else (*_ADDED_IN_1, *_ADDED_IN_2)
     for statement in added:
         conn.execute(statement, can_cache=False)
+
+
+def create_as_commit(conn: ProfileConnection, *, txid: int, at_ms: int, epoch: int) -> None:
+    """Make every reserved table in an empty file, as commit `txid` by the writer of `epoch`.
+
+    The pages are copied from a profile in memory, which takes a fraction of what the statements take. SQLite's
+    hook does not speak of the commit. Safe on any thread. Raises apsw.Error, and changes nothing then.
+    """
+    invariant(conn.pragma("page_count") <= 1, "the file was not empty", file=conn.filename)
+    template = _take_template()
+    try:
+        write_meta(template, txid, at_ms, epoch)
+        with _log_without_fsync(conn), conn.backup("main", template, "main") as backup:
+            backup.step(-1)
+    finally:
+        _TEMPLATES.append(template)
+
+
+_TEMPLATES: Final[list[ProfileConnection]] = []
+"""Profiles without data that nobody copies now: as many as threads ever did at once."""
+
+
+def _take_template() -> ProfileConnection:
+    try:
+        return _TEMPLATES.pop()
+    except IndexError:
+        template = open_connection(":memory:", read_only=False, sync="normal", cache_kib=256)
+    template.execute("BEGIN")
+    create(template)
+    template.execute("COMMIT")
+    return template
+
+
+@contextmanager
+def _log_without_fsync(conn: ProfileConnection) -> Iterator[None]:
+    """Let the first commit of a file begin its log without an fsync, where later commits do without it.
+
+    The fsync at the beginning of a log keeps older frames apart from its own, and a new log has none.
+    """
+    level: int = conn.pragma("synchronous")
+    if level != _NORMAL:
+        yield
+        return
+    conn.pragma("synchronous", 0)
+    try:
+        yield
+    finally:
+        conn.pragma("synchronous", level)
 
 
 def read_meta(conn: ProfileConnection) -> Meta:

@@ -325,11 +325,6 @@ async def _keep_aside(branch: "Branch", current: Manifest, local: Local) -> None
     _log.warning("local commits kept as another branch", branch=str(branch.ref), kept=name, txid=local.txid)
 
 
-def _create_schema(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
-    schema.create(conn)
-    return None, True
-
-
 async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Manifest) -> Owned:
     """Build what writes and ships the branch, whose file is open and settled."""
     services, ref, epoch = branch.services, branch.ref, current.epoch
@@ -401,7 +396,8 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
     if branch.txid > cursor.txid:
         shipper.committed()
     if branch.txid == 0:
-        await writer.commit(_create_schema)
+        await writer.create()
+        branch.look_at_log()
     elif (meta := schema.read_meta(branch.conn)).schema_version < schema.SCHEMA_VERSION:
         await writer.commit(lambda conn, _: (None, schema.migrate(conn, meta)))
     return Owned(lease, epoch, writer, shipper, capture)

@@ -13,10 +13,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import apsw
+
+from memoturnd.engine import schema
 from memoturnd.engine.budget import Deadlines, within_deadline, within_steps
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.guard import OverBudgetError
-from memoturnd.engine.rounds import Outcome, Round, run_round
+from memoturnd.engine.rounds import Outcome, Round, run_round, translate
 from memoturnd.errors import MemoturnError, OverloadedError
 from memoturnd.metrics import Metrics
 from memoturnd.replication.open_branch import OpenBranch
@@ -189,6 +192,20 @@ class Writer:
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
+
+    async def create(self) -> None:
+        """Make the profile's tables in its empty file, as a round of its own, now; only while opening the branch.
+
+        Raises what a write raises that the disk refuses.
+        """
+        conn, txid, now_ms = self._target.conn, self.next_txid, self.round_time_ms()
+        try:
+            await self._executor.run(
+                lambda: schema.create_as_commit(conn, txid=txid, at_ms=now_ms, epoch=self.epoch)
+            )
+        except apsw.Error as error:
+            raise translate(error) from error
+        self.note_commit(now_ms, 1)
 
     def round_time_ms(self) -> int:
         """Return the wall time for the next round: never before that of the last one."""

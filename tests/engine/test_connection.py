@@ -68,6 +68,27 @@ def test_the_policy_is_set(tmp_path, sync, level):
     conn.close()
 
 
+@pytest.mark.parametrize("sync", ["normal", "full"])
+def test_a_new_file_is_set_to_its_log_without_an_fsync_where_commits_do_without_one(
+    tmp_path, monkeypatch, sync
+):
+    statements = []
+
+    def hook(conn):
+        conn.set_profile(lambda sql, _ns: statements.append(sql))
+
+    monkeypatch.setattr(apsw, "connection_hooks", [hook])
+    opened(tmp_path / "p.db", sync=sync).close()
+    at_first = [sql for sql in statements if "synchronous" in sql or "journal_mode" in sql]
+    statements.clear()
+    opened(tmp_path / "p.db", sync=sync).close()
+    later = [sql for sql in statements if "synchronous" in sql or "journal_mode" in sql]
+
+    assert later == ["PRAGMA journal_mode=WAL", f"PRAGMA synchronous={sync}"]
+    without = ["PRAGMA synchronous=off", "PRAGMA journal_mode=memory"] if sync == "normal" else []
+    assert at_first == without + later
+
+
 def test_a_reader_sees_the_wal_and_cannot_write(tmp_path):
     writer = opened(tmp_path / "p.db")
     writer.execute("CREATE TABLE t(a)")

@@ -147,6 +147,7 @@ async def test_a_profile_of_an_older_release_is_read_after_its_migration(tmp_pat
         older.setattr(schema, "SCHEMA_VERSION", 1)
         older.setattr(schema, "EMPTY", schema.Meta(1, 0, 0, 0))
         older.setattr(schema, "create_anywhere", partial(schema.create_anywhere, version=1))
+        older.setattr(schema, "_TEMPLATES", [])
         async with node_on(tmp_path / "older", store) as node:
             await node.databases.create("a")
             profile = await node.profile("a")

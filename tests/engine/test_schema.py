@@ -1,5 +1,9 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import apsw
 import pytest
 
+from memoturnd.core import wal
 from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import ConflictError, CorruptionError, InvariantError
@@ -36,6 +40,83 @@ def test_a_file_that_is_not_empty_is_refused(conn):
 def test_creating_takes_a_transaction(conn):
     with pytest.raises(InvariantError, match="transaction"):
         schema.create(conn)
+
+
+def copied(path, *, txid=5, sync="normal"):
+    conn = open_connection(str(path), read_only=False, sync=sync, cache_kib=64)
+    schema.create_as_commit(conn, txid=txid, at_ms=9, epoch=3)
+    return conn
+
+
+def test_a_copied_schema_is_what_the_statements_make_and_one_commit(made, tmp_path):
+    conn = copied(tmp_path / "copied.db")
+
+    assert schema.read_meta(conn) == (schema.SCHEMA_VERSION, 5, 9, 3)
+    assert conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'").get == 2
+    assert objects(conn) == objects(made)
+    for (name,) in made.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        if name not in ("__memoturn_meta", "__memoturn_memory_terms"):
+            rows = f"SELECT * FROM {name}"
+            assert conn.execute(rows).fetchall() == made.execute(rows).fetchall(), name
+    assert conn.pragma("integrity_check") == "ok"
+    assert conn.pragma("journal_mode") == "wal"
+    log = (tmp_path / "copied.db-wal").read_bytes()
+    header = wal.parse_header(log)
+    [round_] = wal.committed_rounds(log[wal.HEADER_SIZE_BYTES :], header.start, header)
+    assert 2 in round_.pages
+    conn.close()
+
+
+@pytest.mark.parametrize(("sync", "level"), [("normal", 1), ("full", 2)])
+def test_only_the_first_commit_of_a_file_goes_without_an_fsync_and_only_where_others_do(
+    tmp_path, sync, level
+):
+    conn = open_connection(str(tmp_path / "p.db"), read_only=False, sync=sync, cache_kib=64)
+    levels = []
+    conn.set_wal_hook(lambda *_: apsw.SQLITE_OK)
+    conn.set_profile(lambda sql, _ns: levels.append(sql) if "synchronous" in sql else None)
+
+    schema.create_as_commit(conn, txid=1, at_ms=1, epoch=1)
+
+    assert conn.pragma("synchronous") == level
+    assert any(sql.endswith(("=0", "(0)", " 0")) for sql in levels) == (sync == "normal")
+    conn.close()
+
+
+def test_a_file_that_is_not_empty_takes_no_copy(made):
+    with pytest.raises(InvariantError, match="not empty"):
+        schema.create_as_commit(made, txid=1, at_ms=1, epoch=1)
+
+    assert schema.read_meta(made).txid == 0
+
+
+def test_a_copy_that_fails_changes_nothing_and_the_next_one_works(tmp_path):
+    conn = open_connection(str(tmp_path / "p.db"), read_only=False, sync="normal", cache_kib=64)
+    conn.pragma("max_page_count", 8)
+    with pytest.raises(apsw.FullError):
+        schema.create_as_commit(conn, txid=1, at_ms=1, epoch=1)
+    assert schema.read_meta(conn) == schema.EMPTY
+    assert conn.pragma("synchronous") == 1
+    conn.pragma("max_page_count", 1000)
+
+    schema.create_as_commit(conn, txid=2, at_ms=1, epoch=1)
+
+    assert schema.read_meta(conn).txid == 2
+    conn.close()
+
+
+def test_threads_copy_at_once_each_its_own_stamp(tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "_TEMPLATES", [])
+
+    def make(txid):
+        conn = copied(tmp_path / f"{txid}.db", txid=txid)
+        found = schema.read_meta(conn).txid
+        conn.close()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(make, range(1, 61))) == list(range(1, 61))
+    assert 1 <= len(schema._TEMPLATES) <= 4
 
 
 def test_every_reserved_object_has_the_reserved_prefix(made):

@@ -188,6 +188,7 @@ def _observed(world: World) -> Iterator[Truth]:
     sizes = _sizes(world.stream("sizes"))
     most_names = sizes.pop("names")
     run_round, replay = writer_module.run_round, branching._replay
+    create_as_commit = schema.create_as_commit
 
     def check_alive() -> None:
         process = PROCESS.get()
@@ -201,6 +202,12 @@ def _observed(world: World) -> Iterator[Truth]:
         if done.committed:
             truth.committed(conn, prev_txid, txid, epoch)
         return done
+
+    def watched_create(conn: Any, *, txid: int, at_ms: int, epoch: int) -> None:
+        check_alive()
+        prev_txid = schema.read_meta(conn).txid
+        create_as_commit(conn, txid=txid, at_ms=at_ms, epoch=epoch)
+        truth.committed(conn, prev_txid, txid, epoch)
 
     def watched_replay(past: Path, live: Any, txid: int, at_ms: int, epoch: int, keep: Any) -> None:
         check_alive()
@@ -231,6 +238,7 @@ def _observed(world: World) -> Iterator[Truth]:
     try:
         with (
             mock.patch.object(writer_module, "run_round", watched_round),
+            mock.patch.object(schema, "create_as_commit", watched_create),
             mock.patch.object(branching, "_replay", watched_replay),
             mock.patch.object(node_module, "PoolExecutor", user_pool),
             mock.patch.object(node_module, "watch_loop_lag", no_lag),
