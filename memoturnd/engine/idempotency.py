@@ -23,7 +23,9 @@ _REPLACE = f"INSERT OR REPLACE INTO __memoturn_idempotency({_COLUMNS}) VALUES (?
 _LAST = (
     """SELECT seq, size_bytes_before + length(answer) FROM __memoturn_idempotency ORDER BY seq DESC LIMIT 1"""
 )
-_OLDEST = "SELECT seq, at_ms, size_bytes_before FROM __memoturn_idempotency ORDER BY seq LIMIT 1"
+_FORGET = """DELETE FROM __memoturn_idempotency WHERE seq < (SELECT seq FROM __memoturn_idempotency
+ WHERE at_ms > ? AND seq > ? AND size_bytes_before >= ? ORDER BY seq LIMIT 1)"""
+"""Removes the oldest up to the first that stays; the newest always does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +107,8 @@ def record(conn: ProfileConnection, now_ms: int, request: Request, answer: bytes
             answer,
         ),
     )
-    _prune(conn, conn.last_insert_rowid(), size_bytes + len(answer), now_ms)
-
-
-def _prune(conn: ProfileConnection, newest_seq: int, end_bytes: int, now_ms: int) -> None:
-    """Remove the oldest answers until those that stay are young, few and small enough."""
-    while True:
-        oldest: Any = conn.execute(_OLDEST).fetchone()
-        seq, at_ms, size_bytes_before = oldest
-        if (
-            at_ms > now_ms - KEPT_MS
-            and newest_seq - seq < KEPT_ENTRIES
-            and end_bytes - size_bytes_before <= KEPT_BYTES
-        ):
-            return
-        conn.execute("DELETE FROM __memoturn_idempotency WHERE seq = ?", (seq,))
+    newest_seq, end_bytes = conn.last_insert_rowid(), size_bytes + len(answer)
+    conn.execute(_FORGET, (now_ms - KEPT_MS, newest_seq - KEPT_ENTRIES, end_bytes - KEPT_BYTES))
 
 
 def sweep(conn: ProfileConnection, now_ms: int, limit: int) -> int:
