@@ -122,9 +122,14 @@ def sweep(conn: ProfileConnection, now_ms: int, limit: int) -> int:
     return conn.total_changes() - before
 
 
+def forget_all(conn: ProfileConnection) -> None:
+    """Remove every answer, inside the transaction that is open: those of another file are of none of its branches."""
+    conn.execute("DELETE FROM __memoturn_idempotency")
+
+
 def carry_forward(source: ProfileConnection, target: ProfileConnection) -> None:
     """Let `target`, whose transaction is open, keep the answers that `source` keeps, and no others."""
-    target.execute("DELETE FROM __memoturn_idempotency")
+    forget_all(target)
     for row in source.execute(f"SELECT seq, {_COLUMNS} FROM __memoturn_idempotency ORDER BY seq"):
         target.execute(
             f"INSERT INTO __memoturn_idempotency(seq, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row

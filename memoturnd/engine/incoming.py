@@ -20,7 +20,7 @@ import numpy as np
 
 from memoturnd.core import canonical, names, paths
 from memoturnd.core.bounds import INTEGER_MAX
-from memoturnd.engine import families, incoming_timelines, schema
+from memoturnd.engine import families, idempotency, incoming_timelines, schema
 from memoturnd.engine.connection import (
     PAGE_SIZE_BYTES,
     RESERVED_PREFIX,
@@ -357,7 +357,7 @@ def _check_collections(conn: apsw.Connection, objects: list[_Object]) -> None:
         names.collection(name)
         table = family.name(str(id_))
         right = table in unknown and (index.name(f"{id_}_id"), table) in indexes
-        right = right and 0 < next_rid <= TXID_LIMIT
+        right = right and 0 < next_rid <= TXID_LIMIT and id_ <= TXID_LIMIT
         right = right and conn.execute(f"SELECT count(*) FROM {table}").get == count
         if not right or conn.execute(_WRONG_VECTOR.format(table=table), (dimensions, next_rid)).get:
             raise InvalidRequestError(
@@ -431,11 +431,12 @@ def _write_anew(conn: apsw.Connection, target: Path, *, ours: bool) -> None:
 
 
 def _stamp(path: Path, txid: int, now_ms: int) -> None:
-    """Bring the schema up to date and stamp the state as one commit, all of it in the file itself."""
+    """Bring the schema up to date, and stamp the state as one commit of no branch so far, all of it in the file itself."""
     conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=256)
     with closing(conn):
         conn.execute("BEGIN IMMEDIATE")
         schema.migrate(conn, schema.read_meta(conn))
+        idempotency.forget_all(conn)
         schema.write_meta(conn, txid, now_ms, 0)
         conn.execute("COMMIT")
         root = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'").get

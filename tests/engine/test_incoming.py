@@ -438,6 +438,21 @@ def test_collections_of_vectors_come_in_only_as_they_are_written(folder, stateme
     refusal(folder, ours(folder / "a.db", *COLLECTION, statement))
 
 
+def test_a_collection_whose_number_leaves_none_for_the_next_is_refused(folder):
+    last = 2**63 - 1
+    statements = [text.replace("_3", f"_{last}").replace("'c', 3", f"'c', {last}") for text in COLLECTION]
+
+    refusal(folder, ours(folder / "a.db", *statements))
+
+
+def test_answers_that_were_kept_elsewhere_stay_there(folder):
+    kept = "INSERT INTO __memoturn_idempotency VALUES (?, 'b', 'r', '', 'k', x'00', 1, 1, 0, x'00')"
+    _, ready = prepare(folder, ours(folder / "a.db", kept.replace("?", str(2**63 - 1))))
+
+    with opened(ready) as conn:
+        assert conn.execute("SELECT count(*) FROM __memoturn_idempotency").get == 0
+
+
 TIMELINES = (
     *(family.create("") for family in families.TIMELINES),
     "INSERT INTO __memoturn_timelines VALUES (1, 't', 5, 4, 3, 2, 60, 1, 0), (2, NULL, 5, 1, 0, 0, NULL, NULL, 0)",
