@@ -220,6 +220,10 @@ class Call:
             return self.decoded(decode)
         return await asyncio.to_thread(decode, self.body)
 
+    async def parsed(self, parse: Callable[[Any], T]) -> T:
+        """Return what `parse` makes of the JSON body, on a thread where it is large. Raises InvalidRequestError."""
+        return await self.decoded_large(lambda body: parse(canonical.decode_json(body)))
+
     def require_json(self) -> None:
         """Raise UnsupportedMediaError when the body says that it is something else than plain JSON."""
         value = self._headers.get(b"content-type")

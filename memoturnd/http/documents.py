@@ -1,6 +1,5 @@
 """Routes of documents and their collections."""
 
-from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, described
@@ -12,7 +11,7 @@ from memoturnd.surfaces import collections, document_queries, documents
 @described(takes=shapes.Insert, gives={201: shapes.Inserted})
 async def insert(call: Call) -> Answer:
     """Insert documents, all or none."""
-    docs = await call.decoded_large(lambda body: documents.parse_insert(decode_json(body)))
+    docs = await call.parsed(documents.parse_insert)
     profile = await open_database(call)
     written = await documents.insert(profile, call.params["coll"], docs, durable=call.durable)
     return write_reply({"ids": written.value, "txid": written.txid}, written, status=201)
@@ -21,7 +20,7 @@ async def insert(call: Call) -> Answer:
 @described(takes=shapes.Find, gives={200: shapes.Found})
 async def find(call: Call) -> Answer:
     """List the documents that match a filter, in the order of a sort."""
-    wanted = document_queries.parse_find(call.decoded(decode_json))
+    wanted = await call.parsed(document_queries.parse_find)
     profile = await open_database(call)
     seen = await document_queries.find(profile, call.params["coll"], wanted, min_txid=call.min_txid)
     return read_reply({**seen.value, "txid": seen.txid}, seen)
@@ -30,7 +29,7 @@ async def find(call: Call) -> Answer:
 @described(takes=shapes.Counting, gives={200: shapes.Counted})
 async def count(call: Call) -> Answer:
     """Count the documents that match a filter."""
-    wanted = document_queries.parse_count(call.decoded(decode_json))
+    wanted = await call.parsed(document_queries.parse_count)
     profile = await open_database(call)
     seen = await document_queries.count(profile, call.params["coll"], wanted, min_txid=call.min_txid)
     return read_reply({"count": seen.value, "txid": seen.txid}, seen)
@@ -39,7 +38,7 @@ async def count(call: Call) -> Answer:
 @described(takes=shapes.Distinct, gives={200: shapes.Values})
 async def distinct(call: Call) -> Answer:
     """List the different values of a field, ascending."""
-    wanted = document_queries.parse_distinct(call.decoded(decode_json))
+    wanted = await call.parsed(document_queries.parse_distinct)
     profile = await open_database(call)
     seen = await document_queries.distinct(profile, call.params["coll"], wanted, min_txid=call.min_txid)
     values, has_more = seen.value
@@ -49,7 +48,7 @@ async def distinct(call: Call) -> Answer:
 @described(takes=shapes.Update, gives={200: shapes.Updated})
 async def update(call: Call) -> Answer:
     """Update the first document that matches a filter, or all; with `upsert` insert one where none does."""
-    change = await call.decoded_large(lambda body: documents.parse_update(decode_json(body)))
+    change = await call.parsed(documents.parse_update)
     profile = await open_database(call)
     written = await documents.update(profile, call.params["coll"], change, durable=call.durable)
     answer = {"modified": written.value["modified"], "txid": written.txid}
@@ -61,7 +60,7 @@ async def update(call: Call) -> Answer:
 @described(takes=shapes.Delete, gives={200: shapes.Deleted})
 async def delete(call: Call) -> Answer:
     """Delete the first document that matches a filter, or all."""
-    removal = documents.parse_delete(call.decoded(decode_json))
+    removal = await call.parsed(documents.parse_delete)
     profile = await open_database(call)
     written = await documents.delete(profile, call.params["coll"], removal, durable=call.durable)
     return write_reply({"deleted": written.value, "txid": written.txid}, written)
@@ -85,7 +84,7 @@ async def drop(call: Call) -> Answer:
 @described(takes=shapes.NewIndex, gives={201: shapes.Indexed})
 async def create_index(call: Call) -> Answer:
     """Index a field of a collection."""
-    index = collections.parse_index(call.decoded(decode_json))
+    index = await call.parsed(collections.parse_index)
     profile = await open_database(call)
     written = await collections.create_index(profile, call.params["coll"], index, durable=call.durable)
     answer = {"indexed": index.path, "unique": index.unique, "txid": written.txid}

@@ -129,14 +129,10 @@ async def increment(call: Call) -> Answer:
 @described(takes=shapes.Batch, gives={200: shapes.Batched})
 async def batch(call: Call) -> Answer:
     """Get, put and remove keys as one commit."""
-    items = await call.decoded_large(_batch)
+    items = await call.parsed(kv_batch.parse_batch)
     profile = await open_database(call)
     written = await kv_batch.apply(profile, call.params["ns"], items, durable=call.durable)
     return write_reply({**written.value, "txid": written.txid}, written)
-
-
-def _batch(body: bytes) -> kv_batch.Batch:
-    return kv_batch.parse_batch(decode_json(body))
 
 
 def _etag(etag: str) -> Header:

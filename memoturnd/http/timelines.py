@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, Value, described
@@ -17,7 +16,7 @@ _DEFAULT_TIMELINES: Final = 100
 @described(takes=shapes.Append, gives={201: shapes.Appended})
 async def append(call: Call) -> Answer:
     """Append rows, making the timeline where absent."""
-    rows = await call.decoded_large(_rows)
+    rows = await call.parsed(timelines.parse_rows)
     profile = await open_database(call)
     written = await timelines.append(profile, call.params["timeline"], rows, durable=call.durable)
     return write_reply({**written.value, "txid": written.txid}, written, status=201)
@@ -26,7 +25,7 @@ async def append(call: Call) -> Answer:
 @described(takes=shapes.Query, gives={200: (shapes.RowPage, shapes.WindowPage)})
 async def query(call: Call) -> Answer:
     """List rows of a time window, or aggregate them."""
-    asked = timeline_terms.parse_query(call.decoded(decode_json))
+    asked = await call.parsed(timeline_terms.parse_query)
     profile = await open_database(call)
     seen = await timeline_queries.query(profile, call.params["timeline"], asked, min_txid=call.min_txid)
     return read_reply(seen.value, seen)
@@ -60,7 +59,7 @@ async def get(call: Call) -> Answer:
 @described(takes=shapes.Retention, gives={200: shapes.Retained})
 async def put(call: Call) -> Answer:
     """Set a timeline's retention, making the timeline where absent."""
-    retention = timelines.parse_retention(call.decoded(decode_json))
+    retention = await call.parsed(timelines.parse_retention)
     profile = await open_database(call)
     written = await timelines.set_retention(profile, call.params["timeline"], retention, durable=call.durable)
     return write_reply({**written.value, "txid": written.txid}, written)
@@ -72,7 +71,3 @@ async def delete(call: Call) -> Answer:
     profile = await open_database(call)
     written = await timelines.delete(profile, call.params["timeline"], durable=call.durable)
     return written_nothing_to_say(written)
-
-
-def _rows(body: bytes) -> list[timelines.Row]:
-    return timelines.parse_rows(decode_json(body))

@@ -1,8 +1,7 @@
 """Routes of vector collections."""
 
-from typing import Final
+from typing import Any, Final
 
-from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, Value, described
@@ -25,15 +24,14 @@ async def collections(call: Call) -> Answer:
 @described(takes=shapes.Upsert, gives={200: (shapes.StoredOne, shapes.StoredMany)})
 async def upsert(call: Call) -> Answer:
     """Store one vector, or many as one commit; the first ones make the collection."""
-    stored, single = await call.decoded_large(_upsert)
+    stored, single = await call.parsed(_upsert)
     profile = await open_database(call)
     written = await vectors.upsert(profile, call.params["coll"], stored, durable=call.durable)
     results = {"status": written.value[0]["status"]} if single else {"results": written.value}
     return write_reply({**results, "txid": written.txid}, written)
 
 
-def _upsert(body: bytes) -> tuple[list[vectors.Vector], bool]:
-    payload = decode_json(body)
+def _upsert(payload: Any) -> tuple[list[vectors.Vector], bool]:
     return vectors.parse_upsert(payload), "vectors" not in payload
 
 
@@ -69,7 +67,7 @@ async def drop(call: Call) -> Answer:
 @described(takes=shapes.Search, gives={200: shapes.Hits})
 async def search(call: Call) -> Answer:
     """List the vectors that are nearest to one. A collection that is not there has none."""
-    query = vector_search.parse_query(call.decoded(decode_json))
+    query = await call.parsed(vector_search.parse_query)
     profile = await open_database(call)
     seen = await vector_search.search(profile, call.params["coll"], query, min_txid=call.min_txid)
     return read_reply({"hits": seen.value}, seen)
@@ -78,7 +76,7 @@ async def search(call: Call) -> Answer:
 @described(takes=shapes.Deletion, gives={200: shapes.Deleted})
 async def delete_many(call: Call) -> Answer:
     """Remove vectors by their ids, or by a filter of their metadata, as one commit."""
-    wanted = vectors.parse_delete(call.decoded(decode_json))
+    wanted = await call.parsed(vectors.parse_delete)
     profile = await open_database(call)
     written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
     return write_reply({**written.value, "txid": written.txid}, written)

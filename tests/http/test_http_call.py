@@ -131,6 +131,11 @@ async def test_only_a_large_body_is_decoded_beside_the_event_loop():
         request.body = b"x" * size
         used[size] = await request.decoded_large(lambda body: threading.current_thread())
 
+    request.body = b'{"a": [%s1]}' % (b"1," * INLINE_BODY_BYTES)
+    size, thread = await request.parsed(lambda value: (len(value["a"]), threading.current_thread()))
+
+    assert size == INLINE_BODY_BYTES + 1
+    assert thread is not threading.main_thread()
     assert used[INLINE_BODY_BYTES] is threading.main_thread()
     assert used[INLINE_BODY_BYTES + 1] is not threading.main_thread()
 
