@@ -152,4 +152,5 @@ def with_context(scores: Floats, words: Sequence[Postings], conversation: Conver
 
 def recency(age_ms: Floats, half_life_s: float) -> Floats:
     """Return 1 for what is new, half of it for each half-life that has passed; never above 1."""
-    return np.exp2(-np.maximum(age_ms, 0.0) / (1000.0 * half_life_s))
+    with np.errstate(over="ignore"):  # so many half-lives that nothing is left
+        return np.exp2(-np.maximum(age_ms, 0.0) / (1000.0 * half_life_s))

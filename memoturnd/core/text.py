@@ -1,10 +1,13 @@
 """From a question in plain words to an FTS5 query. Pure."""
 
 import re
+import unicodedata
 from typing import Final
 
 TOKEN_LIMIT: Final = 64
 """Most distinct words of a query that are searched for; the rest is ignored."""
+LENGTH_LIMIT: Final = 32 * 1024
+"""Characters of a query in which words are looked for, so that the event loop is not held long; the rest is ignored."""
 
 _TOKEN = re.compile(r"[^\W_]+")
 
@@ -21,8 +24,12 @@ STOP_WORDS: Final = frozenset(_ENGLISH.split())
 
 
 def tokens(query: str) -> list[str]:
-    """Return the distinct words of `query` in order, without stop words unless it has no others."""
-    words = list(dict.fromkeys(word.lower() for word in _TOKEN.findall(query)))
+    """Return the distinct words of `query` in order, without stop words unless it has no others.
+
+    A letter and its accent that come as two characters are one, as they are in FTS5's index.
+    """
+    composed = unicodedata.normalize("NFC", query[:LENGTH_LIMIT])
+    words = list(dict.fromkeys(word.lower() for word in _TOKEN.findall(composed)))
     telling = [word for word in words if word not in STOP_WORDS]
     return (telling or words)[:TOKEN_LIMIT]
 

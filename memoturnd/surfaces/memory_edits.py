@@ -14,6 +14,23 @@ from memoturnd.surfaces.memories import Found
 from memoturnd.surfaces.memory_list import Filter, parse_filter
 
 FORGET_LIMIT: Final = 1000
+_FORGET_FIELDS: Final = frozenset(
+    {
+        "all",
+        "dry_run",
+        "ids",
+        "include_superseded",
+        "limit",
+        "pinned",
+        "session_id",
+        "since",
+        "source",
+        "topic_key",
+        "topic_prefix",
+        "types",
+        "until",
+    }
+)
 _SAID: Final = ("type", "topic_key", "summary", "content", "session_id", "source", "embedding")
 _INLINE_IDS = 8
 _INLINE_TEXT = 64 * 1024
@@ -121,9 +138,15 @@ class Forget:
 def parse_forget(payload: Any) -> Forget:
     """Return the forgetting of `{ids | filter fields | all, dry_run?, limit?}`. Raises InvalidRequestError.
 
-    History is forgotten along unless `include_superseded` is false. What means everything has to say `all`.
+    History is forgotten along unless `include_superseded` is false. What means everything has to say `all`. A field
+    that is not known is refused: a misspelt one would otherwise make a filter mean more, or a dry run a real one.
     """
     body = fields.mapping(payload, "the body")
+    unknown = set(body).difference(_FORGET_FIELDS)
+    if unknown:
+        raise InvalidRequestError(
+            f"{min(unknown)[:32]!a} is no field of forget: it takes {', '.join(sorted(_FORGET_FIELDS))}; nothing was forgotten"
+        )
     ids = body.get("ids")
     wanted = parse_filter(body, include_superseded=True)
     everything = fields.boolean(body, "all")

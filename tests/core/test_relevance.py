@@ -121,3 +121,5 @@ def test_recency_halves_with_each_half_life_and_never_exceeds_one():
     ages = np.array([-5.0, 0.0, 60_000.0, 120_000.0])
 
     assert relevance.recency(ages, 60.0) == pytest.approx([1.0, 1.0, 0.5, 0.25])
+    with np.errstate(over="raise"):
+        assert relevance.recency(ages, 1e-320).tolist() == [1.0, 1.0, 0.0, 0.0]

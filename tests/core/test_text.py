@@ -1,9 +1,11 @@
+import unicodedata
+
 import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoturnd.core.text import STOP_WORDS, TOKEN_LIMIT, fts_query, tokens
+from memoturnd.core.text import LENGTH_LIMIT, STOP_WORDS, TOKEN_LIMIT, fts_query, tokens
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,7 @@ def test_operators_and_quotes_are_words_like_any_other():
 def test_words_are_distinct_and_bounded():
     assert tokens("Dark dark DARK") == ["dark"]
     assert len(tokens(" ".join(f"w{n}" for n in range(500)))) == TOKEN_LIMIT
+    assert tokens("a " * (LENGTH_LIMIT // 2) + "theme") == ["a"]
 
 
 def test_stemming_and_scripts_meet(fts):
@@ -44,6 +47,7 @@ def test_stemming_and_scripts_meet(fts):
 
     assert found("preferring a theme?") == 1
     assert found("größe") == 1
+    assert found(unicodedata.normalize("NFD", "größe")) == 1
     assert found("日本語") == 1
     assert found("nothing") == 0
 

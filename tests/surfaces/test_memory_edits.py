@@ -295,6 +295,8 @@ async def test_what_expired_is_not_forgotten_again(profile):
         {"all": True, "dry_run": "yes"},
         {"all": True, "limit": -1},
         {"types": ["x"]},
+        {"types": ["task"], "sesion_id": "s"},
+        {"ids": ["a"], "dryrun": True},
         None,
         [],
     ],
