@@ -195,11 +195,14 @@ def _directions(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """The slots below `upto` that have a word, ascending, and how often each has it."""
+    """The slots below `upto` that have a word, ascending, and how often each has it; without those that were dead at
+    `txid`, when it was read from the file.
+    """
 
     slots: Slots
     counts: Floats
     upto: int
+    txid: int
 
     @property
     def size_bytes(self) -> int:
@@ -222,12 +225,14 @@ class Words:
         """Return a word's posting in a state, which is that of the connection's transaction."""
         known = self.postings.get(word)
         if known is None:
+            known = self._note(word, self._read(conn, state, word))
+        elif known.txid > state.txid:  # a newer state may have lost what lives in this one
             known = self._read(conn, state, word)
         elif known.upto < state.count:
             known = self._follow(known, state.count, word)
         elif known.upto > state.count:
             end = int(np.searchsorted(known.slots, state.count))
-            return Posting(known.slots[:end], known.counts[:end], state.count)
+            return Posting(known.slots[:end], known.counts[:end], state.count, known.txid)
         return known
 
     def _read(self, conn: ProfileConnection, state: "State", word: str) -> Posting:
@@ -236,7 +241,7 @@ class Words:
         slots, is_known = state.slots_of(rids)
         slots, counts = slots[is_known], counts[is_known]
         order = np.argsort(slots, kind="stable")
-        return self._note(word, Posting(slots[order], counts[order].astype(np.float64), state.count))
+        return Posting(slots[order], counts[order].astype(np.float64), state.count, state.txid)
 
     def _follow(self, known: Posting, upto: int, word: str) -> Posting:
         texts = self.log[known.upto - self.base : upto - self.base]
@@ -245,7 +250,7 @@ class Words:
         if found:
             slots = np.concatenate((slots, np.array([slot for slot, _ in found], np.int64)))
             counts = np.concatenate((counts, np.array([count for _, count in found], np.float64)))
-        return self._note(word, Posting(slots, counts, upto))
+        return self._note(word, Posting(slots, counts, upto, known.txid))
 
     def _note(self, word: str, posting: Posting) -> Posting:
         before = self.postings.get(word)

@@ -323,6 +323,40 @@ def test_a_reader_of_an_older_state_does_without_arrays_of_a_newer_one(tmp_path)
         conn.close()
 
 
+def test_a_reader_of_an_older_state_finds_by_a_word_what_a_newer_one_has_lost(tmp_path):
+    path = str(tmp_path / "p.db")
+    main = open_connection(path, read_only=False, sync="normal", cache_kib=256)
+    kept = Memory(1 << 24).open()
+
+    def write(txid, op):
+        main.execute("BEGIN IMMEDIATE")
+        op()
+        schema.write_meta(main, txid, 0, 1)
+        main.execute("COMMIT")
+
+    def found(conn, query):
+        conn.kept = kept
+        return len(recall.read_recall(conn, 0, recall.parse_query({"query": query}))["memories"])
+
+    def begin():
+        item = {"type": "event", "summary": "refund of a ticket"}
+        schema.create(main)
+        return memories.apply_ingest(main, 0, memories.parse_items({"memories": [item]}))[0][0]["id"]
+
+    ids = []
+    write(1, lambda: ids.append(begin()))
+    behind, fresh = (open_connection(path, read_only=True, sync="normal", cache_kib=64) for _ in range(2))
+    behind.execute("BEGIN")
+    assert found(behind, "ticket") == 1
+    write(2, lambda: memories.apply_forget(main, 0, ids[0]))
+
+    assert found(fresh, "refund") == 0  # reads the word's postings, which are kept
+    assert found(behind, "refund") == 1
+    assert found(fresh, "refund") == 0
+    for conn in (fresh, behind, main):
+        conn.close()
+
+
 def test_arrays_end_with_the_opening_of_the_file(one):
     one.ingest(*(item(random.Random(n), n) for n in range(50)))
     one.both(query="refund")
