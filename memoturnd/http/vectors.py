@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from memoturnd.core import names
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, Value, described
@@ -94,6 +95,6 @@ async def get(call: Call) -> Answer:
 async def delete(call: Call) -> Answer:
     """Remove one vector; 204 also when it was not there."""
     profile = await open_database(call)
-    wanted = (vectors.parse_id(call.params["id"], "id"),)
+    wanted = (names.vector_id(call.params["id"]),)
     written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
     return written_nothing_to_say(written)

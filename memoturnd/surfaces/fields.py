@@ -1,7 +1,7 @@
 """Checks of request fields, each of which names the field by its path: `memories[3].topic_key`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -65,6 +65,15 @@ def text(value: Any, where: str, *, length_limit: int | None = None) -> str:
             f"{where} is {len(value)} characters long: at most {length_limit} are taken"
         )
     return whole_text(value, where)
+
+
+def name(value: Any, where: str, check: Callable[[str], str]) -> str:
+    """Return a string that passes a check of memoturnd.core.names."""
+    found = text(value, where)
+    try:
+        return check(found)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{where}: {error}") from error
 
 
 def whole_text(value: str, where: str) -> str:

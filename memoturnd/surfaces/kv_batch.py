@@ -67,7 +67,7 @@ def parse_batch(payload: Any) -> Batch:
     if total > ITEMS_LIMIT:
         raise InvalidRequestError(f"the batch holds {total} items: send at most {ITEMS_LIMIT} at once")
     batch = Batch(
-        gets=tuple(_key(key, f"gets[{at}]") for at, key in enumerate(lists["gets"])),
+        gets=tuple(fields.name(key, f"gets[{at}]", names.kv_key) for at, key in enumerate(lists["gets"])),
         puts=tuple(_parse_put(item, f"puts[{at}]") for at, item in enumerate(lists["puts"])),
         deletes=tuple(_parse_delete(item, f"deletes[{at}]") for at, item in enumerate(lists["deletes"])),
         partial=fields.boolean(body, "partial"),
@@ -93,19 +93,11 @@ def _changed_keys(batch: Batch) -> Iterator[tuple[str, str]]:
         yield f"deletes[{at}]", delete.key
 
 
-def _key(value: Any, where: str) -> str:
-    key = fields.text(value, where)
-    try:
-        return names.kv_key(key)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(f"{where}: {error}") from error
-
-
 def _parse_put(value: Any, where: str) -> Put:
     item = fields.mapping(value, where)
     ttl = item.get("ttl")
     return Put(
-        key=_key(item.get("key"), f"{where}.key"),
+        key=fields.name(item.get("key"), f"{where}.key", names.kv_key),
         value=_parse_value(item.get("value"), f"{where}.value"),
         ttl_s=None if ttl is None else fields.count(ttl, f"{where}.ttl", limit=fields.SECONDS_LIMIT),
         metadata=kv.parse_metadata(item.get("metadata"), f"{where}.metadata"),
@@ -127,9 +119,11 @@ def _parse_value(value: Any, where: str) -> bytes:
 
 def _parse_delete(value: Any, where: str) -> Delete:
     if isinstance(value, str):
-        return Delete(_key(value, where), None)
+        return Delete(fields.name(value, where, names.kv_key), None)
     item = fields.mapping(value, where)
-    return Delete(_key(item.get("key"), f"{where}.key"), conditions.parse_fields(item, where))
+    return Delete(
+        fields.name(item.get("key"), f"{where}.key", names.kv_key), conditions.parse_fields(item, where)
+    )
 
 
 def apply_batch(conn: ProfileConnection, now_ms: int, ns: str, batch: Batch) -> tuple[dict[str, Any], bool]:

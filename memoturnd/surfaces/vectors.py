@@ -108,19 +108,10 @@ def parse_upsert(payload: Any) -> list[Vector]:
 
 def _parse_vector(item: dict[str, Any], at: str) -> Vector:
     return Vector(
-        parse_id(item.get("id"), f"{at}id"),
+        fields.name(item.get("id"), f"{at}id", names.vector_id),
         embeddings.parse(item.get("embedding"), f"{at}embedding"),
         _parse_metadata(item.get("metadata"), f"{at}metadata"),
     )
-
-
-def parse_id(value: Any, where: str) -> str:
-    """Return a vector's id. Raises InvalidRequestError."""
-    text = fields.text(value, where)
-    try:
-        return names.vector_id(text)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(f"{where}: {error}") from error
 
 
 def _parse_metadata(value: Any, where: str) -> str:
@@ -320,7 +311,7 @@ def parse_delete(payload: Any) -> tuple[str, ...] | Filter:
     listed = fields.array(ids, "ids")
     if len(listed) > BATCH_LIMIT:
         raise InvalidRequestError(f"ids holds {len(listed)} items: send at most {BATCH_LIMIT} at once")
-    return tuple(parse_id(id_, f"ids[{at}]") for at, id_ in enumerate(listed))
+    return tuple(fields.name(id_, f"ids[{at}]", names.vector_id) for at, id_ in enumerate(listed))
 
 
 async def delete(
@@ -369,7 +360,7 @@ async def page(
     """List ids; see `read_page`. Raises InvalidRequestError for a bad collection or cursor."""
     names.collection(name)
     if after is not None:
-        parse_id(after, "cursor")
+        fields.name(after, "cursor", names.vector_id)
     limit = min(limit, LIST_LIMIT)
     return await profile.read(
         lambda conn, _: read_page(conn, name, after=after or "", limit=limit, with_metadata=with_metadata),
