@@ -52,9 +52,7 @@ def empty_profile() -> ProfileConnection:
 def make_empty_profile() -> ProfileConnection:
     """Return a profile without any data, in memory; it cannot be written."""
     conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=64)
-    conn.execute("BEGIN")
-    schema.create(conn)
-    conn.execute("COMMIT")
+    schema.create_as_commit(conn, txid=0, at_ms=0, epoch=0)
     conn.execute("PRAGMA query_only=1")
     return conn
 

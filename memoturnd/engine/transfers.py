@@ -246,9 +246,7 @@ def _make_empty(path: Path) -> None:
     """Make the file of a profile without any data."""
     conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=64)
     try:
-        conn.execute("BEGIN")
-        schema.create(conn)
-        conn.execute("COMMIT")
+        schema.create_as_commit(conn, txid=0, at_ms=0, epoch=0)
         incoming.empty_log(conn)
     finally:
         conn.close()

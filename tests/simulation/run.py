@@ -207,7 +207,8 @@ def _observed(world: World) -> Iterator[Truth]:
         check_alive()
         prev_txid = schema.read_meta(conn).txid
         create_as_commit(conn, txid=txid, at_ms=at_ms, epoch=epoch)
-        truth.committed(conn, prev_txid, txid, epoch)
+        if txid:  # 0 is where a profile without data stands, which is no branch's file
+            truth.committed(conn, prev_txid, txid, epoch)
 
     def watched_replay(past: Path, live: Any, txid: int, at_ms: int, epoch: int, keep: Any) -> None:
         check_alive()
