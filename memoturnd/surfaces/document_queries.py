@@ -3,6 +3,8 @@
 What the filter pins to one value is not sorted by, so that an index on it gives the documents in order.
 """
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -229,21 +231,53 @@ def read_count(conn: ProfileConnection, collection: str, filter_: Filter) -> int
 def read_distinct(conn: ProfileConnection, collection: str, distinct: Distinct) -> tuple[list[Any], bool]:
     """Return the different scalars at a path, ascending, and whether there are more than `limit`.
 
-    Null is none of them. Booleans come as such, between the numbers that they are equal to.
+    Null is none of them. Booleans come as such, between the numbers that they are equal to. Raises
+    InvalidRequestError for an answer that is too large.
     """
     if not collections.exists(conn, collection):
         return [], False
+    leave_loop_for_scan(conn, collection, distinct.filter)
+    has_index = distinct.path == paths.KEY or collections.is_indexed(conn, collection, distinct.path)
+    values: list[Any] = []
+    size_bytes = 0
+    with closing((_values_by_index if has_index else _values_by_scan)(conn, collection, distinct)) as found:
+        for value in found:
+            values.append(value)
+            size_bytes += len(value) if isinstance(value, str) else 0
+            if size_bytes > FIND_LIMIT_BYTES:
+                raise InvalidRequestError(
+                    f"the values take over {FIND_LIMIT_BYTES} characters: lower limit, or filter by ranges of {distinct.path}"
+                )
+            if len(values) > distinct.limit:
+                break
+    return values[: distinct.limit], len(values) > distinct.limit
+
+
+def _values_by_scan(
+    conn: ProfileConnection, collection: str, distinct: Distinct
+) -> Generator[Any, None, None]:
+    """Yield different scalars in order, by looking at each document once."""
+    value, filter_ = filters.extracted("doc", distinct.path), distinct.filter
+    kind = f"json_type(doc, {paths.literal(distinct.path)})"
+    query = (
+        f"SELECT {value} AS v, {kind} IN ('true', 'false') AS is_boolean FROM {collections.table_of(collection)}"
+        f" WHERE {filter_.sql} AND {value} IS NOT NULL AND {kind} NOT IN ('array', 'object')"
+        " GROUP BY v, is_boolean ORDER BY v, is_boolean LIMIT ?"
+    )
+    for found, is_boolean in conn.execute(query, (*filter_.bindings, distinct.limit + 1)):
+        yield bool(found) if is_boolean else found
+
+
+def _values_by_index(
+    conn: ProfileConnection, collection: str, distinct: Distinct
+) -> Generator[Any, None, None]:
+    """Yield different scalars in order, as an index has them; what it does not tell is asked of it value by value."""
     path, filter_ = distinct.path, distinct.filter
-    leave_loop_for_scan(conn, collection, filter_)
     value = "id" if path == paths.KEY else filters.extracted("doc", path)
     rows = f"FROM {collections.table_of(collection)} WHERE {filter_.sql}"
     query = f"SELECT {value} AS v {rows} AND {value} IS NOT NULL GROUP BY v ORDER BY v"
-    values: list[Any] = []
     for (found,) in conn.execute(query, filter_.bindings):
-        values += _kinds(conn, f"{rows} AND {value} = ?", (*filter_.bindings, found), path)
-        if len(values) > distinct.limit:
-            break
-    return values[: distinct.limit], len(values) > distinct.limit
+        yield from _kinds(conn, f"{rows} AND {value} = ?", (*filter_.bindings, found), path)
 
 
 def _kinds(conn: ProfileConnection, rows: str, bindings: tuple[Binding, ...], path: str) -> list[Any]:

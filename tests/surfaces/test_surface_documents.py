@@ -187,11 +187,30 @@ async def test_limits_are_clamped_and_0_is_none(profile):
 
 async def test_an_answer_that_is_too_large_is_refused_with_the_way_out(profile, monkeypatch):
     monkeypatch.setattr(document_queries, "FIND_LIMIT_BYTES", 1000)
-    await insert(profile, *({"t": "x" * 300} for _ in range(5)))
+    await insert(profile, *({"t": "x" * 300 + str(n)} for n in range(5)))
 
     with pytest.raises(InvalidRequestError, match="lower limit"):
         await found(profile)
+    with pytest.raises(InvalidRequestError, match="lower limit"):
+        await document_queries.distinct(
+            profile, "c", parse_distinct({"path": "t", "filter": {"t": {"$gt": "x"}}})
+        )
     assert len(await found(profile, limit=1)) == 1
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_distinct_values_among_many_containers_take_steps_in_proportion(profile, indexed):
+    await insert(profile, *({"v": [n]} for n in range(300)), *({"v": f"[{n}"} for n in range(300)))
+    if indexed:
+        await collections.create_index(profile, "c", collections.Index("v", unique=False))
+    looks = []
+    profile.conn.set_progress_handler(lambda: looks.append(1) or False, 1000)
+
+    listed, _ = (await document_queries.distinct(profile, "c", parse_distinct({"path": "v"}))).value
+
+    profile.conn.set_progress_handler(None)
+    assert listed == sorted(f"[{n}" for n in range(300))
+    assert len(looks) < 100
 
 
 async def test_distinct_values_come_in_order_and_as_what_they_are(profile):
