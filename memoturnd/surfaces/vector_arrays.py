@@ -45,11 +45,13 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Snapshot(NamedTuple):
-    """A collection at one commit: the numbers of its rows, ascending, and their vectors at unit length.
+    """A collection at the commit `changed_txid`: the numbers of its rows, ascending, and their vectors at unit length.
 
     Rows at the places `dead` are in the collection no more.
     """
 
+    changed_txid: int
+    """0 before the collection was read."""
     rids: Rids
     matrix: Matrix
     dead: Places
@@ -80,21 +82,21 @@ class Arrays:
 
     def __init__(self, created_txid: int, dimensions: int) -> None:
         self.created_txid = created_txid
-        self.changed_txid = 0
-        """The commit of the collection that it shows; 0 before it was read."""
         nothing = np.empty(0, np.int64)
-        self.snapshot = Snapshot(nothing, np.empty((0, dimensions), np.float32), nothing)
+        self.snapshot = Snapshot(0, nothing, np.empty((0, dimensions), np.float32), nothing)
         self._next_rid = 1
-        self._rids, self._matrix, _ = self.snapshot
+        _, self._rids, self._matrix, _ = self.snapshot
 
     @property
     def size_bytes(self) -> int:
         """Return about how much memory it takes."""
         return self._rids.nbytes + self._matrix.nbytes + self.snapshot.dead.nbytes + _OVERHEAD_BYTES
 
-    def shows(self, collection: Collection) -> bool:
-        """Return whether it has the collection as it is now."""
-        return (self.created_txid, self.changed_txid) == (collection.created_txid, collection.changed_txid)
+    def shown(self, collection: Collection) -> Snapshot | None:
+        """Return the collection as it is now, None where it is another one or as it was at another commit."""
+        snapshot = self.snapshot  # looked at once: another thread may be bringing it up to date
+        wanted = (collection.created_txid, collection.changed_txid)
+        return snapshot if (self.created_txid, snapshot.changed_txid) == wanted else None
 
     def follow(self, conn: ProfileConnection, collection: Collection, *, at_once: bool) -> bool:
         """Bring it from an earlier commit to the one that the connection's transaction sees.
@@ -117,16 +119,16 @@ class Arrays:
             listed: str = conn.execute(_ALL_RIDS.format(table=collection.table)).get or ""
             dead = np.flatnonzero(~np.isin(rids, np.fromstring(listed, np.int64, sep=",")))
         invariant(count - len(dead) == collection.count, "a collection counts its vectors", of=collection)
-        self._publish(count, dead)
-        self._next_rid, self.changed_txid = collection.next_rid, collection.changed_txid
+        self._next_rid = collection.next_rid
+        self._publish(collection.changed_txid, count, dead)
         return True
 
-    def _publish(self, count: int, dead: Places) -> None:
+    def _publish(self, changed_txid: int, count: int, dead: Places) -> None:
         if len(dead) > count // _DEAD_SHARE + _SLACK:
             self._rids = np.delete(self._rids[:count], dead)
             self._matrix = np.delete(self._matrix[:count], dead, axis=0)
             count, dead = len(self._rids), dead[:0]
-        self.snapshot = Snapshot(self._rids[:count], self._matrix[:count], dead)
+        self.snapshot = Snapshot(changed_txid, self._rids[:count], self._matrix[:count], dead)
 
     def _append(self, count: int, rows: list[Any]) -> int:
         end = count + len(rows)
@@ -157,9 +159,9 @@ def opened(conn: ProfileConnection, collection: Collection, *, at_once: bool) ->
         return None
     part = kept.part(collection.table)
     known = part.item
-    if isinstance(known, Arrays) and known.shows(collection):
+    if isinstance(known, Arrays) and (shown := known.shown(collection)) is not None:
         part.keep(known)
-        return known.snapshot
+        return shown
     if 5 * collection.count * collection.dimensions > part.room_bytes:
         return None
     if not part.lock.acquire(timeout=0 if at_once else _WAIT_S):
@@ -177,13 +179,13 @@ def _brought_up(
     if (
         not isinstance(known, Arrays)
         or known.created_txid != collection.created_txid
-        or schema.replaced_txid(conn) > known.changed_txid > 0
+        or schema.replaced_txid(conn) > known.snapshot.changed_txid > 0
     ):
         if not at_once:
             part.keep(Arrays(collection.created_txid, collection.dimensions))  # for the next search
         return None
-    if known.changed_txid > collection.changed_txid:
+    if known.snapshot.changed_txid > collection.changed_txid:
         return None
-    if not known.shows(collection) and not known.follow(conn, collection, at_once=at_once):
+    if known.shown(collection) is None and not known.follow(conn, collection, at_once=at_once):
         return None
     return known.snapshot if part.keep(known) else None

@@ -352,3 +352,22 @@ def test_searches_with_and_without_what_is_kept_agree_through_anything(steps):
                         assert file.search("c", vector, at_once=at_once, **body) == right
                     assert right == [] or file.snapshot("c") is not None
         file.close()
+
+
+def test_a_reader_of_an_older_commit_is_not_given_the_newer_one_that_is_just_made(file, monkeypatch):
+    file.store("c", *many(300))
+    for _ in range(2):
+        file.search("c", [1.0] * 16)
+    older = vectors.find(file.conn, "c")
+    assert vector_arrays.opened(file.conn, older, at_once=True).total == 300
+    publish, found = vector_arrays.Arrays._publish, []
+
+    def publish_and_look(arrays, *args):
+        publish(arrays, *args)
+        found.append(vector_arrays.opened(file.conn, older, at_once=True))
+
+    monkeypatch.setattr(vector_arrays.Arrays, "_publish", publish_and_look)
+    file.store("c", ("another", [1.0] * 16, 0))
+
+    assert file.snapshot("c").total == 301
+    assert found == [None]
