@@ -109,7 +109,7 @@ async def ask(call: Call) -> Answer:
         raise UnconfiguredError(
             "answers are off at this node: set MEMOTURN_ASSISTANT_API_KEY or MEMOTURN_EXTRACT_API_KEY there"
         )
-    asked = asks.parse(call.decoded(decode_json))
+    asked = await call.parsed(asks.parse)
     min_txid = call.min_txid
     profile = await open_profile_or_none(call, min_txid)
     seen = _NOTHING

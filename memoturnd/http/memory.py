@@ -40,7 +40,7 @@ async def ingest(call: Call) -> Answer:
 @described(takes=shapes.Recall, gives={200: shapes.Recalled})
 async def recall(call: Call) -> Answer:
     """Find memories by text, embedding or topic, best first. An unknown profile recalls nothing."""
-    query = recalls.parse_query(call.decoded(decode_json))
+    query = await call.parsed(recalls.parse_query)
     embedding.check_recall(call.node.embedder, query)
     min_txid = call.min_txid
     profile = await open_or_none(call, min_txid)

@@ -73,7 +73,7 @@ def _moment(call: Call, name: str) -> int | str | None:
 @described(takes=shapes.Patch, gives={200: shapes.Patched})
 async def patch(call: Call) -> Answer:
     """Change what is said of a memory by hand. Raises NotFoundError."""
-    change, durable = memory_edits.parse_patch(call.decoded(decode_json)), call.durable
+    change, durable = await call.parsed(memory_edits.parse_patch), call.durable
     profile = await open_profile(call)
     written = await embedding.patch(profile, call.node.embedder, call.params["id"], change, durable=durable)
     if "degraded" in written.value:
@@ -143,7 +143,7 @@ async def undo(call: Call) -> Answer:
 @described(takes=shapes.Forget, gives={200: shapes.ForgottenMany})
 async def forget_many(call: Call) -> Answer:
     """Remove the memories of a filter or of ids, or show with `dry_run` which those are."""
-    forget = memory_edits.parse_forget(call.decoded(decode_json))
+    forget = await call.parsed(memory_edits.parse_forget)
     durable, min_txid = call.durable, call.min_txid
     profile = await open_profile(call)
     if forget.dry_run:

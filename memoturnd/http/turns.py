@@ -102,7 +102,7 @@ async def search_all(call: Call) -> Answer:
 
 
 async def _search(call: Call, session_id: str | None) -> Answer:
-    wanted = turn_search.parse_search(call.decoded(decode_json))
+    wanted = await call.parsed(turn_search.parse_search)
     profile = await open_database(call)
     seen = await embedding.search_turns(
         profile, call.node.embedder, wanted, session_id=session_id, min_txid=call.min_txid

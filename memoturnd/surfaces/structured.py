@@ -10,6 +10,8 @@ from memoturnd.seams.language_model import LanguageModel, Prompt
 
 T = TypeVar("T")
 
+ANSWER_LIMIT: Final = 64 * 1024
+"""Characters of an answer that is read while it is written, which is several times what the model is asked for at most."""
 _ECHO: Final = 8000
 """Characters of a wrong answer that are sent back for its repair."""
 
@@ -73,8 +75,12 @@ class AnswerReader:
         return self._text
 
     def feed(self, piece: str) -> str:
-        """Take a piece of the document; return what it adds to the string."""
+        """Take a piece of the document; return what it adds to the string. Raises UpstreamError when it is too long."""
         self._text += piece
+        if len(self._text) > ANSWER_LIMIT:
+            raise UpstreamError(
+                f"the language model's answer is over {ANSWER_LIMIT} characters; ask it for less"
+            )
         if self._ended:
             return ""
         if self._at is None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoturnd.surfaces.structured import AnswerReader, fenced, json_in
+from memoturnd.errors import UpstreamError
+from memoturnd.surfaces.structured import ANSWER_LIMIT, AnswerReader, fenced, json_in
 
 ANSWERS = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -53,6 +54,15 @@ def test_what_is_no_string_yields_nothing(text, read):
 
     assert whole.feed(text) == read
     assert "".join(pieces.feed(character) for character in text).startswith(read)
+
+
+@pytest.mark.parametrize("opening", ["", '{"answer" ', '{"answer": "'])
+def test_an_answer_without_end_is_given_up(opening):
+    reader = AnswerReader("answer")
+    reader.feed(opening + "y" * (ANSWER_LIMIT - len(opening)))
+
+    with pytest.raises(UpstreamError, match="over 65536 characters"):
+        reader.feed("y")
 
 
 def test_json_is_found_among_other_words():
