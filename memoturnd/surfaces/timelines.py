@@ -203,8 +203,11 @@ class _Append:
         conn.execute(COUNT, (len(self._rows), self._new_keys, timeline.id))
         kept = len(self._rows)
         if timeline.retention_rows is not None:
+            spare = REMOVED_AT_LEAST
             for key_id, added in keys:
-                kept -= _trim(conn, timeline, key_id, added)
+                new_below, removed = _trim(conn, timeline, key_id, 2 * added + spare)
+                kept -= new_below
+                spare -= max(0, removed - 2 * added)
         return kept
 
     def _add(self, key: str, entries: list[_Entry]) -> tuple[int, int]:
@@ -259,8 +262,11 @@ def _settle(
     return entries, get_key(conn, key.id)
 
 
-def _trim(conn: ProfileConnection, timeline: Timeline, key_id: int, added: int) -> int:
-    """Hold a key to the newest rows that it may have; return how many of the `added` ones went again."""
+def _trim(conn: ProfileConnection, timeline: Timeline, key_id: int, limit: int) -> tuple[int, int]:
+    """Hold a key to the newest rows that it may have, and remove up to `limit` of the others.
+
+    Return how many of the new ones went again, and how many rows were removed.
+    """
     key = get_key(conn, key_id)
     excess = key.rows - key.hidden - (timeline.retention_rows or 0)
     new_below = 0
@@ -269,9 +275,10 @@ def _trim(conn: ProfileConnection, timeline: Timeline, key_id: int, added: int) 
         new_below = sum(seq >= timeline.next_seq for _, seq in places[:excess])
         key = with_floor(key, excess, places[excess])
         update_key(conn, key)
-    if key.hidden:
-        remove_oldest(conn, timeline, key, min(key.hidden, 2 * added + REMOVED_AT_LEAST))
-    return new_below
+    removed = min(key.hidden, limit)
+    if removed:
+        remove_oldest(conn, timeline, key, removed)
+    return new_below, removed
 
 
 def _oldest_shown(conn: ProfileConnection, key: Key, count: int) -> list[Place]:

@@ -298,6 +298,14 @@ async def test_what_retention_took_away_stays_away_when_it_is_raised(profile, ap
     assert datas(await ask(limit=1000)) == [*range(100), "late"]
 
 
+async def test_an_append_to_many_keys_removes_a_bounded_number_of_rows(profile, append):
+    await append(*(row(key=f"k{n % 50}") for n in range(5000)))
+    await timelines.set_retention(profile, "t", Retention(seconds=None, rows=1))
+    await append(*(row(key=f"k{n}") for n in range(50)))
+
+    assert profile.count("__memoturn_timeline_rows") == 5000 + 50 - 2 * 50 - timelines.REMOVED_AT_LEAST
+
+
 async def test_sweeps_remove_a_bounded_number_of_rows_and_then_nothing(profile, append):
     await append(*(row(at=NOW_MS - 5000, key=f"k{n % 9}") for n in range(300)))
     await append(*(row(key=f"k{n % 9}") for n in range(90)))
