@@ -18,6 +18,7 @@ from memoturnd.surfaces import memory_index, similar
 from memoturnd.surfaces.memory_arrays import Floats, Mask, Slots, State
 from memoturnd.surfaces.models import Model
 from memoturnd.surfaces.scope import Scope
+from memoturnd.surfaces.telling import telling_words
 
 _TOPIC: Final = """SELECT m.rid, m.id, m.created_at, NULL FROM __memoturn_memories AS m
  WHERE m.topic_key = ? {filters} ORDER BY m.created_at DESC, m.rid DESC LIMIT ?"""
@@ -31,10 +32,6 @@ _VECTOR: Final = """SELECT m.rid, m.id, m.created_at, coalesce(vec_distance_cosi
 _IDS: Final = (
     """SELECT m.rid, m.id FROM carray(?) AS c CROSS JOIN __memoturn_memories AS m ON m.rid = c.value"""
 )
-_COUNT: Final = "SELECT count(*) FROM __memoturn_memories_fts WHERE __memoturn_memories_fts MATCH ?"
-_MANY_MEMORIES: Final = 500
-_RARE: Final = 3
-"""A word is rare where at most one memory of so many has it."""
 
 
 class SqlChannels:
@@ -52,7 +49,7 @@ class SqlChannels:
     def keyword(self, words: Sequence[str]) -> list[Candidate]:
         """Return memories that have any of the words, by bm25."""
         words = list(words)
-        telling = _telling_words(self._conn, words)
+        telling = telling_words(self._conn, "__memoturn_memories", words)
         found = self._rows(_KEYWORD, text.match_expression(telling))
         if len(telling) < len(words) and len(found) < self._window:
             found = self._rows(_KEYWORD, text.match_expression(words))
@@ -67,23 +64,6 @@ class SqlChannels:
             statement.format(filters=self._filters), (wanted, *self._bindings, self._window)
         )
         return [Candidate(*row) for row in rows]
-
-
-def _telling_words(conn: ProfileConnection, words: list[str]) -> list[str]:
-    """Return the words without those that more than half of the memories have, where the others are rare.
-
-    bm25 gives frequent words the weight 1e-6 whatever they are: beside a rare one they change a score by less
-    than 1e-4 of it, so they only matter where rare words do not fill the window. Scoring every memory that has
-    one is what a query over many memories would cost.
-    """
-    if len(words) == 1:
-        return words
-    total: int = conn.execute("SELECT count(*) FROM __memoturn_memories").get
-    if total < _MANY_MEMORIES:
-        return words
-    counts = {word: conn.execute(_COUNT, (text.match_expression([word]),)).get for word in words}
-    telling = [word for word in words if counts[word] <= total // 2]
-    return telling if telling and all(_RARE * counts[word] <= total for word in telling) else words
 
 
 class ArrayChannels(SqlChannels):

@@ -13,6 +13,7 @@ from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
 from memoturnd.surfaces import fields, models, transcripts
+from memoturnd.surfaces.telling import telling_words
 from memoturnd.surfaces.turns import ROLE_LENGTH_LIMIT
 
 K_DEFAULT: Final = 5
@@ -31,10 +32,6 @@ _KEYWORD = """SELECT f.rowid, f.rank FROM __memoturn_messages_fts AS f
  WHERE f.__memoturn_messages_fts MATCH ? AND {conditions} ORDER BY f.rank LIMIT ?"""
 _KEYWORD_ALL = """SELECT f.rowid, f.rank FROM __memoturn_messages_fts AS f
  WHERE f.__memoturn_messages_fts MATCH ? ORDER BY f.rank LIMIT ?"""
-_COUNT: Final = "SELECT count(*) FROM __memoturn_messages_fts WHERE __memoturn_messages_fts MATCH ?"
-_MANY_TURNS: Final = 500
-_RARE: Final = 3
-"""A word is rare where at most one turn of so many has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +143,12 @@ def _by_words(
     conn: ProfileConnection, words: list[str], limit: int, conditions: str, bindings: tuple[Binding, ...]
 ) -> list[Any]:
     """Return (row, bm25) of the turns that have any of the words, the best first."""
-    telling = _telling_words(conn, words)
+    telling = telling_words(conn, "__memoturn_messages", words)
     statement = _KEYWORD.format(conditions=conditions) if conditions else _KEYWORD_ALL
     found = conn.execute(statement, (text.match_expression(telling), *bindings, limit)).fetchall()
     if len(telling) < len(words) and len(found) < limit:
         found = conn.execute(statement, (text.match_expression(words), *bindings, limit)).fetchall()
     return found
-
-
-def _telling_words(conn: ProfileConnection, words: list[str]) -> list[str]:
-    """Return the words without those that more than half of the turns have, where the others are rare.
-
-    bm25 gives frequent words the weight 1e-6 whatever they are: beside a rare one they change a score by less
-    than 1e-4 of it, so they only matter where rare words do not find enough. Scoring every turn that has
-    one is what a query over many turns would cost.
-    """
-    if len(words) == 1:
-        return words
-    total: int = conn.execute("SELECT count(*) FROM __memoturn_messages").get
-    if total < _MANY_TURNS:
-        return words
-    counts = {word: conn.execute(_COUNT, (text.match_expression([word]),)).get for word in words}
-    telling = [word for word in words if counts[word] <= total // 2]
-    return telling if telling and all(_RARE * counts[word] <= total for word in telling) else words
 
 
 def _candidate(mid: int, measure: float) -> Candidate:
