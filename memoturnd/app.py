@@ -19,8 +19,8 @@ from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder
 from memoturnd.http.app import create_app
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
+from memoturnd.language_models.open import open_models
 from memoturnd.leases.local import LocalLeases
-from memoturnd.models_http.open import open_models
 from memoturnd.node import STORE_TIMEOUT_S, running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor

@@ -62,6 +62,8 @@ class Batch:
 def parse_batch(payload: Any) -> Batch:
     """Return the batch of `{gets?, puts?, deletes?, partial?}`. Raises InvalidRequestError."""
     body = fields.mapping(payload, "the body")
+    if body.keys().isdisjoint({"gets", "puts", "deletes"}):
+        raise InvalidRequestError("the batch has none of gets, puts and deletes: send a list of at least one")
     lists = {name: _list(body.get(name), name) for name in ("gets", "puts", "deletes")}
     total = sum(map(len, lists.values()))
     if total > ITEMS_LIMIT:

@@ -128,6 +128,8 @@ def parse_key(value: Any, where: str) -> str:
 def parse_retention(payload: Any) -> Retention:
     """Return the retention of `{retention_s?, retention_rows?}`. Raises InvalidRequestError."""
     body = fields.mapping(payload, "the body")
+    if body.keys().isdisjoint({"retention_s", "retention_rows"}):
+        raise InvalidRequestError("send retention_s, retention_rows or both; null keeps everything")
     return Retention(
         _bound(body.get("retention_s"), "retention_s", fields.SECONDS_LIMIT),
         _bound(body.get("retention_rows"), "retention_rows", RETENTION_ROWS_LIMIT),

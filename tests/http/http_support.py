@@ -9,8 +9,8 @@ from conformance import check_response
 from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
 from memoturnd.embedders.open import open_embedder
+from memoturnd.language_models.open import open_models
 from memoturnd.leases.local import LocalLeases
-from memoturnd.models_http.open import open_models
 from memoturnd.node import running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import InlineExecutor

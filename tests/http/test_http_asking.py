@@ -10,7 +10,7 @@ from http_support import client_of, limits, running_node
 from structlog.testing import capture_logs
 
 from memoturnd.http.app import create_app
-from memoturnd.models_http import endpoint
+from memoturnd.language_models import endpoint
 from memoturnd.surfaces import extract as extractions
 
 BOTH = pytest.mark.parametrize("provider", ["anthropic", "openai"])

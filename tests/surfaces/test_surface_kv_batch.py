@@ -120,7 +120,7 @@ async def test_conditions_take_etags_with_and_without_quotes(profile, spelled):
 
 
 async def test_a_batch_that_changes_nothing_commits_nothing(profile):
-    await apply(profile)
+    await apply(profile, puts=[])
     await apply(profile, gets=["a"], deletes=["a"])
     await apply(profile, partial=True, puts=[{"key": "a", "value": "", "if_match": "*"}])
 
@@ -171,7 +171,7 @@ WRONG = [
     ({"puts": [{"key": "a", "value": ""}], "deletes": ["a"]}, r"deletes\[0\]"),
     ({"gets": [{"key": "a"}]}, r"gets\[0\]"),
     ({"gets": ["a"] * 501, "deletes": ["b"] * 500}, "1001"),
-    ({"partial": 1}, "partial"),
+    ({"puts": [], "partial": 1}, "partial"),
 ]
 
 
@@ -248,3 +248,9 @@ def test_batches_do_to_a_profile_what_they_do_to_a_dictionary(batches):
         assert {e["key"]: e["value"] for e in page["entries"]} == {k: kv.shown(v) for k, v in model.items()}
         assert page["keys"] == sorted(model)
     conn.close()
+
+
+@pytest.mark.parametrize("body", [{}, {"put": [{"key": "k", "value": "v"}]}, {"partial": True}])
+def test_a_batch_that_names_no_list_is_refused(body):
+    with pytest.raises(InvalidRequestError, match="none of gets, puts and deletes"):
+        kv_batch.parse_batch(body)

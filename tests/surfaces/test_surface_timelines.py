@@ -570,3 +570,9 @@ async def test_the_number_of_timelines_is_bounded(profile, append, monkeypatch):
     await append(row(), name="a")
     await timelines.delete(profile, "b")
     await append(row(), name="c")
+
+
+@pytest.mark.parametrize("body", [{}, {"retention": 5}])
+def test_a_retention_that_names_no_bound_is_refused(body):
+    with pytest.raises(InvalidRequestError, match="null keeps everything"):
+        timelines.parse_retention(body)

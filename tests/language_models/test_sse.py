@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoturnd.models_http.open import url_of
-from memoturnd.models_http.sse import Event, events_in
+from memoturnd.language_models.open import url_of
+from memoturnd.language_models.sse import Event, events_in
 
 STREAM = (
     b": comment\n\nevent: one\ndata: 1\n\ndata: a\ndata: b\r\n\r\nid: 7\n\nevent: none\n\n"

@@ -14,7 +14,7 @@ import aiohttp
 import structlog
 
 from memoturnd.errors import OverloadedError, UpstreamError
-from memoturnd.models_http.sse import Event, events_in
+from memoturnd.language_models.sse import Event, events_in
 from memoturnd.seams.clock import Clock
 
 ATTEMPTS: Final = 3

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from memoturnd.errors import UpstreamError
-from memoturnd.models_http.endpoint import Address, Endpoint, Gate, RefusedError, Response
+from memoturnd.language_models.endpoint import Address, Endpoint, Gate, RefusedError, Response
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.language_model import ModelStream, Prompt
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from memoturnd.errors import UpstreamError
-from memoturnd.models_http.endpoint import Address, Endpoint, Gate, RefusedError, Response
+from memoturnd.language_models.endpoint import Address, Endpoint, Gate, RefusedError, Response
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.language_model import ModelStream, Prompt
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from memoturnd.config import Settings
-from memoturnd.models_http.anthropic import BASE_URL as ANTHROPIC_URL
-from memoturnd.models_http.anthropic import MODEL, VERSION, AnthropicModel
-from memoturnd.models_http.endpoint import Address, Gate
-from memoturnd.models_http.openai_chat import BASE_URL as OPENAI_URL
-from memoturnd.models_http.openai_chat import OpenAIModel
+from memoturnd.language_models.anthropic import BASE_URL as ANTHROPIC_URL
+from memoturnd.language_models.anthropic import MODEL, VERSION, AnthropicModel
+from memoturnd.language_models.endpoint import Address, Gate
+from memoturnd.language_models.openai_chat import BASE_URL as OPENAI_URL
+from memoturnd.language_models.openai_chat import OpenAIModel
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.language_model import LanguageModel, LanguageModels
 from memoturnd.settings_table import Secret
