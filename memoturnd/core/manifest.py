@@ -273,12 +273,17 @@ def restore_plan(manifest: Manifest, txid: int) -> tuple[ObjectRef, ...]:
 
 
 def plan_from(manifest: Manifest, start_txid: int, txid: int) -> tuple[ObjectRef, ...] | None:
-    """Return the segments that lead from the state at `start_txid` to `txid`; None where none of the manifest's do."""
+    """Return the segments that lead from the state at `start_txid` to `txid`; None where none of the manifest's do.
+
+    A thinned segment is only known to hold its last round: what lies within may be had from a snapshot alone.
+    """
     at, after = start_txid, _segments_between(manifest.segments, start_txid, txid)
     for ref in after:
         if ref.prev > at:
             return None
         at = ref.end
+    if after and after[-1].is_thinned and after[-1].end != txid:
+        return None
     return after if at >= txid >= start_txid else None
 
 

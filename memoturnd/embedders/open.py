@@ -4,7 +4,6 @@ from pathlib import Path
 
 from memoturnd.config import Settings
 from memoturnd.embedders import local
-from memoturnd.embedders.endpoint import DEFAULT_MODELS, DEFAULT_URLS, Dialect, EndpointEmbedder
 from memoturnd.embedders.files import find_files
 from memoturnd.embedders.local import LocalEmbedder
 from memoturnd.errors import ConfigurationError
@@ -22,6 +21,8 @@ def open_embedder(settings: Settings, clock: Clock) -> Embedder | None:
         return None
     if provider == "local":
         return LocalEmbedder(_local_folder(settings.embed_local_path), clock=clock)
+    from memoturnd.embedders.endpoint import DEFAULT_MODELS, DEFAULT_URLS, Dialect, EndpointEmbedder
+
     dialect: Dialect = provider
     return EndpointEmbedder(
         dialect=dialect,

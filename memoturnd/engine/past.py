@@ -28,6 +28,7 @@ from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
     BranchNotFoundError,
+    CorruptionError,
     DiskFullError,
     InvariantError,
     MemoturnError,
@@ -232,7 +233,8 @@ class PastStates:
         else:
             start = Start(nearest.path, nearest.restored)
             nearest.users += 1  # it stays as long as it is copied
-        try:
+
+        async def made(start: Start | None) -> Restored:
             return await restore(
                 services.store,
                 await services.archive.reaching(current, txid),
@@ -242,6 +244,13 @@ class PastStates:
                 fsync=False,
                 start=start,
             )
+
+        try:
+            return await made(start)
+        except CorruptionError:
+            if start is None:
+                raise
+            return await made(None)  # other objects may hold it: the shortcut goes through a damaged one
         finally:
             if nearest is not None:
                 nearest.users -= 1

@@ -1,28 +1,32 @@
-"""From settings to the node's language models: which provider, at which address, with which key."""
+"""From settings to the node's language models: which provider, at which address, with which key.
+
+A node without one does not import what speaks to them.
+"""
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from memoturnd.config import Settings
-from memoturnd.language_models.anthropic import BASE_URL as ANTHROPIC_URL
-from memoturnd.language_models.anthropic import MODEL, VERSION, AnthropicModel
-from memoturnd.language_models.endpoint import Address, Gate
-from memoturnd.language_models.openai_chat import BASE_URL as OPENAI_URL
-from memoturnd.language_models.openai_chat import OpenAIModel
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.language_model import LanguageModel, LanguageModels
 from memoturnd.settings_table import Secret
+
+if TYPE_CHECKING:
+    from memoturnd.language_models.endpoint import Gate
 
 _PATHS: Final[Mapping[str, str]] = {"anthropic": "messages", "openai": "chat/completions"}
 _KEYS: Final[Mapping[str, tuple[str, str]]] = {
     "anthropic": ("x-api-key", ""),
     "openai": ("authorization", "Bearer "),
 }
-_URLS: Final[Mapping[str, str]] = {"anthropic": ANTHROPIC_URL, "openai": OPENAI_URL}
 
 
 def open_models(settings: Settings, clock: Clock) -> LanguageModels:
     """Return the language models that the settings ask for. No connection is made."""
+    if settings.extract_provider == settings.assistant_provider == "off":
+        return LanguageModels(None, None, settings.model_timeout_s)
+    from memoturnd.language_models.endpoint import Gate
+
     gate = Gate(settings.model_concurrency)
     extractor = _open(
         settings.extract_provider,
@@ -52,18 +56,22 @@ def _open(
     model: str | None,
     *,
     what: str,
-    gate: Gate,
+    gate: "Gate",
     clock: Clock,
 ) -> LanguageModel | None:
     if provider == "off":
         return None
-    headers = {"anthropic-version": VERSION} if provider == "anthropic" else {}
+    from memoturnd.language_models import anthropic, openai_chat
+    from memoturnd.language_models.endpoint import Address
+
+    module = anthropic if provider == "anthropic" else openai_chat
+    headers = {"anthropic-version": anthropic.VERSION} if provider == "anthropic" else {}
     if key is not None:
         name, value = _KEYS[provider]
         headers[name] = value + key.reveal()
-    address = Address(url_of(base_url or _URLS[provider], _PATHS[provider]), headers, what)
-    kind = AnthropicModel if provider == "anthropic" else OpenAIModel
-    return kind(address, model or MODEL, gate, clock)
+    address = Address(url_of(base_url or module.BASE_URL, _PATHS[provider]), headers, what)
+    kind = anthropic.AnthropicModel if provider == "anthropic" else openai_chat.OpenAIModel
+    return kind(address, model or anthropic.MODEL, gate, clock)
 
 
 def url_of(base_url: str, path: str) -> str:

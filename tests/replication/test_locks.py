@@ -85,7 +85,10 @@ MAY_OPEN = {
     "replication/prove.py": "the log, which carries no locks",
     "replication/new_file.py": "a new file beside the database's name, and a past state that nobody writes, to copy it",
     "replication/verify_states.py": "a restored state that only the verification has",
+    "embedders/files.py": "the files of the local model",
+    "engine/branch.py": "the memory for what is kept of a file, which is no file",
     "stores/aws_settings.py": "a certificate bundle",
+    "surfaces/memory_index.py": "copies of arrays",
     "stores/local.py": "objects",
 }
 OPENING = {

@@ -404,7 +404,7 @@ async def test_store_that_fails_leaves_the_verification_unfinished(city, folder)
 
 
 async def test_large_objects_are_read_in_pieces_and_proven_all_the_same(city, folder, monkeypatch):
-    monkeypatch.setattr(check, "PIECE_BYTES", 512)
+    monkeypatch.setattr(check, "PIECE_BYTES", 256)
     _, summary = await city.verified(folder)
     assert summary.outcome == "clean"
     key = city.examples["joined segment"]
