@@ -469,11 +469,11 @@ async def _all_rows(meter: Meter, dbs: int, seeded: int) -> list[str]:
             await _provisioning(node, meter)
             await _sql_and_kv_writes(node, meter)
             first = await _kv_reads(node, meter)
-            await _kv_batches(node, meter)
-            await _documents(node, meter)
             await _ships(node, meter)
             await _forks(node, meter)
             wakes = await _wakes(node, meter)
+            await _kv_batches(node, meter)  # behind the wakes, which find what the original's found
+            await _documents(node, meter)
             seeding = await _memories(node, meter, seeded)
             searches = await _vectors(node, meter)
             transcripts = await _turns(node, meter)

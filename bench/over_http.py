@@ -158,7 +158,7 @@ def measure(*, quick: bool) -> list[Table]:
         "published figures had authentication on, MinIO, and a port-forward of about 1.6 ms in every sample."
     )
     absent = (
-        "Document rows are missing: documents are not built yet. Targets: the design's for ingest and recall, "
+        "Documents are measured in process alone. Targets: the design's for ingest and recall, "
         "elsewhere to beat the published p50; rewinding has the bound of the original's docs, for which it "
         "published no figure."
     )
