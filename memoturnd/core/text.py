@@ -38,9 +38,3 @@ def match_expression(words: list[str]) -> str:
     """Return the FTS5 query that finds rows with any of `words`, which come from `tokens`."""
     # A token has no quote in it, and quoted it is never an operator such as NEAR or NOT.
     return " OR ".join(f'"{word}"' for word in words)
-
-
-def fts_query(query: str) -> str | None:
-    """Return an FTS5 query that finds rows with any telling word of `query`, None when it has no words."""
-    words = tokens(query)
-    return match_expression(words) if words else None

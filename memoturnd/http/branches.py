@@ -11,11 +11,10 @@ from memoturnd.errors import AlreadyExistsError, InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
-from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.describe import NOTHING, PAGE, described
 from memoturnd.http.envelope import Answer, at, reached, reply
 from memoturnd.http.journal import taking_effect_once
 from memoturnd.http.ports import BranchCreated, Checkpoint, Rewound
-from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import BranchRow
 
@@ -152,10 +151,7 @@ async def checkpoint(call: Call) -> Answer:
 
 @described(
     gives={200: shapes.CheckpointPage},
-    values=(
-        Value("limit", Count, "Most rows of the page, up to 1000."),
-        Value("cursor", str, "`next_cursor` of the page before."),
-    ),
+    values=(*PAGE,),
 )
 async def list_checkpoints(call: Call) -> Answer:
     """List the branch's checkpoints, oldest txid first: all of them, or a page where `limit` or `cursor` is given."""

@@ -8,19 +8,14 @@ from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError, InvalidR
 from memoturnd.http.addresses import namespace
 from memoturnd.http.bodies import NameBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
-from memoturnd.http.describe import NOTHING, ONCE, Value, described
+from memoturnd.http.describe import NOTHING, ONCE, PAGE, Value, described
 from memoturnd.http.envelope import Answer, reply
 from memoturnd.http.journal import taking_effect_once
-from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import Database
 
 _MAX_CURSOR_CHARACTERS: Final = 256
 _decode_name = decoder(NameBody)
-_PAGE: Final = (
-    Value("limit", Count, "Most rows of the page, up to 1000."),
-    Value("cursor", str, "`next_cursor` of the page before."),
-)
 
 
 @described(takes=NameBody, gives={201: shapes.Database}, values=(ONCE,))
@@ -43,7 +38,7 @@ async def create(call: Call) -> Answer:
     return await taking_effect_once(call, facts, run)
 
 
-@described(gives={200: shapes.DatabasePage}, values=(Value("prefix", str, "How names begin."), *_PAGE))
+@described(gives={200: shapes.DatabasePage}, values=(Value("prefix", str, "How names begin."), *PAGE))
 async def list_all(call: Call) -> Answer:
     """List databases by name, a page at a time."""
     limit, after = _page(call)
@@ -72,7 +67,7 @@ async def delete(call: Call) -> Answer:
     return await taking_effect_once(call, facts, run)
 
 
-@described(gives={200: shapes.ProfilePage}, values=_PAGE)
+@described(gives={200: shapes.ProfilePage}, values=PAGE)
 async def list_profiles(call: Call) -> Answer:
     """List the profiles of a namespace by name, a page at a time; a namespace without any is empty."""
     name = namespace(call)

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from memoturnd.http.shapes import Count
+
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 
@@ -43,6 +45,10 @@ ONCE: Final = Value(
     "Idempotency-Key", str, "A write that is sent again under it takes effect once.", is_header=True
 )
 """What every route that changes a branch takes, and those of the directory that say so."""
+
+
+CURSOR: Final = Value("cursor", str, "`next_cursor` of the page before.")
+PAGE: Final = (Value("limit", Count, "Most rows of the page, up to 1000."), CURSOR)
 
 
 @dataclass(frozen=True, slots=True)

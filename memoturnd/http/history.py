@@ -9,10 +9,9 @@ from memoturnd.core.revisions import AtTime, AtTxid, rfc3339
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import caught_up, database_of
 from memoturnd.http.call import Call
-from memoturnd.http.describe import Value, described
+from memoturnd.http.describe import PAGE, Value, described
 from memoturnd.http.envelope import Answer, at, reply
 from memoturnd.http.ports import RestorePoint
-from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.replication.points import Window
 
@@ -27,8 +26,7 @@ _CURSOR: Final = re.compile(r"([no])([0-9]{1,16})")
         Value("order", str, "`newest` (first) or `oldest`."),
         Value("since", str, "From this time or txid on."),
         Value("until", str, "Up to this time or txid."),
-        Value("limit", Count, "Most rows of the page, up to 1000."),
-        Value("cursor", str, "`next_cursor` of the page before."),
+        *PAGE,
     ),
 )
 async def restore_points(call: Call) -> Answer:

@@ -7,7 +7,7 @@ from memoturnd.core.canonical import decode_json
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import BYTES as ANY_BYTES
-from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.describe import CURSOR, NOTHING, Value, described
 from memoturnd.http.envelope import (
     BYTES,
     Answer,
@@ -33,7 +33,7 @@ _CONDITIONS: Final = (
     values=(
         Value("prefix", str, "How keys begin."),
         Value("limit", Count, "Most keys of the page, up to 1000."),
-        Value("cursor", str, "`next_cursor` of the page before."),
+        CURSOR,
         Value("values", bool, "Show values and metadata."),
         Value("metadata", bool, "Show metadata."),
     ),

@@ -6,7 +6,7 @@ from memoturnd.core.canonical import decode_json
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import open_profile
 from memoturnd.http.call import Call
-from memoturnd.http.describe import Value, described
+from memoturnd.http.describe import CURSOR, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply
 from memoturnd.http.memory import nothing, open_or_none
 from memoturnd.http.shapes import Count
@@ -15,7 +15,6 @@ from memoturnd.surfaces import embedding, memories, memory_edits, memory_list, t
 from memoturnd.surfaces.memory_list import Listing
 from memoturnd.surfaces.topics import Page
 
-_CURSOR = Value("cursor", str, "`next_cursor` of the page before.")
 _TYPE = Value("type", shapes.Topical, "Of this type alone.")
 
 
@@ -33,7 +32,7 @@ _TYPE = Value("type", shapes.Topical, "Of this type alone.")
         Value("include_superseded", bool, "History too; false unless given."),
         Value("order", str, "newest, oldest, most_important or least_important; newest unless given."),
         Value("limit", Count, "Most memories of the page, up to 1000; 100 unless given."),
-        _CURSOR,
+        CURSOR,
     ),
 )
 async def list_all(call: Call) -> Answer:
@@ -84,7 +83,7 @@ async def patch(call: Call) -> Answer:
 _LIMIT = Value("limit", Count, "Most versions of the page, up to 1000, which it is unless given.")
 
 
-@described(gives={200: shapes.History}, values=(_LIMIT, _CURSOR))
+@described(gives={200: shapes.History}, values=(_LIMIT, CURSOR))
 async def history(call: Call) -> Answer:
     """Show every version of what a memory says, the newest first. Raises NotFoundError."""
     page, min_txid = _page(call), call.min_txid
@@ -93,7 +92,7 @@ async def history(call: Call) -> Answer:
     return read_reply({**seen.value, "txid": seen.txid}, seen)
 
 
-@described(gives={200: shapes.Chains}, values=(_TYPE, _LIMIT, _CURSOR))
+@described(gives={200: shapes.Chains}, values=(_TYPE, _LIMIT, CURSOR))
 async def topic(call: Call) -> Answer:
     """Show every version of what a topic says, for each type or one. Raises NotFoundError."""
     page, min_txid, type_ = _page(call), call.min_txid, topics.parse_type(call.text("type"))
@@ -108,7 +107,7 @@ async def topic(call: Call) -> Answer:
         Value("prefix", str, "Topics that start so."),
         _TYPE,
         Value("limit", Count, "Most topics of the page, up to 1000; 100 unless given."),
-        _CURSOR,
+        CURSOR,
     ),
 )
 async def list_topics(call: Call) -> Answer:

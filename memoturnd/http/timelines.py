@@ -4,7 +4,7 @@ from typing import Final
 
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
-from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.describe import CURSOR, NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import timelines as shapes
@@ -35,7 +35,7 @@ async def query(call: Call) -> Answer:
     gives={200: shapes.TimelinePage},
     values=(
         Value("limit", Count, "Most timelines of the page, up to 1000; 100 unless given."),
-        Value("cursor", str, "`next_cursor` of the page before."),
+        CURSOR,
     ),
 )
 async def list_all(call: Call) -> Answer:

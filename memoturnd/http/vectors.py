@@ -5,7 +5,7 @@ from typing import Any, Final
 from memoturnd.core import names
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
-from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.describe import CURSOR, NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import vectors as shapes
@@ -40,7 +40,7 @@ def _upsert(payload: Any) -> tuple[list[vectors.Vector], bool]:
     gives={200: shapes.Ids},
     values=(
         Value("limit", Count, "Most ids of the page, up to 1000."),
-        Value("cursor", str, "`next_cursor` of the page before."),
+        CURSOR,
         Value("metadata", bool, "Show metadata."),
     ),
 )

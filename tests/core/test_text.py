@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoturnd.core.text import LENGTH_LIMIT, STOP_WORDS, TOKEN_LIMIT, fts_query, tokens
+from memoturnd.core.text import LENGTH_LIMIT, STOP_WORDS, TOKEN_LIMIT, match_expression, tokens
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +14,11 @@ def fts():
     conn.execute("CREATE VIRTUAL TABLE t USING fts5(a, tokenize='porter unicode61')")
     conn.execute("INSERT INTO t VALUES ('the user prefers dark themes, NOT light ones'), ('Größe 42 日本語')")
     return conn
+
+
+def fts_query(query):
+    words = tokens(query)
+    return match_expression(words) if words else None
 
 
 def test_stop_words_are_dropped_unless_nothing_else_is_there():
