@@ -18,6 +18,7 @@ from bench import workload
 from bench.machine import watched
 from bench.nodes import node_here, temporary_folder
 from bench.stats import MS, US, Row, Table, duration
+from memoturnd.core import names
 from memoturnd.engine.branch import Branch
 from memoturnd.node import Node
 from memoturnd.seams.catalog import MAIN
@@ -398,7 +399,7 @@ async def _wakes(node: Node, meter: Meter) -> str:
 
 
 async def _memories(node: Node, meter: Meter, seeded: int, *, recalls: bool = True) -> str:
-    await node.databases.ensure_profile("bench", "memories")
+    await node.databases.ensure_profile(names.profile_database("bench", "memories"))
     profile = await node.profile("bench--memories")
     batches = workload.event_batches(seeded, DIMENSIONS)
     start_s = time.perf_counter()

@@ -26,6 +26,7 @@ from bench.nodes import node_here, temporary_folder
 from bench.paraphrases import PARAPHRASES
 from bench.stats import Table
 from memoturnd.config import Settings
+from memoturnd.core import names
 from memoturnd.embedders.open import open_embedder
 from memoturnd.node import Node
 from memoturnd.seams.clock import SystemClock
@@ -161,7 +162,7 @@ async def _store(
     node: Node, name: str, texts: Sequence[str], vectors: Any, sessions: Sequence[int] | None
 ) -> tuple[Profile, dict[str, int]]:
     """Store texts as events; return the profile and the place of each id."""
-    await node.databases.ensure_profile(_NAMESPACE, name)
+    await node.databases.ensure_profile(names.profile_database(_NAMESPACE, name))
     profile = await node.profile(f"{_NAMESPACE}--{name}")
     places: dict[str, int] = {}
     for start in range(0, len(texts), _BATCH):

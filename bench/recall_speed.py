@@ -14,6 +14,7 @@ from bench.in_process import DIMENSIONS, Meter
 from bench.machine import watched
 from bench.nodes import node_here, temporary_folder
 from bench.stats import MS, Table
+from memoturnd.core import names
 from memoturnd.engine.branch import Branch
 from memoturnd.node import Node
 from memoturnd.surfaces import memories, recall
@@ -33,7 +34,7 @@ async def _ask(profile: Branch, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 async def _seed(node: Node, name: str, count: int, *, sessions: bool) -> Branch:
     """Fill a profile, and let it go cold in between, so that what is measured starts from a settled file."""
-    await node.databases.ensure_profile("bench", name)
+    await node.databases.ensure_profile(names.profile_database("bench", name))
     profile = await node.profile(f"bench--{name}")
     for start in range(0, count, _BATCH):
         seeds = range(start, min(start + _BATCH, count))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder

@@ -103,7 +103,7 @@ class Reembedding:
             database = await catalog.get_database_by_uuid(chore.db_uuid)
             names = {row.branch_id: row.name for row in await catalog.list_branches(chore.db_uuid)}
             name = MAIN if chore.branch_id == database.main_branch_id else names.get(chore.branch_id)
-            return None if name is None else await self._branches.find(database.name, name)
+            return None if name is None else await self._branches.find(database.qualified_name, name)
         except (DatabaseNotFoundError, BranchNotFoundError):
             return None
 

@@ -12,7 +12,9 @@ from memoturnd.core import revisions
 from memoturnd.errors import InvalidRequestError
 
 MAIN_BRANCH: Final = "main"
+DEFAULT_TENANT: Final = "default"
 PROFILE_SEPARATOR: Final = "--"
+TENANT_SEPARATOR: Final = "/"
 
 _PART = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9_])?")
 _PART_RULE = "1 to 64 characters of a-z, 0-9, '_' and '-', starting with a letter or digit, not ending in '-', without '--'"
@@ -88,6 +90,25 @@ def branch(value: str) -> str:
     if len(value) > PART_LENGTH_LIMIT or ".." in value or not _BRANCH.fullmatch(value):
         raise _refuse("branch", value, _BRANCH_RULE)
     return value
+
+
+def tenant(value: str) -> str:
+    """Check the name of a tenant. Raises InvalidRequestError."""
+    return _part("tenant", value)
+
+
+def qualified(tenant_name: str, name: str) -> str:
+    """Return what a tenant's database is called among all: `name` in the tenant `default`, else `tenant/name`.
+
+    Both are checked names, in none of which a slash can be, so that no two databases are called the same.
+    """
+    return name if tenant_name == DEFAULT_TENANT else f"{tenant_name}{TENANT_SEPARATOR}{name}"
+
+
+def split_qualified(name: str) -> tuple[str, str]:
+    """Return (tenant, name) of a qualified name."""
+    first, separator, second = name.partition(TENANT_SEPARATOR)
+    return (first, second) if separator else (DEFAULT_TENANT, name)
 
 
 def parse_spec(spec: str) -> tuple[str, str]:

@@ -67,7 +67,8 @@ class Adoption:
         makes the register live. Raises AlreadyExistsError, StoreUnavailableError.
         """
         services, randomness = self._services, self._services.randomness
-        database = Database(db_name, randomness.hex(16), randomness.hex(8), file.at_ms)
+        tenant, name = names.split_qualified(db_name)
+        database = Database(name, randomness.hex(16), randomness.hex(8), file.at_ms, tenant=tenant)
         uuid, branch_id = database.uuid, database.main_branch_id
         register = await self._begin(database)
         first = await self._stored(uuid, branch_id, MAIN, file, None)
@@ -91,6 +92,7 @@ class Adoption:
         main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
         new = Register(
             uuid=database.uuid,
+            tenant=database.tenant,
             name=database.name,
             created_at=database.created_at,
             state="importing",

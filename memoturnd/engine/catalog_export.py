@@ -11,7 +11,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
-from memoturnd.core import layout, register
+from memoturnd.core import layout, names, register
 from memoturnd.core.register import Register
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError, CorruptionError
@@ -32,6 +32,7 @@ class Change(msgspec.Struct, frozen=True):
     uuid: str
     main_branch_id: str
     created_at: int
+    tenant: str = names.DEFAULT_TENANT
 
 
 class CatalogExport:
@@ -46,7 +47,7 @@ class CatalogExport:
         """Export what changed since the last call and return how many changes that were."""
         total = 0
         while changes := await self._services.catalog.unwritten_changes(self._exported, limit=_BATCH):
-            rows = [Change(op, d.name, d.uuid, d.main_branch_id, d.created_at) for _, op, d in changes]
+            rows = [_change(op, database) for _, op, database in changes]
             await self._put(rows)
             self._exported = changes[-1][0]
             total += len(rows)
@@ -65,11 +66,7 @@ class CatalogExport:
         replaced, self._keys = self._keys, []
         after = 0
         while changes := await self._services.catalog.unwritten_changes(after, limit=_BATCH):
-            rows = [
-                Change(op, d.name, d.uuid, d.main_branch_id, d.created_at)
-                for _, op, d in changes
-                if op == "created"
-            ]
+            rows = [_change(op, database) for _, op, database in changes if op == "created"]
             if rows:
                 await self._put(rows)
             after = changes[-1][0]
@@ -83,7 +80,7 @@ class CatalogExport:
         disk, while the objects that belong to them did. So is one of which no start was ever finished.
         """
         restored = 0
-        if doubtful or not await self._services.catalog.list_databases(limit=1):
+        if doubtful or await self._services.catalog.is_empty():
             restored = await self._rebuild()
         async for info in self._services.store.list(layout.catalog_changes_prefix()):
             self._keys.append(info.key)
@@ -111,14 +108,15 @@ class CatalogExport:
         if MAIN not in branches:
             return False
         main_id = branches[MAIN].id
+        database = Database(
+            found.name, found.uuid, main_id, found.created_at, written=True, tenant=found.tenant
+        )
         created = True
         try:
-            await catalog.create_database(
-                Database(found.name, found.uuid, main_id, found.created_at, written=True)
-            )
+            await catalog.create_database(database)
         except AlreadyExistsError:
             created = False
-            if (await catalog.get_database(found.name)).uuid != found.uuid:
+            if (await catalog.get_database(database.qualified_name)).uuid != found.uuid:
                 _log.error(
                     "database left out of the catalog: its name is taken", name=found.name, uuid=found.uuid
                 )
@@ -159,7 +157,13 @@ class CatalogExport:
                 continue
             try:
                 await catalog.create_database(
-                    Database(change.name, change.uuid, change.main_branch_id, change.created_at)
+                    Database(
+                        change.name,
+                        change.uuid,
+                        change.main_branch_id,
+                        change.created_at,
+                        tenant=change.tenant,
+                    )
                 )
                 restored += 1
             except AlreadyExistsError:
@@ -174,6 +178,17 @@ class CatalogExport:
                     yield register.decode(blob.data)
                 except CorruptionError as error:
                     _log.error("database left out of the catalog", key=info.key, error=str(error))
+
+
+def _change(op: str, database: Database) -> Change:
+    return Change(
+        op,
+        database.name,
+        database.uuid,
+        database.main_branch_id,
+        database.created_at,
+        database.tenant,
+    )
 
 
 def _changes(key: str, data: bytes) -> list[Change]:

@@ -68,7 +68,11 @@ class Registers:
                 )
             main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
             new = Register(
-                uuid=database.uuid, name=database.name, created_at=database.created_at, branches={MAIN: main}
+                uuid=database.uuid,
+                tenant=database.tenant,
+                name=database.name,
+                created_at=database.created_at,
+                branches={MAIN: main},
             )
             await file.create(new)
             known = await file.load()
@@ -82,7 +86,7 @@ class Registers:
 
 
 class Databases:
-    """Create, look up, list and delete databases."""
+    """Create, look up, list and delete databases, by their qualified names (memoturnd.core.names)."""
 
     def __init__(self, services: Services, tiers: Tiers, registers: Registers) -> None:
         self._services = services
@@ -94,32 +98,41 @@ class Databases:
 
         Raises AlreadyExistsError, InvalidRequestError.
         """
-        return await self._insert(names.new_database(name), uuid)
+        tenant, plain = names.split_qualified(name)
+        return await self._insert(names.tenant(tenant), names.new_database(plain), uuid)
 
     async def get(self, name: str) -> Database:
         """Return the database. Raises DatabaseNotFoundError."""
         return await self._services.catalog.get_database(name)
 
-    async def list(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
-        """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
-        return await self._services.catalog.list_databases(prefix=prefix, after=after, limit=limit)
+    async def list(
+        self, prefix: str = "", after: str = "", limit: int = 1000, *, tenant: str = names.DEFAULT_TENANT
+    ) -> list[Database]:
+        """Return up to `limit` of a tenant's databases ordered by name, with names starting `prefix` and above `after`."""
+        return await self._services.catalog.list_databases(
+            tenant=tenant, prefix=prefix, after=after, limit=limit
+        )
 
-    async def ensure_profile(self, namespace: str, profile: str) -> Database:
+    async def ensure_profile(self, name: str) -> Database:
         """Return the database of a profile, creating it where absent. Raises InvalidRequestError."""
-        name = names.profile_database(namespace, profile)
+        tenant, plain = names.split_qualified(name)
         try:
             return await self.get(name)
         except DatabaseNotFoundError:
             pass
         try:
-            return await self._insert(name)
+            return await self._insert(tenant, plain)
         except AlreadyExistsError:  # somebody else was faster
             return await self.get(name)
 
-    async def _insert(self, name: str, uuid: str | None = None) -> Database:
+    async def _insert(self, tenant: str, name: str, uuid: str | None = None) -> Database:
         randomness = self._services.randomness
         database = Database(
-            name, uuid or randomness.hex(16), randomness.hex(8), self._services.clock.now_ms()
+            name,
+            uuid or randomness.hex(16),
+            randomness.hex(8),
+            self._services.clock.now_ms(),
+            tenant=tenant,
         )
         await self._services.catalog.create_database(database)
         return database

@@ -69,7 +69,7 @@ class Drill:
             said = wrong  # an object may have been replaced meanwhile: damage says the same again
         _log.error(
             "a state cannot be restored; restore a copy of what is damaged, and see `memoturn verify`",
-            database=database.name,
+            database=database.qualified_name,
             branch=branch_id,
             damage=said,
         )

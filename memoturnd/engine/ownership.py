@@ -18,7 +18,7 @@ class BranchRef:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.database.name}@{self.name}"
+        return f"{self.database.qualified_name}@{self.name}"
 
 
 @dataclass(slots=True)

@@ -331,7 +331,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
     branch.files.write_owner(
         Owner(
             db_uuid=ref.database.uuid,
-            db_name=ref.database.name,
+            db_name=ref.database.qualified_name,
             branch_id=ref.branch_id,
             branch=ref.name,
             epoch=current.epoch,

@@ -1,4 +1,4 @@
-"""From a request's address to the branch that it means. Every name is checked before it goes any further."""
+"""From a request's address to the branch that it means. Every name is checked, and becomes its tenant's, before it goes any further."""
 
 from memoturnd.core import names
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
@@ -7,8 +7,14 @@ from memoturnd.http.ports import BranchProfile, Node
 
 
 def database_of(call: Call) -> tuple[str, str]:
-    """Return the database and branch of `{db}`, which is `name` or `name@branch`. Raises InvalidRequestError."""
-    return names.parse_spec(call.params["db"])
+    """Return the qualified name and branch of `{db}`, which is `name` or `name@branch`. Raises InvalidRequestError."""
+    name, branch = names.parse_spec(call.params["db"])
+    return call.qualified(name), branch
+
+
+def named_database(call: Call) -> str:
+    """Return the qualified name of `{db}`, which is a name alone. Raises InvalidRequestError."""
+    return call.qualified(names.database(call.params["db"]))
 
 
 def branch_of(call: Call) -> str:
@@ -22,8 +28,8 @@ def namespace(call: Call) -> str:
 
 
 def profile_of(call: Call) -> tuple[str, str]:
-    """Return the database and branch of a memory route. Raises InvalidRequestError."""
-    database = names.profile_database(call.params["ns"], call.params["profile"])
+    """Return the qualified name and branch of a memory route. Raises InvalidRequestError."""
+    database = call.qualified(names.profile_database(call.params["ns"], call.params["profile"]))
     branch = call.branch
     return database, branch if branch == names.MAIN_BRANCH else names.branch(branch)
 
@@ -48,7 +54,7 @@ async def open_or_create_profile(call: Call) -> BranchProfile:
     except DatabaseNotFoundError:
         if branch != names.MAIN_BRANCH:
             raise
-    await call.node.databases.ensure_profile(call.params["ns"], call.params["profile"])
+    await call.node.databases.ensure_profile(name)
     return call.applying_once(await call.node.profile(name, branch))
 
 

@@ -1,6 +1,6 @@
 """The application: one Starlette router in front of the route table, and what every request passes through.
 
-In order: find the route, turn away web pages of other origins, pass the gates (slot, control rate), read the body within its limit, run the handler
+In order: find the route, turn away web pages of other origins, ask who it is, pass the gates (slot, control rate), read the body within its limit, run the handler
 under the request's deadline, turn whatever it raised into the error envelope, send, measure. Files that come or go
 (memoturnd.http.streaming) have a pace to keep instead of the deadline.
 """
@@ -25,6 +25,7 @@ from memoturnd.errors import (
     OverloadedError,
     RequestTimeoutError,
 )
+from memoturnd.http.admission import Admission, OpenAdmission
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import REPLAYED, Answer, error_reply, internal_error_reply, is_internal
@@ -32,7 +33,8 @@ from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
 from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.protocol import ABORT
-from memoturnd.http.routes import ROUTES, Body, Kind, Route
+from memoturnd.http.route import Body, Kind, Route
+from memoturnd.http.routes import ROUTES
 from memoturnd.http.streaming import Pace, send_chunks
 from memoturnd.http.tree import Tree
 from memoturnd.metrics import Metrics
@@ -60,9 +62,17 @@ def create_app(
     clock: Clock | None = None,
     randomness: Randomness | None = None,
     routes: Iterable[Route] = ROUTES,
+    admission: Admission | None = None,
 ) -> ASGIApp:
-    """Build the ASGI application that serves `node`."""
-    api = Api(node, settings, clock or SystemClock(), randomness or SystemRandomness(), routes)
+    """Build the ASGI application that serves `node`; without `admission` to everybody."""
+    api = Api(
+        node,
+        settings,
+        clock or SystemClock(),
+        randomness or SystemRandomness(),
+        routes,
+        admission or OpenAdmission(),
+    )
     return Router([api], redirect_slashes=False, lifespan=lifespan)
 
 
@@ -76,8 +86,10 @@ class Api(BaseRoute):
         clock: Clock,
         randomness: Randomness,
         routes: Iterable[Route],
+        admission: Admission,
     ) -> None:
         self._node = node
+        self._admission = admission
         self._clock = clock
         self._randomness = randomness
         self._tree = Tree(routes)
@@ -130,6 +142,7 @@ class Api(BaseRoute):
                 return template, _no_route(scope["method"], by_method)
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
+            call.principal = await self._admission.admit(route, call)
             if route.kind is not Kind.OPEN:
                 _look_back(route, call)
             return template, await self._pass_gates(route, call, receive)

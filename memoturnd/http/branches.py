@@ -78,7 +78,7 @@ async def list_all(call: Call) -> Answer:
     rows = await call.node.branches.list(name)
     shown = [
         {
-            "db_name": name,
+            "db_name": _plain(name),
             "branch": row.name,
             "ttl_at": row.expires_at,
             "created_at": row.created_at,
@@ -238,13 +238,17 @@ async def _row(call: Call, name: str, branch: str) -> BranchRow | None:
     return next((row for row in await call.node.branches.list(name) if row.name == branch), None)
 
 
+def _plain(name: str) -> str:
+    return names.split_qualified(name)[1]
+
+
 def _shown_row(name: str, row: BranchRow) -> dict[str, object]:
     return {
         "branch": row.name,
         "parent": row.parent,
         "fork_txid": row.fork_txid,
         "ttl_at": row.expires_at,
-        "spec": f"{name}@{row.name}",
+        "spec": f"{_plain(name)}@{row.name}",
     }
 
 
@@ -254,7 +258,7 @@ def _shown(name: str, made: BranchCreated) -> dict[str, object]:
         "parent": made.parent,
         "fork_txid": made.fork_txid,
         "ttl_at": made.expires_at,
-        "spec": f"{name}@{made.branch}",
+        "spec": f"{_plain(name)}@{made.branch}",
     }
 
 

@@ -8,7 +8,8 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from memoturnd.core import canonical, revisions
+from memoturnd.core import canonical, names, revisions
+from memoturnd.core.principal import ANONYMOUS
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.idempotency import Once
 from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError, invariant
@@ -50,6 +51,9 @@ _ONCE: Final = frozenset(
         b"content-length",
         b"host",
         b"origin",
+        b"authorization",
+        b"memoturn-tenant",
+        b"x-memoturn-internal",
     }
 )
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
@@ -61,11 +65,12 @@ class Call:
 
     `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
     `file` yields the body of a route that takes a file; there `body` is empty, or its hash. `operation` is the route's
-    `METHOD template`; `once` what an Idempotency-Key asked for, once the branch was opened.
+    `METHOD template`; `principal` who sends it, once it was admitted; `once` what an Idempotency-Key asked for, once the branch was opened.
     """
 
     __slots__ = (
         "_file", "_headers", "_query", "_raw_query", "body", "held_bytes", "node", "once", "operation", "params",
+        "principal",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +86,7 @@ class Call:
         self.params = params
         self.operation = operation
         self.once: Once | None = None
+        self.principal = ANONYMOUS
         self._raw_query = query
         self.body = b""
         self.held_bytes = 0
@@ -123,10 +129,15 @@ class Call:
         accepted = self._headers.get(b"accept", b"").lower()
         return any(part.split(b";")[0].strip() == b"text/event-stream" for part in accepted.split(b","))
 
-    @property
-    def principal(self) -> str:
-        """Who asks. Nobody has a name while there is no authentication."""
-        return ""
+    def header(self, name: str) -> str | None:
+        """Return a header's text without the space around it, None without it."""
+        value = self._headers.get(name.lower().encode())
+        return None if value is None else value.decode("latin-1").strip()
+
+    def qualified(self, name: str) -> str:
+        """Return the qualified name of a database that the request calls `name`, which is checked already."""
+        invariant(names.TENANT_SEPARATOR not in name, "a database's own name has no tenant in it", name=name)
+        return names.qualified(self.principal.tenant, name)
 
     def asks_once(self) -> Once | None:
         """Return what an Idempotency-Key asks for, None without one. Raises InvalidRequestError."""
@@ -135,7 +146,7 @@ class Call:
             parts = [part.encode() for part in self.params.values()]
             headers = [b"%b:%b" % (name, self._headers[name]) for name in _MEANING if name in self._headers]
             request = [*parts, *headers, self._raw_query, self.body]
-            self.once = parse_once(self.operation, self.principal, key, request)
+            self.once = parse_once(self.operation, self.principal.name, key, request)
         return self.once
 
     def applying_once(self, profile: BranchProfile) -> BranchProfile:

@@ -13,7 +13,7 @@ from memoturnd.http.describe import ONCE, Description, Media, Value, description
 from memoturnd.http.shapes import Problem
 
 if TYPE_CHECKING:
-    from memoturnd.http.routes import Route
+    from memoturnd.http.route import Route
 
 _REF: Final = "#/components/schemas/{name}"
 _JSON: Final = "application/json"

@@ -207,7 +207,9 @@ class Databases(Protocol):
         """Return a database."""
         ...
 
-    async def list(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
+    async def list(
+        self, prefix: str = "", after: str = "", limit: int = 1000, *, tenant: str
+    ) -> list[Database]:
         """Return up to `limit` databases by name, starting `prefix` and above `after`."""
         ...
 
@@ -215,7 +217,7 @@ class Databases(Protocol):
         """Delete a database and everything in it; its objects stay for a while."""
         ...
 
-    async def ensure_profile(self, namespace: str, profile: str) -> Database:
+    async def ensure_profile(self, name: str) -> Database:
         """Return the profile's database, registering it when absent."""
         ...
 

@@ -4,15 +4,12 @@ The application, the authorization matrix and the API description are all made f
 that is not here does not exist, and what is said here about one is true.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
+from control_plane.http.routes import CONTROL_ROUTES
 from memoturnd.http import (
     asking,
     branches,
-    control,
     documents,
     history,
     kv,
@@ -28,81 +25,7 @@ from memoturnd.http import (
     vectors,
     verify,
 )
-from memoturnd.http.call import Call
-from memoturnd.http.envelope import Answer
-
-Handler = Callable[[Call], Awaitable[Answer]]
-
-
-class Kind(Enum):
-    """What a route does, which decides the gates in front of it."""
-
-    READ = "read"
-    """Shows a state; honours Memoturn-Min-Txid and Memoturn-At."""
-    WRITE = "write"
-    """Changes a branch; honours Memoturn-Durability, or is always durable."""
-    CONTROL = "control"
-    """Changes or lists the directory of databases, or verifies one, within the control rate."""
-    OPEN = "open"
-    """Serves the node's operator; passes every gate, so that it answers on a busy node."""
-
-
-class Body(Enum):
-    """How large a body may be, and whether it is read at all."""
-
-    NONE = "none"
-    SMALL = "small"
-    """Up to 1 MiB of JSON."""
-    LARGE = "large"
-    """Up to MEMOTURN_MAX_BODY_BYTES of JSON."""
-    RAW = "raw"
-    """Up to MEMOTURN_MAX_BODY_BYTES of anything."""
-    FILE = "file"
-    """Up to MEMOTURN_MAX_IMPORT_BYTES of a file, which the handler takes as it comes and to which no deadline applies."""
-
-
-class Scope(Enum):
-    """The credential that a route needs where authorization is on."""
-
-    NONE = "none"
-    PLATFORM = "platform"
-    NAMESPACE = "namespace"
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One method of one path. `parameters` are the names in `template`, in order; `operation`
-    is method and template in one.
-
-    With `asks_model` its deadline leaves time for a language model.
-    `at` is whether it takes Memoturn-At where that does not follow from its kind: reads do. A read finds the
-    past state behind `call.node`, and need not know of it.
-    """
-
-    method: str
-    template: str
-    handler: Handler
-    kind: Kind
-    body: Body
-    scope: Scope
-    at: bool | None = None
-    asks_model: bool = False
-    parameters: tuple[str, ...] = field(init=False)
-    operation: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        names = tuple(part[1:-1] for part in self.template.split("/") if part.startswith("{"))
-        object.__setattr__(self, "parameters", names)
-        object.__setattr__(self, "operation", f"{self.method} {self.template}")
-
-    @property
-    def takes_at(self) -> bool:
-        """Whether the route shows past states."""
-        return self.kind is Kind.READ if self.at is None else self.at
-
+from memoturnd.http.route import Body, Kind, Route, Scope
 
 _MEMORY: Final = "/v1/memory/{ns}/{profile}"
 _DB: Final = "/v1/db/{db}"
@@ -118,10 +41,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/ready", ops.ready, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/openapi.json", ops.api_description, Kind.OPEN, Body.NONE, Scope.NONE),
-    Route("POST", "/v1/databases", control.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
-    Route("GET", "/v1/databases", control.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
-    Route("DELETE", "/v1/databases/{db}", control.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
-    Route("GET", "/v1/memory/{ns}", control.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE, at=False),
+    *CONTROL_ROUTES,
     Route("PUT", "/v1/databases/{db}/import", transfers.take, Kind.CONTROL, Body.FILE, Scope.PLATFORM),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),

@@ -2,7 +2,7 @@
 
 from memoturnd.core import names
 from memoturnd.errors import InvalidRequestError
-from memoturnd.http.addresses import caught_up, database_of
+from memoturnd.http.addresses import caught_up, database_of, named_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import SQLITE as SQLITE_FILE
 from memoturnd.http.describe import Value, described
@@ -39,7 +39,7 @@ async def take(call: Call) -> Answer:
     Raises AlreadyExistsError, DatabaseNotFoundError, InvalidRequestError for a file that is not one, PayloadTooLargeError,
     OverloadedError.
     """
-    name = names.database(call.params["db"])
+    name = named_database(call)
     branch = names.branch(call.text("branch") or names.MAIN_BRANCH)
     ttl_s = call.integer("ttl")
     if ttl_s is not None and (branch == names.MAIN_BRANCH or ttl_s > SECONDS_LIMIT):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from memoturnd.errors import invariant
 from memoturnd.http.call import decode_part
-from memoturnd.http.routes import Route
+from memoturnd.http.route import Route
 
 
 class Tree:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from memoturnd.core import names
+
 MAIN = "main"
 COLLECT = "collect"
 """The chore of a database: what was deleted goes for good, and what nothing names is deleted."""
@@ -15,7 +17,7 @@ REEMBED = "reembed"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database (for a profile, `name` is `{namespace}--{profile}`).
+    """A database (for a profile, `name` is `{namespace}--{profile}`). Its name is its tenant's own.
 
     `uuid` and `main_branch_id` are 32 and 16 random lowercase hex digits; `created_at` is unix ms.
     `written` is false until `database.json` exists in the object store.
@@ -26,6 +28,12 @@ class Database:
     main_branch_id: str
     created_at: int
     written: bool = False
+    tenant: str = names.DEFAULT_TENANT
+
+    @property
+    def qualified_name(self) -> str:
+        """Return the name by which it is looked up: with its tenant, but for the default one."""
+        return names.qualified(self.tenant, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ class KnownRequest(NamedTuple):
 
 
 class Catalog(Protocol):
-    """What every catalog does. Lookups that fail raise; they never guess."""
+    """What every catalog does. Lookups that fail raise; they never guess. Databases are looked up by qualified name."""
 
     async def create_database(self, database: Database) -> None:
         """Insert one database. Raises AlreadyExistsError when the name is taken."""
@@ -97,8 +105,14 @@ class Catalog(Protocol):
         """Return the database. Raises DatabaseNotFoundError."""
         ...
 
-    async def list_databases(self, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
-        """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
+    async def list_databases(
+        self, *, tenant: str = names.DEFAULT_TENANT, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[Database]:
+        """Return up to `limit` of a tenant's databases ordered by name, with names starting `prefix` and above `after`."""
+        ...
+
+    async def is_empty(self) -> bool:
+        """Return whether no tenant has a database."""
         ...
 
     async def written_after(self, uuid: str) -> Database | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.errors import (
     AlreadyExistsError,
     BranchNotFoundError,

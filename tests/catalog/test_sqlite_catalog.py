@@ -5,7 +5,7 @@ from dataclasses import replace
 import apsw
 import pytest
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.errors import ConfigurationError, CorruptionError, DiskFullError, RetryableError
 from memoturnd.seams.catalog import COLLECT, RETENTION, BranchRow, Chore, Database, RequestKey
 

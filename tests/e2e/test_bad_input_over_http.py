@@ -16,7 +16,8 @@ from fake_model import serving_model_beside, settings_of
 from processes import NodeHome, RunningNode
 
 from memoturnd.http.app import SMALL_BODY_BYTES
-from memoturnd.http.routes import ROUTES, Body, Kind, Route
+from memoturnd.http.route import Body, Kind, Route
+from memoturnd.http.routes import ROUTES
 
 LARGE_BODY_BYTES = 2 << 20
 GOOD_PATH = {

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from calls import Profile, assert_refused, ok
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.core import register
 from memoturnd.seams.catalog import Database
 

@@ -8,7 +8,7 @@ from family import MovedClock
 from harness import ShiftedClock, node_on
 from profiles import BY_HAND, keys, put
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.maintenance import AT_ONCE, CLAIM_S, Maintenance
 from memoturnd.errors import CorruptionError, RetryableError

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import httpx
 from conformance import check_response
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.config import Settings
 from memoturnd.embedders.open import open_embedder
 from memoturnd.language_models.open import open_models

@@ -7,7 +7,8 @@ from conformance import check, fits
 
 from memoturnd.http import openapi
 from memoturnd.http.describe import description_of
-from memoturnd.http.routes import ROUTES, Body
+from memoturnd.http.route import Body
+from memoturnd.http.routes import ROUTES
 from memoturnd.http.shapes import Problem
 
 

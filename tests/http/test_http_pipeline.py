@@ -12,7 +12,7 @@ from http_support import client_of, limits
 from memoturnd.errors import CorruptionError, InvariantError, NotDurableError, OverloadedError
 from memoturnd.http.app import SMALL_BODY_BYTES, create_app
 from memoturnd.http.envelope import reply
-from memoturnd.http.routes import Body, Kind, Route, Scope
+from memoturnd.http.route import Body, Kind, Route, Scope
 from memoturnd.http.tree import Tree
 from memoturnd.metrics import Metrics
 

@@ -21,7 +21,8 @@ from http_calls import (
 from http_support import client_of, limits
 
 from memoturnd.http.app import create_app
-from memoturnd.http.routes import ROUTES, Body, Kind, Scope
+from memoturnd.http.route import Body, Kind, Scope
+from memoturnd.http.routes import ROUTES
 from memoturnd.http.tree import Tree
 
 # ---- operations

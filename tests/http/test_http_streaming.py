@@ -14,7 +14,7 @@ from test_http_pipeline import Stage, route
 from memoturnd.http.app import create_app
 from memoturnd.http.envelope import BYTES, Answer, reply
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
-from memoturnd.http.routes import Body, Kind
+from memoturnd.http.route import Body, Kind
 from memoturnd.http.streaming import Pace
 from memoturnd.metrics import Metrics
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.app import GRACE_S
-from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.config import Settings
 from memoturnd.core import wal
 from memoturnd.errors import MemoturnError, RetryableError

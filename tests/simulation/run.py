@@ -16,8 +16,8 @@ from unittest import mock
 
 import structlog
 
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd import node as node_module
-from memoturnd.catalog.sqlite import SqliteCatalog
 from memoturnd.core import compaction, keyed
 from memoturnd.engine import branching, schema
 from memoturnd.engine import writer as writer_module

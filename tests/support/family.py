@@ -2,7 +2,7 @@
 
 import hashlib
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.core import garbage, layout, manifest
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Checkpoint, Manifest, ObjectRef, Pin

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from memoturnd.catalog.sqlite import SqliteCatalog
+from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.config import Settings
 from memoturnd.embedders.open import open_embedder
 from memoturnd.leases.local import LocalLeases

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import apsw
 
+from memoturnd.core import names
 from memoturnd.errors import (
     AlreadyExistsError,
     BranchNotFoundError,
@@ -117,7 +118,8 @@ _BRANCH = "db_uuid, branch_id, name, parent, fork_txid, created_at, expires_at"
 _INSERT_DATABASE = f"INSERT INTO databases({_DATABASE}) VALUES (?, ?, ?, ?, ?)"
 _GET_DATABASE = f"SELECT {_DATABASE} FROM databases WHERE name = ?"
 _LIST_DATABASES = f"""
-  SELECT {_DATABASE} FROM databases WHERE name >= ? AND name > ? AND name < ? ORDER BY name LIMIT ?"""
+  SELECT {_DATABASE} FROM databases
+  WHERE name >= ? AND name > ? AND name < ? AND (NOT ? OR instr(name, '/') = 0) ORDER BY name LIMIT ?"""
 _NEXT_WRITTEN = f"""
   SELECT {_DATABASE} FROM databases WHERE uuid > ? AND written ORDER BY uuid LIMIT 1"""
 # One answer from two tables. Each arm stops by itself at the limit, so a long history costs nothing.
@@ -168,7 +170,7 @@ class SqliteCatalog:
                 self._run(
                     _INSERT_DATABASE,
                     (
-                        database.name,
+                        database.qualified_name,
                         database.uuid,
                         database.main_branch_id,
                         database.created_at,
@@ -177,7 +179,7 @@ class SqliteCatalog:
                 )
             except apsw.ConstraintError as error:
                 raise AlreadyExistsError(
-                    f"database {database.name} already exists: use another name"
+                    f"database {database.qualified_name} already exists: use another name"
                 ) from error
 
     async def get_database(self, name: str) -> Database:
@@ -194,11 +196,22 @@ class SqliteCatalog:
                 return _database(*row)
         raise DatabaseNotFoundError(f"no database has the id {uuid}")
 
-    async def list_databases(self, *, prefix: str = "", after: str = "", limit: int = 1000) -> list[Database]:
-        """Return up to `limit` databases ordered by name, with names starting `prefix` and above `after`."""
+    async def list_databases(
+        self, *, tenant: str = names.DEFAULT_TENANT, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[Database]:
+        """Return up to `limit` of a tenant's databases ordered by name, with names starting `prefix` and above `after`."""
+        first, above = names.qualified(tenant, prefix), names.qualified(tenant, after)
         with self._translated():
-            rows = self._run(_LIST_DATABASES, (prefix, after, prefix + _ABOVE_ALL_TEXT, max(0, limit)))
+            rows = self._run(
+                _LIST_DATABASES,
+                (first, above, first + _ABOVE_ALL_TEXT, tenant == names.DEFAULT_TENANT, max(0, limit)),
+            )
             return [_database(*row) for row in rows]
+
+    async def is_empty(self) -> bool:
+        """Return whether no tenant has a database."""
+        with self._translated():
+            return not self._run("SELECT EXISTS (SELECT 1 FROM databases)").get
 
     async def written_after(self, uuid: str) -> Database | None:
         """Return the written database with the next higher uuid, after the highest the lowest; None without one."""
@@ -444,7 +457,8 @@ def _settle_schema(connection: apsw.Connection, path: Path | Literal[":memory:"]
 
 
 def _database(name: str, uuid: str, main_branch_id: str, created_at: int, written: int) -> Database:
-    return Database(name, uuid, main_branch_id, created_at, bool(written))
+    tenant, plain = names.split_qualified(name)
+    return Database(plain, uuid, main_branch_id, created_at, bool(written), tenant)
 
 
 def _extended_result(error: apsw.Error) -> int:

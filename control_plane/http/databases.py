@@ -5,7 +5,7 @@ from typing import Final
 from memoturnd.core import names
 from memoturnd.engine.journal import Entry, Facts
 from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError, InvalidRequestError
-from memoturnd.http.addresses import namespace
+from memoturnd.http.addresses import named_database, namespace
 from memoturnd.http.bodies import NameBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.describe import NOTHING, ONCE, PAGE, Value, described
@@ -21,7 +21,7 @@ _decode_name = decoder(NameBody)
 @described(takes=NameBody, gives={201: shapes.Database}, values=(ONCE,))
 async def create(call: Call) -> Answer:
     """Register a database; no file is made. Raises InvalidRequestError, AlreadyExistsError."""
-    name, databases = call.decoded(_decode_name).name, call.node.databases
+    name, databases = call.qualified(names.new_database(call.decoded(_decode_name).name)), call.node.databases
 
     async def run(entry: Entry | None) -> Answer:
         uuid = None if entry is None else entry.facts["uuid"]
@@ -42,7 +42,9 @@ async def create(call: Call) -> Answer:
 async def list_all(call: Call) -> Answer:
     """List databases by name, a page at a time."""
     limit, after = _page(call)
-    rows = await call.node.databases.list(call.text("prefix") or "", after, limit)
+    rows = await call.node.databases.list(
+        call.text("prefix") or "", after, limit, tenant=call.principal.tenant
+    )
     cursor = rows[-1].name if len(rows) == limit else None
     return reply({"databases": [_shown(row) for row in rows], "next_cursor": cursor})
 
@@ -50,7 +52,7 @@ async def list_all(call: Call) -> Answer:
 @described(gives={204: NOTHING}, values=(ONCE,))
 async def delete(call: Call) -> Answer:
     """Delete a database with all of its branches; the name is free at once. Raises DatabaseNotFoundError."""
-    name, databases = names.database(call.params["db"]), call.node.databases
+    name, databases = named_database(call), call.node.databases
 
     async def facts() -> Facts:
         return {"uuid": (await databases.get(name)).uuid}
@@ -73,7 +75,7 @@ async def list_profiles(call: Call) -> Answer:
     name = namespace(call)
     prefix = f"{name}--"
     limit, after = _page(call)
-    rows = await call.node.databases.list(prefix, prefix + after, limit)
+    rows = await call.node.databases.list(prefix, prefix + after, limit, tenant=call.principal.tenant)
     profiles = [{"profile": row.name.removeprefix(prefix), "created_at": row.created_at} for row in rows]
     cursor = profiles[-1]["profile"] if len(rows) == limit else None
     return reply({"namespace": name, "profiles": profiles, "next_cursor": cursor})

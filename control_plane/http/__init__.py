@@ -1,0 +1,1 @@
+"""Routes of the control plane, mounted in every node."""

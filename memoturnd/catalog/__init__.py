@@ -1,1 +1,0 @@
-"""Catalogs: which databases and branches exist."""
