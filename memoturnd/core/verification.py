@@ -200,7 +200,7 @@ def choose_sample(
     """Return the txids of `points` (ascending) to restore: newest, oldest, some of `named`, and some at random."""
     if not points:
         return []
-    dice = random.Random(seed)  # noqa: S311 - a sample that can be drawn again, nothing secret
+    dice = random.Random(seed)  # noqa: S311 - a sample that can be drawn again, nothing secret # nosec B311
     there = sorted(txid for txid in set(named) if holds(points, txid))
     chosen = {points[0], points[-1]}
     chosen.update(dice.sample(there, min(named_limit, len(there))))
