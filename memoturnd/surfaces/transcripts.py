@@ -142,11 +142,16 @@ def delete(conn: ProfileConnection, session_id: str, first: int = 0, last: int =
         conn.execute(f"DELETE FROM {table} WHERE mid IN (SELECT mid {_RANGE})", wanted)
     conn.execute(f"DELETE {_RANGE}", wanted)
     if anew:
-        conn.execute("INSERT INTO __memoturn_messages_fts(__memoturn_messages_fts) VALUES ('delete-all')")
-        rows: Any = conn.execute("SELECT mid, content FROM __memoturn_messages ORDER BY mid")
-        for mid, content in rows:
-            _insert_words(conn, mid, content)
+        index_anew(conn)
     return count
+
+
+def index_anew(conn: ProfileConnection) -> None:
+    """Make the index of words anew of the turns that are there."""
+    conn.execute("INSERT INTO __memoturn_messages_fts(__memoturn_messages_fts) VALUES ('delete-all')")
+    rows: Any = conn.execute("SELECT mid, content FROM __memoturn_messages ORDER BY mid")
+    for mid, content in rows:
+        _insert_words(conn, mid, content)
 
 
 def end_of_batch(conn: ProfileConnection, session_id: str, first: int, last: int, limit: int) -> int | None:

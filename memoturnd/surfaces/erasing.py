@@ -1,0 +1,453 @@
+"""Erasing: what a request names, and taking that out of any one state of a profile, however old.
+
+Names of things are the same in every state, so each state is looked at by itself: what it holds under the name goes,
+with its words, vectors, links and kept answers. States of the first schema lack many of today's tables. What a topic,
+a session or a filter turned out to name is remembered, so that other states lose it by its id as well.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from memoturnd.core import filters, names
+from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.erasures import (
+    DocumentTarget,
+    KeyTarget,
+    Target,
+    TimelineTarget,
+    TurnTarget,
+    VectorTarget,
+)
+from memoturnd.engine import schema
+from memoturnd.engine.connection import ProfileConnection
+from memoturnd.engine.families import MEMORY_VECTORS
+from memoturnd.errors import InvalidRequestError
+from memoturnd.surfaces import collections, fields, memories, timeline_store, transcripts, vectors
+
+TARGETS_LIMIT: Final = 100
+"""Things that one erasure may name."""
+GRACE_LIMIT_S: Final = 365 * 86_400
+_KINDS: Final = (
+    "memory_id",
+    "topic_key",
+    "session_id",
+    "turn",
+    "document",
+    "kv",
+    "vector",
+    "timeline",
+)
+_TOPICAL: Final = ("fact", "instruction")
+_NEEDLE_BYTES: Final = 256
+"""So much of a name lies in one page of the file, wherever SQLite put the rest."""
+_PATCH_ROUTE: Final = "PATCH /v1/memory/%"
+_INCREMENT_ROUTE: Final = "POST /v1/db/%/increment"
+_FOUND: Final = "rid, id, summary, keywords, superseded_by"
+_MEMORIES: Final = "__memoturn_memories"
+_MEMORIES_TEXT: Final = "__memoturn_memories_fts"
+_MESSAGES: Final = "__memoturn_messages"
+_MESSAGES_TEXT: Final = "__memoturn_messages_fts"
+
+
+class Asked(NamedTuple):
+    """A request, checked. `grace_s` is None where it leaves the time to the policy."""
+
+    targets: tuple[Target, ...]
+    grace_s: int | None
+
+
+# ---- what comes in
+
+
+def parse(payload: Any) -> Asked:
+    """Return what `{memory_id | topic_key, type | session_id, turns? | ... | targets, grace_secs?}` asks for.
+
+    Raises InvalidRequestError.
+    """
+    body = fields.mapping(payload, "the body")
+    grace = body.get("grace_secs")
+    grace_s = None if grace is None else fields.count(grace, "grace_secs", limit=GRACE_LIMIT_S)
+    several = body.get("targets")
+    if several is None:
+        return Asked((_target(body, ""),), grace_s)
+    if any(body.get(kind) is not None for kind in _KINDS):
+        raise InvalidRequestError("the body has `targets` beside a target of its own: send one or the other")
+    listed = fields.array(several, "targets")
+    if not 0 < len(listed) <= TARGETS_LIMIT:
+        raise InvalidRequestError(
+            f"targets has {len(listed)} entries: 1 to {TARGETS_LIMIT} are erased at once"
+        )
+    each = (
+        _target(fields.mapping(item, f"targets[{at}]"), f"targets[{at}].") for at, item in enumerate(listed)
+    )
+    return Asked(tuple(each), grace_s)
+
+
+def _target(body: dict[str, Any], at: str) -> Target:
+    kinds = [kind for kind in _KINDS if body.get(kind) is not None]
+    if len(kinds) != 1:
+        raise InvalidRequestError(
+            f"{at or 'the body '}names {' and '.join(kinds) or 'nothing'}: name exactly one of {', '.join(_KINDS)}"
+        )
+    kind, value = kinds[0], body[kinds[0]]
+    where = f"{at}{kind}"
+    match kind:
+        case "memory_id":
+            return Target(memory_id=_id(value, where))
+        case "topic_key":
+            topic = fields.text(value, where, length_limit=memories.TOPIC_LENGTH_LIMIT)
+            return Target(topic_key=topic, type=_type(body.get("type"), f"{at}type"))
+        case "session_id":
+            session = fields.name(value, where, names.session_id)
+            turns = fields.boolean(body, "turns")
+            return Target(session_id=session, turns=turns, memories=fields.boolean(body, "memories"))
+        case _:
+            return _structure(kind, fields.mapping(value, where), f"{where}.")
+
+
+def _structure(kind: str, body: dict[str, Any], at: str) -> Target:
+    match kind:
+        case "turn":
+            session = fields.name(body.get("session_id"), f"{at}session_id", names.session_id)
+            return Target(
+                turn=TurnTarget(session, fields.count(body.get("seq"), f"{at}seq", limit=INTEGER_MAX))
+            )
+        case "document":
+            return Target(document=_document(body, at))
+        case "kv":
+            return Target(kv=_key(body, at))
+        case "vector":
+            name = fields.name(body.get("collection"), f"{at}collection", names.collection)
+            return Target(vector=VectorTarget(name, fields.name(body.get("id"), f"{at}id", names.vector_id)))
+        case _:
+            name = fields.name(body.get("name"), f"{at}name", names.timeline)
+            return Target(timeline=TimelineTarget(name, _id(body.get("key"), f"{at}key")))
+
+
+def _document(body: dict[str, Any], at: str) -> DocumentTarget:
+    name = fields.name(body.get("collection"), f"{at}collection", names.collection)
+    one, wanted = body.get("id"), body.get("filter")
+    if (one is None) == (wanted is None):
+        raise InvalidRequestError(f"{at}id or {at}filter says which documents: send one of them")
+    if one is not None:
+        return DocumentTarget(name, id=_id(one, f"{at}id"))
+    wanted = fields.mapping(wanted, f"{at}filter")
+    _compiled(wanted, f"{at}filter")
+    return DocumentTarget(name, filter=wanted)
+
+
+def _key(body: dict[str, Any], at: str) -> KeyTarget:
+    ns = fields.name(body.get("ns"), f"{at}ns", names.kv_namespace)
+    key, prefix = body.get("key"), body.get("prefix")
+    if (key is None) == (prefix is None):
+        raise InvalidRequestError(f"{at}key or {at}prefix says which keys: send one of them")
+    if key is not None:
+        return KeyTarget(ns, key=fields.name(key, f"{at}key", names.kv_key))
+    return KeyTarget(ns, prefix=fields.name(prefix, f"{at}prefix", names.kv_prefix))
+
+
+def _id(value: Any, where: str) -> str:
+    found = fields.text(value, where, length_limit=1024)
+    if not found:
+        raise InvalidRequestError(f"{where} is empty: name what is to be erased")
+    return found
+
+
+def _type(value: Any, where: str) -> str:
+    if value not in _TOPICAL:
+        raise InvalidRequestError(f"{where} is fact or instruction: topics are of one type")
+    return str(value)
+
+
+def _compiled(wanted: dict[str, Any], where: str = "filter") -> filters.Filter:
+    return filters.compile_filter(wanted, where=where, doc="doc", key="id")
+
+
+def needles(target: Target) -> list[bytes]:
+    """Return what every page that holds the named thing, or an index of it, has in it; none where nothing is sure.
+
+    So what is in no page of a history was never there.
+    """
+    name = target.memory_id or target.topic_key
+    return [] if name is None else [name.encode()[:_NEEDLE_BYTES]]
+
+
+# ---- one state
+
+
+class Eraser:
+    """Takes the targets out of states, one after another, and remembers what they turned out to name.
+
+    `cut` is the commit that took them out of the branch's newest state. What was stored again after it is new: a state
+    behind it is left as it is, unless a rewind brought an older one back.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        *,
+        memory_ids: Sequence[str] = (),
+        document_ids: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.targets = targets
+        self.memory_ids = set(memory_ids)
+        self.document_ids = set(document_ids)
+        self._live = False
+
+    def apply(self, conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
+        """Take the targets out of the newest state, as a write; return how many rows went."""
+        del now_ms
+        self._live = True
+        try:
+            gone = self.erase(conn)
+        finally:
+            self._live = False
+        return gone, gone > 0
+
+    def erase(self, conn: ProfileConnection, cut_txid: int | None = None) -> int:
+        """Take the targets out of the state that `conn` holds; return how many rows went, 0 where it stays as it is."""
+        if cut_txid is not None and _is_behind(conn, cut_txid):
+            return 0
+        tables = _tables(conn)
+        state = _State(conn, tables, live=self._live)
+        gone = sum(self._one(state, target) for target in self.targets)
+        gone += sum(state.document(name, id_) for name, id_ in sorted(self.document_ids))
+        gone += self._answers(state)
+        gone += state.tidy()
+        return gone
+
+    def _one(self, state: "_State", target: Target) -> int:
+        if target.memory_id is not None:
+            return self._memories(state, "id = ?", (target.memory_id,))
+        if target.topic_key is not None:
+            return self._memories(state, "topic_key = ? AND type = ?", (target.topic_key, target.type))
+        if target.session_id is not None:
+            which = "session_id = ?" if target.memories else "session_id = ? AND type = 'task'"
+            gone = self._memories(state, which, (target.session_id,))
+            return gone + state.session(target.session_id, turns=target.turns)
+        if target.turn is not None:
+            return state.turns(target.turn.session_id, target.turn.seq, target.turn.seq)
+        if target.document is not None:
+            return self._documents(state, target.document)
+        if target.kv is not None:
+            return state.keys(target.kv)
+        if target.vector is not None:
+            return state.vector(target.vector)
+        return state.timeline(target.timeline) if target.timeline is not None else 0
+
+    def _memories(self, state: "_State", which: str, bindings: tuple[Any, ...]) -> int:
+        ids = state.memories(which, bindings)
+        self.memory_ids.update(ids)
+        return len(ids)
+
+    def _documents(self, state: "_State", target: DocumentTarget) -> int:
+        if target.id is not None:
+            return state.document(target.collection, target.id)
+        if target.filter is None:
+            return 0
+        ids = state.matching(target.collection, _compiled(target.filter))
+        self.document_ids.update((target.collection, id_) for id_ in ids)
+        return sum(state.document(target.collection, id_) for id_ in ids)
+
+    def _answers(self, state: "_State") -> int:
+        """Remove kept answers of writes that say something of what was erased, or name it."""
+        named = [target.kv.key or target.kv.prefix or "" for target in self.targets if target.kv is not None]
+        named += [target.vector.id for target in self.targets if target.vector is not None]
+        named += [target.timeline.key for target in self.targets if target.timeline is not None]
+        named += [t.document.id for t in self.targets if t.document is not None and t.document.id is not None]
+        named += [id_ for _, id_ in self.document_ids]
+        routes = []
+        if any(t.memory_id or t.topic_key or t.session_id for t in self.targets):
+            routes.append(_PATCH_ROUTE)
+        if any(target.kv is not None for target in self.targets):
+            routes.append(_INCREMENT_ROUTE)
+        return state.answers(routes, [name for name in named if name])
+
+
+def _is_behind(conn: ProfileConnection, cut_txid: int) -> bool:
+    """Return whether a state goes on from the cut, with nothing older brought back since."""
+    if schema.read_meta(conn).txid <= cut_txid:
+        return False
+    if not conn.table_exists("main", "__memoturn_lineage"):
+        return False
+    replaced: int = conn.execute("SELECT replaced_txid FROM __memoturn_lineage", can_cache=False).get
+    return replaced <= cut_txid
+
+
+def _tables(conn: ProfileConnection) -> set[str]:
+    rows: Any = conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'", can_cache=False)
+    return {name for (name,) in rows}
+
+
+class _State:
+    """One state, and how each kind of thing leaves it. `live` is whether it is the one that a writer goes on from."""
+
+    def __init__(self, conn: ProfileConnection, tables: set[str], *, live: bool) -> None:
+        self._conn = conn
+        self._tables = tables
+        self._live = live
+
+    def _has(self, table: str) -> bool:
+        return table in self._tables
+
+    def _run(self, sql: str, *bindings: Any) -> int:
+        """Run a statement that the connection does not keep; return how many rows it changed."""
+        before = self._conn.total_changes()
+        self._conn.execute(sql, bindings, can_cache=False)
+        return self._conn.total_changes() - before
+
+    def _rows(self, sql: str, *bindings: Any) -> list[Any]:
+        return self._conn.execute(sql, bindings, can_cache=False).fetchall()
+
+    def memories(self, which: str, bindings: tuple[Any, ...]) -> list[str]:
+        """Remove memories with their words, vectors and links; return their ids."""
+        if not self._has(_MEMORIES):
+            return []
+        found = self._rows(f"SELECT {_FOUND} FROM {_MEMORIES} WHERE {which}", *bindings)
+        for rid, id_, summary, keywords, _ in found:
+            memories.unindex(self._conn, rid, summary, keywords)
+            for table in self._tables:
+                if MEMORY_VECTORS.names(table) or table == MEMORY_VECTORS.prefix[:-1]:
+                    self._run(f"DELETE FROM {table} WHERE rid = ?", rid)
+            if self._has("__memoturn_memory_origins"):
+                self._run("DELETE FROM __memoturn_memory_origins WHERE rid = ?", rid)
+            # Several of a chain may go, so the successor is read when its turn comes.
+            heir = self._rows(f"SELECT superseded_by FROM {_MEMORIES} WHERE rid = ?", rid)[0][0]
+            self._run(f"DELETE FROM {_MEMORIES} WHERE rid = ?", rid)
+            self._run(f"UPDATE {_MEMORIES} SET superseded_by = ? WHERE superseded_by = ?", heir, id_)
+            if self._live:
+                memories.note_change(self._conn, rid)
+        if found and self._has("__memoturn_reembed"):
+            self._run("UPDATE __memoturn_reembed SET error = NULL WHERE error IS NOT NULL")
+        return [id_ for _, id_, _, _, _ in found]
+
+    def session(self, session_id: str, *, turns: bool) -> int:
+        """Remove a session, with `turns` its transcript and what memories say of having been drawn from it."""
+        gone = 0
+        if self._has("__memoturn_memory_sessions"):
+            gone += self._run("DELETE FROM __memoturn_memory_sessions WHERE id = ?", session_id)
+        if not turns:
+            return gone
+        if self._has("__memoturn_memory_origins"):
+            gone += self._run("DELETE FROM __memoturn_memory_origins WHERE session_id = ?", session_id)
+        return gone + self.turns(session_id, 0, transcripts.END)
+
+    def turns(self, session_id: str, first: int, last: int) -> int:
+        """Remove turns with their words and vectors."""
+        if self._has(_MESSAGES_TEXT):
+            return transcripts.delete(self._conn, session_id, first, last)
+        if not self._has(_MESSAGES):
+            return 0
+        return self._run(
+            f"DELETE FROM {_MESSAGES} WHERE session_id = ? AND seq BETWEEN ? AND ?", session_id, first, last
+        )
+
+    def matching(self, collection: str, wanted: filters.Filter) -> list[str]:
+        """Return the ids of the documents that match."""
+        table = collections.table_of(collection)
+        if not self._has(table):
+            return []
+        return [id_ for (id_,) in self._rows(f"SELECT id FROM {table} WHERE {wanted.sql}", *wanted.bindings)]
+
+    def document(self, collection: str, id_: str) -> int:
+        """Remove a document."""
+        table = collections.table_of(collection)
+        return self._run(f"DELETE FROM {table} WHERE id = ?", id_) if self._has(table) else 0
+
+    def keys(self, target: KeyTarget) -> int:
+        """Remove key-values."""
+        if not self._has("__memoturn_kv"):
+            return 0
+        if target.key is not None:
+            return self._run("DELETE FROM __memoturn_kv WHERE ns = ? AND k = ?", target.ns, target.key)
+        prefix = target.prefix or ""
+        return self._run(
+            "DELETE FROM __memoturn_kv WHERE ns = ?1 AND k >= ?2 AND substr(k, 1, length(?2)) = ?2",
+            target.ns,
+            prefix,
+        )
+
+    def vector(self, target: VectorTarget) -> int:
+        """Remove a vector with its metadata."""
+        if not self._has("__memoturn_vector_collections"):
+            return 0
+        if self._live:
+            results, _ = vectors.apply_delete(self._conn, target.collection, (target.id,))
+            return sum(result["status"] == "deleted" for result in results)
+        collection = vectors.find(self._conn, target.collection)
+        if collection is None or not self._run(f"DELETE FROM {collection.table} WHERE id = ?", target.id):
+            return 0
+        self._run(
+            "UPDATE __memoturn_vector_collections SET vectors = vectors - 1 WHERE name = ?", target.collection
+        )
+        return 1
+
+    def timeline(self, target: TimelineTarget) -> int:
+        """Remove the rows of a key, also those of a deleted timeline, which wait to be removed."""
+        gone = 0
+        if not self._has("__memoturn_timelines"):
+            return gone
+        for timeline in self._timelines(target.name):
+            rows = self._rows(
+                "SELECT id, rows FROM __memoturn_timeline_keys WHERE timeline_id = ? AND key = ?",
+                timeline.id,
+                target.key,
+            )
+            for key_id, count in rows:
+                key = timeline_store.get_key(self._conn, key_id)
+                timeline_store.remove_oldest(self._conn, timeline, key, count)
+                gone += 1
+        return gone
+
+    def _timelines(self, name: str) -> list[timeline_store.Timeline]:
+        named = timeline_store.find(self._conn, name)
+        return [*([] if named is None else [named]), *timeline_store.those(self._conn, "name IS NULL")]
+
+    def answers(self, routes: Sequence[str], named: Sequence[str]) -> int:
+        """Remove the answers of writes that were kept of those routes, or that have one of these names in them."""
+        table = "__memoturn_idempotency"
+        if not self._has(table):
+            return 0
+        gone = sum(self._run(f"DELETE FROM {table} WHERE route LIKE ?", route) for route in routes)
+        if not self._rows(f"SELECT 1 FROM {table} LIMIT 1"):
+            return gone
+        for name in named:
+            gone += self._run(f"DELETE FROM {table} WHERE instr(answer, CAST(? AS BLOB))", name)
+        return gone
+
+    # ---- what indexes of words keep of words that are gone
+
+    def tidy(self) -> int:
+        """Make an index of words anew that still names one that no text holds; return how many were.
+
+        FTS5 tells its pages apart by the beginnings of words, which stay when the words go.
+        """
+        made = 0
+        if self._has(_MEMORIES_TEXT) and self._has_orphans(_MEMORIES_TEXT):
+            self._run(f"INSERT INTO {_MEMORIES_TEXT}({_MEMORIES_TEXT}) VALUES ('rebuild')")
+            made += 1
+        if self._has(_MESSAGES_TEXT) and self._has_orphans(_MESSAGES_TEXT):
+            transcripts.index_anew(self._conn)
+            made += 1
+        return made
+
+    def _has_orphans(self, index: str) -> bool:
+        # The first byte of a term is that of its index; a page without a separator has an empty one.
+        terms = self._rows(f"SELECT DISTINCT substr(term, 2) FROM {index}_idx WHERE length(term) > 1")
+        if not terms:
+            return False
+        vocabulary = "__memoturn_erasing_terms"
+        self._conn.execute(
+            f"CREATE VIRTUAL TABLE temp.{vocabulary} USING fts5vocab(main, {index}, row)", can_cache=False
+        )
+        try:
+            return any(self._is_orphan(vocabulary, bytes(term)) for (term,) in terms)
+        finally:
+            self._conn.execute(f"DROP TABLE temp.{vocabulary}", can_cache=False)
+
+    def _is_orphan(self, vocabulary: str, term: bytes) -> bool:
+        start = term.decode(errors="ignore")  # a page may end within a character
+        row: Any = self._conn.execute(
+            f"SELECT term FROM temp.{vocabulary} WHERE term >= ? LIMIT 1", (start,), can_cache=False
+        ).get
+        return row is None or not str(row).startswith(start)
