@@ -1,20 +1,18 @@
 """Routes of the directory: databases, and the profiles of a namespace."""
 
-from typing import Final
-
-from memoturnd.core import names
+from memoturnd.core import cursors, names
 from memoturnd.engine.journal import Entry, Facts
-from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError, InvalidRequestError
+from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError
 from memoturnd.http.addresses import named_database, namespace
 from memoturnd.http.bodies import NameBody, decoder
-from memoturnd.http.call import MAX_LIMIT, Call
+from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, ONCE, PAGE, Value, described
 from memoturnd.http.envelope import Answer, reply
 from memoturnd.http.journal import taking_effect_once
+from memoturnd.http.paging import page
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import Database
 
-_MAX_CURSOR_CHARACTERS: Final = 256
 _decode_name = decoder(NameBody)
 
 
@@ -41,12 +39,12 @@ async def create(call: Call) -> Answer:
 @described(gives={200: shapes.DatabasePage}, values=(Value("prefix", str, "How names begin."), *PAGE))
 async def list_all(call: Call) -> Answer:
     """List databases by name, a page at a time."""
-    limit, after = _page(call)
-    rows = await call.node.databases.list(
-        call.text("prefix") or "", after, limit, tenant=call.principal.tenant
+    prefix = call.text("prefix") or ""
+    asked = page(call, cursors.Name, prefix)
+    rows = await call.node.databases.list(prefix, asked.after or "", asked.rows, tenant=call.principal.tenant)
+    return reply(
+        {"databases": [_shown(row) for row in rows], "next_cursor": asked.cursor(rows, lambda row: row.name)}
     )
-    cursor = rows[-1].name if len(rows) == limit else None
-    return reply({"databases": [_shown(row) for row in rows], "next_cursor": cursor})
 
 
 @described(gives={204: NOTHING}, values=(ONCE,))
@@ -74,20 +72,12 @@ async def list_profiles(call: Call) -> Answer:
     """List the profiles of a namespace by name, a page at a time; a namespace without any is empty."""
     name = namespace(call)
     prefix = f"{name}--"
-    limit, after = _page(call)
-    rows = await call.node.databases.list(prefix, prefix + after, limit, tenant=call.principal.tenant)
+    asked = page(call, cursors.Name)
+    rows = await call.node.databases.list(prefix, asked.after or "", asked.rows, tenant=call.principal.tenant)
     profiles = [{"profile": row.name.removeprefix(prefix), "created_at": row.created_at} for row in rows]
-    cursor = profiles[-1]["profile"] if len(rows) == limit else None
+    cursor = asked.cursor(rows, lambda row: row.name)
     return reply({"namespace": name, "profiles": profiles, "next_cursor": cursor})
 
 
 def _shown(database: Database) -> dict[str, object]:
     return {"name": database.name, "uuid": database.uuid, "created_at": database.created_at}
-
-
-def _page(call: Call) -> tuple[int, str]:
-    limit = max(1, call.limit("limit", MAX_LIMIT))
-    after = call.text("cursor") or ""
-    if len(after) > _MAX_CURSOR_CHARACTERS:
-        raise InvalidRequestError("`cursor` is not one that a listing gave; start again without it")
-    return limit, after

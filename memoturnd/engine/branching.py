@@ -222,10 +222,11 @@ class Branching:
         txid = await target.manifests.with_newest(current, lambda m: resolve(archive, m, at))
         return target, current, txid
 
-    async def list(self, db_name: str) -> Sequence[BranchRow]:
-        """Return the branches other than main, by name. Raises DatabaseNotFoundError."""
+    async def list(self, db_name: str, *, after: str = "", limit: int | None = None) -> Sequence[BranchRow]:
+        """Return up to `limit` (None: all) branches other than main, by name, above `after`. Raises DatabaseNotFoundError."""
         database = await self._services.catalog.get_database(db_name)
-        return await self._services.catalog.list_branches(database.uuid)
+        rows = await self._services.catalog.list_branches(database.uuid)
+        return [row for row in rows if row.name > after][:limit]
 
     async def delete(self, db_name: str, name: str) -> None:
         """Delete a branch, which can be undone for a while; no error when there is none.

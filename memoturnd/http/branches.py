@@ -1,11 +1,9 @@
 """Routes of branches and history: sync, fork, checkpoint, rewind. What they change is durable when they answer."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
-from memoturnd.core import names
+from memoturnd.core import cursors, names
 from memoturnd.engine.journal import Entry, Facts
 from memoturnd.errors import AlreadyExistsError, InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
@@ -14,11 +12,11 @@ from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.describe import NOTHING, PAGE, described
 from memoturnd.http.envelope import Answer, at, reached, reply
 from memoturnd.http.journal import taking_effect_once
+from memoturnd.http.paging import Page, page_if_asked
 from memoturnd.http.ports import BranchCreated, Checkpoint, Rewound
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import BranchRow
 
-_CURSOR: Final = re.compile(r"([0-9]{1,16})\.(.+)", re.DOTALL)
 _decode_branch = decoder(BranchBody)
 _decode_name = decoder(NameBody)
 _decode_rewind = decoder(RewindBody)
@@ -70,12 +68,16 @@ async def create(call: Call) -> Answer:
     return await _once(call, name, facts, run)
 
 
-@described(gives={200: shapes.BranchList})
+@described(gives={200: shapes.BranchPage}, values=PAGE)
 async def list_all(call: Call) -> Answer:
-    """List the branches other than main, by name; the txids are those of the addressed branch."""
+    """List the branches other than main, by name: all of them, or a page where `limit` or `cursor` is given.
+
+    The txids are those of the addressed branch.
+    """
     name, addressed = database_of(call)
+    asked = page_if_asked(call, cursors.Name)
     profile = await caught_up(call.node, name, addressed, call.min_txid)
-    rows = await call.node.branches.list(name)
+    rows = await call.node.branches.list(name, after=asked.after or "", limit=asked.limit)
     shown = [
         {
             "db_name": _plain(name),
@@ -87,7 +89,8 @@ async def list_all(call: Call) -> Answer:
         }
         for row in rows
     ]
-    return at(reply({"branches": shown}), profile.txid, profile.durable_txid)
+    answer = reply(asked.listed("branches", shown, rows, lambda row: row.name))
+    return at(answer, profile.txid, profile.durable_txid)
 
 
 @described(gives={204: NOTHING})
@@ -157,32 +160,19 @@ async def list_checkpoints(call: Call) -> Answer:
     """List the branch's checkpoints, oldest txid first: all of them, or a page where `limit` or `cursor` is given."""
     name, _ = database_of(call)
     branch = branch_of(call)
-    cursor, limit = call.text("cursor"), None
-    after = (0, "") if cursor is None else _after(cursor)
-    if cursor is not None or call.text("limit") is not None:
-        limit = max(1, call.limit("limit", MAX_LIMIT))
+    asked = page_if_asked(call, tuple[cursors.Integer, cursors.Name])
     profile = await caught_up(call.node, name, branch, call.min_txid)
-    rows = await call.node.branches.checkpoints(name, branch, after=after, limit=limit)
+    rows = await call.node.branches.checkpoints(name, branch, after=asked.after or (0, ""), limit=asked.limit)
     if len(rows) <= MAX_LIMIT:
-        answer = _listed(rows, limit)
+        answer = _listed(rows, asked)
     else:
-        answer = await asyncio.to_thread(_listed, rows, limit)  # others would wait for it
+        answer = await asyncio.to_thread(_listed, rows, asked)  # others would wait for it
     return at(answer, profile.txid, profile.durable_txid)
 
 
-def _after(cursor: str) -> tuple[int, str]:
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
-        raise InvalidRequestError("`cursor` is not one that this listing gave; start again without it")
-    return int(found[1]), found[2]
-
-
-def _listed(rows: Sequence[Checkpoint], limit: int | None) -> Answer:
+def _listed(rows: Sequence[Checkpoint], asked: Page[tuple[int, str]]) -> Answer:
     shown = [{"checkpoint": row.name, "txid": row.txid, "created_at": row.created_at} for row in rows]
-    if limit is None:
-        return reply({"checkpoints": shown})
-    cursor = f"{rows[-1].txid}.{rows[-1].name}" if len(rows) == limit else None
-    return reply({"checkpoints": shown, "next_cursor": cursor})
+    return reply(asked.listed("checkpoints", shown, rows, lambda row: [row.txid, row.name]))
 
 
 @described(gives={204: NOTHING})

@@ -1,9 +1,11 @@
 """Routes of documents and their collections."""
 
+from memoturnd.core import cursors
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
-from memoturnd.http.describe import NOTHING, described
+from memoturnd.http.describe import NOTHING, PAGE, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.paging import page_if_asked
 from memoturnd.http.shapes import documents as shapes
 from memoturnd.surfaces import collections, document_queries, documents
 
@@ -66,12 +68,16 @@ async def delete(call: Call) -> Answer:
     return write_reply({"deleted": written.value, "txid": written.txid}, written)
 
 
-@described(gives={200: shapes.Collections})
+@described(gives={200: shapes.Collections}, values=PAGE)
 async def list_collections(call: Call) -> Answer:
-    """List the collections by name."""
+    """List the collections by name: all of them, or a page where `limit` or `cursor` is given."""
+    asked = page_if_asked(call, cursors.Name)
     profile = await open_database(call)
-    seen = await collections.list_all(profile, min_txid=call.min_txid)
-    return read_reply({"collections": seen.value, "txid": seen.txid}, seen)
+    seen = await collections.list_all(
+        profile, after=asked.after or "", limit=asked.limit, min_txid=call.min_txid
+    )
+    listed = asked.listed("collections", seen.value, seen.value, lambda row: row["name"])
+    return read_reply({**listed, "txid": seen.txid}, seen)
 
 
 @described(gives={204: NOTHING})

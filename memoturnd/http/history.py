@@ -1,23 +1,22 @@
 """The route of restore points: which states of a branch can be had, a page at a time."""
 
-import re
 from dataclasses import replace
 from typing import Final
 
-from memoturnd.core import revisions
+from memoturnd.core import cursors, revisions
 from memoturnd.core.revisions import AtTime, AtTxid, rfc3339
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import caught_up, database_of
 from memoturnd.http.call import Call
 from memoturnd.http.describe import PAGE, Value, described
 from memoturnd.http.envelope import Answer, at, reply
+from memoturnd.http.paging import page
 from memoturnd.http.ports import RestorePoint
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.replication.points import Window
 
 _DEFAULT_POINTS: Final = 100
 _ORDERS: Final = {None: True, "newest": True, "oldest": False}
-_CURSOR: Final = re.compile(r"([no])([0-9]{1,16})")
 
 
 @described(
@@ -35,14 +34,17 @@ async def restore_points(call: Call) -> Answer:
     order = call.text("order")
     if order not in _ORDERS:
         raise InvalidRequestError("`order` takes `newest` or `oldest`")
-    newest_first, limit = _ORDERS[order], max(1, call.limit("limit", _DEFAULT_POINTS))
-    window = _window(call, newest_first=newest_first)
+    newest_first = _ORDERS[order]
+    filters = (order or "newest", call.text("since"), call.text("until"))
+    asked = page(call, cursors.Integer, *filters, default=_DEFAULT_POINTS)
+    window = _behind(_window(call), asked.after, newest_first=newest_first)
     await caught_up(call.node, name, branch, call.min_txid)
-    found = await call.node.branches.restore_points(name, branch, window, limit, newest_first=newest_first)
-    more = len(found.rows) == limit
-    cursor = f"{'n' if newest_first else 'o'}{found.rows[-1].txid}" if more else None
-    shown = reply({"restore_points": [_shown(row) for row in found.rows], "next_cursor": cursor})
-    return at(shown, found.head_txid, found.head_txid)
+    found = await call.node.branches.restore_points(
+        name, branch, window, asked.rows, newest_first=newest_first
+    )
+    shown = [_shown(row) for row in found.rows]
+    answer = reply(asked.listed("restore_points", shown, found.rows, lambda row: row.txid))
+    return at(answer, found.head_txid, found.head_txid)
 
 
 def _shown(row: RestorePoint) -> dict[str, object]:
@@ -55,7 +57,7 @@ def _shown(row: RestorePoint) -> dict[str, object]:
     }
 
 
-def _window(call: Call, *, newest_first: bool) -> Window:
+def _window(call: Call) -> Window:
     window = Window()
     match _bound(call, "since"):
         case AtTime(at_ms):
@@ -67,7 +69,7 @@ def _window(call: Call, *, newest_first: bool) -> Window:
             window = replace(window, until_ms=at_ms)
         case AtTxid(txid):
             window = replace(window, below=txid + 1)
-    return _behind(window, call.text("cursor"), newest_first=newest_first)
+    return window
 
 
 def _bound(call: Call, name: str) -> AtTime | AtTxid | None:
@@ -78,14 +80,10 @@ def _bound(call: Call, name: str) -> AtTime | AtTxid | None:
     raise InvalidRequestError(f"`{name}` takes a time (RFC 3339 or unix milliseconds) or a txid")
 
 
-def _behind(window: Window, cursor: str | None, *, newest_first: bool) -> Window:
-    """Return the part of the window that lies behind the cursor of the page before."""
-    if cursor is None:
+def _behind(window: Window, txid: int | None, *, newest_first: bool) -> Window:
+    """Return the part of the window that lies behind the last txid of the page before."""
+    if txid is None:
         return window
-    found = _CURSOR.fullmatch(cursor)
-    if found is None or (found[1] == "n") is not newest_first:
-        raise InvalidRequestError("`cursor` is not one that this listing gave; start again without it")
-    txid = int(found[2])
     if newest_first:
         return replace(window, below=min(window.below, txid))
     return replace(window, above=max(window.above, txid))

@@ -4,15 +4,15 @@ from typing import Any, Final
 
 import msgspec
 
-from memoturnd.core import names
+from memoturnd.core import cursors, names
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.addresses import open_or_create_profile, open_profile
 from memoturnd.http.call import INLINE_BODY_BYTES, Call
-from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.describe import NOTHING, PAGE, Value, described
 from memoturnd.http.envelope import Answer, at, read_reply, reply, write_reply, written_nothing_to_say
+from memoturnd.http.paging import page
 from memoturnd.http.ports import BranchProfile
-from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import memories as shapes
 from memoturnd.surfaces import embedding, memories
 from memoturnd.surfaces import recall as recalls
@@ -69,15 +69,17 @@ async def forget(call: Call) -> Answer:
     return written_nothing_to_say(await memories.forget(profile, call.params["id"], durable=durable))
 
 
-@described(gives={200: shapes.Sessions}, values=(Value("limit", Count, "Most sessions, up to 1000."),))
+@described(gives={200: shapes.Sessions}, values=PAGE)
 async def sessions(call: Call) -> Answer:
-    """List sessions, the most recently active first. An unknown profile has none."""
-    limit, min_txid = call.limit("limit", _DEFAULT_SESSIONS), call.min_txid
+    """List sessions, the most recently active first, a page at a time. An unknown profile has none."""
+    asked = page(call, tuple[cursors.Integer, str], call.branch, default=_DEFAULT_SESSIONS)
+    min_txid = call.min_txid
     profile = await open_or_none(call, min_txid)
     if profile is None:
-        return nothing({"sessions": []})
-    seen = await session_list.recent(profile, limit=limit, min_txid=min_txid)
-    return read_reply({"sessions": seen.value, "txid": seen.txid}, seen)
+        return nothing({"sessions": [], "next_cursor": None})
+    seen = await session_list.recent(profile, limit=asked.rows, after=asked.after, min_txid=min_txid)
+    listed = asked.listed("sessions", seen.value, seen.value, lambda row: [row["last_active_at"], row["id"]])
+    return read_reply({**listed, "txid": seen.txid}, seen)
 
 
 @described(gives={204: NOTHING}, values=(Value("turns", bool, "Remove the transcript too."),))

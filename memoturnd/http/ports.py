@@ -238,8 +238,8 @@ class Branches(Protocol):
         """Fork `from_branch` at a revision, its head when `at` is None."""
         ...
 
-    async def list(self, db_name: str) -> Sequence[BranchRow]:
-        """Return the branches other than main, by name."""
+    async def list(self, db_name: str, *, after: str = "", limit: int | None = None) -> Sequence[BranchRow]:
+        """Return up to `limit` (None: all) branches other than main, by name, above `after`."""
         ...
 
     async def delete(self, db_name: str, name: str) -> None:

@@ -2,10 +2,12 @@
 
 from typing import Final
 
+from memoturnd.core import cursors
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
 from memoturnd.http.describe import CURSOR, NOTHING, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.paging import page
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import timelines as shapes
 from memoturnd.surfaces import timeline_queries, timeline_terms, timelines
@@ -40,12 +42,12 @@ async def query(call: Call) -> Answer:
 )
 async def list_all(call: Call) -> Answer:
     """List timelines by name, a page at a time."""
+    asked = page(call, cursors.Name, default=_DEFAULT_TIMELINES)
     profile = await open_database(call)
-    limit = max(1, call.limit("limit", _DEFAULT_TIMELINES))
-    after = call.text("cursor") or ""
-    seen = await timeline_queries.timelines(profile, limit=limit, after=after, min_txid=call.min_txid)
-    cursor = seen.value[-1]["name"] if len(seen.value) == limit else None
-    return read_reply({"timelines": seen.value, "next_cursor": cursor}, seen)
+    seen = await timeline_queries.timelines(
+        profile, limit=asked.rows, after=asked.after or "", min_txid=call.min_txid
+    )
+    return read_reply(asked.listed("timelines", seen.value, seen.value, lambda row: row["name"]), seen)
 
 
 @described(gives={200: shapes.Timeline})

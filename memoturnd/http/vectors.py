@@ -2,11 +2,12 @@
 
 from typing import Any, Final
 
-from memoturnd.core import names
+from memoturnd.core import cursors, names
 from memoturnd.http.addresses import open_database
 from memoturnd.http.call import Call
-from memoturnd.http.describe import CURSOR, NOTHING, Value, described
+from memoturnd.http.describe import CURSOR, NOTHING, PAGE, Value, described
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
+from memoturnd.http.paging import page_if_asked
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import vectors as shapes
 from memoturnd.surfaces import vector_search, vectors
@@ -14,12 +15,15 @@ from memoturnd.surfaces import vector_search, vectors
 _DEFAULT_IDS: Final = 100
 
 
-@described(gives={200: shapes.Collections})
+@described(gives={200: shapes.Collections}, values=PAGE)
 async def collections(call: Call) -> Answer:
-    """List the collections."""
+    """List the collections by name: all of them, or a page where `limit` or `cursor` is given."""
+    asked = page_if_asked(call, cursors.Name)
     profile = await open_database(call)
-    seen = await vectors.collections(profile, min_txid=call.min_txid)
-    return read_reply({"collections": seen.value}, seen)
+    seen = await vectors.collections(
+        profile, after=asked.after or "", limit=asked.limit, min_txid=call.min_txid
+    )
+    return read_reply(asked.listed("collections", seen.value, seen.value, lambda row: row["name"]), seen)
 
 
 @described(takes=shapes.Upsert, gives={200: (shapes.StoredOne, shapes.StoredMany)})

@@ -75,15 +75,21 @@ def _names(conn: ProfileConnection) -> list[str]:
     )
 
 
-def read_collections(conn: ProfileConnection) -> list[dict[str, Any]]:
-    """Return `{name, count, indexes}` per collection by name: how many documents, and how many indexes."""
+def read_collections(
+    conn: ProfileConnection, after: str = "", limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Return `{name, count, indexes}` per collection by name: how many documents, and how many indexes.
+
+    Up to `limit` (None: all) of those with names above `after`.
+    """
+    found = [name for name in _names(conn) if name > after]
     return [
         {
             "name": name,
             "count": conn.execute(f"SELECT count(*) FROM {table_of(name)}", can_cache=False).get,
             "indexes": len(read_indexes(conn, name)),
         }
-        for name in _names(conn)
+        for name in found[:limit]
     ]
 
 
@@ -181,9 +187,13 @@ def taken(error: apsw.ConstraintError, key: str) -> InvalidRequestError | Confli
 # ---- operations
 
 
-async def list_all(profile: Profile, *, min_txid: int = 0) -> Seen[list[dict[str, Any]]]:
+async def list_all(
+    profile: Profile, *, after: str = "", limit: int | None = None, min_txid: int = 0
+) -> Seen[list[dict[str, Any]]]:
     """Return the collections; see `read_collections`."""
-    return await profile.read(lambda conn, _: read_collections(conn), min_txid=min_txid, work=Work.SCAN)
+    return await profile.read(
+        lambda conn, _: read_collections(conn, after, limit), min_txid=min_txid, work=Work.SCAN
+    )
 
 
 async def drop(profile: Profile, collection: str, *, durable: bool = False) -> Written[None]:

@@ -8,10 +8,11 @@ statistics that a user's ANALYZE leaves must not change how a listing runs.
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from memoturnd.core import cursors
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work
-from memoturnd.surfaces import cursors, fields, memories, records
+from memoturnd.surfaces import fields, memories, records
 
 LIST_LIMIT: Final = 1000
 LIST_DEFAULT: Final = 100

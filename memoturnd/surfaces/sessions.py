@@ -9,16 +9,21 @@ from memoturnd.surfaces.memories import Found
 
 _LIST = """SELECT id, created_at, last_active_at FROM __memoturn_memory_sessions
  ORDER BY last_active_at DESC, id LIMIT ?"""
+_LIST_AFTER = """SELECT id, created_at, last_active_at FROM __memoturn_memory_sessions
+ WHERE last_active_at <= ?1 AND (last_active_at < ?1 OR id > ?2) ORDER BY last_active_at DESC, id LIMIT ?3"""
 _TASKS = f"""SELECT {", ".join(Found._fields)} FROM __memoturn_memories
  WHERE session_id = ? AND type = 'task'"""
 
 
-def read_sessions(conn: ProfileConnection, limit: int) -> list[dict[str, Any]]:
-    """Return up to `limit` sessions `{id, created_at, last_active_at}`, the most recently active first."""
-    return [
-        {"id": id_, "created_at": created, "last_active_at": active}
-        for id_, created, active in conn.execute(_LIST, (limit,))
-    ]
+def read_sessions(
+    conn: ProfileConnection, limit: int, after: tuple[int, str] | None = None
+) -> list[dict[str, Any]]:
+    """Return up to `limit` sessions `{id, created_at, last_active_at}`, the most recently active first.
+
+    Only those that come behind `after`, (last_active_at, id), where it is given.
+    """
+    rows = conn.execute(_LIST, (limit,)) if after is None else conn.execute(_LIST_AFTER, (*after, limit))
+    return [{"id": id_, "created_at": created, "last_active_at": active} for id_, created, active in rows]
 
 
 def apply_end_session(
@@ -36,9 +41,11 @@ def apply_end_session(
     return None, conn.total_changes() > before
 
 
-async def recent(profile: Profile, *, limit: int = 100, min_txid: int = 0) -> Seen[list[dict[str, Any]]]:
+async def recent(
+    profile: Profile, *, limit: int = 100, after: tuple[int, str] | None = None, min_txid: int = 0
+) -> Seen[list[dict[str, Any]]]:
     """Return the sessions; see `read_sessions`."""
-    return await profile.read(lambda conn, _: read_sessions(conn, limit), min_txid=min_txid)
+    return await profile.read(lambda conn, _: read_sessions(conn, limit, after), min_txid=min_txid)
 
 
 async def end(

@@ -8,10 +8,11 @@ by that number and never by following links, so it has an end whatever the links
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from memoturnd.core import cursors
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError, invariant
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import cursors, fields, memories, records
+from memoturnd.surfaces import fields, memories, records
 from memoturnd.surfaces.memory_list import LIST_LIMIT, PAGE_LIMIT_BYTES
 
 _TOPICAL: Final = ("fact", "instruction")

@@ -272,10 +272,14 @@ def read_page(
     return page
 
 
-def read_collections(conn: ProfileConnection) -> list[dict[str, Any]]:
-    """Return the collections `{name, dimensions, count, created_at}` by name."""
+def read_collections(
+    conn: ProfileConnection, after: str = "", limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Return up to `limit` (None: all) collections `{name, dimensions, count, created_at}` by name, above `after`."""
     rows = conn.execute(
-        "SELECT name, dimensions, vectors, created_at FROM __memoturn_vector_collections ORDER BY name"
+        "SELECT name, dimensions, vectors, created_at FROM __memoturn_vector_collections"
+        " WHERE name > ? ORDER BY name LIMIT ?",
+        (after, -1 if limit is None else limit),
     )
     return [
         {"name": name, "dimensions": dimensions, "count": count, "created_at": created_at}
@@ -368,6 +372,8 @@ async def page(
     )
 
 
-async def collections(profile: Profile, *, min_txid: int = 0) -> Seen[list[dict[str, Any]]]:
+async def collections(
+    profile: Profile, *, after: str = "", limit: int | None = None, min_txid: int = 0
+) -> Seen[list[dict[str, Any]]]:
     """List the collections; see `read_collections`."""
-    return await profile.read(lambda conn, _: read_collections(conn), min_txid=min_txid)
+    return await profile.read(lambda conn, _: read_collections(conn, after, limit), min_txid=min_txid)

@@ -130,7 +130,10 @@ async def test_unknown_profile_recalls_nothing_and_has_no_sessions(client):
         (0, 0),
     )
     assert with_turns.json() == {"memories": [], "turns": [], "txid": 0}
-    assert (sessions.json(), stamps(sessions)) == ({"sessions": [], "txid": 0}, (0, 0))
+    assert (sessions.json(), stamps(sessions)) == (
+        {"sessions": [], "next_cursor": None, "txid": 0},
+        (0, 0),
+    )
     assert (await client.get("/v1/databases")).json()["databases"] == []
 
 

@@ -171,7 +171,7 @@ async def test_a_cursor_of_another_listing_is_refused(filled):
                  ["time", [2**63, 1]], ["time", [2**70, 1]], ["time", ["x", 1]], ["time", [None, 1]]],
 )  # fmt: skip
 async def test_a_forged_cursor_is_refused(filled, position):
-    from memoturnd.surfaces import cursors
+    from memoturnd.core import cursors
 
     forged = cursors.make(Listing(memory_list.Filter()).identity, position)
     with pytest.raises(InvalidRequestError, match="cursor"):

@@ -14,10 +14,11 @@ class Collection(Struct):
 
 
 class Collections(Struct):
-    """Every collection, by name."""
+    """Collections by name; a page of them where one was asked for."""
 
     collections: list[Collection]
     txid: Txid
+    next_cursor: Maybe[str | None] = UNSET
 
 
 class Insert(Struct):

@@ -203,4 +203,5 @@ class Sessions(Struct):
     """Sessions, the most recently active first."""
 
     sessions: list[Session]
+    next_cursor: str | None
     txid: Txid

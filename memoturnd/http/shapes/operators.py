@@ -79,10 +79,11 @@ class BranchRow(Struct):
     fork_txid: Txid | None
 
 
-class BranchList(Struct):
-    """The branches other than main, by name."""
+class BranchPage(Struct):
+    """The branches other than main by name; a page of them where one was asked for."""
 
     branches: list[BranchRow]
+    next_cursor: Maybe[str | None] = UNSET
 
 
 class Checkpoint(Struct):

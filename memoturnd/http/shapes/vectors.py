@@ -17,9 +17,10 @@ class Collection(Struct):
 
 
 class Collections(Struct):
-    """The collections of a database, by name."""
+    """The collections of a database by name; a page of them where one was asked for."""
 
     collections: list[Collection]
+    next_cursor: Maybe[str | None] = UNSET
 
 
 class NewVector(Struct):

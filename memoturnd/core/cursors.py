@@ -15,6 +15,8 @@ from memoturnd.errors import InvalidRequestError
 T = TypeVar("T")
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A number in a cursor that SQLite can take."""
+Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"\A[\x21-\x7e]*\Z")]
+"""A name in a cursor: one that is checked elsewhere has only such characters."""
 LENGTH_LIMIT: Final = 16_384
 _SIGN_BYTES: Final = 6
 _encode = msgspec.json.Encoder().encode
