@@ -228,6 +228,7 @@ def _configure(
         mode = pragma("PRAGMA journal_mode=WAL")
         if mode not in ("wal", "memory"):
             raise InvariantError(f"{conn.filename} could not be set to WAL mode (it stays {mode})")
+        pragma("PRAGMA secure_delete=1")  # what is deleted is overwritten, so that it is in no page shipped later
     pragma(f"PRAGMA synchronous={sync}")
     pragma(f"PRAGMA cache_size=-{cache_kib}")
     pragma("PRAGMA temp_store=memory")

@@ -404,3 +404,15 @@ def test_blocks_do_not_nest(conn):
     with conn.user_statements(False), pytest.raises(InvariantError), conn.user_statements(False):
         pass
     run(conn, "SELECT 1")
+
+
+def test_what_is_deleted_is_overwritten(tmp_path):
+    path = tmp_path / "profile.db"
+    conn = open_connection(str(path), read_only=False, sync="normal", cache_kib=256)
+    conn.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+    conn.executemany("INSERT INTO t(v) VALUES (?)", [(b"the secret " * n,) for n in (1, 10, 1000)])
+    conn.execute("DELETE FROM t")
+    conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    conn.close()
+
+    assert b"secret" not in path.read_bytes()
