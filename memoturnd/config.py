@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from memoturnd.core.policy import NOTHING, Rules
+from memoturnd.core.self_hosted import is_self_hosted
 from memoturnd.errors import ConfigurationError
 from memoturnd.settings_table import KIB, SETTINGS, Address, Secret, did_you_mean
 
@@ -66,6 +68,8 @@ class Settings:
     unshipped_wait_s: float
     fine_retention_s: float
     coarse_retention_s: float
+    policy_cache_s: float
+    policy_ceiling: Rules
     maintenance_interval_s: float
     gc_grace_s: float
     delete_grace_s: float
@@ -79,6 +83,7 @@ class Settings:
     embed_timeout_s: float
     embed_batch: int
     embed_concurrency: int
+    embed_self_hosted_hosts: tuple[str, ...]
     extract_provider: Literal["off", "anthropic", "openai"]
     extract_api_key: Secret | None
     extract_base_url: str | None
@@ -91,6 +96,15 @@ class Settings:
     model_concurrency: int
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
+
+    @property
+    def embeds_at_home(self) -> bool:
+        """Whether texts that are embedded stay with the operator. A provider's own address is never the operator's."""
+        if self.embed_provider == "local":
+            return True
+        return self.embed_base_url is not None and is_self_hosted(
+            self.embed_base_url, self.embed_self_hosted_hosts
+        )
 
     @property
     def loopback_only(self) -> bool:
@@ -269,6 +283,8 @@ def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
         "node_id": f"node-{os.getpid()}",
         "log_format": "console" if is_tty else "json",
         "embed_provider": "off" if values["embed_api_key"] is None else "voyage",
+        "embed_self_hosted_hosts": (),
+        "policy_ceiling": NOTHING,
     }
     for field, value in derived.items():
         if values[field] is None:

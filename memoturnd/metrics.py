@@ -46,6 +46,7 @@ EMBED_TEXTS: Final = ("cached", "embedded", "failed")
 MODEL_OUTCOMES: Final = ("ok", "failed", "shed", "gone")
 MODEL_SURFACES: Final = ("extract", "ask")
 EMBED_SURFACES: Final = ("ingest", "recall")
+POLICY_EFFECTS: Final = ("egress", "task_ttl", "retention", "sweep")
 
 _REQUEST_BUCKETS_S: Final = (
     0.0002,
@@ -88,6 +89,7 @@ class Metrics:
         self._drills()
         self._embedding()
         self._models()
+        self._policies()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -320,6 +322,22 @@ class Metrics:
         self.reembed_jobs = self._gauge("reembed_jobs", "Branches that this node embeds again just now.")
         self.embed_cache_bytes = self._gauge("embed_cache_bytes", "Memory of the vectors of texts of late.")
         self.embed_cache_limit_bytes = self._gauge("embed_cache_limit_bytes", "Most memory of these.")
+
+    def _policies(self) -> None:
+        self.policy_reads_failed = self._counter(
+            "policy_reads_failed_total", "Reads of a namespace's policies that failed, or found them damaged."
+        )
+        unknown = self._counter(
+            "policy_unknown_total",
+            "Times that a policy was not known: egress was refused; task_ttl, retention and sweep bounded nothing.",
+            "effect",
+        )
+        self.policy_unknown = {effect: unknown.labels(effect) for effect in POLICY_EFFECTS}
+        self.policy_swept = self._counter(
+            "policy_swept_memories_total", "Memories that were deleted for their age or number."
+        )
+        self.policy_cache_bytes = self._gauge("policy_cache_bytes", "Memory of the policies that are kept.")
+        self.policy_cache_limit_bytes = self._gauge("policy_cache_limit_bytes", "Most memory of these.")
 
     def _models(self) -> None:
         requests = self._counter(

@@ -50,6 +50,7 @@ from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
+from memoturnd.policies import Policies
 from memoturnd.reembedding import Reembedding
 from memoturnd.replication.archive import Archive
 from memoturnd.replication.collector import Collector, Graces
@@ -104,10 +105,12 @@ class Node:
         retention: Retention,
         limits: TierLimits,
         counted: CountedStore,
+        policies: Policies,
         embedder: NodeEmbedder | None = None,
         models: LanguageModels | None = None,
     ) -> None:
         self.embedder = embedder
+        self.policies = policies
         self.models = models or LanguageModels()
         self.metrics = services.metrics
         self.tiers = Tiers(services, self, limits)
@@ -444,7 +447,16 @@ async def running(
         )
         retention = Retention(timed, services.archive, executor, clock, randomness, windows)
         embeddings = None if embedder is None else node_embedder(embedder, services, settings)
-        node = Node(services, retention, tier_limits(settings), counted, embeddings, models)
+        policies = Policies(
+            timed,
+            clock=clock,
+            randomness=randomness,
+            metrics=metrics,
+            cache_s=settings.policy_cache_s,
+            ceiling=settings.policy_ceiling,
+            self_hosted_embedder=settings.embeds_at_home,
+        )
+        node = Node(services, retention, tier_limits(settings), counted, policies, embeddings, models)
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
         recovery = group.create_task(node.recover(await node.start()))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from memoturnd.errors import ConfigurationError
+from memoturnd.core import canonical, policy
+from memoturnd.errors import ConfigurationError, InvalidRequestError
 from memoturnd.stores.open import check_url
 
 KIB = 1024
@@ -190,6 +191,21 @@ def _endpoint(text: str) -> str:
         raise ValueError("must not hold a password; give the key as a setting of its own")
     _ = parts.port  # raises ValueError when it is not a port
     return text.rstrip("/")
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(part.strip() for part in text.split(","))
+    for host in hosts:
+        if not re.fullmatch(r"[A-Za-z0-9_:][A-Za-z0-9._:-]{0,252}", host):
+            raise ValueError("must be host names or IP addresses with commas between them, without ports")
+    return hosts
+
+
+def _ceiling(text: str) -> policy.Rules:
+    try:
+        return policy.parse_ceiling(canonical.decode_json(text.encode(), where="the ceiling"))
+    except InvalidRequestError as error:
+        raise ValueError(str(error)) from error
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -442,6 +458,23 @@ SETTINGS: tuple[Setting, ...] = (
         "How long about one commit an hour is kept. Older ones are kept only where a checkpoint or fork needs them.",
     ),
     Setting(
+        "MEMOTURN_POLICY_CACHE_SECS",
+        "policy_cache_s",
+        _number(0, 3600),
+        "30",
+        "seconds",
+        "How long a namespace's policy is taken as read before it is read again: so late another node's change is seen.",
+    ),
+    Setting(
+        "MEMOTURN_POLICY_CEILING",
+        "policy_ceiling",
+        _ceiling,
+        "",
+        "",
+        'Policy as JSON that no namespace can be looser than, such as {"ai_egress": {"embed": "self_hosted_only"}}.',
+        derived="none",
+    ),
+    Setting(
         "MEMOTURN_MAINTENANCE_INTERVAL_S",
         "maintenance_interval_s",
         _number(1, _MOST_SECONDS),
@@ -552,6 +585,15 @@ SETTINGS: tuple[Setting, ...] = (
         "4",
         "calls",
         "Calls of the embedder at once: so many for what is stored, and as many for queries; of the local one at most 2.",
+    ),
+    Setting(
+        "MEMOTURN_EMBED_SELF_HOSTED_HOSTS",
+        "embed_self_hosted_hosts",
+        _hosts,
+        "",
+        "",
+        "Hosts of embedding endpoints that count as one's own for policies, with commas between them.",
+        derived="none; private addresses and local names do anyway",
     ),
     Setting(
         "MEMOTURN_EXTRACT_PROVIDER",

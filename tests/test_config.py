@@ -11,6 +11,7 @@ from memoturnd.config import (
     help_text,
     hot_cap,
 )
+from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.errors import ConfigurationError
 from memoturnd.settings_table import SETTINGS, Address
 
@@ -85,6 +86,8 @@ def test_each_variable_reaches_its_field():
         "UNSHIPPED_WAIT_S": ("22.0", "unshipped_wait_s"),
         "PITR_RETENTION_SECS": ("600.0", "fine_retention_s"),
         "PITR_SNAPSHOT_RETENTION_SECS": ("601.0", "coarse_retention_s"),
+        "POLICY_CACHE_SECS": ("12.0", "policy_cache_s"),
+        "POLICY_CEILING": ('{"ai_egress": {"ask": "deny"}}', "policy_ceiling"),
         "MAINTENANCE_INTERVAL_S": ("602.0", "maintenance_interval_s"),
         "GC_GRACE_SECS": ("603.0", "gc_grace_s"),
         "DELETE_GRACE_S": ("604.0", "delete_grace_s"),
@@ -99,6 +102,7 @@ def test_each_variable_reaches_its_field():
         "EMBED_TIMEOUT_S": ("2.5", "embed_timeout_s"),
         "EMBED_BATCH": ("31", "embed_batch"),
         "EMBED_CONCURRENCY": ("3", "embed_concurrency"),
+        "EMBED_SELF_HOSTED_HOSTS": ("e.example.com,::1", "embed_self_hosted_hosts"),
         "EXTRACT_PROVIDER": ("openai", "extract_provider"),
         "EXTRACT_API_KEY": ("sk-2", "extract_api_key"),
         "EXTRACT_BASE_URL": ("http://127.0.0.1:2", "extract_base_url"),
@@ -121,6 +125,8 @@ def test_each_variable_reaches_its_field():
         "embed_api_key": "Secret(***)",
         "extract_api_key": "Secret(***)",
         "assistant_api_key": "Secret(***)",
+        "policy_ceiling": str(Rules(ask="deny")),
+        "embed_self_hosted_hosts": "('e.example.com', '::1')",
     }
     assert {f"MEMOTURN_{name}" for name in given} == {setting.variable for setting in SETTINGS}
     assert {field for _, field in given.values()} == {field.name for field in dataclasses.fields(Settings)}
@@ -431,3 +437,27 @@ def test_what_a_language_model_lacks_is_named():
     shown = refused(EXTRACT_API_KEY="sk very secret", ASSISTANT_API_KEY="sk very secret")
     assert "very secret" not in shown
     assert "very" not in repr(settings(EXTRACT_API_KEY="very"))
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "why"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "takes an object"),
+        ('{"memory": {"task_ttl_max_sec": 60}}', "memory.task_ttl_max_sec, which no policy has"),
+        ('{"retention": {"pitr_secs": 1}}', "the ceiling.retention.pitr_secs is 1"),
+        ('{"audit": {"retention_secs": 60}}', "of the namespace"),
+    ],
+)
+def test_ceiling_that_would_not_hold_ends_the_start(ceiling, why):
+    assert why in refused(POLICY_CEILING=ceiling)
+
+
+def test_without_a_ceiling_nothing_is_asked():
+    assert settings().policy_ceiling == NOTHING
+    assert settings().embed_self_hosted_hosts == ()
+
+
+@pytest.mark.parametrize("hosts", ["http://a", "a,,b", "a b", "a:1/x"])
+def test_hosts_are_names_or_addresses(hosts):
+    assert "MEMOTURN_EMBED_SELF_HOSTED_HOSTS" in refused(EMBED_SELF_HOSTED_HOSTS=hosts)

@@ -75,6 +75,7 @@ def test_counters_end_in_total_and_carry_only_labels_of_the_program():
         "operation",
         "direction",
         "surface",
+        "effect",
     }
     for family in found.values():
         if family.type == "counter":
