@@ -139,6 +139,7 @@ class Api(BaseRoute):
             headers = headers_of(scope["headers"])
             self._browsers.check(headers, any_host=route is not None and route.kind is Kind.OPEN)
             if route is None:
+                await self._admission.admit_unknown(Call(self._node, {}, headers, b""))
                 return template, _no_route(scope["method"], by_method)
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)

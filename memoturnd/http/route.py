@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from memoturnd.core import coverage
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
+Scope = coverage.Scope
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
@@ -35,17 +37,6 @@ class Body(Enum):
     """Up to MEMOTURN_MAX_BODY_BYTES of anything."""
     FILE = "file"
     """Up to MEMOTURN_MAX_IMPORT_BYTES of a file, which the handler takes as it comes and to which no deadline applies."""
-
-
-class Scope(Enum):
-    """The credential that a route needs where authorization is on."""
-
-    NONE = "none"
-    PLATFORM = "platform"
-    NAMESPACE = "namespace"
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Credentials: keys, tokens, revocations, and the admission of requests by them."""
