@@ -1,9 +1,12 @@
 """Object keys (root `v1`, docs/formats.md). Every part is an id that we made: no user's name becomes a key."""
 
+import re
+
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import ObjectRef, PageRef
 
 ROOT = "v1"
+_REGISTER = re.compile(rf"{ROOT}/([0-9a-f]{{32}})/database\.json")
 
 
 def database_prefix(uuid: str) -> str:
@@ -14,6 +17,12 @@ def database_prefix(uuid: str) -> str:
 def register_key(uuid: str) -> str:
     """Return the key of `database.json`."""
     return f"{ROOT}/{uuid}/database.json"
+
+
+def registered_uuid(key: str) -> str | None:
+    """Return the uuid of the database whose `database.json` has this key, None for another object's key."""
+    found = _REGISTER.fullmatch(key)
+    return None if found is None else found[1]
 
 
 def garbage_key(uuid: str) -> str:
@@ -48,6 +57,11 @@ def run_key(uuid: str, ref: RunRef, kind: str) -> str:
     return f"{ROOT}/{uuid}/{folder}/{ref.key_name}"
 
 
+def catalog_export_prefix(kind: str) -> str:
+    """Return the prefix of one kind of the catalog's export (memoturnd.core.export)."""
+    return f"{ROOT}/_catalog/{kind}/"
+
+
 def catalog_changes_prefix() -> str:
-    """Return the prefix of the catalog's export of never-written databases."""
+    """Return the prefix under which earlier releases exported never-written databases."""
     return f"{ROOT}/_catalog/changes/"
