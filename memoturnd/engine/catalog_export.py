@@ -14,9 +14,9 @@ import structlog
 from memoturnd.core import layout, names, register
 from memoturnd.core.register import Register
 from memoturnd.engine.services import Services
-from memoturnd.errors import AlreadyExistsError, CorruptionError
+from memoturnd.errors import AlreadyExistsError, CorruptionError, NotFoundError
 from memoturnd.replication.archive import BRANCHES
-from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Chore, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Chore, Database, Export
 
 EXPORT_S = 1.0
 _BATCH = 1000
@@ -40,17 +40,15 @@ class CatalogExport:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._exported = 0
         self._keys: list[str] = []
 
     async def export(self) -> int:
         """Export what changed since the last call and return how many changes that were."""
         total = 0
-        while changes := await self._services.catalog.unwritten_changes(self._exported, limit=_BATCH):
-            rows = [_change(op, database) for _, op, database in changes]
-            await self._put(rows)
-            self._exported = changes[-1][0]
-            total += len(rows)
+        while pending := await self._services.catalog.pending_exports(_BATCH):
+            await self._put([_change(row) for row in pending if row.kind == "database"])
+            await self._services.catalog.exported([row.change for row in pending])
+            total += len(pending)
         if len(self._keys) > _COMPACT_OBJECTS:
             await self._compact()
         return total
@@ -63,13 +61,10 @@ class CatalogExport:
 
     async def _compact(self) -> None:
         """Write every never-written database that still exists anew, then drop what that replaces."""
+        waiting = [*(await self._unwritten()).values()]
         replaced, self._keys = self._keys, []
-        after = 0
-        while changes := await self._services.catalog.unwritten_changes(after, limit=_BATCH):
-            rows = [_change(op, database) for _, op, database in changes if op == "created"]
-            if rows:
-                await self._put(rows)
-            after = changes[-1][0]
+        for start in range(0, len(waiting), _BATCH):
+            await self._put(waiting[start : start + _BATCH])
         for key in replaced:
             await self._services.store.delete(key)
 
@@ -113,7 +108,7 @@ class CatalogExport:
         )
         created = True
         try:
-            await catalog.create_database(database)
+            await self._enter(database)
         except AlreadyExistsError:
             created = False
             if (await catalog.get_database(database.qualified_name)).uuid != found.uuid:
@@ -143,20 +138,13 @@ class CatalogExport:
 
     async def _rebuild_unwritten(self, deleted: set[str]) -> int:
         """Enter what was created and not written since; what is registered as deleted, does not come back."""
-        catalog, waiting = self._services.catalog, {}
-        async for info in self._services.store.list(layout.catalog_changes_prefix()):
-            blob = await self._services.store.get(info.key)
-            for change in _changes(info.key, blob.data):
-                if change.op == "created":
-                    waiting[change.uuid] = change
-                else:
-                    waiting.pop(change.uuid, None)
+        waiting = await self._unwritten()
         restored = 0
         for change in waiting.values():
             if change.uuid in deleted:
                 continue
             try:
-                await catalog.create_database(
+                await self._enter(
                     Database(
                         change.name,
                         change.uuid,
@@ -170,6 +158,28 @@ class CatalogExport:
                 continue  # it was written after its export: its register has it already
         return restored
 
+    async def _enter(self, database: Database) -> None:
+        """Enter a database, and its tenant where that is lost as well. Raises AlreadyExistsError."""
+        catalog = self._services.catalog
+        try:
+            await catalog.create_database(database)
+        except NotFoundError:
+            with suppress(AlreadyExistsError):
+                await catalog.create_tenant(database.tenant, database.created_at)
+            await catalog.create_database(database)
+
+    async def _unwritten(self) -> dict[str, Change]:
+        """Return the databases that the export knows of as created and not written since, by uuid."""
+        waiting: dict[str, Change] = {}
+        async for info in self._services.store.list(layout.catalog_changes_prefix()):
+            blob = await self._services.store.get(info.key)
+            for change in _changes(info.key, blob.data):
+                if change.op == "created":
+                    waiting[change.uuid] = change
+                else:
+                    waiting.pop(change.uuid, None)
+        return waiting
+
     async def _registers(self) -> AsyncIterator[Register]:
         async for info in self._services.store.list(f"{layout.ROOT}/"):
             if info.key.endswith("/database.json"):
@@ -180,15 +190,10 @@ class CatalogExport:
                     _log.error("database left out of the catalog", key=info.key, error=str(error))
 
 
-def _change(op: str, database: Database) -> Change:
-    return Change(
-        op,
-        database.name,
-        database.uuid,
-        database.main_branch_id,
-        database.created_at,
-        database.tenant,
-    )
+def _change(row: Export) -> Change:
+    if row.body is None:
+        return Change("deleted", "", row.id, "", 0)
+    return msgspec.convert({**msgspec.json.decode(row.body), "op": "created", "uuid": row.id}, Change)
 
 
 def _changes(key: str, data: bytes) -> list[Change]:

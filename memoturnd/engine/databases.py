@@ -160,7 +160,7 @@ class Databases:
                 now_ms = services.clock.now_ms()
                 await services.catalog.schedule(Chore(COLLECT, database.uuid), now_ms)
                 await register.update(lambda r: mark_deleted(r, at_ms=now_ms))
-            await services.catalog.delete_database(database.uuid)
+            await services.catalog.forget_database(database.uuid)
         finally:
             self._registers.forget(database.uuid)
             for branch in destroyed:  # should the database be there after all, they are restored

@@ -20,7 +20,7 @@ class Database:
     """A database (for a profile, `name` is `{namespace}--{profile}`). Its name is its tenant's own.
 
     `uuid` and `main_branch_id` are 32 and 16 random lowercase hex digits; `created_at` is unix ms.
-    `written` is false until `database.json` exists in the object store.
+    `written` is false until `database.json` exists in the object store. `deleted_at` is unix ms, None while it is live.
     """
 
     name: str
@@ -29,11 +29,38 @@ class Database:
     created_at: int
     written: bool = False
     tenant: str = names.DEFAULT_TENANT
+    deleted_at: int | None = None
 
     @property
     def qualified_name(self) -> str:
         """Return the name by which it is looked up: with its tenant, but for the default one."""
         return names.qualified(self.tenant, self.name)
+
+
+class Tenant(NamedTuple):
+    """A tenant, whose databases have names of their own; `created_at` is unix ms."""
+
+    name: str
+    created_at: int
+
+
+class Export(NamedTuple):
+    """A change that is to be exported. Of one `id` the highest `change` counts; without a `body` (JSON) it is gone."""
+
+    change: int
+    kind: str
+    id: str
+    body: bytes | None
+
+
+class NodeRow(NamedTuple):
+    """A data-plane node: where it is reached, its release, and (unix ms) since when and until when it was there."""
+
+    id: str
+    address: str
+    version: str
+    started_at: int
+    seen_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +121,7 @@ class Catalog(Protocol):
     """What every catalog does. Lookups that fail raise; they never guess. Databases are looked up by qualified name."""
 
     async def create_database(self, database: Database) -> None:
-        """Insert one database. Raises AlreadyExistsError when the name is taken."""
+        """Insert one database. Raises AlreadyExistsError when the name is taken, NotFoundError for a missing tenant."""
         ...
 
     async def get_database(self, name: str) -> Database:
@@ -102,7 +129,7 @@ class Catalog(Protocol):
         ...
 
     async def get_database_by_uuid(self, uuid: str) -> Database:
-        """Return the database. Raises DatabaseNotFoundError."""
+        """Return the database, deleted or not. Raises DatabaseNotFoundError."""
         ...
 
     async def list_databases(
@@ -126,8 +153,52 @@ class Catalog(Protocol):
         """Record that the database has its `database.json`."""
         ...
 
-    async def delete_database(self, uuid: str) -> None:
-        """Remove the database and its branch rows; no error when it is already gone."""
+    async def delete_database(self, uuid: str, *, at_ms: int) -> None:
+        """Mark the database as deleted: its name is free, its branch rows are gone. No error when it is already gone."""
+        ...
+
+    async def undelete_database(self, uuid: str) -> Database:
+        """Give a deleted database its name back; one that is live is returned.
+
+        Raises DatabaseNotFoundError, AlreadyExistsError when the name was taken meanwhile.
+        """
+        ...
+
+    async def forget_database(self, uuid: str) -> None:
+        """Remove the database and its branch rows, deleted or not; no error when it is already gone."""
+        ...
+
+    async def list_deleted(
+        self, *, tenant: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = 1000
+    ) -> list[Database]:
+        """Return up to `limit` of a tenant's deleted databases by (name, uuid), above `after`."""
+        ...
+
+    async def find_deleted(self, name: str, uuid: str | None = None) -> Database:
+        """Return the deleted database of a name, of several the one deleted last, or the one with `uuid`.
+
+        Raises DatabaseNotFoundError.
+        """
+        ...
+
+    async def list_namespaces(self, *, tenant: str, after: str = "", limit: int = 1000) -> list[str]:
+        """Return up to `limit` of a tenant's namespaces that have a profile, by name, above `after`."""
+        ...
+
+    async def create_tenant(self, name: str, at_ms: int) -> Tenant:
+        """Insert a tenant. Raises AlreadyExistsError."""
+        ...
+
+    async def get_tenant(self, name: str) -> Tenant:
+        """Return the tenant. Raises NotFoundError."""
+        ...
+
+    async def list_tenants(self, *, after: str = "", limit: int = 1000) -> list[Tenant]:
+        """Return up to `limit` tenants by name, above `after`."""
+        ...
+
+    async def delete_tenant(self, name: str) -> None:
+        """Remove a tenant; no error when it is already gone. Raises ConflictError while it has a database."""
         ...
 
     async def put_branch(self, row: BranchRow) -> None:
@@ -165,11 +236,28 @@ class Catalog(Protocol):
         """
         ...
 
-    async def unwritten_changes(self, since: int, *, limit: int = 1000) -> list[tuple[int, str, Database]]:
-        """Return (change number, `created` or `deleted`, database) after change `since`, in order.
+    async def pending_exports(self, limit: int = 1000) -> list[Export]:
+        """Return up to `limit` changes that were not exported, oldest first: of databases that were never written, ..."""
+        ...
 
-        The export of never-written databases to the object store feeds on it.
-        """
+    async def exported(self, changes: list[int]) -> None:
+        """Forget exactly these changes: the export has them."""
+        ...
+
+    async def put_node(self, node: NodeRow) -> None:
+        """Note that a node is there."""
+        ...
+
+    async def list_nodes(self, since_ms: int, *, limit: int = 1000) -> list[NodeRow]:
+        """Return the nodes that were there at or after `since_ms`, by id."""
+        ...
+
+    async def forget_node(self, node_id: str) -> None:
+        """Remove a node that stops; no error when it is not there."""
+        ...
+
+    async def forget_silent_nodes(self, since_ms: int) -> int:
+        """Remove the nodes that were last there before `since_ms`, and return how many."""
         ...
 
     async def find_request(self, key: RequestKey, since_ms: int) -> KnownRequest | None:

@@ -1,6 +1,8 @@
 """One contract for every catalog; another implementation joins by one line in `CATALOGS`."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.errors import (
     AlreadyExistsError,
     BranchNotFoundError,
+    ConflictError,
     DatabaseNotFoundError,
+    NotFoundError,
     RetryableError,
 )
-from memoturnd.seams.catalog import BranchRow, Catalog, Chore, Database, KnownRequest, RequestKey
+from memoturnd.seams.catalog import BranchRow, Catalog, Chore, Database, KnownRequest, NodeRow, RequestKey
 
 CATALOGS: dict[str, Callable[[Path], Catalog]] = {
     "sqlite-file": lambda path: SqliteCatalog(path / "catalog.db"),
@@ -119,28 +123,23 @@ async def test_written_databases_are_found_from_any_uuid_on_and_round_again(cata
     assert await found("g") == made[1].name
 
 
-async def test_deleted_database_is_gone_with_its_branches(catalog):
+async def test_forgotten_database_is_gone_with_its_branches(catalog):
     one, other = database("a", 1), database("b", 2)
     for db in (one, other):
         await catalog.create_database(db)
         await catalog.put_branch(branch(db, "x", expires_at=5))
 
-    await catalog.delete_database(one.uuid)
-    await catalog.delete_database(one.uuid)
+    await catalog.forget_database(one.uuid)
+    await catalog.forget_database(one.uuid)
 
     with pytest.raises(DatabaseNotFoundError):
         await catalog.get_database("a")
+    with pytest.raises(DatabaseNotFoundError):
+        await catalog.get_database_by_uuid(one.uuid)
     assert await catalog.list_branches(one.uuid) == []
     assert await catalog.due_branches(10) == [branch(other, "x", expires_at=5)]
-
-
-async def test_deleted_name_may_be_used_again(catalog):
-    await catalog.create_database(database("a", 1))
-    await catalog.delete_database(database("a", 1).uuid)
-
-    await catalog.create_database(database("a", 2))
-
-    assert await catalog.get_database("a") == database("a", 2)
+    await catalog.create_database(database("a", 3))
+    assert await catalog.get_database("a") == database("a", 3)
 
 
 async def test_branch_is_found_and_listed_by_name(catalog):
@@ -200,81 +199,231 @@ async def test_due_branches_come_oldest_first_up_to_the_limit(catalog):
     assert await catalog.due_branches(99) == []
 
 
-async def test_changes_number_creations_in_order(catalog):
+async def taken(catalog, limit=1000):
+    """Take what is to be exported, as the export does."""
+    rows = await catalog.pending_exports(limit)
+    await catalog.exported([row.change for row in rows])
+    return rows
+
+
+async def test_never_written_databases_are_to_be_exported_until_they_are(catalog):
     rows = [database(name, number) for number, name in enumerate("cab")]
     for row in rows:
         await catalog.create_database(row)
 
-    changes = await catalog.unwritten_changes(0)
+    pending = await catalog.pending_exports()
 
-    assert [(kind, db) for _, kind, db in changes] == [("created", row) for row in rows]
-    assert changes[0][0] > 0
-    assert sorted(number for number, _, _ in changes) == [number for number, _, _ in changes]
-    assert await catalog.unwritten_changes(changes[-1][0]) == []
-    assert await catalog.unwritten_changes(changes[0][0]) == changes[1:]
-    assert await catalog.unwritten_changes(0, limit=2) == changes[:2]
-
-
-async def test_written_database_is_no_unwritten_change(catalog):
-    one, two = database("a", 1), database("b", 2)
-    await catalog.create_database(one)
-    await catalog.create_database(two)
-
-    await catalog.mark_written(one.uuid)
-
-    assert [db.name for _, _, db in await catalog.unwritten_changes(0)] == ["b"]
+    assert {row.id for row in pending} == {row.uuid for row in rows}
+    assert {row.kind for row in pending} == {"database"}
+    assert json.loads(next(row.body for row in pending if row.id == rows[0].uuid)) == {
+        "tenant": "default",
+        "name": "c",
+        "main_branch_id": rows[0].main_branch_id,
+        "created_at": rows[0].created_at,
+    }
+    assert [row.change for row in pending] == sorted({row.change for row in pending})
+    assert await catalog.pending_exports() == pending
+    assert await catalog.pending_exports(2) == pending[:2]
+    await catalog.exported([pending[1].change])
+    assert await catalog.pending_exports() == [pending[0], pending[2]]
 
 
-async def test_deletion_of_a_handed_out_database_is_a_later_change(catalog):
+async def test_database_that_came_and_went_or_was_written_before_anybody_asked_is_not_exported(catalog):
+    written, deleted, forgotten = (database(name, number) for number, name in enumerate("abc"))
+    for row in (written, deleted, forgotten):
+        await catalog.create_database(row)
+
+    await catalog.mark_written(written.uuid)
+    await catalog.delete_database(deleted.uuid, at_ms=5)
+    await catalog.forget_database(forgotten.uuid)
+
+    assert await catalog.pending_exports() == []
+
+
+@pytest.mark.parametrize("end", ["written", "deleted", "forgotten"])
+async def test_export_hears_once_that_a_database_it_knows_is_gone_or_written(catalog, end):
     one = database("a", 1)
     await catalog.create_database(one)
-    [(created, _, _)] = await catalog.unwritten_changes(0)
+    [created] = await taken(catalog)
 
-    await catalog.delete_database(one.uuid)
-    await catalog.create_database(database("a", 2))
-    changes = await catalog.unwritten_changes(created)
+    for _ in range(2):
+        if end == "written":
+            await catalog.mark_written(one.uuid)
+        elif end == "deleted":
+            await catalog.delete_database(one.uuid, at_ms=5)
+        await (catalog.forget_database(one.uuid) if end != "written" else catalog.mark_written(one.uuid))
 
-    assert [(kind, db) for _, kind, db in changes] == [("deleted", one), ("created", database("a", 2))]
-    assert created < changes[0][0] < changes[1][0]
-    assert await catalog.unwritten_changes(changes[-1][0]) == []
+    [gone] = await taken(catalog)
+    assert (gone.kind, gone.id, gone.body) == ("database", one.uuid, None)
+    assert gone.change > created.change
 
 
-async def test_deletion_stays_until_its_number_is_confirmed(catalog):
+async def test_undeleted_database_is_exported_again(catalog):
     one = database("a", 1)
     await catalog.create_database(one)
-    [(created, _, _)] = await catalog.unwritten_changes(0)
-    await catalog.delete_database(one.uuid)
+    await catalog.delete_database(one.uuid, at_ms=5)
 
-    first = await catalog.unwritten_changes(created)
-    again = await catalog.unwritten_changes(created)
+    await catalog.undelete_database(one.uuid)
 
-    assert first == again
-    assert [kind for _, kind, _ in first] == ["deleted"]
+    [row] = await taken(catalog)
+    assert (row.id, json.loads(row.body)["name"]) == (one.uuid, "a")
 
 
-async def test_replaying_changes_gives_the_unwritten_databases(catalog):
-    known: dict[str, Database] = {}
-    since = 0
+async def test_replaying_exports_gives_the_unwritten_databases(catalog):
+    known = {}
+
+    async def replay(limit):
+        rows = await taken(catalog, limit)
+        for row in rows:
+            known[row.id] = row.body
+        return rows
+
     for number in range(40):
         await catalog.create_database(database(f"d{number}", number))
         if number % 3 == 0:
-            await catalog.delete_database(database(f"d{number // 2}", number // 2).uuid)
+            await catalog.forget_database(database(f"d{number // 2}", number // 2).uuid)
+        if number % 4 == 0:
+            await catalog.mark_written(database(f"d{number // 3}", number // 3).uuid)
         if number % 5 == 0:
-            for change, kind, db in await catalog.unwritten_changes(since, limit=4):
-                since = change
-                if kind == "created":
-                    known[db.uuid] = db
-                else:
-                    known.pop(db.uuid, None)
-    while changes := await catalog.unwritten_changes(since, limit=4):
-        for change, kind, db in changes:
-            since = change
-            if kind == "created":
-                known[db.uuid] = db
-            else:
-                known.pop(db.uuid, None)
+            await replay(4)
+    while await replay(4):
+        pass
 
-    assert set(known.values()) == set(await catalog.list_databases())
+    live = {db.uuid for db in await catalog.list_databases() if not db.written}
+    assert {uuid for uuid, body in known.items() if body is not None} == live
+
+
+# ---- tenants, deletion and its undo
+
+
+async def test_tenants_have_names_of_their_own(catalog):
+    await catalog.create_tenant("acme", 7)
+    ours, theirs = database("a", 1), database("a", 2, tenant="acme")
+    await catalog.create_database(ours)
+    await catalog.create_database(theirs)
+
+    assert await catalog.get_database("a") == ours
+    assert await catalog.get_database("acme/a") == theirs
+    assert await catalog.list_databases() == [ours]
+    assert await catalog.list_databases(tenant="acme") == [theirs]
+    assert await catalog.list_databases(tenant="nobody") == []
+    with pytest.raises(AlreadyExistsError, match="acme/a"):
+        await catalog.create_database(database("a", 3, tenant="acme"))
+
+
+async def test_database_of_a_missing_tenant_is_refused(catalog):
+    with pytest.raises(NotFoundError, match="no tenant acme"):
+        await catalog.create_database(database("a", 1, tenant="acme"))
+
+
+async def test_tenants_are_listed_found_and_deleted_when_they_have_nothing(catalog):
+    assert [row.name for row in await catalog.list_tenants()] == ["default"]
+    made = await catalog.create_tenant("acme", 7)
+    one = database("a", 1, tenant="acme")
+    await catalog.create_database(one)
+
+    assert await catalog.get_tenant("acme") == made
+    assert [row.name for row in await catalog.list_tenants(limit=1)] == ["acme"]
+    assert [row.name for row in await catalog.list_tenants(after="acme")] == ["default"]
+    with pytest.raises(AlreadyExistsError):
+        await catalog.create_tenant("acme", 8)
+    await catalog.delete_database(one.uuid, at_ms=5)
+    with pytest.raises(ConflictError, match="acme"):
+        await catalog.delete_tenant("acme")
+    with pytest.raises(ConflictError, match="always"):
+        await catalog.delete_tenant("default")
+    await catalog.forget_database(one.uuid)
+    await catalog.delete_tenant("acme")
+    await catalog.delete_tenant("acme")
+    with pytest.raises(NotFoundError, match="acme"):
+        await catalog.get_tenant("acme")
+
+
+async def test_deleted_database_is_gone_until_it_is_undeleted(catalog):
+    one = database("a", 1, written=True)
+    await catalog.create_database(one)
+    await catalog.put_branch(branch(one, "x", expires_at=5))
+
+    await catalog.delete_database(one.uuid, at_ms=50)
+    await catalog.delete_database(one.uuid, at_ms=60)
+
+    deleted = replace(one, deleted_at=50)
+    with pytest.raises(DatabaseNotFoundError):
+        await catalog.get_database("a")
+    assert await catalog.list_databases() == []
+    assert await catalog.written_after("") is None
+    assert await catalog.list_branches(one.uuid) == []
+    assert await catalog.due_branches(10) == []
+    assert await catalog.get_database_by_uuid(one.uuid) == deleted
+    assert await catalog.list_deleted(tenant="default") == [deleted]
+    assert await catalog.find_deleted("a") == deleted
+    assert not await catalog.is_empty()
+    assert await catalog.undelete_database(one.uuid) == one
+    assert await catalog.undelete_database(one.uuid) == one
+    assert await catalog.get_database("a") == one
+    assert await catalog.list_deleted(tenant="default") == []
+
+
+async def test_name_of_a_deleted_database_is_free_and_may_be_taken_for_good(catalog):
+    first, second, third = (database("a", number) for number in (1, 2, 3))
+    for at_ms, row in ((50, first), (60, second)):
+        await catalog.create_database(row)
+        await catalog.delete_database(row.uuid, at_ms=at_ms)
+    await catalog.create_database(third)
+
+    assert (await catalog.find_deleted("a")).uuid == second.uuid
+    assert (await catalog.find_deleted("a", first.uuid)).uuid == first.uuid
+    with pytest.raises(DatabaseNotFoundError):
+        await catalog.find_deleted("a", third.uuid)
+    with pytest.raises(DatabaseNotFoundError):
+        await catalog.find_deleted("b", first.uuid)
+    with pytest.raises(AlreadyExistsError):
+        await catalog.undelete_database(first.uuid)
+    await catalog.forget_database(first.uuid)
+    with pytest.raises(DatabaseNotFoundError):
+        await catalog.undelete_database(first.uuid)
+    assert [row.uuid for row in await catalog.list_deleted(tenant="default")] == [second.uuid]
+
+
+async def test_deleted_databases_are_listed_by_name_and_uuid_a_page_at_a_time(catalog):
+    made = [database(name, number) for number, name in enumerate(["b", "a", "a", "ab", "c"])]
+    for row in made:
+        await catalog.create_database(row)
+        await catalog.delete_database(row.uuid, at_ms=9)
+
+    listed, after = [], ("", "")
+    while page := await catalog.list_deleted(tenant="default", after=after, limit=2):
+        listed += page
+        after = (page[-1].name, page[-1].uuid)
+
+    assert [(row.name, row.uuid) for row in listed] == sorted((row.name, row.uuid) for row in made)
+    assert len(await catalog.list_deleted(tenant="default", prefix="a")) == 3
+    assert await catalog.list_deleted(tenant="acme") == []
+
+
+async def test_namespaces_are_listed_once_each_and_by_page(catalog):
+    names = ["a--1", "a--2", "a-b--1", "a0--1", "plain", "z--9", "z--8"]
+    for number, name in enumerate(names):
+        await catalog.create_database(database(name, number))
+
+    assert await catalog.list_namespaces(tenant="default") == ["a", "a-b", "a0", "z"]
+    assert await catalog.list_namespaces(tenant="default", limit=2) == ["a", "a-b"]
+    assert await catalog.list_namespaces(tenant="default", after="a-b") == ["a0", "z"]
+    assert await catalog.list_namespaces(tenant="acme") == []
+
+
+async def test_nodes_are_known_by_their_last_sign(catalog):
+    one, two = NodeRow("n1", "http://1", "0.1", 10, 100), NodeRow("n2", "http://2", "0.1", 20, 200)
+    await catalog.put_node(one)
+    await catalog.put_node(two)
+    await catalog.put_node(one._replace(address="http://3", seen_at=150))
+
+    assert await catalog.list_nodes(0) == [one._replace(address="http://3", seen_at=150), two]
+    assert [node.id for node in await catalog.list_nodes(151)] == ["n2"]
+    assert await catalog.forget_silent_nodes(151) == 1
+    await catalog.forget_node("n2")
+    await catalog.forget_node("n2")
+    assert await catalog.list_nodes(0) == []
 
 
 async def test_closed_catalog_does_not_answer(catalog):

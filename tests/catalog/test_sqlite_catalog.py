@@ -7,7 +7,7 @@ import pytest
 
 from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.errors import ConfigurationError, CorruptionError, DiskFullError, RetryableError
-from memoturnd.seams.catalog import COLLECT, RETENTION, BranchRow, Chore, Database, RequestKey
+from memoturnd.seams.catalog import BranchRow, Database
 
 ONE = Database("a", "1" * 32, "1" * 16, 1)
 
@@ -26,47 +26,25 @@ async def test_catalog_keeps_its_rows_between_openings(tmp_path):
     await catalog.close()
 
 
-async def test_change_numbers_are_not_used_again_after_deletion_and_reopening(tmp_path):
+async def test_change_numbers_are_not_used_again_after_reopening(tmp_path):
     catalog = SqliteCatalog(tmp_path / "catalog.db")
     await catalog.create_database(ONE)
-    [(created, _, _)] = await catalog.unwritten_changes(0)
-    await catalog.delete_database(ONE.uuid)
-    [(deleted, _, _)] = await catalog.unwritten_changes(created)
-    assert await catalog.unwritten_changes(deleted) == []
+    [created] = await catalog.pending_exports()
+    await catalog.exported([created.change])
     await catalog.close()
 
     catalog = SqliteCatalog(tmp_path / "catalog.db")
-    await catalog.create_database(ONE)
+    await catalog.forget_database(ONE.uuid)
 
-    [(again, kind, _)] = await catalog.unwritten_changes(deleted)
-    assert kind == "created"
-    assert created < deleted < again
-    await catalog.close()
-
-
-async def test_deletions_nobody_waits_for_are_not_kept(tmp_path):
-    catalog = SqliteCatalog(":memory:")
-    for number in range(50):
-        row = replace(ONE, uuid=f"{number:032x}")
-        await catalog.create_database(row)
-        await catalog.delete_database(row.uuid)
-    assert catalog._connection.execute("SELECT count(*) FROM deletions").get == 0
-
-    for number in range(50):
-        row = replace(ONE, uuid=f"{number:032x}")
-        await catalog.create_database(row)
-        changes = await catalog.unwritten_changes(0)
-        await catalog.delete_database(row.uuid)
-        await catalog.unwritten_changes(changes[-1][0])
-
-    assert catalog._connection.execute("SELECT count(*) FROM deletions").get <= 1
+    [gone] = await catalog.pending_exports()
+    assert gone.change > created.change
     await catalog.close()
 
 
 async def test_newer_schema_is_refused(tmp_path):
     path = tmp_path / "catalog.db"
     catalog = SqliteCatalog(path)
-    catalog._connection.execute("PRAGMA user_version = 99")
+    catalog.backend.connection.execute("PRAGMA user_version = 99")
     await catalog.close()
 
     with pytest.raises(ConfigurationError, match=r"version 99.*newer release"):
@@ -102,7 +80,7 @@ async def test_missing_folder_is_reported(tmp_path):
 
 async def test_file_locked_by_somebody_else_is_retryable(tmp_path):
     catalog = SqliteCatalog(tmp_path / "catalog.db")
-    catalog._connection.set_busy_timeout(1)
+    catalog.backend.connection.set_busy_timeout(1)
     other = apsw.Connection(str(tmp_path / "catalog.db"))
     other.execute("BEGIN IMMEDIATE")
 
@@ -118,8 +96,8 @@ async def test_file_locked_by_somebody_else_is_retryable(tmp_path):
 
 async def test_full_disk_is_reported_and_changes_nothing(tmp_path):
     catalog = SqliteCatalog(":memory:")
-    pages = catalog._connection.execute("PRAGMA page_count").get
-    catalog._connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = catalog.backend.connection.execute("PRAGMA page_count").get
+    catalog.backend.connection.execute(f"PRAGMA max_page_count = {pages}")
 
     with pytest.raises(DiskFullError, match="free space"):
         await catalog.create_database(replace(ONE, name="a" * 8000))
@@ -131,8 +109,8 @@ async def test_full_disk_is_reported_and_changes_nothing(tmp_path):
 async def test_catalog_never_fsyncs_for_a_provision(tmp_path):
     catalog = SqliteCatalog(tmp_path / "catalog.db")
 
-    assert catalog._connection.execute("PRAGMA journal_mode").get == "wal"
-    assert catalog._connection.execute("PRAGMA synchronous").get == 1
+    assert catalog.backend.connection.execute("PRAGMA journal_mode").get == "wal"
+    assert catalog.backend.connection.execute("PRAGMA synchronous").get == 1
     await catalog.close()
 
 
@@ -152,7 +130,7 @@ async def test_provision_is_one_cheap_insert(tmp_path):
 
 async def test_due_branches_are_found_by_index():
     catalog = SqliteCatalog(":memory:")
-    plan = catalog._connection.execute(
+    plan = catalog.backend.connection.execute(
         "EXPLAIN QUERY PLAN SELECT * FROM branches WHERE expires_at <= 5 ORDER BY expires_at LIMIT 5"
     )
 
@@ -160,33 +138,9 @@ async def test_due_branches_are_found_by_index():
     await catalog.close()
 
 
-async def test_catalog_of_the_schema_before_gets_chores_for_what_was_written(tmp_path):
-    path = tmp_path / "catalog.db"
-    catalog = SqliteCatalog(path)
-    await catalog.create_database(replace(ONE, written=True))
-    await catalog.create_database(replace(ONE, name="b", uuid="2" * 32))
-    await catalog.put_branch(BranchRow(ONE.uuid, "3" * 16, "x", "main", 1, 2, None))
-    catalog._connection.execute("DROP TABLE chores")
-    catalog._connection.execute("DROP TABLE requests")
-    catalog._connection.execute("PRAGMA user_version = 1")
-    await catalog.close()
-
-    catalog = SqliteCatalog(path)
-
-    claimed = await catalog.claim_due(1, until_ms=2)
-    assert {one.chore for one in claimed} == {
-        Chore(COLLECT, ONE.uuid),
-        Chore(RETENTION, ONE.uuid, ONE.main_branch_id),
-        Chore(RETENTION, ONE.uuid, "3" * 16),
-    }
-    assert await catalog.get_database("a") == replace(ONE, written=True)
-    assert await catalog.find_request(RequestKey("", "r", "", "k"), 0) is None
-    await catalog.close()
-
-
 async def test_due_chores_come_from_an_index():
     catalog = SqliteCatalog(":memory:")
-    plan = catalog._connection.execute(
+    plan = catalog.backend.connection.execute(
         "EXPLAIN QUERY PLAN SELECT kind FROM chores WHERE due_at <= 5 ORDER BY due_at LIMIT 10"
     ).fetchall()
 

@@ -48,7 +48,9 @@ class Desk:
             await self.catalog.schedule(Chore(COLLECT, uuid), self.clock.now_ms())
 
     async def waiting(self):
-        rows = self.catalog._connection.execute("SELECT db_uuid, due_at FROM chores ORDER BY 1").fetchall()
+        rows = self.catalog.backend.connection.execute(
+            "SELECT db_uuid, due_at FROM chores ORDER BY 1"
+        ).fetchall()
         return {uuid: due_ms / 1000 - self.clock.at_s for uuid, due_ms in rows}
 
     def passes(self, outcome):
@@ -174,7 +176,7 @@ async def test_branch_that_changes_all_the_time_is_noted_once_in_half_an_interva
         desk.agenda.changed("a", "b2")
     await desk.agenda.flush(desk.catalog)
 
-    rows = desk.catalog._connection.execute(
+    rows = desk.catalog.backend.connection.execute(
         "SELECT kind, branch_id, due_at FROM chores ORDER BY 1, 2"
     ).fetchall()
     due_ms = desk.clock.now_ms() + 600_000
@@ -217,7 +219,9 @@ async def test_changes_after_a_pass_are_noted_again():
 
 
 async def chores(node):
-    rows = node._services.catalog._connection.execute("SELECT kind, db_uuid, due_at FROM chores").fetchall()
+    rows = node._services.catalog.backend.connection.execute(
+        "SELECT kind, db_uuid, due_at FROM chores"
+    ).fetchall()
     now_ms = node._services.clock.now_ms()
     return {(kind, uuid): (due_ms - now_ms) / 1000 for kind, uuid, due_ms in rows}
 

@@ -177,7 +177,7 @@ async def test_catalog_rows_that_a_power_cut_took_come_back_from_the_store(tmp_p
         await profile.write(put("k", "new"), durable=True)
         await node.databases.create("other")
         await node._services.catalog.delete_branch(profile.ref.database.uuid, "f")
-        await node._services.catalog.delete_database(profile.ref.database.uuid)
+        await node._services.catalog.forget_database(profile.ref.database.uuid)
 
     async with node_on(tmp_path, store, boot_id="after the power cut") as node:
         assert (await (await node.profile("p0")).read(get("k"))).value == "new"

@@ -11,6 +11,7 @@ OTHER = {"Memoturn-Tenant": "acme"}
 
 @pytest.fixture
 async def other(node):
+    await node._services.catalog.create_tenant("acme", 0)
     async with client_of(create_app(node, limits())) as client:
         client.headers.update(OTHER)
         yield client
