@@ -8,13 +8,33 @@ Behind an object that cannot be read the walk goes on at the next base.
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from memoturnd.core.manifest import ObjectRef
+from memoturnd.core.manifest import Manifest, ObjectRef
 from memoturnd.core.pages import PageHashes, lock_page
 from memoturnd.core.segment import ARRAY_PAGES, RoundEntry, Segment
 
 Problem = tuple[ObjectRef, str]
 """The object at which a chain does not go on, and why."""
+
+
+Step = tuple[ObjectRef, ...]
+"""A segment, or all parts of a snapshot."""
+
+
+def walk_steps(chain: Manifest) -> Iterator[Step]:
+    """Yield the entries in the order in which a walk takes them: a snapshot before the segment with its txid."""
+    groups = [tuple(group) for _, group in groupby(chain.snapshots, key=lambda ref: ref.end)]
+    waiting = iter(groups)
+    next_group = next(waiting, None)
+    for ref in chain.segments:
+        while next_group is not None and next_group[0].end <= ref.end:
+            yield next_group
+            next_group = next(waiting, None)
+        yield (ref,)
+    if next_group is not None:
+        yield next_group
+    yield from waiting
 
 
 class ChainWalk:

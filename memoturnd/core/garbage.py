@@ -103,7 +103,7 @@ def named_by_manifest(current: Manifest) -> Iterator[str]:
     """Yield the keys that a manifest itself names: objects, history pages, runs of checkpoints and pins."""
     for ref in current.objects:
         yield layout.object_key(current.db, ref)
-    for page in current.pages:
+    for page in (*current.pages, *current.drafts):
         yield layout.page_key(current.db, page)
     for run in current.checkpoint_runs:
         yield layout.run_key(current.db, run, "checkpoints")

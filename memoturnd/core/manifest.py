@@ -11,7 +11,7 @@ file, long as it is, so that what may follow what is read in one place.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from operator import attrgetter
 from typing import Annotated, cast
@@ -33,6 +33,7 @@ FORMAT_VERSION = 2
 CEILING_STEP = 1 << 16
 """Txids that an owner reserves ahead of its head, and so the size of the gap that a lost tail leaves."""
 REWINDS_KEPT = 100
+ERASURES_KEPT = 100
 ObjectKind = Annotated[str, msgspec.Meta(pattern=r"^(segment|snapshot)\Z")]
 
 
@@ -154,6 +155,18 @@ class Rewind(msgspec.Struct, frozen=True):
     at: Count
 
 
+class Erasure(msgspec.Struct, frozen=True):
+    """History that was rewritten without what erasure `id` names: every state up to `txid`, at unix ms `at`.
+
+    `objects` is how many objects and pages the manifest let go of for it.
+    """
+
+    id: Id
+    txid: Count
+    at: Count
+    objects: Count
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that a branch is. See the field's docs in docs/formats.md; `commit_id` is new on every write."""
 
@@ -180,6 +193,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     pins: dict[str, Pin | None] = {}
     pin_runs: tuple[RunRef, ...] = ()
     rewinds: tuple[Rewind, ...] = ()
+    erasures: tuple[Erasure, ...] = ()
+    drafts: tuple[PageRef, ...] = ()
+    """Pages that name what a rewrite has written so far, so that the collector leaves it alone."""
     deleted_at: Count | None = None
 
     @property
@@ -395,7 +411,7 @@ def own(manifest: Manifest, *, epoch: int, owner: str, start_txid: int) -> Manif
     if manifest.epoch >= epoch:
         raise FencedError(f"branch {manifest.branch} already has epoch {manifest.epoch}, not below {epoch}")
     ceiling = max(manifest.txid_ceiling, start_txid + CEILING_STEP)
-    return replace(manifest, epoch=epoch, owner=owner, txid_ceiling=ceiling)
+    return replace(manifest, epoch=epoch, owner=owner, txid_ceiling=ceiling, drafts=())
 
 
 def raise_ceiling(manifest: Manifest, *, epoch: int, txid: int) -> Manifest:
@@ -467,6 +483,45 @@ def record_rewind(manifest: Manifest, rewind: Rewind, *, epoch: int) -> Manifest
     return replace(manifest, rewinds=(*manifest.rewinds, rewind)[-REWINDS_KEPT:])
 
 
+def has_erased(manifest: Manifest, ids: Collection[str]) -> bool:
+    """Return whether history was rewritten for each of these erasures."""
+    return {erasure.id for erasure in manifest.erasures}.issuperset(ids)
+
+
+def draft(manifest: Manifest, page: PageRef, *, owner: str) -> Manifest:
+    """Return the manifest with one more page of what a rewrite under that ownership has written. Raises FencedError."""
+    if manifest.owner != owner:
+        raise FencedError(f"branch {manifest.branch} has another owner now; send the request again")
+    return manifest if page in manifest.drafts else replace(manifest, drafts=(*manifest.drafts, page))
+
+
+def rewritten(manifest: Manifest, seen: Manifest, made: Manifest, erasures: tuple[Erasure, ...]) -> Manifest:
+    """Return the manifest with the history of `made` in place of that of `seen`, and the erasures recorded.
+
+    Unchanged where other objects stand in it by now. Raises FencedError where it has another owner.
+    """
+    if (manifest.epoch, manifest.owner) != (seen.epoch, seen.owner):
+        raise FencedError(
+            f"branch {manifest.branch} changed hands while it was rewritten; send the request again"
+        )
+    if _history(manifest) != _history(seen):
+        return manifest
+    known = {erasure.id for erasure in erasures}
+    return replace(
+        manifest,
+        pages=made.pages,
+        snapshots=made.snapshots,
+        segments=made.segments,
+        head_checksum=made.head_checksum,
+        erasures=(*(e for e in manifest.erasures if e.id not in known), *erasures)[-ERASURES_KEPT:],
+        drafts=(),
+    )
+
+
+def _history(manifest: Manifest) -> tuple[object, ...]:
+    return manifest.pages, manifest.snapshots, manifest.segments, manifest.head_txid
+
+
 def set_checkpoint(manifest: Manifest, name: str, checkpoint: Checkpoint) -> Manifest:
     """Return the manifest with a named restore point; a name that exists moves."""
     return replace(manifest, checkpoints={**manifest.checkpoints, name: checkpoint})
@@ -524,6 +579,7 @@ def fork(
         pages=tuple(page for page in parent.pages if page.max <= txid),
         snapshots=parent.snapshots[: bisect_right(parent.snapshots, txid, key=_end)],
         segments=segments,
+        erasures=parent.erasures,
     )
 
 

@@ -11,6 +11,9 @@ or kept as another branch. How the file comes to be right is memoturnd.engine.ta
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar, cast
 
 from memoturnd.core import wal
@@ -379,6 +382,9 @@ class Branch:
             self.owned.capture.close()
             self.owned.shipper.stopped = True
             self.services.scheduler.drop(self.owned.shipper)
+        self._close_files()
+
+    def _close_files(self) -> None:
         self._readers.close()
         if self._conn is not None:
             self._conn.set_wal_hook(None)
@@ -490,6 +496,29 @@ class Branch:
             return done
         finally:
             self.users -= 1
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Let the branch neither go down nor be woken or taken over inside the block."""
+        async with self._transition:
+            yield
+
+    async def replace_file(self, prepared: Path) -> None:
+        """Put the file `prepared`, another form of the state that stands, in the place of the open one.
+
+        The gate is held inside `changing`, and all that was committed is shipped. Reads end first.
+        """
+        owned = self.owned
+        invariant(owned is not None and self._conn is not None, "an open branch is replaced", branch=self.ref)
+        txid = self.txid
+        async with self._readers.held_back():
+            self._ready = False
+            self._close_files()
+            cast("Owned", owned).capture.close()
+            await self.services.executor.run(lambda: self.files.replace_main(prepared))
+            self.open_file()
+            invariant(self.txid == txid, "the state stays the same one", branch=self.ref)
+            self._ready = True
 
     async def destroy(self) -> None:
         """Drop the branch and its local files for good; what is queued fails with BranchNotFoundError."""

@@ -396,6 +396,11 @@ class Branching:
             async with branch.gate:
                 if (before := _applied_before(branch, owned, once)) is not None:
                     return before  # by the same request, sent again while this one restored
+                standing = await branch.manifests.load()
+                if standing is None or standing.erasures != current.erasures:
+                    raise RetryableError(
+                        f"the history of {branch.ref} was rewritten while the rewind began; send it again"
+                    )
                 from_txid = branch.txid
                 if only_at is not None and from_txid != only_at:
                     raise ConflictError(

@@ -31,10 +31,12 @@ __all__ = [
     "is_reserved",
     "open_connection",
     "open_immutable",
+    "open_on_pages",
 ]
 
 PAGE_SIZE_BYTES: Final = 4096
 STATEMENT_CACHE_SIZE: Final = 24
+_PAGES_STATEMENTS: Final = 128
 BUSY_TIMEOUT_MS: Final = 50
 SQL_LIMIT_BYTES: Final = 4 * 1024 * 1024
 """Longest text of a statement, as a table's may become by ALTER TABLE."""
@@ -167,6 +169,27 @@ def open_immutable(path: Path, *, cache_kib: int) -> ProfileConnection:
     return conn
 
 
+def open_on_pages(name: str, vfs: str, *, cache_kib: int) -> ProfileConnection:
+    """Open the file `name` of a virtual file system for writing, with a journal in memory and no log.
+
+    Nobody else may use that file, and nothing is ever synced. Raises apsw.Error as SQLite does.
+    """
+    conn = ProfileConnection(
+        name, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs, statementcachesize=_PAGES_STATEMENTS
+    )
+    try:
+        _restrict(conn)
+        for text in ("journal_mode=MEMORY", "synchronous=off", "secure_delete=1", "temp_store=memory"):
+            conn.execute(f"PRAGMA {text}", can_cache=False).fetchall()
+        conn.execute(f"PRAGMA cache_size=-{cache_kib}", can_cache=False)
+        conn.guard = Guard()
+        conn.authorizer = conn.guard
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
 def _matches(*values: Binding) -> bool:
     pattern, text = values
     return isinstance(pattern, str) and isinstance(text, str) and patterns.matches(pattern, text)
@@ -194,9 +217,8 @@ def _is_new(filename: str) -> bool:
     return filename != "" and os.stat(filename).st_size == 0  # noqa: PTH116 - a stat, and never an open of the main file
 
 
-def _configure(
-    conn: ProfileConnection, *, read_only: bool, sync: Literal["normal", "full"], cache_kib: int
-) -> None:
+def _restrict(conn: ProfileConnection) -> None:
+    """Set what is the same on every connection."""
     conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
@@ -211,6 +233,12 @@ def _configure(
         filters.MATCHES_FUNCTION, _matches, 2, deterministic=True, flags=apsw.SQLITE_DIRECTONLY
     )
     conn.drop_modules(_MODULES_KEPT)
+
+
+def _configure(
+    conn: ProfileConnection, *, read_only: bool, sync: Literal["normal", "full"], cache_kib: int
+) -> None:
+    _restrict(conn)
 
     def pragma(text: str) -> object:
         return conn.execute(text, can_cache=False).get
@@ -228,7 +256,9 @@ def _configure(
         mode = pragma("PRAGMA journal_mode=WAL")
         if mode not in ("wal", "memory"):
             raise InvariantError(f"{conn.filename} could not be set to WAL mode (it stays {mode})")
-        pragma("PRAGMA secure_delete=1")  # what is deleted is overwritten, so that it is in no page shipped later
+        pragma(
+            "PRAGMA secure_delete=1"
+        )  # what is deleted is overwritten, so that it is in no page shipped later
     pragma(f"PRAGMA synchronous={sync}")
     pragma(f"PRAGMA cache_size=-{cache_kib}")
     pragma("PRAGMA temp_store=memory")

@@ -154,6 +154,17 @@ class BranchFiles:
         """Delete the folder with all in it; the database must be closed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def replace_main(self, prepared: Path) -> None:
+        """Put another file in the place of the closed database, and remove its log. Raises DiskFullError."""
+        try:
+            for path in (self.wal, self.main.with_name("main.db-shm"), self.main):
+                path.unlink(missing_ok=True)  # the log first: it belongs to the file that goes
+            prepared.rename(self.main)
+            if self._fsync:
+                sync_folder(self.folder)
+        except OSError as error:
+            raise _refused(self.main, error) from error
+
     def size_bytes(self) -> int:
         """Return the bytes that the folder takes."""
         try:

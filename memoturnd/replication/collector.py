@@ -368,7 +368,7 @@ class Collector:
 
     async def _mark_manifest(self, current: Manifest, reachable: set[str], pages: set[str]) -> None:
         reachable.update(rules.named_by_manifest(current))
-        for page in current.pages:
+        for page in (*current.pages, *current.drafts):
             key = layout.page_key(current.db, page)
             if key not in pages:  # forks share most of their pages
                 pages.add(key)

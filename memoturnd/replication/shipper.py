@@ -7,10 +7,10 @@ one long file because cursor, waiters, window and checkpoint change together, un
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import apsw
 
@@ -25,6 +25,7 @@ from memoturnd.errors import (
     OverloadedError,
     RetryableError,
     StoreUnavailableError,
+    invariant,
 )
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import BRANCHES, Archive
@@ -370,6 +371,49 @@ class Shipper:
                     await self._checkpoint()
                     at_ms = self._source.at_ms
                 await self._snapshot(self.durable_txid, at_ms, None)
+
+    async def replace_history(
+        self,
+        finish: Callable[[], Awaitable[Transition | None]],
+        reopen: Callable[[Manifest], Awaitable[PageHashes | None]],
+    ) -> bool:
+        """Put another chain in the place of the one that stands, with the same head, and let the file follow it.
+
+        Nothing is committed meanwhile, and all is shipped when `finish` is asked for the change of the manifest (None:
+        it cannot be made now). `reopen` opens the file that belongs to the manifest that then stands, and returns
+        its page hashes; None where the change is not in it. No compaction may run. Where this ends with an error
+        behind the swap, the branch is taken over anew, which proves the file. Raises what a ship raises.
+        """
+        async with self._lock, self._source.gate:
+            if self.stopped:
+                raise FencedError("the branch is no longer shipped from here; send the request again")
+            try:
+                while self.durable_txid < self._source.txid:
+                    await self._ship_next(None, self._source.txid, holding_gate=True)
+                if self._notes:
+                    await self._swap(lambda m: m)
+                change = await finish()
+            except FencedError as error:
+                self._note_failure(error)
+                raise
+            if change is None:
+                return False
+            try:
+                hashes = await reopen(await self._swapped(change))
+            except BaseException:
+                self._note_failure(FencedError("history was being rewritten; send the request again"))
+                raise
+            if hashes is None:
+                return False
+            self.capture.restart_at(self.durable_txid, hashes)
+            self._checkpointed_frames = 0
+            return True
+
+    async def _swapped(self, change: Transition) -> Manifest:
+        await self._swap(change)
+        current = self.manifests.cached
+        invariant(current is not None, "a swap that landed leaves the manifest known", branch=self.label)
+        return cast("Manifest", current)
 
     async def _snapshot_beside_writes(self) -> None:
         """Put a snapshot of what is durable while writes and ships go on; it is named by the next ship's swap.

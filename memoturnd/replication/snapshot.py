@@ -111,7 +111,7 @@ def _part(
         Kind.SNAPSHOT,
         [entry],
         known.table(pgnos),
-        _raw_blocks(_images(conn, state.page_size, known, first, last)),
+        raw_blocks(_images(conn, state.page_size, known, first, last)),
         page_size=state.page_size,
         prev_txid=0,
         epoch=state.epoch,
@@ -142,7 +142,8 @@ def _images(
                 )
 
 
-def _raw_blocks(images: Iterator[bytes]) -> Iterator[bytes]:
+def raw_blocks(images: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield page images joined to blocks, as a segment stores them."""
     while block := b"".join(islice(images, PAGES_PER_BLOCK)):
         yield block
 

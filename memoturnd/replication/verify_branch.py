@@ -3,10 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
 
 from memoturnd.core import layout, manifest
-from memoturnd.core.chain_walk import ChainWalk, Problem
+from memoturnd.core.chain_walk import ChainWalk, Problem, Step, walk_steps
 from memoturnd.core.manifest import HistoryPage, Manifest, ObjectRef, PageRef, Rewind, replace
 from memoturnd.core.verification import (
     FORK_AROUND,
@@ -38,8 +37,6 @@ NAMED_SAMPLE = 8
 RANDOM_SAMPLE = 4
 """States of a branch, besides the oldest and the newest, that are restored unless all are."""
 _EVER = 1 << 62
-_Step = tuple[ObjectRef, ...]
-"""A segment, or all parts of a snapshot."""
 
 
 class MovedOnError(Exception):
@@ -169,7 +166,7 @@ class BranchCheck:
 
     async def _objects(self) -> list[ObjectRef]:
         """Prove every object, and that each follows from those before it; return the entries that hold."""
-        steps = list(_steps(self._chain))
+        steps = list(walk_steps(self._chain))
         known, proven = self._known(steps), list[ObjectRef]()
         for ref in (ref for step in steps for ref in step):
             self._ledger.name(layout.object_key(self._current.db, ref))
@@ -188,7 +185,7 @@ class BranchCheck:
                     proven += step
         return proven
 
-    def _known(self, steps: Sequence[_Step]) -> int:
+    def _known(self, steps: Sequence[Step]) -> int:
         """Return how many of the first steps were proven in a branch before."""
         for number, step in enumerate(steps):
             if not all(map(self._ledger.is_proven, step)):
@@ -308,22 +305,7 @@ class BranchCheck:
         await self._tell("unrestorable", self._key, f"a state cannot be restored: {error}", (), REPORT_IT)
 
 
-def _steps(chain: Manifest) -> Iterator[_Step]:
-    """Yield the entries in the order in which a walk takes them: a snapshot before the segment with its txid."""
-    groups = [tuple(group) for _, group in groupby(chain.snapshots, key=lambda ref: ref.end)]
-    waiting = iter(groups)
-    next_group = next(waiting, None)
-    for ref in chain.segments:
-        while next_group is not None and next_group[0].end <= ref.end:
-            yield next_group
-            next_group = next(waiting, None)
-        yield (ref,)
-    if next_group is not None:
-        yield next_group
-    yield from waiting
-
-
-def _last_base(steps: Sequence[_Step], until: int) -> int:
+def _last_base(steps: Sequence[Step], until: int) -> int:
     """Return the number of the last step before `until` from which a walk can begin."""
     for number in range(until - 1, -1, -1):
         if steps[number][0].is_base:
@@ -331,8 +313,8 @@ def _last_base(steps: Sequence[_Step], until: int) -> int:
     return 0
 
 
-def _batches(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
-    batch: list[_Step] = []
+def _batches(steps: Iterable[Step]) -> Iterator[list[Step]]:
+    batch: list[Step] = []
     for step in steps:
         if batch and sum(map(len, batch)) + len(step) > OBJECTS_AT_ONCE:
             yield batch

@@ -14,6 +14,7 @@ from memoturnd.core.garbage import Garbage
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import (
     Checkpoint,
+    Erasure,
     HistoryPage,
     Manifest,
     ObjectRef,
@@ -135,6 +136,7 @@ def test_field_tables_name_exactly_the_fields(heading, index, kind):
         ("checkpoints", Checkpoint),
         ("pins", Pin),
         ("rewinds", Rewind),
+        ("erasures", Erasure),
         ("parent", Parent),
         ("branches", RegisteredBranch),
         ("pages", PageRef),

@@ -12,7 +12,7 @@ import zstandard
 from memoturnd.core import garbage, manifest, register, segment
 from memoturnd.core.garbage import Garbage, Mark
 from memoturnd.core.keyed import RunRef
-from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, PageRef, Parent, Pin, Rewind
+from memoturnd.core.manifest import Checkpoint, Erasure, HistoryPage, Manifest, PageRef, Parent, Pin, Rewind
 from memoturnd.core.pages import PageHashes, page_hash
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.segment import Kind, Round
@@ -160,6 +160,8 @@ def full_manifest_2(segment_ref, snapshot_ref):
         checkpoints={"good": Checkpoint(12, AT_MS + 10), "gone": None},
         checkpoint_runs=(RunRef(BRANCH, 64, "cd" * 16, 4000),),
         pin_runs=(RunRef(BRANCH, 65, "ef" * 16, 4001),),
+        erasures=(Erasure("ers_00", 13, AT_MS + 25, 7),),
+        drafts=(manifest.replace(page, min=11, max=12),),
         deleted_at=AT_MS + 40,
     )
 
