@@ -26,10 +26,31 @@ def s3_server(servers: "Servers") -> "S3Server":
     return servers.real()
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a Postgres server, as its superuser."""
+    from postgres_server import session_server
+
+    with session_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of this session's own database there; `postgres_server.emptied` opens it as a new catalog."""
+    from postgres_server import session_database
+
+    with session_database(postgres_server) as url:
+        yield url
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say which object stores and which model were really there."""
     if "servers" in sys.modules:
         for line in sys.modules["servers"].REPORT:
+            terminalreporter.write_line(line)
+    if "postgres_server" in sys.modules:
+        for line in sys.modules["postgres_server"].REPORT:
             terminalreporter.write_line(line)
     if "local_model" in sys.modules:
         terminalreporter.write_line(sys.modules["local_model"].REPORT)

@@ -1,11 +1,11 @@
 """One contract for every catalog; another implementation joins by one line in `CATALOGS`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from postgres_server import emptied
 
 from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.errors import (
@@ -18,15 +18,25 @@ from memoturnd.errors import (
 )
 from memoturnd.seams.catalog import BranchRow, Catalog, Chore, Database, KnownRequest, NodeRow, RequestKey
 
-CATALOGS: dict[str, Callable[[Path], Catalog]] = {
-    "sqlite-file": lambda path: SqliteCatalog(path / "catalog.db"),
-    "sqlite-memory": lambda _: SqliteCatalog(":memory:"),
-}
+
+async def in_a_file(path, _request):
+    return SqliteCatalog(path / "catalog.db")
+
+
+async def in_memory(_path, _request):
+    return SqliteCatalog(":memory:")
+
+
+async def in_postgres(_path, request):
+    return await emptied(request.getfixturevalue("postgres_url"))
+
+
+CATALOGS = {"sqlite-file": in_a_file, "sqlite-memory": in_memory, "postgres": in_postgres}
 
 
 @pytest.fixture(params=CATALOGS)
-async def catalog(request, tmp_path):
-    catalog = CATALOGS[request.param](tmp_path)
+async def catalog(request, tmp_path) -> AsyncIterator[Catalog]:
+    catalog = await CATALOGS[request.param](tmp_path, request)
     yield catalog
     await catalog.close()
 
