@@ -42,6 +42,7 @@ from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
 from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
 from memoturnd.engine.recovered import keep_as_branch
+from memoturnd.engine.rewriting import Rewriter
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
@@ -120,6 +121,7 @@ class Node:
         self.journal = Journal(services.catalog, services.clock, services.randomness)
         self.transfers = Transfers(services, self.branches)
         self.verifications = Verifications(services, self.tiers)
+        self.rewriter = Rewriter(services)
         self.drill = Drill(services, self.tiers)
         self.catalog_export = CatalogExport(services)
         self.retention = retention
@@ -237,6 +239,7 @@ class Node:
         await self.tiers.past.start()
         self.transfers.sweep()
         self.verifications.sweep()
+        self.rewriter.sweep()
         doubtful = last_boot(data_dir) != services.boot_id
         forget_boot(data_dir)  # a catalog that was rebuilt half way is doubtful as well
         restored = await self.catalog_export.start(doubtful=doubtful)

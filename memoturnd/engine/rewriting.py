@@ -56,6 +56,8 @@ class Shared:
     """What the branches of one database share that are rewritten one after the other, parents first."""
 
     objects: Replaced = field(default_factory=Replaced)
+    looked_at: Replaced = field(default_factory=Replaced)
+    """Objects in whose states nothing is left, for passes that only look."""
     pages: dict[str, tuple[tuple[ObjectRef, ...], PageRef]] = field(default_factory=dict)
     """By the key of a history page: what its entries became, and the page that has those."""
 
@@ -160,6 +162,7 @@ class _Pass:
             return self._looked
         walk = self._walk(seen)
         try:
+            await walk.share(seen)
             for _ in range(_CATCH_UPS):
                 if not await walk.take(seen):
                     return None
@@ -230,6 +233,7 @@ class _Pass:
             return self._looked
         walk = self._walk(chain)
         try:
+            await walk.share(chain)
             await walk.take(chain)
             made = await self._made(before, walk)
             landed = await self._branch.manifests.update(self._change(before, made))
@@ -247,6 +251,7 @@ class _Pass:
             return False
         walk = self._walk(chain, only_look=True)
         try:
+            await walk.share(chain)
             await walk.take(chain)
         finally:
             await walk.close()
@@ -256,7 +261,8 @@ class _Pass:
     def _walk(self, chain: Manifest, *, only_look: bool = False) -> ChainRewrite:
         self._owner = chain.owner
         writer = Writer(chain.branch_id, chain.epoch, self._services.randomness)
-        return ChainRewrite(self._tools, chain, writer, self._shared.objects, only_look=only_look)
+        known = self._shared.looked_at if only_look else self._shared.objects
+        return ChainRewrite(self._tools, chain, writer, known, only_look=only_look)
 
     async def _note_drafts(self, refs: Sequence[ObjectRef]) -> None:
         """Name what was written so far in the manifest, so that the collector leaves it alone however long this takes."""

@@ -7,7 +7,8 @@ object in which nothing changes stays as it is. Rounds in front of the oldest ba
 are left out. New objects have names that were never used, so a walk that was cut off is begun again.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -21,10 +22,11 @@ from memoturnd.core.chain_walk import Step, walk_steps
 from memoturnd.core.manifest import Manifest, ObjectRef, replace
 from memoturnd.core.pages import PageHashes, lock_page
 from memoturnd.core.segment import Kind, Round, RoundEntry, Segment
-from memoturnd.errors import CorruptionError
+from memoturnd.errors import ConflictError, CorruptionError
 from memoturnd.replication.erased_state import Erase, ErasedState
 from memoturnd.replication.join import Writer
 from memoturnd.replication.ranged import fetch, named_damage
+from memoturnd.replication.restore import restore
 from memoturnd.replication.snapshot import PART_PAGES, object_ref, raw_blocks
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.executor import Executor
@@ -32,6 +34,7 @@ from memoturnd.seams.object_store import ObjectStore
 
 NOTE_S = 60.0
 """How often what was written is told."""
+_READ_PAGES = 256
 ROUNDS_AT_ONCE = 32
 """Rounds that are worked on before the thread is given back."""
 
@@ -51,13 +54,24 @@ class Replaced:
     """
 
     shared: dict[Place, tuple[ObjectRef, ...]] = field(default_factory=dict)
+    inside: dict[Place, frozenset[int]] = field(default_factory=dict)
+    """Snapshots between the first and the last state of a segment, from which its rounds lead on as well."""
 
-    def of(self, place: Place, ref: ObjectRef) -> tuple[ObjectRef, ...] | None:
-        """Return what an object became in another branch, as this one names it; None where that is not known."""
+    def of(self, place: Place, ref: ObjectRef, snapshots: Sequence[int]) -> tuple[ObjectRef, ...] | None:
+        """Return what an object became in another branch, as this one names it; None where that is not known.
+
+        `snapshots` are the txids of those that this one has.
+        """
         found = self.shared.get(place)
         if found is None and ref.upto:
-            found = self.shared.get(place._replace(end=ref.max))
-            found = None if found is None else tuple(replace(one, upto=ref.upto) for one in found)
+            place = place._replace(end=ref.max)
+            found = self.shared.get(place)
+        if ref.kind == "segment" and not self.inside.get(place, frozenset()).issuperset(
+            snapshots[bisect_right(snapshots, ref.prev) : bisect_right(snapshots, ref.end)]
+        ):
+            return None
+        if found is not None and ref.upto:
+            found = tuple(replace(one, upto=0 if one.max == ref.upto else ref.upto) for one in found)
         return found
 
 
@@ -101,6 +115,8 @@ class ChainRewrite:
         self._others: list[tuple[int, PageHashes]] = []
         """Such snapshots since the last round of the walk: txid and page hashes of what they became."""
         self._waiting: list[Step] = []
+        self._inside: list[int] = []
+        """Snapshots that were passed since the beginning of the segment."""
         self._unnoted: list[ObjectRef] = []
         self._noted_s = tools.clock.monotonic_s()
 
@@ -142,10 +158,56 @@ class ChainRewrite:
         """Return where an entry stands."""
         return Place(layout.object_key(self._uuid, ref), ref.end)
 
+    # ---- what other branches share
+
+    async def share(self, chain: Manifest) -> None:
+        """Begin behind what is known of the chain from a branch that was taken before, which holds the same objects.
+
+        To be called before anything is taken. The state there is restored, so that the walk goes on from it.
+        """
+        steps, known, count = list(walk_steps(chain)), dict[Place, tuple[ObjectRef, ...]](), 0
+        snapshots = [ref.end for ref in chain.snapshots]
+        for number, step in enumerate(steps, 1):
+            made = [self._replaced.of(self.place(ref), ref, snapshots) for ref in step]
+            if None in made:
+                break
+            known.update(
+                (self.place(ref), one) for ref, one in zip(step, made, strict=True) if one is not None
+            )
+            if step[0].kind == "segment":  # a snapshot behind it may lie inside the next one
+                count = number
+        if not count:
+            return
+        state = await self._restored(chain, steps[count - 1][0].end)
+        if state is not None:
+            self._main, self._taken = state, steps[:count]
+            self._made = {self.place(ref): known[self.place(ref)] for step in self._taken for ref in step}
+            self.rows = state.rows
+            shared = [ref for step in self._taken for ref in step if ref.kind == "segment"]
+            self.rounds_checked = sum(ref.rounds or ref.end - ref.min + 1 for ref in shared)
+
+    async def _restored(self, chain: Manifest, txid: int) -> ErasedState | None:
+        """Return a state that stands at `txid`, None where that cannot be restored: its round was thinned away."""
+        tools, path = self._tools, self._tools.folder / "start.db"
+        try:
+            restored = await restore(tools.store, chain, txid, path, executor=tools.executor, fsync=False)
+        except ConflictError:
+            return None
+        state = self._new_state()
+        try:
+            await tools.executor.run(lambda: state.load(_pages_of(path, self._page_size), restored.at))
+        except BaseException:
+            await tools.executor.run(state.close)
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+        return state
+
     # ---- segments
 
     async def _segment(self, ref: ObjectRef) -> None:
         await self._settle(ref.prev)
+        self._inside.clear()
         await self._stand_at(ref.prev)
         part = await self._fetch(ref)
         was_original = self._main is not None and self._main.is_original
@@ -167,6 +229,8 @@ class ChainRewrite:
             await self._settle(batch[-1].txid)
         self.rounds_checked += len(rounds)
         if self._only_look:
+            if not self.rows and len(rounds) == len(part.rounds):
+                self._keep((ref,))
             return
         if was_original and len(rounds) == len(entries) and _is_same(part, rounds):
             self._keep((ref,))
@@ -221,8 +285,7 @@ class ChainRewrite:
         if not rounds:
             self._made[place] = ()
             return
-        # Other snapshots may lie between the rounds of a thinned one in another branch.
-        is_shared = len(rounds) == len(part.rounds) and not ref.is_thinned
+        is_shared = len(rounds) == len(part.rounds)
 
         def encoded() -> tuple[bytes, ObjectRef]:
             nonce = bytes.fromhex(self._writer.randomness.hex(16))
@@ -250,6 +313,7 @@ class ChainRewrite:
         self._made[place] = (made,)
         if is_shared:
             self._replaced.shared[place] = (made,)
+            self._replaced.inside[place] = frozenset(self._inside)
 
     # ---- snapshots
 
@@ -258,6 +322,7 @@ class ChainRewrite:
         while self._waiting and self._waiting[0][0].end <= txid:
             step = self._waiting.pop(0)
             main, end = self._main, step[0].end
+            self._inside.append(end)
             if main is not None and main.txid == end:
                 await self._snapshot(step, main)
                 continue
@@ -289,6 +354,8 @@ class ChainRewrite:
 
     async def _snapshot(self, step: Step, state: ErasedState) -> None:
         if self._only_look:
+            if not self.rows:
+                self._keep(step)
             return
         if state.is_original:
             self._keep(step)
@@ -329,7 +396,9 @@ class ChainRewrite:
 
     def _keep(self, step: Step) -> None:
         for ref in step:
-            self._made[self.place(ref)] = self._replaced.shared[self.place(ref)] = (ref,)
+            place = self.place(ref)
+            self._made[place] = self._replaced.shared[place] = (ref,)
+            self._replaced.inside[place] = frozenset(self._inside)
 
     def _new_state(self) -> ErasedState:
         self._states += 1
@@ -360,6 +429,16 @@ class ChainRewrite:
         if tools.clock.monotonic_s() - self._noted_s > NOTE_S:
             await tools.note(self._unnoted)
             self._unnoted, self._noted_s = [], tools.clock.monotonic_s()
+
+
+def _pages_of(path: Path, page_size: int) -> Iterator[dict[int, bytes]]:
+    """Yield the pages of a file that no connection has open, some at a time, without the lock page."""
+    first, skipped = 1, lock_page(page_size)
+    with path.open("rb") as file:
+        while data := file.read(_READ_PAGES * page_size):
+            images = (data[at : at + page_size] for at in range(0, len(data), page_size))
+            yield {pgno: image for pgno, image in enumerate(images, first) if pgno != skipped}
+            first += _READ_PAGES
 
 
 def _is_same(part: Segment, rounds: Sequence[Round]) -> bool:

@@ -4,11 +4,13 @@ import asyncio
 import random
 
 import pytest
+import ruins
 from erased import files_with, objects_with, states
 from harness import node_on
-from profiles import BY_HAND, put
+from profiles import BY_HAND, everything, put
 
-from memoturnd.engine.rewriting import Rewriter
+from memoturnd.engine.rewriting import Shared
+from memoturnd.replication import rewrite, snapshot
 from memoturnd.stores.memory import MemoryStore
 
 MARK = b"4711-is-the-secret"
@@ -99,7 +101,7 @@ async def test_every_state_stays_without_the_rows(node, tmp_path):
     assert known == past.states
     assert (await objects_with(node, uuid, MARK))[0]
 
-    done = await Rewriter(services).rewrite(branch, erase, ["e1"])
+    done = await node.rewriter.rewrite(branch, erase, ["e1"])
 
     after = await branch.manifests.load()
     assert await states(services.store, after, tmp_path / "s", rows) == without(known)
@@ -121,3 +123,64 @@ async def test_every_state_stays_without_the_rows(node, tmp_path):
     await settled(branch)
     latest = await branch.manifests.load()
     assert await states(services.store, latest, tmp_path / "s", rows) == past.states
+
+
+# ---- every kind of object, and forks
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return ruins.build(tmp_path_factory.mktemp("city") / "node")
+
+
+def erase_k3(conn):
+    before = conn.total_changes()
+    conn.execute("DELETE FROM __memoturn_kv WHERE k = 'k3'")
+    return conn.total_changes() - before
+
+
+async def rewrite_all(node, database, erase, ids, *, shared=None):
+    """Rewrite every branch, main and older ones first; return what was done by name."""
+    shared = shared or Shared()
+    names = ["main", *(row.name for row in await node.branches.list(database))]
+    return {
+        name: await node.rewriter.rewrite(await node.profile(database, name), erase, ids, shared=shared)
+        for name in names
+    }
+
+
+async def test_every_kind_of_object_and_every_fork_is_rewritten(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(snapshot, "PART_PAGES", 6)
+    monkeypatch.setattr(rewrite, "PART_PAGES", 6)
+    city = built.copied()
+    texts = [f"v{n}v{n}".encode() for n in range(110) if n % 7 == 3]
+    (tmp_path / "s").mkdir()
+    old = {name: await city.chain(name) for name in city.branches}
+    async with city.node(tmp_path / "node") as node:
+        assert any([(await objects_with(node, city.uuid, text))[0] for text in texts])
+
+        done = await rewrite_all(node, "p", erase_k3, ["e1"])
+
+        for text in texts:
+            assert (await objects_with(node, city.uuid, text))[0] == set()
+            assert files_with(tmp_path / "node", text) == []
+        for name, states_ in city.states.items():
+            left = {t: {k: v for k, v in state.items() if k != "k3"} for t, state in states_.items()}
+            found = await states(city.store, await city.chain(name), tmp_path / "s", everything)
+            assert {t: state for t, state in found.items() if t in left} == left
+        again = await rewrite_all(node, "p", erase_k3, ["e1"])
+    assert all(one.objects_replaced for one in done.values())
+    assert {one[2:] for one in again.values()} == {(0, 0)}, "a second pass finds nothing to do"
+    assert all(one.rounds_checked for one in again.values())
+    events, summary = await city.verified(tmp_path / "s", deep=True)
+    assert events == [] or not [e for e in events if type(e).__name__ == "Finding"]
+    assert summary.outcome == "clean"
+    new = {name: await city.chain(name) for name in city.branches}
+    for name, before in old.items():
+        assert [(p.min, p.max) for p in new[name].pages] == [(p.min, p.max) for p in before.pages]
+        assert new[name].checkpoints == before.checkpoints
+        assert new[name].pins == before.pins
+    # A fork wrote nothing of what its parent had written again, and main wrote it once.
+    parents = {new["main"].branch_id}
+    assert {ref.branch for ref in new["f00"].objects} == parents
+    assert {page.branch for page in new["own"].pages} == parents
