@@ -49,6 +49,7 @@ from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
+from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.policies import Policies
@@ -59,7 +60,7 @@ from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
-from memoturnd.seams.catalog import COLLECT, MAIN, REEMBED, RETENTION, Catalog, Chore, Database
+from memoturnd.seams.catalog import COLLECT, GOVERN, MAIN, REEMBED, RETENTION, SWEEP, Catalog, Database
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.embedder import Embedder
 from memoturnd.seams.executor import Executor, PoolExecutor
@@ -126,7 +127,8 @@ class Node:
         self.catalog_export = CatalogExport(services)
         self.retention = retention
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
-        self.reembedding = Reembedding(services, self.branches, embedder)
+        self.reembedding = Reembedding(services, self.branches, policies, embedder)
+        self.governing = Governing(services, self.branches, policies, retention)
 
         def is_behind() -> bool:
             return services.scheduler.behind_s > _BEHIND_S
@@ -149,7 +151,9 @@ class Node:
             services.agenda,
             {
                 COLLECT: lambda chore: self.collector.collect(chore.db_uuid),
-                RETENTION: self._apply_retention,
+                RETENTION: self.governing.apply_retention,
+                GOVERN: self.governing.spread,
+                SWEEP: self.governing.sweep,
                 REEMBED: self.reembedding.look,
             },
             clock=services.clock,
@@ -202,15 +206,6 @@ class Node:
         if failed:
             raise RetryableError("not ready: " + "; ".join(f"{n}: {a}" for n, a in failed.items()))
         return answers
-
-    async def _apply_retention(self, chore: Chore) -> int | None:
-        """Apply retention to a branch; what its manifest lets go of is looked for by the collector."""
-        file = self._services.manifest_file(chore.db_uuid, chore.branch_id)
-        before = await file.load()
-        due_ms = await self.retention.apply(file)
-        if before is not None and (file.cached is None or file.cached.commit_id != before.commit_id):
-            self._services.agenda.let_go(chore.db_uuid)
-        return due_ms
 
     # ---- what branches ask of the node (memoturnd.engine.services.Surroundings)
 

@@ -18,7 +18,6 @@ import structlog
 from memoturnd.core import names, policy, policy_document
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
-from memoturnd.core.retention import Windows
 from memoturnd.errors import (
     ConflictError,
     CorruptionError,
@@ -134,25 +133,20 @@ class Policies:
         return (await self.egress(database)).lets_embed(self_hosted=self._self_hosted)
 
     async def task_ttl_max_s(self, database: str) -> int | None:
-        """Return the longest life of a task, None without a bound, also where it is not known."""
-        rules = await self._or_ceiling(database, "task_ttl", fresh=False)
-        return rules.task_ttl_max_secs
-
-    async def windows(self, database: str, windows: Windows) -> Windows:
-        """Return how long a database's history is kept: the node's windows where its policy is not known."""
-        return policy.capped(windows, await self._or_ceiling(database, "retention", fresh=True))
-
-    async def sweep_rules(self, database: str) -> Rules:
-        """Return what holds for a sweep, which deletes: nothing is asked where that is not known now."""
-        return await self._or_ceiling(database, "sweep", fresh=True)
-
-    async def _or_ceiling(self, database: str, effect: str, *, fresh: bool) -> Rules:
+        """Return the longest life of a task, None without a bound; where it is not known, the ceiling's."""
         try:
-            return await self.effective(database, fresh=fresh)
+            return (await self.effective(database)).task_ttl_max_secs
         except PolicyUnreadableError as error:
-            self._metrics.policy_unknown[effect].inc()
-            _log.warning("policy not known, so it bounds nothing now", database=database, error=str(error))
+            self._metrics.policy_unknown["task_ttl"].inc()
+            _log.warning("lives of tasks are not bounded for now", database=database, error=str(error))
+            return self.ceiling.task_ttl_max_secs
+
+    def holds_for(self, document: PolicyDocument | None, profile: str) -> Rules:
+        """Return what holds for a profile by these policies of its namespace."""
+        if document is None:
             return self.ceiling
+        own = document.overrides.get(profile, NOTHING)
+        return policy.effective(self.ceiling, document.rules, own)
 
     # ---- documents
 

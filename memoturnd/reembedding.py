@@ -20,7 +20,8 @@ from memoturnd.errors import (
     MemoturnError,
     RetryableError,
 )
-from memoturnd.seams.catalog import MAIN, REEMBED, Chore
+from memoturnd.policies import Policies, PolicyUnreadableError
+from memoturnd.seams.catalog import REEMBED, Chore
 from memoturnd.seams.embedder import EmbedderError, EmbedderMisconfiguredError, Vectors
 from memoturnd.seams.profile import Work
 from memoturnd.surfaces import reembed
@@ -30,7 +31,7 @@ JOBS_AT_ONCE = 2
 LOOK_S = 5.0
 """How often it is looked whether a job needs somebody to do it."""
 UNCONFIGURED_S = 600.0
-"""How often on a node without an embedder, which may be started with one again."""
+"""How often on a node without an embedder, or where the policy forbids it: both may change."""
 FAILURES_LIMIT = 20
 """Failures in a row after which a job is given up; what it made stays."""
 PAUSE_S = 1.0
@@ -41,8 +42,11 @@ _log = structlog.get_logger(__name__)
 class Reembedding:
     """The jobs of one node."""
 
-    def __init__(self, services: Services, branches: Branching, embedder: NodeEmbedder | None) -> None:
+    def __init__(
+        self, services: Services, branches: Branching, policies: Policies, embedder: NodeEmbedder | None
+    ) -> None:
         self._services = services
+        self._policies = policies
         self._branches = branches
         self._embedder = embedder
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -78,6 +82,8 @@ class Reembedding:
         branch = await self._of_chore(chore)
         if branch is None:
             return None
+        if not await self._may_embed(branch):
+            return self._services.clock.now_ms() + round(1000 * UNCONFIGURED_S)
         if not self.is_live(branch.branch_id):
             seen = await branch.read(lambda conn, _: reembed.running(conn, branch.branch_id))
             if seen.value is None:
@@ -98,12 +104,8 @@ class Reembedding:
         return self._services.clock.now_ms() + round(1000 * LOOK_S)
 
     async def _of_chore(self, chore: Chore) -> Branch | None:
-        catalog = self._services.catalog
         try:
-            database = await catalog.get_database_by_uuid(chore.db_uuid)
-            names = {row.branch_id: row.name for row in await catalog.list_branches(chore.db_uuid)}
-            name = MAIN if chore.branch_id == database.main_branch_id else names.get(chore.branch_id)
-            return None if name is None else await self._branches.find(database.qualified_name, name)
+            return await self._branches.find_by_id(chore.db_uuid, chore.branch_id)
         except (DatabaseNotFoundError, BranchNotFoundError):
             return None
 
@@ -123,11 +125,18 @@ class Reembedding:
         finally:
             del self._tasks[branch.branch_id]
 
+    async def _may_embed(self, branch: Branch) -> bool:
+        """Return whether the policy lets what the branch holds be embedded here, as far as is known."""
+        try:
+            return await self._policies.lets_embed(branch.ref.database.qualified_name)
+        except PolicyUnreadableError:
+            return False
+
     async def _walk(self, branch: Branch, embedder: NodeEmbedder) -> None:
-        """Do step after step until the job is over."""
+        """Do step after step until the job is over, or the policy lets no more be embedded here: it waits then."""
         failures = 0
         pause_s = PAUSE_S
-        while True:
+        while await self._may_embed(branch):
             try:
                 if not await self._step(branch, embedder):
                     return

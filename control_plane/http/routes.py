@@ -2,12 +2,19 @@
 
 from typing import Final
 
-from control_plane.http import databases
+from control_plane.http import databases, policies
 from memoturnd.http.route import Body, Kind, Route, Scope
+
+_NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
+_PROFILE_POLICY: Final = "/v1/memory/{ns}/{profile}/policy"
 
 CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/databases", databases.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", databases.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", databases.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("GET", "/v1/memory/{ns}", databases.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE, at=False),
+    Route("GET", _NAMESPACE_POLICY, policies.get, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("PUT", _NAMESPACE_POLICY, policies.put, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
+    Route("GET", _PROFILE_POLICY, policies.get_override, Kind.CONTROL, Body.NONE, Scope.READ),
+    Route("PUT", _PROFILE_POLICY, policies.put_override, Kind.CONTROL, Body.SMALL, Scope.ADMIN),
 )

@@ -37,6 +37,7 @@ from memoturnd.errors import (
     AlreadyExistsError,
     BranchNotFoundError,
     ConflictError,
+    DatabaseNotFoundError,
     InvalidRequestError,
     NotDurableError,
     RetryableError,
@@ -101,6 +102,19 @@ class Branching:
             return self._tiers.get(BranchRef(database, database.main_branch_id, MAIN))
         row = await self._services.catalog.get_branch(database.uuid, names.branch(branch))
         return self._tiers.get(BranchRef(database, row.branch_id, branch))
+
+    async def find_by_id(self, db_uuid: str, branch_id: str) -> Branch:
+        """Return a branch by its ids. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        catalog = self._services.catalog
+        database = await catalog.get_database_by_uuid(db_uuid)
+        if (await catalog.get_database(database.qualified_name)).uuid != db_uuid:
+            raise DatabaseNotFoundError(f"database {database.name} was deleted; another one has its name")
+        if branch_id == database.main_branch_id:
+            return self._tiers.get(BranchRef(database, branch_id, MAIN))
+        for row in await catalog.list_branches(db_uuid):
+            if row.branch_id == branch_id:
+                return self._tiers.get(BranchRef(database, branch_id, row.name))
+        raise BranchNotFoundError(f"database {database.name} has no branch of id {branch_id} (any more)")
 
     async def create(
         self,

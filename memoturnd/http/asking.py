@@ -13,9 +13,10 @@ import structlog
 from memoturnd.core.canonical import decode_json
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import MemoturnError, NotFoundError, OverloadedError, UnconfiguredError, UpstreamError
-from memoturnd.http.addresses import open_or_create_profile, open_profile_or_none
+from memoturnd.http.addresses import open_or_create_profile, open_profile_or_none, profile_of
 from memoturnd.http.call import Call
 from memoturnd.http.describe import EVENTS, described
+from memoturnd.http.egress import embedder_for, require_model
 from memoturnd.http.envelope import Answer, at, reached, read_reply, reply, write_reply
 from memoturnd.http.events import Event, event_reply
 from memoturnd.http.once import kept
@@ -24,7 +25,7 @@ from memoturnd.http.shapes import asking as shapes
 from memoturnd.seams.language_model import LanguageModel, ModelStream
 from memoturnd.seams.profile import Seen, Work, Written
 from memoturnd.surfaces import ask as asks
-from memoturnd.surfaces import embedding, structured
+from memoturnd.surfaces import embedding, memories, structured
 from memoturnd.surfaces import extract as extractions
 from memoturnd.surfaces import recall as recalls
 from memoturnd.surfaces.extract import Extraction, Said
@@ -39,6 +40,8 @@ _log = structlog.get_logger(__name__)
 @described(takes=shapes.Extract, gives={200: shapes.Proposed, 201: shapes.Extracted})
 async def extract(call: Call) -> Answer:
     """Let a language model propose memories from a transcript, and ingest them as one commit."""
+    database, _ = profile_of(call)
+    await require_model(call, database, "extract")
     model = call.node.models.extractor
     if model is None:
         raise UnconfiguredError("extraction is off at this node: set MEMOTURN_EXTRACT_API_KEY there")
@@ -57,8 +60,10 @@ async def extract(call: Call) -> Answer:
         return reply({"proposed": found.items, "dropped": found.dropped})
     if not found.items:
         return _nothing_found(profile, found.dropped)
+    items = memories.capped(found.checked, await call.node.policies.task_ttl_max_s(database))
+    embedder = await embedder_for(call, database, is_needed=embedding.needs_vectors(items))
     profile = await open_or_create_profile(call)
-    written = await extractions.store(profile, call.node.embedder, found, durable=durable)
+    written = await extractions.store(profile, embedder, items, found.dropped, durable=durable)
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     return _extracted(written)
@@ -110,11 +115,14 @@ async def ask(call: Call) -> Answer:
             "answers are off at this node: set MEMOTURN_ASSISTANT_API_KEY or MEMOTURN_EXTRACT_API_KEY there"
         )
     asked = await call.parsed(asks.parse)
+    database, _ = profile_of(call)
+    await require_model(call, database, "ask")
     min_txid = call.min_txid
     profile = await open_profile_or_none(call, min_txid)
     seen = _NOTHING
     if profile is not None:
-        query = await embedding.resolve(call.node.embedder, asked.query)
+        embedder = await embedder_for(call, database, is_needed=embedding.needs_vector(asked.query))
+        query = await embedding.resolve(embedder, asked.query)
         seen = await recalls.recall(profile, query, min_txid=min_txid)
     if "degraded" in seen.value:
         call.node.metrics.embed_degraded["recall"].inc()

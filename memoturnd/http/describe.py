@@ -46,6 +46,12 @@ ONCE: Final = Value(
 )
 """What every route that changes a branch takes, and those of the directory that say so."""
 
+IF_MATCH: Final = Value("If-Match", str, "ETags one of which what stands must have, or `*`.", is_header=True)
+IF_NONE_MATCH: Final = Value(
+    "If-None-Match", str, "ETags that what stands must not have, or `*` for anything.", is_header=True
+)
+"""What routes of the directory take that change a thing with an ETag."""
+
 
 CURSOR: Final = Value("cursor", str, "`next_cursor` of the page before.")
 PAGE: Final = (Value("limit", Count, "Most rows of the page, up to 1000."), CURSOR)

@@ -3,7 +3,7 @@
 import asyncio
 
 from memoturnd.core import names
-from memoturnd.http.addresses import open_or_create_profile, open_profile
+from memoturnd.http.addresses import open_or_create_profile, open_profile, profile_of
 from memoturnd.http.call import Call
 from memoturnd.http.describe import LINES as LINES_BODY
 from memoturnd.http.describe import Value, described
@@ -42,9 +42,15 @@ async def take(call: Call) -> Answer:
     try:
         call.stand_in(await spool.receive(call.file))
         await asyncio.to_thread(lines_in.check, spool.file)
+        ttl_max_s = await call.node.policies.task_ttl_max_s(profile_of(call)[0])
         profile = await open_or_create_profile(call)
         written = await lines_in.take(
-            profile, profile.branch_id, spool.file, replace=replace, durable=durable
+            profile,
+            profile.branch_id,
+            spool.file,
+            replace=replace,
+            task_ttl_max_s=ttl_max_s,
+            durable=durable,
         )
     finally:
         spool.close()

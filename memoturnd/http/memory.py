@@ -7,9 +7,10 @@ import msgspec
 from memoturnd.core import cursors, names
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
-from memoturnd.http.addresses import open_or_create_profile, open_profile
+from memoturnd.http.addresses import open_or_create_profile, open_profile, profile_of
 from memoturnd.http.call import INLINE_BODY_BYTES, Call
 from memoturnd.http.describe import NOTHING, PAGE, Value, described
+from memoturnd.http.egress import embedder_for
 from memoturnd.http.envelope import Answer, at, read_reply, reply, write_reply, written_nothing_to_say
 from memoturnd.http.paging import page
 from memoturnd.http.ports import BranchProfile
@@ -27,10 +28,11 @@ async def ingest(call: Call) -> Answer:
     """Store up to 1000 memories as one commit, creating the profile where absent."""
     batch = await call.decoded_large(_batch_of)
     durable = call.durable
+    database, _ = profile_of(call)
+    items = memories.capped(batch.items, await call.node.policies.task_ttl_max_s(database))
+    embedder = await embedder_for(call, database, is_needed=embedding.needs_vectors(items))
     profile = await open_or_create_profile(call)
-    written = await embedding.ingest(
-        profile, call.node.embedder, batch.items, places=batch.places, durable=durable
-    )
+    written = await embedding.ingest(profile, embedder, items, places=batch.places, durable=durable)
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     results = batch.results(written.value["results"])
@@ -41,12 +43,13 @@ async def ingest(call: Call) -> Answer:
 async def recall(call: Call) -> Answer:
     """Find memories by text, embedding or topic, best first. An unknown profile recalls nothing."""
     query = await call.parsed(recalls.parse_query)
-    embedding.check_recall(call.node.embedder, query)
+    embedder = await embedder_for(call, profile_of(call)[0], is_needed=embedding.needs_vector(query))
+    embedding.check_recall(embedder, query)
     min_txid = call.min_txid
     profile = await open_or_none(call, min_txid)
     if profile is None:
         return nothing({"memories": [], "turns": []} if query.include_turns else {"memories": []})
-    query = await embedding.resolve(call.node.embedder, query)
+    query = await embedding.resolve(embedder, query)
     seen = await recalls.recall(profile, query, min_txid=min_txid)
     if "degraded" in seen.value:
         call.node.metrics.embed_degraded["recall"].inc()

@@ -1,12 +1,14 @@
 """Routes that look after memories: lists, history, topics, changes by hand, forgetting many."""
 
+import dataclasses
 from typing import Any
 
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import InvalidRequestError
-from memoturnd.http.addresses import open_profile
+from memoturnd.http.addresses import open_profile, profile_of
 from memoturnd.http.call import Call
 from memoturnd.http.describe import CURSOR, Value, described
+from memoturnd.http.egress import embedder_for
 from memoturnd.http.envelope import Answer, read_reply, write_reply
 from memoturnd.http.memory import nothing, open_or_none
 from memoturnd.http.shapes import Count
@@ -73,8 +75,11 @@ def _moment(call: Call, name: str) -> int | str | None:
 async def patch(call: Call) -> Answer:
     """Change what is said of a memory by hand. Raises NotFoundError."""
     change, durable = await call.parsed(memory_edits.parse_patch), call.durable
+    database, _ = profile_of(call)
+    change = dataclasses.replace(change, task_ttl_max_s=await call.node.policies.task_ttl_max_s(database))
+    embedder = await embedder_for(call, database, is_needed="keywords" in change.given)
     profile = await open_profile(call)
-    written = await embedding.patch(profile, call.node.embedder, call.params["id"], change, durable=durable)
+    written = await embedding.patch(profile, embedder, call.params["id"], change, durable=durable)
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     return write_reply({**written.value, "txid": written.txid}, written)

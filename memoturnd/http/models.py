@@ -5,6 +5,7 @@ from memoturnd.errors import InvalidRequestError, UnconfiguredError
 from memoturnd.http.addresses import open_profile, profile_of
 from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, described
+from memoturnd.http.egress import embedder_for
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
 from memoturnd.http.memory import nothing, open_or_none
 from memoturnd.http.shapes import models as shapes
@@ -18,7 +19,7 @@ _UNNAMED = "-"
 async def list_all(call: Call) -> Answer:
     """List the models, how much each has embedded, and which one the node embeds with."""
     min_txid = call.min_txid
-    embedder = call.node.embedder
+    embedder = await embedder_for(call, profile_of(call)[0], is_needed=False)
     active = None if embedder is None else embedder.model
     profile = await open_or_none(call, min_txid)
     if profile is None:
@@ -43,9 +44,12 @@ async def begin(call: Call) -> Answer:
     wanted = reembed.parse(call.decoded(decode_json))
     durable = call.durable
     profile = await open_profile(call)
-    embedder = call.node.embedder
+    embedder = await embedder_for(call, profile_of(call)[0])
     if embedder is None:
-        raise UnconfiguredError("this node has no embedder: set MEMOTURN_EMBED_PROVIDER there")
+        raise UnconfiguredError(
+            "this node has no embedder that it may use here: set MEMOTURN_EMBED_PROVIDER there, and see that the"
+            " policy's ai_egress.embed allows it"
+        )
     if wanted.model not in {None, embedder.model}:
         raise InvalidRequestError(
             f"model is {wanted.model}, and this node embeds with {embedder.model}: leave it out, or change the node's"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from memoturnd import __version__
-from memoturnd.http.describe import ONCE, Description, Media, Value, description_of
+from memoturnd.http.describe import IF_MATCH, ONCE, Description, Media, Value, description_of
 from memoturnd.http.shapes import Problem
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def errors_of(route: "Route") -> frozenset[int]:
         found |= {502}
     if ONCE in _required(route).values:
         found |= {422}
+    if IF_MATCH in _required(route).values:
+        found |= {412}
     return found if route.body.value == "none" else found | _OF_BODIES
 
 
@@ -117,7 +119,7 @@ def _path(route: "Route") -> list[dict[str, Any]]:
 
 def _values(route: "Route", described: Description) -> list[Value]:
     common = []
-    if route.template.startswith("/v1/memory/{ns}/{profile}"):
+    if route.template.startswith("/v1/memory/{ns}/{profile}") and route.kind.value != "control":
         common += [_BRANCH, _BRANCH_HEADER]
     if route.kind.value == "read":
         common.append(_MIN_TXID)

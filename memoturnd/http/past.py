@@ -6,7 +6,9 @@ from memoturnd.http.ports import (
     Branches,
     BranchProfile,
     Databases,
+    Governing,
     Node,
+    Policies,
     Reembedding,
     Transfers,
     Verifications,
@@ -62,6 +64,16 @@ class PastNode:
     def models(self) -> LanguageModels:
         """The language models."""
         return self._node.models
+
+    @property
+    def policies(self) -> Policies:
+        """What governs databases, as it is now."""
+        return self._node.policies
+
+    @property
+    def governing(self) -> Governing:
+        """Changes of policies."""
+        return self._node.governing
 
     @property
     def metrics(self) -> Metrics:

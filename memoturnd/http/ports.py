@@ -6,6 +6,8 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO, Protocol
 
+from memoturnd.core.policy import Rules
+from memoturnd.core.policy_document import Change, PolicyDocument
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
@@ -376,6 +378,45 @@ class Reembedding(Protocol):
         ...
 
 
+class Policies(Protocol):
+    """What governs databases, which are told by their qualified names. Nothing known raises PolicyUnreadableError."""
+
+    @property
+    def ceiling(self) -> Rules:
+        """What holds for every database."""
+        ...
+
+    async def egress(self, database: str) -> Rules:
+        """Return what holds for sending memories to a model."""
+        ...
+
+    async def lets_embed(self, database: str) -> bool:
+        """Return whether this node's embedder may be sent what a database holds."""
+        ...
+
+    async def task_ttl_max_s(self, database: str) -> int | None:
+        """Return the longest life of a task, None without a bound."""
+        ...
+
+    async def document(self, tenant: str, namespace: str) -> PolicyDocument | None:
+        """Return the policies of a namespace as they stand now. Raises StoreUnavailableError, CorruptionError."""
+        ...
+
+    def holds_for(self, document: PolicyDocument | None, profile: str) -> Rules:
+        """Return what holds for a profile by these policies of its namespace."""
+        ...
+
+
+class Governing(Protocol):
+    """Changes of policies, and what follows."""
+
+    async def change(
+        self, tenant: str, namespace: str, change: Change, *, profile: str = ""
+    ) -> PolicyDocument:
+        """Change the policies of a namespace, or of one profile. Raises ConflictError, StoreUnavailableError."""
+        ...
+
+
 class Node(Protocol):
     """The node behind the routes."""
 
@@ -417,6 +458,16 @@ class Node(Protocol):
     @property
     def models(self) -> LanguageModels:
         """The language models."""
+        ...
+
+    @property
+    def policies(self) -> Policies:
+        """What governs databases."""
+        ...
+
+    @property
+    def governing(self) -> Governing:
+        """Changes of policies."""
         ...
 
     @property

@@ -4,9 +4,10 @@ from typing import Final
 
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import InvalidRequestError
-from memoturnd.http.addresses import open_database
+from memoturnd.http.addresses import database_of, open_database
 from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.describe import NOTHING, Value, described
+from memoturnd.http.egress import embedder_for
 from memoturnd.http.envelope import Answer, read_reply, write_reply, written_nothing_to_say
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import turns as shapes
@@ -20,9 +21,11 @@ _DEFAULT_PAGE: Final = 100
 async def append(call: Call) -> Answer:
     """Add a turn, or up to 1000 as one commit, to the end of a session."""
     parsed, batch = await call.decoded_large(_turns)
+    needs_vectors = any(turn.embedding is None for turn in parsed)
+    embedder = await embedder_for(call, database_of(call)[0], is_needed=needs_vectors)
     profile = await open_database(call)
     written = await embedding.append(
-        profile, call.node.embedder, call.params["session"], parsed, batch=batch, durable=call.durable
+        profile, embedder, call.params["session"], parsed, batch=batch, durable=call.durable
     )
     value = written.value
     if "degraded" in value:
@@ -103,9 +106,11 @@ async def search_all(call: Call) -> Answer:
 
 async def _search(call: Call, session_id: str | None) -> Answer:
     wanted = await call.parsed(turn_search.parse_search)
+    needs_vector = wanted.vector is None and wanted.mode != turn_search.KEYWORD
+    embedder = await embedder_for(call, database_of(call)[0], is_needed=needs_vector)
     profile = await open_database(call)
     seen = await embedding.search_turns(
-        profile, call.node.embedder, wanted, session_id=session_id, min_txid=call.min_txid
+        profile, embedder, wanted, session_id=session_id, min_txid=call.min_txid
     )
     if "degraded" in seen.value:
         call.node.metrics.embed_degraded["recall"].inc()

@@ -41,13 +41,14 @@ class Retention:
         self._executor = executor
         self.clock = clock
 
-    async def apply(self, file: SwapFile[Manifest]) -> int | None:
-        """Apply the windows to a branch and return when they have work again, in unix ms; None while it is idle.
+    async def apply(self, file: SwapFile[Manifest], windows: Windows | None = None) -> int | None:
+        """Apply windows (the node's unless given) to a branch and return when they have work again, in unix ms; None while it is idle.
 
         A fine window of 0 keeps everything. What moved meanwhile, or would take too long, is left for the next
         time. Raises CorruptionError, StoreUnavailableError.
         """
-        if not self.windows.fine_ms:
+        windows = windows or self.windows
+        if not windows.fine_ms:
             return None
         seen = await file.load(fresh=file.cached is None)
         if seen is None or seen.deleted_at is not None or not seen.head_txid:
@@ -57,7 +58,7 @@ class Retention:
         parts.append(Entries(None, seen.snapshots, seen.segments))
         kept = await self._kept(seen)
         made = await self._executor.run(
-            lambda: retention.plan(parts, kept, now_ms, self.windows, branch_id=seen.branch_id)
+            lambda: retention.plan(parts, kept, now_ms, windows, branch_id=seen.branch_id)
         )
         if not all(edit.is_empty for edit in made.edits):
             work = _Pass(self, seen, made)
@@ -68,7 +69,7 @@ class Retention:
                 return now_ms  # somebody else owns it now: look again
             if not (made.is_whole and work.is_whole) or landed.commit_id == seen.commit_id:
                 return now_ms
-        return retention.next_due_ms(parts, now_ms, self.windows, branch_id=seen.branch_id)
+        return retention.next_due_ms(parts, now_ms, windows, branch_id=seen.branch_id)
 
     async def _entries(self, seen: Manifest, ref: PageRef) -> Entries:
         page = await self.archive.page(seen.db, ref)

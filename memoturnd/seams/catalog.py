@@ -11,6 +11,11 @@ COLLECT = "collect"
 RETENTION = "retention"
 """The chore of a branch: its history is compacted, and what is past retention leaves the manifest."""
 
+GOVERN = "govern"
+"""The chore of a namespace: its policy changed. In place of a database it names the namespace as names.qualified does,
+in place of a branch a profile, or nothing where it is about all of them."""
+SWEEP = "sweep"
+"""The chore of a branch: memories that a policy lets grow no older, or no more, are removed."""
 REEMBED = "reembed"
 """The chore of a branch: what it holds is embedded again, and somebody has to be at it."""
 

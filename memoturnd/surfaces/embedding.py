@@ -78,6 +78,16 @@ async def _filled(embeddings: Embeddings, items: list[T], texts: dict[int, str])
     return Filled(filled, embeddings.model, found, missed=len(found) < len(texts))
 
 
+def needs_vectors(items: Sequence[Item]) -> bool:
+    """Return whether some memory comes without a vector that it should have."""
+    return any(item.embedding is None and item.type != "task" for item in items)
+
+
+def needs_vector(query: Query) -> bool:
+    """Return whether a recall comes without a vector and has words to make one of."""
+    return query.embedding is None and _searchable(query)
+
+
 async def fill(embeddings: Embeddings, items: list[Item]) -> Filled[Item]:
     """Embed the memories that come without a vector; tasks never have one."""
     texts = {

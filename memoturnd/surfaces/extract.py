@@ -390,18 +390,22 @@ def _origin(
 
 
 async def store(
-    profile: Profile, embeddings: Embeddings | None, found: Proposals, *, durable: bool
+    profile: Profile,
+    embeddings: Embeddings | None,
+    items: list[memories.Item],
+    dropped: list[dict[str, str]],
+    *,
+    durable: bool,
 ) -> Written[dict[str, Any]]:
     """Ingest what was proposed as one commit; return what `embedding.ingest` does, and `dropped`."""
-    dropped = found.dropped
     if embeddings is None:
 
         def plain(conn: ProfileConnection, now_ms: int) -> tuple[dict[str, Any], bool]:
-            results, changed = memories.apply_ingest(conn, now_ms, found.checked)
+            results, changed = memories.apply_ingest(conn, now_ms, items)
             return {"results": results, "dropped": dropped}, changed
 
         return await profile.write(plain, durable=durable, work=Work.HEAVY)
-    filled = await embedding.fill(embeddings, found.checked)
+    filled = await embedding.fill(embeddings, items)
 
     def embedded(conn: ProfileConnection, now_ms: int) -> tuple[dict[str, Any], bool]:
         answer, changed = embedding.apply_filled(conn, now_ms, filled)

@@ -38,6 +38,8 @@ _TABLES = (
 _INSERT_MEMORY = f"INSERT INTO __memoturn_memories({', '.join(lines.MEMORY)}) VALUES ({', '.join('?' * len(lines.MEMORY))})"
 _COUNTED = """INSERT INTO __memoturn_transcripts(session, last_seq) VALUES (?, ?)
  ON CONFLICT(session) DO UPDATE SET last_seq = max(last_seq, excluded.last_seq)"""
+_END_TASKS = """UPDATE __memoturn_memories SET expires_at = ?1
+ WHERE type = 'task' AND (expires_at IS NULL OR expires_at > ?1)"""
 _RULES = {
     "is superseded by a memory that is no later version of its topic": """SELECT id FROM __memoturn_memories AS m
  WHERE superseded_by IS NOT NULL AND NOT EXISTS (SELECT 1 FROM __memoturn_memories AS s WHERE s.id = m.superseded_by
@@ -366,9 +368,14 @@ class _Store:
 
 
 def apply_import(
-    conn: ProfileConnection, file: BinaryIO, *, branch_id: str, replace: bool
+    conn: ProfileConnection,
+    file: BinaryIO,
+    *,
+    branch_id: str,
+    replace: bool,
+    tasks_end_ms: int | None = None,
 ) -> tuple[dict[str, int], bool]:
-    """Store what the lines hold; return how many lines of each kind there were.
+    """Store what the lines hold; return how many lines of each kind there were. Tasks end at `tasks_end_ms` at the latest.
 
     Raises ConflictError for a profile that has memory already, unless that is to be replaced, or that is being
     embedded again, and InvalidRequestError.
@@ -388,6 +395,8 @@ def apply_import(
         id_ = conn.execute(rule).get
         if id_ is not None:
             raise InvalidRequestError(f"the memory {id_} {what}: send an export as it was written")
+    if tasks_end_ms is not None:
+        conn.execute(_END_TASKS, (tasks_end_ms,))
     schema.note_replaced(conn, conn.round_txid)
     return counts, True
 
@@ -409,11 +418,18 @@ def _clear(conn: ProfileConnection) -> None:
 
 
 async def take(
-    profile: Profile, branch_id: str, file: BinaryIO, *, replace: bool = False, durable: bool = False
+    profile: Profile,
+    branch_id: str,
+    file: BinaryIO,
+    *,
+    replace: bool = False,
+    task_ttl_max_s: int | None = None,
+    durable: bool = False,
 ) -> Written[dict[str, int]]:
-    """Store what the lines hold as one commit; see `apply_import`."""
-    return await profile.write(
-        lambda conn, _: apply_import(conn, file, branch_id=branch_id, replace=replace),
-        durable=durable,
-        work=Work.HEAVY,
-    )
+    """Store what the lines hold as one commit, no task to live longer than `task_ttl_max_s` from now; see `apply_import`."""
+
+    def op(conn: ProfileConnection, now_ms: int) -> tuple[dict[str, int], bool]:
+        end_ms = None if task_ttl_max_s is None else now_ms + 1000 * task_ttl_max_s
+        return apply_import(conn, file, branch_id=branch_id, replace=replace, tasks_end_ms=end_ms)
+
+    return await profile.write(op, durable=durable, work=Work.HEAVY)

@@ -7,7 +7,7 @@ the sweep has come by.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from memoturnd.core import canonical, names
@@ -195,6 +195,13 @@ def _parse_reason(value: Any, topic_key: str | None, where: str) -> str | None:
 
 def _rows(conn: ProfileConnection, sql: str, bindings: tuple[Binding, ...]) -> list[Any]:
     return conn.execute(sql, bindings).fetchall()
+
+
+def capped(items: list[Item], ttl_max_s: int | None) -> list[Item]:
+    """Return the items with no task that lives longer than `ttl_max_s`."""
+    if ttl_max_s is None or not any(item.ttl_s is not None and item.ttl_s > ttl_max_s for item in items):
+        return items
+    return [item if item.ttl_s is None else replace(item, ttl_s=min(item.ttl_s, ttl_max_s)) for item in items]
 
 
 # ---- ingest

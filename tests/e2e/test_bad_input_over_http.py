@@ -37,6 +37,13 @@ GOOD_PATH = {
     "path": "n",
 }
 FACT = {"type": "fact", "topic_key": "t", "summary": "known", "content": {"v": 1}, "embedding": [1, 0, 0]}
+_POLICY = {
+    "retention": {"pitr_secs": 86400, "pitr_snapshot_secs": 86400},
+    "memory": {"task_ttl_max_secs": 86400, "event_max_age_secs": 86400, "superseded_max_count": 1000},
+    "erasure": {"purge_on_forget": False, "grace_secs": 86400},
+    "audit": {"enabled": False, "include_reads": False},
+    "ai_egress": {"extract": "allow", "ask": "allow", "embed": "allow"},
+}
 GOOD_BODIES = {
     "/v1/databases": {"name": "new"},
     "/v1/memory/{ns}/{profile}/memories": {"memories": [{"type": "event", "summary": "x"}]},
@@ -47,6 +54,8 @@ GOOD_BODIES = {
     "/v1/memory/{ns}/{profile}/reembed": {"scope": "all"},
     "/v1/memory/{ns}/{profile}/ask": {"question": "known"},
     "/v1/memory/{ns}/{profile}/extract": {"turns": [{"role": "user", "content": "x"}], "dry_run": True},
+    "/v1/namespaces/{ns}/policy": {"policy": _POLICY},
+    "/v1/memory/{ns}/{profile}/policy": {"policy": _POLICY},
     "/v1/db/{db}/sql": {"stmts": [{"q": "CREATE TABLE u (x)"}]},
     "/v1/db/{db}/sync": {},
     "/v1/db/{db}/branches": {"name": "new"},
@@ -74,7 +83,29 @@ GOOD_BODIES = {
 UNCONFIGURED = {"/v1/memory/{ns}/{profile}/reembed"}
 """What takes an embedder, which the node of these tests does not have."""
 NULL = type(None)
+_OF_POLICIES = {
+    "policy.retention": {NULL, dict},
+    "policy.retention.pitr_secs": {NULL},
+    "policy.retention.pitr_snapshot_secs": {NULL},
+    "policy.memory": {NULL, dict},
+    "policy.memory.task_ttl_max_secs": {NULL},
+    "policy.memory.event_max_age_secs": {NULL},
+    "policy.memory.superseded_max_age_secs": {NULL},
+    "policy.memory.superseded_max_count": {NULL},
+    "policy.erasure": {NULL, dict},
+    "policy.erasure.purge_on_forget": {NULL, bool},
+    "policy.erasure.grace_secs": {NULL},
+    "policy.audit": {NULL, dict},
+    "policy.audit.enabled": {NULL, bool},
+    "policy.audit.include_reads": {NULL, bool},
+    "policy.ai_egress": {NULL, dict},
+    "policy.ai_egress.extract": {NULL},
+    "policy.ai_egress.ask": {NULL},
+    "policy.ai_egress.embed": {NULL},
+}
 FIELDS = {
+    "/v1/namespaces/{ns}/policy": {"policy": {dict}, "policy.audit.retention_secs": {NULL}, **_OF_POLICIES},
+    "/v1/memory/{ns}/{profile}/policy": {"policy": {NULL, dict}, **_OF_POLICIES},
     "/v1/memory/{ns}/{profile}/reembed": {
         "model": {NULL, str},
         "scope": {NULL},

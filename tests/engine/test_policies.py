@@ -8,7 +8,6 @@ from memoturnd import policies as module
 from memoturnd.core import policy_document
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.core.policy_document import new, with_override, with_policy
-from memoturnd.core.retention import Windows
 from memoturnd.errors import ConflictError, CorruptionError, StoreUnavailableError
 from memoturnd.metrics import Metrics
 from memoturnd.policies import Policies, PolicyUnreadableError
@@ -189,21 +188,16 @@ async def test_what_was_never_known_is_nobodys_leave(world):
     with pytest.raises(PolicyUnreadableError):  # and the next one does not wait for the store
         await node.lets_embed("acme--ann")
     assert await node.task_ttl_max_s("acme--ann") is None
-    windows = Windows(1, 2, 3)
-    assert await node.windows("acme--ann", windows) == windows
-    assert not (await node.sweep_rules("acme--ann")).sweeps
     rendered = node._metrics.render().decode()
-    for effect, count in (("egress", 2), ("task_ttl", 1), ("retention", 1), ("sweep", 1)):
+    for effect, count in (("egress", 2), ("task_ttl", 1), ("retention", 0), ("sweep", 0)):
         assert f'memoturn_policy_unknown_total{{effect="{effect}"}} {count}.0' in rendered
 
 
 async def test_ceiling_holds_whatever_the_store_does(world):
-    node = world.node(ceiling=Rules(task_ttl_max_secs=60, event_max_age_secs=90, pitr_secs=70))
+    node = world.node(ceiling=Rules(task_ttl_max_secs=60))
     world.break_reads()
 
     assert await node.task_ttl_max_s("acme--ann") == 60
-    assert (await node.sweep_rules("acme--ann")).event_max_age_secs == 90
-    assert (await node.windows("acme--ann", Windows(0, 0, 1))).fine_ms == 70_000
 
 
 async def test_what_deletes_does_not_go_by_what_was_known(world):
@@ -212,7 +206,8 @@ async def test_what_deletes_does_not_go_by_what_was_known(world):
     world.break_reads()
     world.clock.at_s += 1
 
-    assert not (await node.sweep_rules("acme--ann")).sweeps
+    with pytest.raises(PolicyUnreadableError):
+        await node.effective("acme--ann", fresh=True)
 
 
 async def test_store_that_hangs_is_waited_for_so_long_and_no_longer(world, monkeypatch):

@@ -170,4 +170,8 @@ REFUSING_AT = {
     "delete database": ("DELETE", "/v1/databases/other", {}),
     "import": ("PUT", "/v1/databases/new/import", {"content": b"x"}),
     "verify": ("POST", "/v1/db/app--ann/verify", {}),
+    "policy": ("GET", "/v1/namespaces/app/policy", {}),
+    "set policy": ("PUT", "/v1/namespaces/app/policy", {"json": {"policy": {}}}),
+    "profile's policy": ("GET", "/v1/memory/app/ann/policy", {}),
+    "set profile's policy": ("PUT", "/v1/memory/app/ann/policy", {"json": {"policy": {}}}),
 }
