@@ -48,6 +48,7 @@ from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
+from memoturnd.erasing import Erasing
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
@@ -60,7 +61,7 @@ from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
-from memoturnd.seams.catalog import COLLECT, GOVERN, MAIN, REEMBED, RETENTION, SWEEP, Catalog, Database
+from memoturnd.seams.catalog import COLLECT, ERASE, GOVERN, MAIN, REEMBED, RETENTION, SWEEP, Catalog, Database
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.embedder import Embedder
 from memoturnd.seams.executor import Executor, PoolExecutor
@@ -110,6 +111,8 @@ class Node:
         policies: Policies,
         embedder: NodeEmbedder | None = None,
         models: LanguageModels | None = None,
+        *,
+        node_id: str,
     ) -> None:
         self.embedder = embedder
         self.policies = policies
@@ -146,6 +149,16 @@ class Node:
             metrics=services.metrics,
             is_busy=is_behind,
         )
+        self.erasing = Erasing(
+            services,
+            self.tiers,
+            registers,
+            self.branches,
+            policies,
+            self.collector,
+            Rewriter(services),
+            node_id=node_id,
+        )
         self.maintenance = Maintenance(
             services.catalog,
             services.agenda,
@@ -155,6 +168,7 @@ class Node:
                 GOVERN: self.governing.spread,
                 SWEEP: self.governing.sweep,
                 REEMBED: self.reembedding.look,
+                ERASE: self.erasing.look,
             },
             clock=services.clock,
             metrics=services.metrics,
@@ -241,6 +255,7 @@ class Node:
         note_boot(data_dir, services.boot_id)
         if restored:
             _log.info("catalog rebuilt from the object store", databases=restored)
+        await self.erasing.schedule_waiting()
         dirty = []
         for uuid, branch_id, owner, clean in found(services.branches_folder):
             branch = await self._left_behind(uuid, branch_id, owner)
@@ -454,7 +469,16 @@ async def running(
             ceiling=settings.policy_ceiling,
             self_hosted_embedder=settings.embeds_at_home,
         )
-        node = Node(services, retention, tier_limits(settings), counted, policies, embeddings, models)
+        node = Node(
+            services,
+            retention,
+            tier_limits(settings),
+            counted,
+            policies,
+            embeddings,
+            models,
+            node_id=settings.node_id,
+        )
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
         recovery = group.create_task(node.recover(await node.start()))

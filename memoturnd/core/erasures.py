@@ -5,6 +5,7 @@ It changes only by compare-and-swap, and every transition here is idempotent.
 """
 
 import hashlib
+import re
 from typing import Any, Final, Literal
 
 import msgspec
@@ -22,6 +23,8 @@ CLAIMS: Final = (
     "Every live node has let go of its local files, past states and caches of the database.",
 )
 """What a receipt attests, the same sentences in each."""
+
+_ID: Final = re.compile("ers_[0-9a-f]{16}")
 
 Status = Literal["pending", "blocked", "rewriting", "completed"]
 
@@ -138,6 +141,8 @@ class Coupon(msgspec.Struct, frozen=True, kw_only=True):
     status: Status = "pending"
     blocked_by: BlockedBy | None = None
     rewritten_at: Count | None = None
+    rewritten_txid: Count = 0
+    """No branch was at a higher txid when it was rewritten: newer objects never held the target."""
     rounds_rewritten: Count = 0
     objects_replaced: Count = 0
     nodes: dict[str, Count] = {}
@@ -172,6 +177,11 @@ def decode(data: bytes) -> Coupon:
 def new_id(at_ms: int, random: str) -> str:
     """Return an erasure's id: `ers_`, 11 hex digits of the time and 5 random ones, so that ids sort by time."""
     return f"ers_{at_ms & 0xFFF_FFFF_FFFF:011x}{random[:5]}"
+
+
+def is_id(value: str) -> bool:
+    """Return whether an erasure may have this id."""
+    return _ID.fullmatch(value) is not None
 
 
 # ---- transitions
@@ -209,15 +219,21 @@ def rewriting(coupon: Coupon) -> Coupon:
     return replace(coupon, status="rewriting", blocked_by=None)
 
 
-def rewritten(coupon: Coupon, *, at_ms: int, rounds: int, objects: int, nodes: tuple[str, ...]) -> Coupon:
-    """Note that no manifest names a former state any more, and which nodes have to let go of their copies."""
-    if coupon.rewritten_at is not None or coupon.status == "completed":
+def rewritten(
+    coupon: Coupon, *, at_ms: int, last_txid: int, rounds: int, objects: int, nodes: tuple[str, ...]
+) -> Coupon:
+    """Note that no manifest names a former state any more, and which nodes have to let go of their copies.
+
+    More than once where more was found to be rewritten.
+    """
+    if coupon.rewritten_at == at_ms or coupon.status == "completed":
         return coupon
     return replace(
         coupon,
         rewritten_at=at_ms,
-        rounds_rewritten=rounds,
-        objects_replaced=objects,
+        rewritten_txid=max(coupon.rewritten_txid, last_txid),
+        rounds_rewritten=coupon.rounds_rewritten + rounds,
+        objects_replaced=coupon.objects_replaced + objects,
         nodes=dict.fromkeys(nodes, 0),
     )
 

@@ -26,6 +26,8 @@ _KEY = re.compile(
     r"(?:manifest\.json|(?:segments|snapshots|pages|checkpoints|pins)/[^/]+))"
 )
 
+_PAGES = re.compile(r"v1/[^/]+/branches/[^/]+/(?:segments|snapshots)/([0-9]+)-[^/]*")
+
 
 class Listed(NamedTuple):
     """One row of a listing; `modified_ms` is unix ms by the store's clock."""
@@ -61,6 +63,18 @@ class Verdict(NamedTuple):
     delete: tuple[Listed, ...]
     marks: tuple[Mark, ...]
     is_full: bool
+
+
+class Survey(NamedTuple):
+    """What the object store has of a database: manifests, every object, and those that no manifest names."""
+
+    manifests: tuple[Manifest, ...]
+    listed: tuple[Listed, ...]
+    unnamed: tuple[Listed, ...]
+
+    def former(self, last_txid: int) -> list[Listed]:
+        """Return the unnamed objects that hold pages of commits up to `last_txid`."""
+        return [row for row in self.unnamed if (first := first_txid(row.key)) and first <= last_txid]
 
 
 _encoder = msgspec.json.Encoder()
@@ -129,6 +143,12 @@ def writer_of(key: str) -> str:
     """Return the id of the branch in whose folder the object lies, empty for one of the register's."""
     found = _KEY.fullmatch(key)
     return (found[1] or "") if found else ""
+
+
+def first_txid(key: str) -> int:
+    """Return the first txid whose pages a segment or snapshot holds, 0 for any other object."""
+    found = _PAGES.fullmatch(key)
+    return int(found[1]) if found else 0
 
 
 def is_ripe(mark: Mark, *, now_ms: int, stored_now_ms: int, grace_ms: int) -> bool:

@@ -65,3 +65,23 @@ def catalog_export_prefix(kind: str) -> str:
 def catalog_changes_prefix() -> str:
     """Return the prefix under which earlier releases exported never-written databases."""
     return f"{ROOT}/_catalog/changes/"
+
+
+def erasures_prefix(uuid: str) -> str:
+    """Return the prefix of the coupons of a database's erasures; a deleted database keeps them."""
+    return f"{ROOT}/_governance/erasures/{uuid}/"
+
+
+def erasure_key(uuid: str, erasure_id: str) -> str:
+    """Return the key of the coupon of an erasure."""
+    return f"{erasures_prefix(uuid)}{erasure_id}.json"
+
+
+def waiting_erasures_prefix(uuid: str = "") -> str:
+    """Return the prefix of the notes of erasures that are not completed: those of a database, or all."""
+    return f"{ROOT}/_governance/waiting/{uuid}{'/' if uuid else ''}"
+
+
+def waiting_erasure_key(uuid: str, erasure_id: str) -> str:
+    """Return the key of the note that an erasure is not completed."""
+    return f"{waiting_erasures_prefix(uuid)}{erasure_id}"

@@ -520,6 +520,21 @@ class Branch:
             invariant(self.txid == txid, "the state stays the same one", branch=self.ref)
             self._ready = True
 
+    async def let_go(self) -> None:
+        """Remove the local files of a branch that is not owned, and forget its manifest: history was rewritten.
+
+        Files that may hold commits which are not in object storage stay; whoever takes them over looks at them.
+        """
+        async with self._transition:
+            if self.owned is not None or (self._conn is None and self._may_hold_more()):
+                return
+            async with self.gate, self._readers.held_back():
+                self.close_connections()
+                self.manifests.forget()
+                self.known, self._empty = None, False
+                await self.services.executor.run(self.files.remove)
+                self.txid = self.disk_bytes = 0
+
     async def destroy(self) -> None:
         """Drop the branch and its local files for good; what is queued fails with BranchNotFoundError."""
         self._gone = True

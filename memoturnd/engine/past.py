@@ -299,6 +299,11 @@ class PastStates:
         states = [state for state in self._states.values() if state.key[0] == branch_id]
         await self._drop(states, BranchNotFoundError("the branch was deleted"))
 
+    async def let_go(self, branch_id: str) -> None:
+        """Remove every state of a branch whose history was rewritten, those in use too: they are made anew."""
+        states = [state for state in self._states.values() if state.key[0] == branch_id]
+        await self._drop(states, RetryableError("history was rewritten meanwhile; send it again"))
+
     def _oldest(self) -> PastState | None:
         return next((state for state in self._states.values() if state.made and not state.users), None)
 

@@ -151,6 +151,17 @@ class Tiers:
         self._disk_bytes -= self._disk.pop(branch, 0)
         self._all.pop(branch.ref.branch_id, None)
 
+    async def let_go(self, uuid: str) -> None:
+        """Remove what is kept here of a database whose history was rewritten: past states, and files of branches that
+        are not owned. An owned one has been brought up to date.
+        """
+        for branch in [branch for branch in self._all.values() if branch.ref.database.uuid == uuid]:
+            await branch.let_go()
+            await self.past.let_go(branch.branch_id)
+            self._account(branch)
+            if not branch.disk_bytes:
+                self._warm.pop(branch, None)
+
     @asynccontextmanager
     async def scratch(self, size_bytes: int) -> AsyncIterator[bool]:
         """Count so many bytes of a file that is made for a moment; False where the budget has no room for them."""

@@ -6,12 +6,14 @@ import msgspec
 
 from memoturnd.core import cursors, names
 from memoturnd.core.canonical import decode_json
+from memoturnd.core.erasures import Target
 from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.addresses import open_or_create_profile, open_profile, profile_of
 from memoturnd.http.call import INLINE_BODY_BYTES, Call
 from memoturnd.http.describe import NOTHING, PAGE, Value, described
 from memoturnd.http.egress import embedder_for
 from memoturnd.http.envelope import Answer, at, read_reply, reply, write_reply, written_nothing_to_say
+from memoturnd.http.erasures import purge, purges
 from memoturnd.http.paging import page
 from memoturnd.http.ports import BranchProfile
 from memoturnd.http.shapes import memories as shapes
@@ -67,9 +69,16 @@ async def get(call: Call) -> Answer:
 @described(gives={204: NOTHING})
 async def forget(call: Call) -> Answer:
     """Remove one memory. Raises NotFoundError."""
-    durable = call.durable
+    memory_id, durable = call.params["id"], call.durable
+    if await purges(call):
+
+        async def targets(profile: BranchProfile) -> list[Target]:
+            await memories.get(profile, memory_id)
+            return [Target(memory_id=memory_id)]
+
+        return await purge(call, targets, lambda _: Answer(204))
     profile = await open_profile(call)
-    return written_nothing_to_say(await memories.forget(profile, call.params["id"], durable=durable))
+    return written_nothing_to_say(await memories.forget(profile, memory_id, durable=durable))
 
 
 @described(gives={200: shapes.Sessions}, values=PAGE)
@@ -89,6 +98,12 @@ async def sessions(call: Call) -> Answer:
 async def end_session(call: Call) -> Answer:
     """Remove a session and its tasks, with `turns=true` its transcript too; 204 also when it is unknown."""
     session_id, turns, durable = names.session_id(call.params["sid"]), call.flag("turns"), call.durable
+    if await purges(call):
+
+        async def targets(_: BranchProfile) -> list[Target]:
+            return [Target(session_id=session_id, turns=turns)]
+
+        return await purge(call, targets, lambda _: Answer(204))
     profile = await open_profile(call)
     return written_nothing_to_say(await session_list.end(profile, session_id, turns=turns, durable=durable))
 

@@ -4,16 +4,20 @@ import dataclasses
 from typing import Any
 
 from memoturnd.core.canonical import decode_json
+from memoturnd.core.erasures import Target
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import open_profile, profile_of
 from memoturnd.http.call import Call
 from memoturnd.http.describe import CURSOR, Value, described
 from memoturnd.http.egress import embedder_for
-from memoturnd.http.envelope import Answer, read_reply, write_reply
+from memoturnd.http.envelope import Answer, read_reply, reply, write_reply
+from memoturnd.http.erasures import purge, purges
 from memoturnd.http.memory import nothing, open_or_none
+from memoturnd.http.ports import BranchProfile, Requested
 from memoturnd.http.shapes import Count
 from memoturnd.http.shapes import memory_upkeep as shapes
 from memoturnd.surfaces import embedding, memories, memory_edits, memory_list, topics
+from memoturnd.surfaces.memory_edits import Forget
 from memoturnd.surfaces.memory_list import Listing
 from memoturnd.surfaces.topics import Page
 
@@ -153,5 +157,30 @@ async def forget_many(call: Call) -> Answer:
     if forget.dry_run:
         seen = await memory_edits.would_forget(profile, forget, min_txid=min_txid)
         return read_reply({**seen.value, "txid": seen.txid}, seen)
+    if await purges(call):
+        return await _purge_many(call, forget)
     written = await memory_edits.forget_many(profile, forget, durable=durable)
     return write_reply({**written.value, "txid": written.txid}, written)
+
+
+async def _purge_many(call: Call, forget: Forget) -> Answer:
+    """Erase what is meant, and answer as a forgetting does; nothing is erased where nothing is meant."""
+    profile = await open_profile(call)
+    meant = (await memory_edits.would_forget(profile, forget)).value
+    gone = [row["id"] for row in meant["results"] if row["status"] == "would_forget"]
+    if not gone:
+        written = await memory_edits.forget_many(profile, forget, durable=call.durable)
+        return write_reply({**written.value, "txid": written.txid}, written)
+
+    async def targets(_: BranchProfile) -> list[Target]:
+        return [Target(memory_id=id_) for id_ in gone]
+
+    def answer(requested: Requested) -> Answer:
+        named = {target.memory_id for target in requested.coupon.targets}
+        results = [
+            {**row, "status": "forgotten" if row["id"] in named else "not_found"} for row in meant["results"]
+        ]
+        shown = {"dry_run": False, "forgotten": len(named), "results": results, "more": meant["more"]}
+        return reply({**shown, "txid": requested.txid})
+
+    return await purge(call, targets, answer)

@@ -6,6 +6,7 @@ from memoturnd.http.ports import (
     Branches,
     BranchProfile,
     Databases,
+    Erasing,
     Governing,
     Node,
     Policies,
@@ -59,6 +60,11 @@ class PastNode:
     def reembedding(self) -> Reembedding:
         """The jobs that embed again, as they are now."""
         return self._node.reembedding
+
+    @property
+    def erasing(self) -> Erasing:
+        """Erasures, which concern every state."""
+        return self._node.erasing
 
     @property
     def models(self) -> LanguageModels:

@@ -3,9 +3,10 @@
 `memoturnd.node.Node` and `memoturnd.config.Settings` fit these protocols by shape.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import BinaryIO, Protocol
 
+from memoturnd.core.erasures import Coupon
 from memoturnd.core.policy import Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
 from memoturnd.core.revisions import Revision
@@ -18,6 +19,7 @@ from memoturnd.seams.catalog import BranchRow, Database
 from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.language_model import LanguageModels
 from memoturnd.seams.profile import Profile
+from memoturnd.surfaces.erasing import Asked
 
 
 class HttpSettings(Protocol):
@@ -417,6 +419,60 @@ class Governing(Protocol):
         ...
 
 
+class Requested(Protocol):
+    """An erasure as it was accepted, and the commit that took what it names out of the newest state."""
+
+    @property
+    def coupon(self) -> Coupon:
+        """The erasure."""
+        ...
+
+    @property
+    def txid(self) -> int:
+        """Txid of that commit."""
+        ...
+
+    @property
+    def durable_txid(self) -> int:
+        """Newest txid that object storage has."""
+        ...
+
+
+class Coupons(Protocol):
+    """The coupons of erasures, by the database's uuid."""
+
+    async def page(self, uuid: str, *, before: str | None, limit: int) -> list[Coupon]:
+        """Return coupons older than the id `before`, the newest first."""
+        ...
+
+    async def get(self, uuid: str, erasure_id: str) -> Coupon:
+        """Return a coupon. Raises NotFoundError."""
+        ...
+
+
+class Erasing(Protocol):
+    """Erasures."""
+
+    @property
+    def coupons(self) -> Coupons:
+        """How far each has come."""
+        ...
+
+    async def purges(self, db_name: str) -> bool:
+        """Return whether what is forgotten in a profile is to be erased. Raises PolicyUnreadableError."""
+        ...
+
+    def new_id(self) -> str:
+        """Return an id for an erasure that is about to be requested."""
+        ...
+
+    async def request(
+        self, db_name: str, branch_name: str, ask: Callable[[], Awaitable[Asked]], erasure_id: str
+    ) -> Requested:
+        """Take something out of a branch's newest state, durably, and promise the rest. Raises NotFoundError."""
+        ...
+
+
 class Node(Protocol):
     """The node behind the routes."""
 
@@ -453,6 +509,11 @@ class Node(Protocol):
     @property
     def reembedding(self) -> Reembedding:
         """The jobs that embed again."""
+        ...
+
+    @property
+    def erasing(self) -> Erasing:
+        """Erasures."""
         ...
 
     @property

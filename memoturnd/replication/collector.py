@@ -23,7 +23,7 @@ from memoturnd.core import garbage as rules
 from memoturnd.core import keyed, layout
 from memoturnd.core import manifest as transitions
 from memoturnd.core import register as registers
-from memoturnd.core.garbage import Garbage, Listed, Mark
+from memoturnd.core.garbage import Garbage, Listed, Mark, Survey
 from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.errors import CorruptionError, DatabaseNotFoundError, RetryableError
@@ -126,6 +126,19 @@ class Collector:
             return await self._collect_deleted(file, register)
         await self._settle(file, register)
         return await self._collect_live(file)
+
+    async def survey(self, uuid: str) -> Survey:
+        """Look at all of a database and change nothing; one that was purged has nothing.
+
+        Raises CorruptionError where something that is registered cannot be read, StoreUnavailableError.
+        """
+        file = self._register_file(uuid)
+        listed = await self._list(layout.database_prefix(uuid))
+        if await file.load(fresh=True) is None:
+            return Survey((), tuple(listed), tuple(listed))
+        marked = await self._mark(file)
+        unnamed = (row for row in listed if row.key not in marked.reachable)
+        return Survey(tuple(marked.manifests.values()), tuple(listed), tuple(unnamed))
 
     # ---- what the register says
 

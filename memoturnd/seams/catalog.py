@@ -18,6 +18,8 @@ SWEEP = "sweep"
 """The chore of a branch: memories that a policy lets grow no older, or no more, are removed."""
 REEMBED = "reembed"
 """The chore of a branch: what it holds is embedded again, and somebody has to be at it."""
+ERASE = "erase"
+"""The chore of a database: what was named to be erased leaves its history."""
 
 
 @dataclass(frozen=True, slots=True)

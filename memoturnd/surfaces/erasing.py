@@ -172,6 +172,15 @@ def needles(target: Target) -> list[bytes]:
     return [] if name is None else [name.encode()[:_NEEDLE_BYTES]]
 
 
+def is_there(conn: ProfileConnection, target: Target) -> bool:
+    """Return whether a state holds the memory or topic that a target names."""
+    if target.memory_id is not None:
+        which, bindings = "id = ?", (target.memory_id,)
+    else:
+        which, bindings = "topic_key = ? AND type = ?", (target.topic_key, target.type)  # type: ignore[assignment]
+    return conn.execute(f"SELECT 1 FROM {_MEMORIES} WHERE {which} LIMIT 1", bindings).get is not None
+
+
 # ---- one state
 
 
@@ -191,7 +200,12 @@ class Eraser:
     ) -> None:
         self.targets = targets
         self.memory_ids = set(memory_ids)
+        """Ids of memories that the targets turned out to name."""
         self.document_ids = set(document_ids)
+        """(collection, id) of documents that the targets turned out to name."""
+        self._known = sorted(
+            self.document_ids
+        )  # what one state tells must not change what becomes of another
         self._live = False
 
     def apply(self, conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
@@ -211,7 +225,7 @@ class Eraser:
         tables = _tables(conn)
         state = _State(conn, tables, live=self._live)
         gone = sum(self._one(state, target) for target in self.targets)
-        gone += sum(state.document(name, id_) for name, id_ in sorted(self.document_ids))
+        gone += sum(state.document(name, id_) for name, id_ in self._known)
         gone += self._answers(state)
         gone += state.tidy()
         return gone
@@ -255,7 +269,7 @@ class Eraser:
         named += [target.vector.id for target in self.targets if target.vector is not None]
         named += [target.timeline.key for target in self.targets if target.timeline is not None]
         named += [t.document.id for t in self.targets if t.document is not None and t.document.id is not None]
-        named += [id_ for _, id_ in self.document_ids]
+        named += [id_ for _, id_ in self._known]
         routes = []
         if any(t.memory_id or t.topic_key or t.session_id for t in self.targets):
             routes.append(_PATCH_ROUTE)

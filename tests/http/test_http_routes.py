@@ -567,15 +567,20 @@ def test_every_route_that_writes_or_reads_a_branch_is_tried_for_its_headers():
         return {tree.find(path.partition("?")[0].encode())[0][method] for method, path, _ in calls.values()}
 
     always_durable = {
-        route for route in ROUTES if "/branches" in route.template or route.template.endswith("/sync")
+        route
+        for route in ROUTES
+        if "/branches" in route.template or route.template.endswith(("/sync", "/erasures"))
     }
-    of_no_branch = {route for route in ROUTES if route.template == "/v1/memory/{ns}"}
+    of_no_branch = {
+        route for route in ROUTES if route.template == "/v1/memory/{ns}" or "/erasures" in route.template
+    }
     assert found(PAST) == {route for route in ROUTES if route.takes_at}
     assert found(REFUSING_AT) >= {
         route for route in ROUTES if not route.takes_at and route.kind is not Kind.OPEN
     }
     of_now = found({name: READS[name] for name in NOW}) | of_no_branch
-    assert {route for route in ROUTES if route.kind is Kind.READ and not route.takes_at} == of_now
+    reads_now = {route for route in ROUTES if route.kind is Kind.READ and not route.takes_at}
+    assert reads_now == of_now & {route for route in ROUTES if route.kind is Kind.READ}
     assert (
         found(WRITES) | found(EMBEDDING_WRITES)
         == {route for route in ROUTES if route.kind is Kind.WRITE} - always_durable

@@ -20,6 +20,7 @@ from memoturn.errors import (
     ConflictError,
     DatabaseNotFoundError,
     ForbiddenError,
+    InvalidReceiptError,
     InvalidRequestError,
     MemoturnError,
     NotDurableError,
@@ -35,6 +36,7 @@ from memoturn.errors import (
     UnreachableError,
 )
 from memoturn.memory import MemoryProfile
+from memoturn.receipts import verify_receipt
 from memoturn.types import (
     At,
     BranchInfo,
@@ -42,6 +44,9 @@ from memoturn.types import (
     CheckpointInfo,
     DatabaseInfo,
     Durability,
+    ErasureCoupon,
+    ErasureRequested,
+    ErasureTarget,
     Exported,
     Fork,
     ImportedDatabase,
@@ -80,6 +85,9 @@ __all__ = [
     "DatabaseNotFoundError",
     "Db",
     "Durability",
+    "ErasureCoupon",
+    "ErasureRequested",
+    "ErasureTarget",
     "Exported",
     "ForbiddenError",
     "Fork",
@@ -87,6 +95,7 @@ __all__ = [
     "IngestItem",
     "IngestOutcome",
     "IngestResult",
+    "InvalidReceiptError",
     "InvalidRequestError",
     "KeyValues",
     "Memory",
@@ -118,4 +127,5 @@ __all__ = [
     "Verification",
     "VerifyFinding",
     "__version__",
+    "verify_receipt",
 ]

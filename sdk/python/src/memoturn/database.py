@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, cast
 
 from memoturn._http import Http, Position, path
 from memoturn.branches import MAIN, Branches
+from memoturn.erasures import Erasures
 from memoturn.errors import (
     BranchNotFoundError,
     DatabaseNotFoundError,
@@ -18,6 +19,9 @@ from memoturn.files import Progress, save
 from memoturn.types import (
     At,
     Durability,
+    ErasureCoupon,
+    ErasureRequested,
+    ErasureTarget,
     Exported,
     SqlBatchResult,
     SqlResult,
@@ -40,6 +44,7 @@ class Db:
         self.branch_name = branch if at and branch else MAIN
         self._http = http
         self._position = Position()
+        self._erasures = Erasures(http, ("v1", "db", spec), self._position, None)
         self.kv = KeyValues(http, spec, self._position)
         """The key-values of this branch."""
         self.branch = Branches(http, self.name, self._position, self.branch_name)
@@ -54,6 +59,21 @@ class Db:
     def last_durable_txid(self) -> int:
         """Newest txid of this branch that an answer so far reported to be in object storage."""
         return self._position.durable_txid
+
+    def erase(self, *targets: ErasureTarget, grace_secs: int | None = None) -> ErasureRequested:
+        """Erase things of this database: out of the newest state at once, out of history after the grace time.
+
+        Raises NotFoundError for a memory or topic that was never there, InvalidRequestError.
+        """
+        return self._erasures.request(list(targets), grace_secs=grace_secs)
+
+    def erasures(self) -> list[ErasureCoupon]:
+        """Return every erasure of the database, the newest request first."""
+        return list(self._erasures.each())
+
+    def erasure(self, erasure_id: str) -> ErasureCoupon | None:
+        """Return an erasure, with its receipt once it is completed; None when there is none of that id."""
+        return self._erasures.get(erasure_id)
 
     def sql(
         self,

@@ -115,6 +115,10 @@ class UnknownOutcomeError(MemoturnError):
     """The request was sent and no whole answer came back; a write may or may not have been applied."""
 
 
+class InvalidReceiptError(MemoturnError):
+    """A receipt of an erasure that is not genuine, or that nothing at hand can prove."""
+
+
 class BackupError(MemoturnError):
     """The folder does not hold the backup that was asked for, or it is damaged."""
 

@@ -1,15 +1,19 @@
 """A memory profile: typed memories that are ingested, recalled, forked and rewound as one unit."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from memoturn._http import Http, Position, path
 from memoturn.branches import MAIN, Branches
+from memoturn.erasures import Erasures
 from memoturn.errors import BranchNotFoundError, NotFoundError
 from memoturn.types import (
     At,
     Checkpoint,
     Durability,
+    ErasureCoupon,
+    ErasureRequested,
+    ErasureTarget,
     Fork,
     IngestItem,
     IngestResult,
@@ -38,6 +42,9 @@ class MemoryProfile:
         self._http = http
         self._source = source
         self._position = Position()
+        self._erasures = Erasures(
+            http, ("v1", "memory", namespace, profile), self._position, None if branch == MAIN else branch
+        )
         self._branches = Branches(http, f"{namespace}--{profile}", self._position, branch)
 
     @property
@@ -158,6 +165,43 @@ class MemoryProfile:
             durability=durability,
         )
         self._position.see(answer)
+
+    def erase(
+        self,
+        *,
+        memory_id: str | None = None,
+        topic_key: str | None = None,
+        type: Literal["fact", "instruction"] | None = None,  # noqa: A002 - the field's name
+        session_id: str | None = None,
+        turns: bool = False,
+        memories: bool = False,
+        targets: Sequence[ErasureTarget] = (),
+        grace_secs: int | None = None,
+    ) -> ErasureRequested:
+        """Erase a memory, a topic of a type, or a session (with `turns` its transcript, with `memories` all that it
+        told), or several `targets`: out of the newest state at once, out of history after the grace time.
+
+        Raises NotFoundError for a memory or topic that was never there, InvalidRequestError.
+        """
+        asked = {
+            "memory_id": memory_id,
+            "topic_key": topic_key,
+            "type": type,
+            "session_id": session_id,
+            "turns": turns or None,
+            "memories": memories or None,
+        }
+        one = cast("ErasureTarget", {name: value for name, value in asked.items() if value is not None})
+        wanted = [*([one] if one or not targets else []), *targets]
+        return self._erasures.request(wanted, grace_secs=grace_secs)
+
+    def erasures(self) -> list[ErasureCoupon]:
+        """Return every erasure of the profile, the newest request first."""
+        return list(self._erasures.each())
+
+    def erasure(self, erasure_id: str) -> ErasureCoupon | None:
+        """Return an erasure, with its receipt once it is completed; None when there is none of that id."""
+        return self._erasures.get(erasure_id)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Name the head of this branch; see `Branches.checkpoint`."""

@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 HELP = (
     "Exit codes: 0 done; 1 refused by the server, or called off at the question; 2 wrong usage; 3 not found; "
     "4 conflict or unmet precondition; 5 the server cannot do it now, or the outcome is not known; "
-    "6 no connection to a node; 7 `verify` found damage."
+    "6 no connection to a node; 7 `verify` found damage, or `erase verify` a receipt that is not genuine."
 )
 
 _CODES: tuple[tuple[type[MemoturnError], ExitCode], ...] = (

@@ -1,11 +1,12 @@
 """`memoturn memory`: ingest, recall and look after the memories of a profile."""
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
 from memoturn.branches import MAIN
+from memoturn.cli.erase import Grace, show_all, show_one, show_requested
 from memoturn.cli.failures import ExitCode
 from memoturn.cli.output import Cell, compact, when
 from memoturn.cli.run import (
@@ -225,6 +226,51 @@ def profiles(ctx: typer.Context, ns: Namespace) -> None:
         [(row["profile"], when(row["created_at"])) for row in rows],
         empty=f"{ns} has no profiles yet",
     )
+
+
+@app.command(epilog=NOTE)
+def erase(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    *,
+    memory_id: Annotated[str | None, typer.Option(metavar="ID", help="A memory.")] = None,
+    topic: Annotated[str | None, typer.Option(metavar="KEY", help="A topic, of one --type.")] = None,
+    kind: Annotated[Kind, typer.Option("--type", help="Kind of the topic's memories.")] = Kind.FACT,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="A session and its tasks.")] = None,
+    turns: Annotated[bool, typer.Option("--turns", help="The session's transcript too.")] = False,
+    memories: Annotated[bool, typer.Option("--memories", help="All memories of the session too.")] = False,
+    grace: Grace = None,
+    branch: OnBranch = MAIN,
+) -> None:
+    """Erase a memory, a topic or a session: now, and from history after the grace time."""
+    run = current(ctx)
+    requested = _profile(run, ns, profile, branch).erase(
+        memory_id=memory_id,
+        topic_key=topic,
+        type=None if topic is None else cast("Literal['fact', 'instruction']", kind.value),
+        session_id=session,
+        turns=turns,
+        memories=memories,
+        grace_secs=grace,
+    )
+    show_requested(run, requested)
+
+
+@app.command(epilog=NOTE)
+def erasures(
+    ctx: typer.Context,
+    ns: Namespace,
+    profile: Profile,
+    erasure_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One of them.")] = None,
+) -> None:
+    """List the erasures of a profile, the newest request first, or show one with its receipt."""
+    run = current(ctx)
+    memories = _profile(run, ns, profile, MAIN)
+    if erasure_id is None:
+        show_all(run, memories.erasures())
+    else:
+        show_one(run, erasure_id, memories.erasure(erasure_id))
 
 
 def _profile(run: Run, ns: str, profile: str, branch: str) -> MemoryProfile:

@@ -1,0 +1,85 @@
+"""Where the coupons of erasures are kept: one compare-and-swap object each, outside of the databases' own prefixes."""
+
+from functools import partial
+
+from memoturnd.core import erasures, layout
+from memoturnd.core.erasures import Coupon
+from memoturnd.errors import CorruptionError, NotFoundError
+from memoturnd.replication.swap import SwapFile
+from memoturnd.seams.clock import Clock, Randomness
+from memoturnd.seams.object_store import ObjectStore
+
+_SUFFIX = ".json"
+
+
+class Coupons:
+    """The coupons of all databases, by the database's uuid."""
+
+    def __init__(self, store: ObjectStore, clock: Clock, randomness: Randomness) -> None:
+        self._store = store
+        self._clock = clock
+        self._randomness = randomness
+
+    def file(self, uuid: str, erasure_id: str) -> SwapFile[Coupon]:
+        """Return the coupon of an erasure as a compare-and-swap file."""
+        return SwapFile(
+            self._store,
+            layout.erasure_key(uuid, erasure_id),
+            encode=erasures.encode,
+            decode=partial(_decode_of, uuid=uuid, erasure_id=erasure_id),
+            randomness=self._randomness,
+            clock=self._clock,
+        )
+
+    async def get(self, uuid: str, erasure_id: str) -> Coupon:
+        """Return a coupon. Raises NotFoundError, CorruptionError, StoreUnavailableError."""
+        found = await self.file(uuid, erasure_id).load() if erasures.is_id(erasure_id) else None
+        if found is None:
+            raise NotFoundError(f"no erasure {erasure_id[:64]!a} of this database was ever requested")
+        return found
+
+    async def ids(self, uuid: str) -> list[str]:
+        """Return the ids of a database's erasures, the newest request first."""
+        prefix = layout.erasures_prefix(uuid)
+        found = [info.key.removeprefix(prefix) async for info in self._store.list(prefix)]
+        ids = (name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX))
+        return sorted(filter(erasures.is_id, ids), reverse=True)
+
+    async def page(self, uuid: str, *, before: str | None, limit: int) -> list[Coupon]:
+        """Return up to `limit` coupons of a database older than the id `before`, the newest first."""
+        ids = [id_ for id_ in await self.ids(uuid) if before is None or id_ < before]
+        return [await self.get(uuid, id_) for id_ in ids[:limit]]
+
+    async def create(self, file: SwapFile[Coupon], coupon: Coupon) -> None:
+        """Keep a new coupon, noted before as one that waits, so that it is found again whatever is lost."""
+        await self._store.put(layout.waiting_erasure_key(coupon.uuid, coupon.id), b"{}")
+        await file.create(coupon)
+
+    async def waiting(self, uuid: str) -> list[Coupon]:
+        """Return the coupons of erasures that are not completed, the oldest first."""
+        coupons = []
+        async for info in self._store.list(layout.waiting_erasures_prefix(uuid)):
+            found = await self.file(uuid, info.key.rpartition("/")[2]).load()
+            if found is not None and found.status != "completed":
+                coupons.append(found)
+            elif found is not None:
+                await self.forget_waiting(found)
+        return sorted(coupons, key=lambda coupon: coupon.id)
+
+    async def forget_waiting(self, coupon: Coupon) -> None:
+        """Note that an erasure waits no more."""
+        await self._store.delete(layout.waiting_erasure_key(coupon.uuid, coupon.id))
+
+    async def databases_waiting(self) -> set[str]:
+        """Return the uuids of databases that have erasures which are not completed."""
+        prefix = layout.waiting_erasures_prefix()
+        return {info.key.removeprefix(prefix).partition("/")[0] async for info in self._store.list(prefix)}
+
+
+def _decode_of(data: bytes, *, uuid: str, erasure_id: str) -> Coupon:
+    found = erasures.decode(data)
+    if (found.uuid, found.id) != (uuid, erasure_id):
+        raise CorruptionError(
+            f"it is the coupon of {found.id} of database {found.uuid}: somebody put it there"
+        )
+    return found
