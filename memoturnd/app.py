@@ -18,6 +18,7 @@ from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder
 from memoturnd.http.app import create_app
+from memoturnd.http.auditing import Auditor
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.language_models.open import open_models
 from memoturnd.leases.local import LocalLeases
@@ -82,7 +83,12 @@ async def serve(settings: Settings) -> None:
             ) as node:
                 server = _Server(
                     uvicorn.Config(
-                        create_app(node, settings, clock=clock),
+                        create_app(
+                            node,
+                            settings,
+                            clock=clock,
+                            auditor=Auditor(node.audit, node.audit_rules, clock),
+                        ),
                         loop="none",
                         http=bounded_protocol(ConnectionLimits(connections), node.metrics),
                         lifespan="off",

@@ -94,6 +94,10 @@ class Settings:
     assistant_model: str | None
     model_timeout_s: float
     model_concurrency: int
+    audit: Literal["off", "on", "reads"]
+    audit_flush_ms: int
+    audit_spool_bytes: int
+    audit_retention_s: float
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 

@@ -43,6 +43,7 @@ PAST_OUTCOMES: Final = ("hit", "shared", "miss")
 PASS_OUTCOMES: Final = ("done", "stopped", "failed")
 EMBED_CALLS: Final = ("ok", "refused", "failed", "shed")
 EMBED_TEXTS: Final = ("cached", "embedded", "failed")
+AUDIT_OUTCOMES: Final = ("ok", "denied", "error")
 MODEL_OUTCOMES: Final = ("ok", "failed", "shed", "gone")
 MODEL_SURFACES: Final = ("extract", "ask")
 EMBED_SURFACES: Final = ("ingest", "recall")
@@ -90,6 +91,7 @@ class Metrics:
         self._embedding()
         self._models()
         self._policies()
+        self._audit()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -359,6 +361,39 @@ class Metrics:
             buckets=_MODEL_BUCKETS_S,
         )
         self.model_seconds = {surface: seconds.labels(surface) for surface in MODEL_SURFACES}
+
+    def _audit(self) -> None:
+        events = self._counter("audit_events_total", "Audit events taken, by outcome of the act.", "outcome")
+        self.audit_events = {outcome: events.labels(outcome) for outcome in AUDIT_OUTCOMES}
+        self.audit_objects = self._counter(
+            "audit_objects_total", "Objects of audit events that object storage has taken."
+        )
+        self.audit_flush_failures = self._counter(
+            "audit_flush_failures_total",
+            "Flushes of a stream's audit events that failed; they are tried again.",
+        )
+        self.audit_spool_failures = self._counter(
+            "audit_spool_failures_total",
+            "Audit events that the node's disk did not take, so that they were only in memory until flushed.",
+        )
+        self.audit_chains_lost = self._counter(
+            "audit_chains_lost_total",
+            "Chains whose head was not what this node had left: changed, rolled back, or written by a copy of its disk.",
+        )
+        self.audit_waits = self._counter(
+            "audit_waits_total", "Requests that waited for room for their audit event."
+        )
+        self.audit_refused = self._counter(
+            "audit_refused_total", "Requests that were refused, because their audit event had no room."
+        )
+        self.audit_waiting_events = self._gauge(
+            "audit_waiting_events", "Audit events that are not in object storage yet."
+        )
+        self.audit_lag_seconds = self._gauge("audit_lag_seconds", "Age of the oldest of these.")
+        self.audit_spool_bytes = self._gauge("audit_spool_bytes", "Local disk that the audit spool takes.")
+        self.audit_spool_limit_bytes = self._gauge(
+            "audit_spool_limit_bytes", "Bytes of waiting audit events beyond which audited requests wait."
+        )
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"memoturn_{name}", text, registry=self.registry)

@@ -19,6 +19,10 @@ import apsw
 import structlog
 
 from memoturnd import config
+from memoturnd.audit.log import AuditLog
+from memoturnd.audit.ports import AuditRules
+from memoturnd.audit.reader import AuditReader
+from memoturnd.audit.retention import RETENTION_S, AuditRetention
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.retention import GRAIN_S, Windows
@@ -90,6 +94,8 @@ HEAP_ROOM_BYTES = 1024 * 1024 * 1024
 """Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
+AUDIT_WAIT_S = 5.0
+"""Longest that a request waits for room for its audit event."""
 _BEHIND_S = 1.0
 """How late ships may be before maintenance waits."""
 _PROBE_TIMEOUT_S = 2.0
@@ -109,6 +115,8 @@ class Node:
         limits: TierLimits,
         counted: CountedStore,
         policies: Policies,
+        audit: AuditLog,
+        audit_rules: AuditRules,
         embedder: NodeEmbedder | None = None,
         models: LanguageModels | None = None,
         *,
@@ -116,6 +124,10 @@ class Node:
     ) -> None:
         self.embedder = embedder
         self.policies = policies
+        self.audit = audit
+        self.audit_rules = audit_rules
+        self.audit_reader = AuditReader(services.store, audit, services.clock, keys=list)
+        self.audit_retention = AuditRetention(services.store, audit, audit_rules, services.clock)
         self.models = models or LanguageModels()
         self.metrics = services.metrics
         self.tiers = Tiers(services, self, limits)
@@ -469,18 +481,23 @@ async def running(
             ceiling=settings.policy_ceiling,
             self_hosted_embedder=settings.embeds_at_home,
         )
+        audit = audit_log(settings, services)
+        rules = AuditRules(policies, settings.audit, settings.audit_retention_s)
         node = Node(
             services,
             retention,
             tier_limits(settings),
             counted,
             policies,
+            audit,
+            rules,
             embeddings,
             models,
             node_id=settings.node_id,
         )
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
+        audit.start()
         recovery = group.create_task(node.recover(await node.start()))
         loops = [
             group.create_task(work)
@@ -491,6 +508,8 @@ async def running(
                 periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
                 periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
                 periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
+                periodic(clock, RETENTION_S, "audit retention", node.audit_retention.run),
+                audit.run(),
                 watch_loop_lag(metrics, clock),
                 *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
             )
@@ -507,6 +526,7 @@ async def running(
             await node.reembedding.close()
             await node.tiers.past.close()
             left = await node.drain()
+            await audit.close()
             for task in loops:
                 task.cancel()
             if left:
@@ -517,6 +537,23 @@ async def running(
     node.transfers.close()
     if failure is not None:
         raise failure
+
+
+def audit_log(settings: Settings, services: Services) -> AuditLog:
+    """Return the node's audit log, which is not started yet."""
+    return AuditLog(
+        services.store,
+        Path(settings.data_dir) / "audit",
+        node=settings.node_id,
+        sign=None,
+        clock=services.clock,
+        randomness=services.randomness,
+        metrics=services.metrics,
+        flush_ms=settings.audit_flush_ms,
+        limit_bytes=settings.audit_spool_bytes,
+        wait_s=min(AUDIT_WAIT_S, STATEMENT_SHARE * settings.request_timeout_s),
+        fsync=settings.sync == "full",
+    )
 
 
 def node_embedder(embedder: Embedder, services: Services, settings: Settings) -> NodeEmbedder:

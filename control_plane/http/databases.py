@@ -19,7 +19,9 @@ _decode_name = decoder(NameBody)
 @described(takes=NameBody, gives={201: shapes.Database}, values=(ONCE,))
 async def create(call: Call) -> Answer:
     """Register a database; no file is made. Raises InvalidRequestError, AlreadyExistsError."""
-    name, databases = call.qualified(names.new_database(call.decoded(_decode_name).name)), call.node.databases
+    own_name = names.new_database(call.decoded(_decode_name).name)
+    name, databases = call.qualified(own_name), call.node.databases
+    call.tell(db=own_name)
 
     async def run(entry: Entry | None) -> Answer:
         uuid = None if entry is None else entry.facts["uuid"]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from control_plane.http import databases, policies
+from control_plane.http import audit, databases, policies
 from memoturnd.http.route import Body, Kind, Route, Scope
 
 _NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
@@ -17,4 +17,6 @@ CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("PUT", _NAMESPACE_POLICY, policies.put, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", _PROFILE_POLICY, policies.get_override, Kind.CONTROL, Body.NONE, Scope.READ),
     Route("PUT", _PROFILE_POLICY, policies.put_override, Kind.CONTROL, Body.SMALL, Scope.ADMIN),
+    Route("GET", "/v1/namespaces/{ns}/audit", audit.read, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", "/v1/namespaces/{ns}/audit/export", audit.export, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
 )

@@ -1,13 +1,14 @@
 """The application: one Starlette router in front of the route table, and what every request passes through.
 
-In order: find the route, turn away web pages of other origins, ask who it is, pass the gates (slot, control rate), read the body within its limit, run the handler
-under the request's deadline, turn whatever it raised into the error envelope, send, measure. Files that come or go
+In order: find the route, turn away web pages of other origins, ask who it is, hold room for its audit event, pass the gates (slot, control rate), read the body within its limit, run the handler
+under the request's deadline, turn whatever it raised into the error envelope, write the event down, send, measure. Files that come or go
 (memoturnd.http.streaming) have a pace to keep instead of the deadline.
 """
 
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -18,14 +19,17 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from memoturnd.errors import (
     CorruptionError,
+    ForbiddenError,
     InvalidRequestError,
     MemoturnError,
     MethodNotAllowedError,
     NotFoundError,
     OverloadedError,
     RequestTimeoutError,
+    UnauthorizedError,
 )
 from memoturnd.http.admission import Admission, OpenAdmission
+from memoturnd.http.auditing import Auditor, Entry
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import REPLAYED, Answer, error_reply, internal_error_reply, is_internal
@@ -63,8 +67,9 @@ def create_app(
     randomness: Randomness | None = None,
     routes: Iterable[Route] = ROUTES,
     admission: Admission | None = None,
+    auditor: Auditor | None = None,
 ) -> ASGIApp:
-    """Build the ASGI application that serves `node`; without `admission` to everybody."""
+    """Build the ASGI application that serves `node`; without `admission` to everybody, without `auditor` unaudited."""
     api = Api(
         node,
         settings,
@@ -72,6 +77,7 @@ def create_app(
         randomness or SystemRandomness(),
         routes,
         admission or OpenAdmission(),
+        auditor,
     )
     return Router([api], redirect_slashes=False, lifespan=lifespan)
 
@@ -87,8 +93,10 @@ class Api(BaseRoute):
         randomness: Randomness,
         routes: Iterable[Route],
         admission: Admission,
+        auditor: Auditor | None,
     ) -> None:
         self._node = node
+        self._auditor = auditor
         self._admission = admission
         self._clock = clock
         self._randomness = randomness
@@ -119,15 +127,21 @@ class Api(BaseRoute):
         """Serve one request. Raises nothing: every failure is an answer."""
         started_s = self._clock.monotonic_s()
         request_id = self._request_id(scope["headers"])
+        trail = _Trail()
         try:
-            template, answer = await self._answer(scope, receive, request_id)
+            template, answer = await self._answer(scope, receive, request_id, trail)
+            trail.end(answer, request_id)
             answer.headers.append((b"memoturn-request-id", request_id))
             await self._send(answer, scope, receive, send)
         except ClientDisconnect:
             return
+        finally:
+            trail.end(None, request_id)
         self._timers.observe(template, scope["method"], answer.status, self._clock.monotonic_s() - started_s)
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: bytes) -> tuple[str, Answer]:
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: bytes, trail: "_Trail"
+    ) -> tuple[str, Answer]:
         template = _UNMATCHED
         try:
             by_method, params = (
@@ -143,7 +157,9 @@ class Api(BaseRoute):
                 return template, _no_route(scope["method"], by_method)
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
-            call.principal = await self._admission.admit(route, call)
+            await self._admit(route, call, request_id)
+            if self._auditor is not None:
+                trail.entry = await self._auditor.begin(route, call)
             if route.kind is not Kind.OPEN:
                 _look_back(route, call)
             return template, await self._pass_gates(route, call, receive)
@@ -160,6 +176,14 @@ class Api(BaseRoute):
             return template, self._internal(error, template, request_id)
         except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered with 500
             return template, self._internal(error, template, request_id)
+
+    async def _admit(self, route: Route, call: Call, request_id: bytes) -> None:
+        try:
+            call.principal = await self._admission.admit(route, call)
+        except (UnauthorizedError, ForbiddenError) as error:
+            if self._auditor is not None:
+                await self._auditor.denied(route, call, error, request_id)
+            raise
 
     async def _pass_gates(self, route: Route, call: Call, receive: Receive) -> Answer:
         if route.kind is Kind.OPEN:
@@ -248,6 +272,19 @@ class Api(BaseRoute):
             if name == b"memoturn-request-id" and _REQUEST_ID.fullmatch(value):
                 return value
         return self._randomness.hex(8).encode()
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What a request leaves behind, however it ends."""
+
+    entry: Entry | None = None
+
+    def end(self, answer: Answer | None, request_id: bytes) -> None:
+        """Write down the request's event, once, where it has one."""
+        if self.entry is not None:
+            entry, self.entry = self.entry, None
+            entry.end(answer, request_id)
 
 
 class _Timers:

@@ -65,12 +65,12 @@ class Call:
 
     `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
     `file` yields the body of a route that takes a file; there `body` is empty, or its hash. `operation` is the route's
-    `METHOD template`; `principal` who sends it, once it was admitted; `once` what an Idempotency-Key asked for, once the branch was opened.
+    `METHOD template`; `principal` who sends it, once it was admitted; `told` what its audit event says besides; `once` what an Idempotency-Key asked for, once the branch was opened.
     """
 
     __slots__ = (
         "_file", "_headers", "_query", "_raw_query", "body", "held_bytes", "node", "once", "operation", "params",
-        "principal",
+        "principal", "told",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +87,7 @@ class Call:
         self.operation = operation
         self.once: Once | None = None
         self.principal = ANONYMOUS
+        self.told: dict[str, Any] | None = None
         self._raw_query = query
         self.body = b""
         self.held_bytes = 0
@@ -128,6 +129,10 @@ class Call:
         """Whether the client asks for server-sent events."""
         accepted = self._headers.get(b"accept", b"").lower()
         return any(part.split(b";")[0].strip() == b"text/event-stream" for part in accepted.split(b","))
+
+    def tell(self, **facts: object) -> None:
+        """Let the request's audit event say so: `count` of what was changed, `resource`, `db`, `branch`; never content."""
+        self.told = {**(self.told or {}), **facts}
 
     def header(self, name: str) -> str | None:
         """Return a header's text without the space around it, None without it."""

@@ -1,5 +1,8 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
+from memoturnd.audit.log import AuditLog
+from memoturnd.audit.ports import AuditRules
+from memoturnd.audit.reader import AuditReader
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.journal import Journal
 from memoturnd.http.ports import (
@@ -80,6 +83,21 @@ class PastNode:
     def governing(self) -> Governing:
         """Changes of policies."""
         return self._node.governing
+
+    @property
+    def audit(self) -> AuditLog:
+        """Where audit events go."""
+        return self._node.audit
+
+    @property
+    def audit_rules(self) -> AuditRules:
+        """What of them is kept."""
+        return self._node.audit_rules
+
+    @property
+    def audit_reader(self) -> AuditReader:
+        """Where they are read."""
+        return self._node.audit_reader
 
     @property
     def metrics(self) -> Metrics:

@@ -6,6 +6,9 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import BinaryIO, Protocol
 
+from memoturnd.audit.log import AuditLog
+from memoturnd.audit.ports import AuditRules
+from memoturnd.audit.reader import AuditReader
 from memoturnd.core.erasures import Coupon
 from memoturnd.core.policy import Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
@@ -529,6 +532,21 @@ class Node(Protocol):
     @property
     def governing(self) -> Governing:
         """Changes of policies."""
+        ...
+
+    @property
+    def audit(self) -> AuditLog:
+        """Where audit events go."""
+        ...
+
+    @property
+    def audit_rules(self) -> AuditRules:
+        """What of them is kept."""
+        ...
+
+    @property
+    def audit_reader(self) -> AuditReader:
+        """Where they are read."""
         ...
 
     @property

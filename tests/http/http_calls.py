@@ -180,4 +180,6 @@ REFUSING_AT = {
     "set policy": ("PUT", "/v1/namespaces/app/policy", {"json": {"policy": {}}}),
     "profile's policy": ("GET", "/v1/memory/app/ann/policy", {}),
     "set profile's policy": ("PUT", "/v1/memory/app/ann/policy", {"json": {"policy": {}}}),
+    "read audit": ("GET", "/v1/namespaces/app/audit", {}),
+    "export audit": ("GET", "/v1/namespaces/app/audit/export", {}),
 }
