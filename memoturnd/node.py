@@ -168,7 +168,7 @@ class Node:
             self.branches,
             policies,
             self.collector,
-            Rewriter(services),
+            self.rewriter,
             node_id=node_id,
         )
         self.maintenance = Maintenance(

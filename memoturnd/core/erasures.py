@@ -286,6 +286,8 @@ def shown(coupon: Coupon) -> dict[str, Any]:
     }
     if coupon.blocked_by is not None:
         answer["blocked_by"] = msgspec.to_builtins(coupon.blocked_by)
+    if coupon.rewritten_at is not None:
+        answer["rewritten_at"] = coupon.rewritten_at
     if coupon.completed_at is not None:
         answer["completed_at"] = coupon.completed_at
     if coupon.receipt is not None:

@@ -111,6 +111,7 @@ class Coupon(Struct):
     forget_txid: dict[str, Txid]
     status: Literal["pending", "blocked", "rewriting", "completed"]
     blocked_by: Maybe[BlockedBy] = UNSET
+    rewritten_at: Maybe[Time] = UNSET
     completed_at: Maybe[Time] = UNSET
     receipt: Maybe[Receipt] = UNSET
 

@@ -107,6 +107,7 @@ class ErasureCoupon(_CouponRequired, total=False):
 
     branch: str
     blocked_by: ErasureBlockedBy
+    rewritten_at: int
     completed_at: int
     receipt: dict[str, Any]
 
