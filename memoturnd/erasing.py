@@ -40,6 +40,10 @@ from memoturnd.surfaces.erasing import Asked, Eraser
 
 BLOCKED_AGAIN_S = 60.0
 """How often it is looked whether what stood in the way is gone."""
+NODE_SILENT_S = 60.0
+"""A node that did not say for so long that it is there is gone, and its disk with it."""
+RELEASE_S = 5.0
+"""How often a node looks whether it has to let go of copies."""
 SOON_S = 1.0
 """When the chore begins behind a request, which has seen to its own branch by then."""
 LOOK_S = 10.0
@@ -307,6 +311,7 @@ class Erasing:
         await self._tiers.let_go(uuid)
         heads = [manifest.head_txid for manifest in (await self._collector.survey(uuid)).manifests]
         for work in works:
+            await self.coupons.note_releasing(work.coupon)
             change = partial(
                 erasures.rewritten,
                 at_ms=now_ms,
@@ -403,7 +408,23 @@ class Erasing:
         return self._tiers.get(BranchRef(database, entry.id, registers.plain_name(name)))
 
     async def _live_nodes(self) -> tuple[str, ...]:
-        return (self._node_id,)
+        """Return the ids of this node, and of those that said lately that they are there."""
+        since_ms = self._in_ms(-NODE_SILENT_S)
+        rows = await self._services.catalog.list_nodes(since_ms)
+        return tuple(sorted({self._node_id, *(row.id for row in rows)}))
+
+    # ---- what other nodes' erasures ask of this one
+
+    async def release(self) -> None:
+        """Let go of this node's copies of databases whose history another node has rewritten, and say so."""
+        if await self._live_nodes() == (self._node_id,):
+            return  # whatever is rewritten is rewritten here
+        for file in await self.coupons.releasing():
+            coupon = await file.load()
+            if coupon is not None and coupon.nodes.get(self._node_id) == 0:
+                await self._tiers.let_go(coupon.uuid)
+                change = partial(erasures.cleared, node=self._node_id, at_ms=self._services.clock.now_ms())
+                await file.update(change)
 
     def _in_ms(self, pause_s: float) -> int:
         return self._services.clock.now_ms() + round(1000 * pause_s)

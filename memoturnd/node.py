@@ -52,7 +52,7 @@ from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
-from memoturnd.erasing import Erasing
+from memoturnd.erasing import RELEASE_S, Erasing
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
@@ -510,6 +510,7 @@ async def running(
                 periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
                 periodic(clock, RETENTION_S, "audit retention", node.audit_retention.run),
                 audit.run(),
+                periodic(clock, RELEASE_S, "release", node.erasing.release),
                 watch_loop_lag(metrics, clock),
                 *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
             )

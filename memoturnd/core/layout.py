@@ -82,6 +82,16 @@ def waiting_erasures_prefix(uuid: str = "") -> str:
     return f"{ROOT}/_governance/waiting/{uuid}{'/' if uuid else ''}"
 
 
+def releasing_erasures_prefix() -> str:
+    """Return the prefix of the notes of erasures for which nodes have to let go of their copies."""
+    return f"{ROOT}/_governance/releasing/"
+
+
+def releasing_erasure_key(uuid: str, erasure_id: str) -> str:
+    """Return the key of the note that nodes have to let go of their copies of a database."""
+    return f"{releasing_erasures_prefix()}{uuid}/{erasure_id}"
+
+
 def waiting_erasure_key(uuid: str, erasure_id: str) -> str:
     """Return the key of the note that an erasure is not completed."""
     return f"{waiting_erasures_prefix(uuid)}{erasure_id}"

@@ -66,8 +66,19 @@ class Coupons:
                 await self.forget_waiting(found)
         return sorted(coupons, key=lambda coupon: coupon.id)
 
+    async def note_releasing(self, coupon: Coupon) -> None:
+        """Note that every node has to let go of its copies of the coupon's database."""
+        await self._store.put(layout.releasing_erasure_key(coupon.uuid, coupon.id), b"{}")
+
+    async def releasing(self) -> list[SwapFile[Coupon]]:
+        """Return the coupons for which nodes have to let go of their copies, of all databases."""
+        prefix = layout.releasing_erasures_prefix()
+        found = [info.key.removeprefix(prefix).split("/") async for info in self._store.list(prefix)]
+        return [self.file(*parts) for parts in found]
+
     async def forget_waiting(self, coupon: Coupon) -> None:
-        """Note that an erasure waits no more."""
+        """Note that an erasure waits no more, and that no node has to let go of anything for it."""
+        await self._store.delete(layout.releasing_erasure_key(coupon.uuid, coupon.id))
         await self._store.delete(layout.waiting_erasure_key(coupon.uuid, coupon.id))
 
     async def databases_waiting(self) -> set[str]:

@@ -13,7 +13,8 @@ from memoturnd.core import segment
 from memoturnd.core.policy_document import new, with_policy
 from memoturnd.errors import StoreUnavailableError
 from memoturnd.http.app import create_app
-from memoturnd.seams.catalog import ERASE, Chore
+from memoturnd.leases.local import LeaseTable, LocalLeases
+from memoturnd.seams.catalog import ERASE, Chore, NodeRow
 from memoturnd.stores.memory import MemoryStore
 
 MARK = "zq4711secret"
@@ -110,9 +111,9 @@ def without_marker(states_):
 
 
 @contextlib.asynccontextmanager
-async def started(place, **env):
+async def started(place, *, leases=None, **env):
     async with (
-        node_on(place.folder, place.store, clock=place.clock, **env) as node,
+        node_on(place.folder, place.store, clock=place.clock, leases=leases, **env) as node,
         client_of(create_app(node, limits())) as client,
     ):
         place.node, place.client = node, client
@@ -459,3 +460,44 @@ async def test_a_node_that_dies_anywhere_goes_on_with_an_erasure(tmp_path):
         assert tries < 80
     assert tries > 3
     assert await place.objects_with() == []
+
+
+async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(tmp_path):
+    clock = ShiftedClock()
+    store, table = MemoryStore(clock), LeaseTable()
+    places = {name: Place(tmp_path / name, store, clock) for name in ("a", "b")}
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(name):
+            leases = LocalLeases(name, f"http://{name}", table)
+            return await stack.enter_async_context(started(places[name], leases=leases, NODE_ID=name))
+
+        async def alive():
+            for place in places.values():
+                for name in places:
+                    row = NodeRow(name, f"http://{name}", "0", 0, clock.now_ms() + 10**8)
+                    await place.node._services.catalog.put_node(row)
+
+        one = await start("a")
+        secret = await ingest(one, summary=f"{MARK}")
+        await one.call("PUT", f"{DB}/kv/ns/k", content=b"x")
+        await one.call("POST", f"{DB}/sync")
+        other = await start("b")
+        for at in ("", "?at=head~1"):
+            assert MARK in (await other.call("GET", f"{MEMORY}/memories{at}")).text
+        assert other.files_with()
+        await alive()
+        erasure = await one.erase(memory_id=secret, grace_secs=0)
+        for _ in range(3):
+            await one.later(GC_S)
+        assert (await one.coupon(erasure))["status"] == "rewriting"
+        assert await one.objects_with() == []
+
+        await other.node.erasing.release()
+
+        assert other.files_with() == []
+        await one.later(15)
+        coupon = await one.completed(erasure)
+        assert coupon["receipt"]["payload"]["evidence"]["nodes_cleared"] == 2
+        assert (await other.call("GET", f"{DB}/kv/ns/k")).content == b"x"
+        assert MARK not in (await other.call("GET", f"{MEMORY}/memories?at=head~1")).text
