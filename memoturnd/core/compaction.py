@@ -7,7 +7,7 @@ the segments between its own predecessor and the new one are small, so that snap
 what the segments take. Only a branch's own segments are joined: a fork copies nothing of its parent.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -51,8 +51,8 @@ class Join(NamedTuple):
     inputs: tuple[ObjectRef, ...]
 
 
-def choose_join(current: Manifest) -> Join | None:
-    """Return the newest segments to be joined, None where there is nothing to gain yet.
+def choose_join(current: Manifest, *, above: int = 0) -> Join | None:
+    """Return the newest segments to be joined, those with txids above `above`, None where there is nothing to gain yet.
 
     Nothing is joined across the newest snapshot: a restore of the head would read what lies before it too.
     """
@@ -60,7 +60,8 @@ def choose_join(current: Manifest) -> Join | None:
     ratio = _UNEQUAL if behind >= RESTORE_SEGMENTS else 1
     base = current.snapshots[-1].end if current.snapshots else 0
     first = bisect_right(current.segments, base, key=lambda ref: ref.end)
-    newest, older = current.segments[first:], current.segments[:first]
+    floor = bisect_left(current.segments, above, key=lambda ref: ref.prev)
+    newest, older = current.segments[max(first, floor) :], current.segments[floor : max(first, floor)]
     return _joined_run(current, newest, ratio) or _joined_run(current, older, _UNEQUAL)
 
 

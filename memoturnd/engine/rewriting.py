@@ -127,20 +127,24 @@ class _Pass:
         self._shared = shared
         self._looked = Rewritten(0, 0, 0, 0)
         self._owner = ""
+        # Not the branch's own, which may be undeleted meanwhile.
+        self._file = services.manifest_file(branch.ref.database.uuid, branch.branch_id)
         self._replaced: set[str] = set()
         """Keys that the manifest names no more once the change has landed."""
 
     async def run(self) -> Rewritten:
         """Make the pass."""
-        file = self._branch.manifests
-        before = await file.load(fresh=self._branch.owned is None)
+        before = await self._file.load()
         if before is None:
             return self._looked
         if before.deleted_at is not None:
             return await self._again(partial(self._deleted, before))
+        self._file = self._branch.manifests
         owned = await self._branch.own()
-        async with owned.shipper.compactor.held():
+        try:
             return await self._again(partial(self._live, owned))
+        finally:
+            owned.shipper.compactor.rewriting_up_to = None
 
     async def _again(self, attempt: Callable[[], Awaitable[Rewritten | None]]) -> Rewritten:
         for _ in range(_ATTEMPTS):
@@ -156,8 +160,7 @@ class _Pass:
     async def _live(self, owned: Owned) -> Rewritten | None:
         """Rewrite the branch; None where the chain has changed meanwhile other than at its end."""
         branch, shipper = self._branch, owned.shipper
-        await shipper.ship()
-        seen = await self._chain()
+        seen = await self._held_still(owned)
         if await self._is_clean(seen):
             return self._looked
         walk = self._walk(seen)
@@ -166,13 +169,14 @@ class _Pass:
             for _ in range(_CATCH_UPS):
                 if not await walk.take(seen):
                     return None
-                await shipper.ship()
-                latest = await self._chain()
+                latest = await self._held_still(owned)
                 if latest.head_txid == seen.head_txid:
                     break
                 seen = latest
-            async with branch.changing():
-                landed = await self._land(owned, walk)
+            async with shipper.compactor.held():
+                await shipper.ship()
+                async with branch.changing():
+                    landed = await self._land(owned, walk)
             return self._done(walk) if landed else None
         finally:
             await walk.close()
@@ -186,7 +190,7 @@ class _Pass:
 
         async def finish() -> Transition | None:
             nonlocal made, hashes
-            current = await branch.manifests.load()
+            current = await self._file.load()
             if current is None or not await walk.take(await self._services.archive.whole(current)):
                 return None
             made = await self._made(current, walk)
@@ -204,11 +208,15 @@ class _Pass:
         finally:
             prepared.unlink(missing_ok=True)
 
-    async def _chain(self) -> Manifest:
-        """Return the manifest as it stands, with the entries of its pages in it."""
-        current = await self._branch.manifests.load()
-        if current is None:
-            raise FencedError(f"{self._branch.ref} was deleted")
+    async def _held_still(self, owned: Owned) -> Manifest:
+        """Ship, and return the manifest with the entries of its pages in it, which compaction leaves alone from now on."""
+        shipper = owned.shipper
+        async with shipper.compactor.held():
+            await shipper.ship()
+            current = await self._file.load()
+            if current is None:
+                raise FencedError(f"{self._branch.ref} was deleted")
+            shipper.compactor.rewriting_up_to = current.head_txid
         return await self._services.archive.whole(current)
 
     async def _restore_head(self, made: Manifest, path: Path) -> PageHashes:
@@ -236,7 +244,7 @@ class _Pass:
             await walk.share(chain)
             await walk.take(chain)
             made = await self._made(before, walk)
-            landed = await self._branch.manifests.update(self._change(before, made))
+            landed = await self._file.update(self._change(before, made))
             if not transitions.has_erased(landed, self._ids):
                 return None
             return self._done(walk)
@@ -271,7 +279,7 @@ class _Pass:
         page = await self._services.archive.write_page(
             branch.ref.database.uuid, branch.branch_id, snapshots, segments
         )
-        await branch.manifests.update(partial(transitions.draft, page=page, owner=self._owner))
+        await self._file.update(partial(transitions.draft, page=page, owner=self._owner))
 
     async def _made(self, current: Manifest, walk: ChainRewrite) -> Manifest:
         """Return the manifest with what the walk has made of its entries. Raises CorruptionError."""

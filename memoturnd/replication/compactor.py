@@ -83,6 +83,8 @@ class Compactor:
         self._at_work = False
         """Whether the job has its place among those of the node."""
         self._holds = 0
+        self.rewriting_up_to: int | None = None
+        """While history is rewritten: the txid up to which it has to stay as it is. Behind it segments are joined."""
         self._failures: dict[str, tuple[int, float]] = {}
         """How often each kind of job has failed in a row, and when last, on the steady clock."""
 
@@ -126,6 +128,11 @@ class Compactor:
 
     def _job(self, current: Manifest) -> "_Job | None":
         """Return what is due most. What has failed lately waits, and lets the others go on."""
+        if self.rewriting_up_to is not None:
+            behind = compaction.choose_join(current, above=self.rewriting_up_to)
+            if behind is None or not self._may("joined"):
+                return None
+            return _Job("joined", lambda: self._join(current, behind))
         if compaction.snapshot_due(current) and self._may("snapshot"):
             return _Job("snapshot", self._snapshot)
         to_join = compaction.choose_join(current)
