@@ -16,6 +16,7 @@ from bench import (
     big,
     costs,
     embedder,
+    fairness,
     in_process,
     lazy,
     loop_lag,
@@ -74,6 +75,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "timelines": lambda given: timelines.measure(in_process.run_on_uvloop, quick=given.quick),
     "embedder": lambda given: embedder.measure(quick=given.quick),
     "lazy": lambda given: lazy.measure(in_process.run_on_uvloop, quick=given.quick),
+    "fairness": lambda given: fairness.measure(quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
 _ON_REQUEST: Final = {"lazy"}

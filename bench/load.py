@@ -74,7 +74,8 @@ class Outcome(Struct, frozen=True):
 
 
 def _database(profile: str) -> str:
-    return f"/v1/db/bench--{profile}"
+    """Return the path of a profile of the namespace `bench`, or of one that has its namespace in its name."""
+    return f"/v1/db/{profile if '--' in profile else f'bench--{profile}'}"
 
 
 def _memory(profile: str) -> str:

@@ -16,8 +16,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-REVISION: Final = 4
-"""The revision that this release works with; as `user_version` in an embedded file, as 0004 in `alembic_version`."""
+REVISION: Final = 5
+"""The revision that this release works with; as `user_version` in an embedded file, as 0005 in `alembic_version`."""
 
 NAME: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text in the order of its code points, in Postgres too, whatever that database sorts by."""
@@ -185,8 +185,57 @@ nodes: Final = _table(
 )
 sa.Index("nodes_seen", nodes.c.seen_at)
 
+# An empty namespace stands for the tenant as a whole; NULL for the default of the settings.
+quotas: Final = _table(
+    "quotas",
+    sa.Column("tenant", NAME, primary_key=True),
+    sa.Column("namespace", NAME, primary_key=True),
+    sa.Column("change", WHOLE, nullable=False),
+    sa.Column("requests_per_s", sa.Double()),
+    sa.Column("writes_per_s", sa.Double()),
+    sa.Column("bytes", WHOLE),
+    sa.Column("databases", WHOLE),
+    sa.Column("memories", WHOLE),
+)
+sa.Index("quotas_change", quotas.c.change, unique=True)
+
+# What databases store now, as far as nodes have said so.
+sizes: Final = _table(
+    "sizes",
+    sa.Column("db_uuid", NAME, sa.ForeignKey("databases.uuid", ondelete="CASCADE"), primary_key=True),
+    sa.Column("bytes_stored", WHOLE, nullable=False),
+    sa.Column("memories", WHOLE, nullable=False),
+)
+
+
+def _counts() -> list[sa.Column[int]]:
+    """Return the columns of a day's usage: what was counted on it, and how much was stored when it was looked at last."""
+    names = ("requests", "reads", "writes", "recalls", "bytes_shipped", "bytes_stored", "memories")
+    return [sa.Column(name, WHOLE, nullable=False, server_default=ZERO) for name in names]
+
+
+# `day` is a day of UTC as 2026-11-27.
+usage: Final = _table(
+    "usage",
+    sa.Column("db_uuid", NAME, sa.ForeignKey("databases.uuid", ondelete="CASCADE"), primary_key=True),
+    sa.Column("day", NAME, primary_key=True),
+    *_counts(),
+)
+sa.Index("usage_day", usage.c.day)
+
+# Kept when databases go. An empty namespace has what belongs to none.
+namespace_usage: Final = _table(
+    "namespace_usage",
+    sa.Column("tenant", NAME, primary_key=True),
+    sa.Column("namespace", NAME, primary_key=True),
+    sa.Column("day", NAME, primary_key=True),
+    *_counts(),
+)
+sa.Index("namespace_usage_day", namespace_usage.c.day)
+
 FIRST_ROWS: Final[tuple[sa.Insert, ...]] = (
     sa.insert(tenants).values(name=DEFAULT_TENANT, created_at=0),
     sa.insert(counters).values(name="revocations", value=0),
+    sa.insert(counters).values(name="quotas", value=0),
 )
 """What a new catalog holds."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from memoturnd.core.limits import Defaults, Quotas
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.core.self_hosted import is_self_hosted
 from memoturnd.errors import ConfigurationError
@@ -74,6 +75,10 @@ class Settings:
     gc_grace_s: float
     delete_grace_s: float
     drill_interval_s: float
+    tenant_quotas: Quotas
+    namespace_quotas: Quotas
+    usage_flush_s: float
+    usage_retention_days: int
     embed_provider: Literal["off", "local", "openai", "voyage"]
     embed_api_key: Secret | None
     embed_base_url: str | None
@@ -114,6 +119,11 @@ class Settings:
     def loopback_only(self) -> bool:
         """Whether the node serves only its own machine: it listens on loopback, without authentication."""
         return self.auth == "off" and self.listen.is_loopback
+
+    @property
+    def default_quotas(self) -> Defaults:
+        """The quotas of tenants and namespaces that have none of their own."""
+        return Defaults(self.tenant_quotas, self.namespace_quotas)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, is_tty: bool | None = None) -> Self:

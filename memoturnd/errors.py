@@ -131,9 +131,13 @@ class RetryableError(MemoturnError):
 
 
 class OverloadedError(RetryableError):
-    """A bounded queue or window is full."""
+    """A bounded queue or window is full, or a limit is reached: `limit` names it, empty for the node's own bounds."""
 
     code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1, limit: str = "") -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
 
 
 class RequestTimeoutError(RetryableError):

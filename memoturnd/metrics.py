@@ -17,6 +17,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 SHED_REASONS: Final = (
     "connections",
     "concurrency",
+    "limits",
     "control_rate",
     "body_memory",
     "write_queue",
@@ -81,6 +82,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._before_scrape: list[Callable[[], None]] = []
         self._http()
+        self._accounts()
         self._commits()
         self._shipping()
         self._store()
@@ -131,8 +133,34 @@ class Metrics:
         self.connections_limit = self._gauge("http_connections_limit", "Most connections open at once.")
         sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
         self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}
+        self.refusals_held = self._gauge(
+            "http_refusals_held", "Refusals for a limit that are held back, to slow down who sends more."
+        )
+        self.refusals_held_limit = self._gauge(
+            "http_refusals_held_limit",
+            "Most refusals held back at once; beyond it they are answered at once.",
+        )
         self.loop_lag_seconds = self._histogram(
             "event_loop_lag_seconds", "How late a timer on the event loop fired.", _LAG_BUCKETS_S
+        )
+
+    def _accounts(self) -> None:
+        self.accounts = self._gauge("accounts", "Tenants and namespaces whose quotas are kept in memory.")
+        self.accounts_limit = self._gauge("accounts_limit", "Most of these.")
+        self.accounts_failed = self._counter(
+            "accounts_failed_total", "Reads of quotas that failed, so that what was known last holds on."
+        )
+        self.usage_waiting = self._gauge(
+            "usage_waiting", "Counters of usage that are not in the catalog yet."
+        )
+        self.usage_waiting_limit = self._gauge(
+            "usage_waiting_limit", "Counters beyond which databases are counted for their namespace alone."
+        )
+        self.usage_failed = self._counter(
+            "usage_failed_total", "Flushes of usage that failed, and are tried again."
+        )
+        self.usage_uncounted = self._counter(
+            "usage_uncounted_total", "Requests that found no counter free, even for their tenant."
         )
 
     def _commits(self) -> None:

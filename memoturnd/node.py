@@ -30,6 +30,7 @@ from memoturnd.core.revisions import Revision
 from memoturnd.datadir import forget_boot, last_boot, note_boot
 from memoturnd.embedders.guard import NodeEmbedder
 from memoturnd.embedders.local import TURN_TEXTS
+from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
@@ -42,6 +43,7 @@ from memoturnd.engine.journal import Journal
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.maintenance import TICK_S, Maintenance
+from memoturnd.engine.metering import Meter
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
 from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
@@ -92,6 +94,8 @@ USER_WAITING = 32
 HEAP_ROOM_BYTES = 1024 * 1024 * 1024
 """Memory that SQLite may take in the process beyond what open profiles may: for statements, imports, past states."""
 """Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
+ACCOUNTS_S = 1.0
+"""How often it is looked whether usage is to be put away, and quotas are to be read."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
 AUDIT_WAIT_S = 5.0
@@ -112,15 +116,13 @@ class Node:
         self,
         services: Services,
         retention: Retention,
-        limits: TierLimits,
+        settings: Settings,
         counted: CountedStore,
         policies: Policies,
         audit: AuditLog,
         audit_rules: AuditRules,
         embedder: NodeEmbedder | None = None,
         models: LanguageModels | None = None,
-        *,
-        node_id: str,
     ) -> None:
         self.embedder = embedder
         self.policies = policies
@@ -130,8 +132,9 @@ class Node:
         self.audit_retention = AuditRetention(services.store, audit, audit_rules, services.clock)
         self.models = models or LanguageModels()
         self.metrics = services.metrics
-        self.tiers = Tiers(services, self, limits)
+        self.tiers = Tiers(services, self, tier_limits(settings))
         registers = Registers(services)
+        self.accounts = services.accounts
         self.databases = Databases(services, self.tiers, registers)
         self.branches = Branching(services, self.tiers, registers)
         self.journal = Journal(services.catalog, services.clock, services.randomness)
@@ -144,6 +147,15 @@ class Node:
         self.housekeeping = Housekeeping(services, self.tiers, self.branches)
         self.reembedding = Reembedding(services, self.branches, policies, embedder)
         self.governing = Governing(services, self.branches, policies, retention)
+        self.meter = Meter(
+            services.catalog,
+            services.clock,
+            services.metrics,
+            flush_s=settings.usage_flush_s,
+            retention_days=settings.usage_retention_days,
+            main_of=self.profile,
+        )
+        counted.stored = self.meter.put
 
         def is_behind() -> bool:
             return services.scheduler.behind_s > _BEHIND_S
@@ -159,6 +171,7 @@ class Node:
             randomness=services.randomness,
             executor=services.executor,
             metrics=services.metrics,
+            sizes=self.meter,
             is_busy=is_behind,
         )
         self.erasing = Erasing(
@@ -169,7 +182,7 @@ class Node:
             policies,
             self.collector,
             self.rewriter,
-            node_id=node_id,
+            node_id=settings.node_id,
         )
         self.maintenance = Maintenance(
             services.catalog,
@@ -232,6 +245,11 @@ class Node:
         if failed:
             raise RetryableError("not ready: " + "; ".join(f"{n}: {a}" for n, a in failed.items()))
         return answers
+
+    async def count(self) -> None:
+        """Put away what was counted where it is time, and read what has become old of the accounts in use."""
+        await self.meter.tick()
+        await self.accounts.refresh()
 
     # ---- what branches ask of the node (memoturnd.engine.services.Surroundings)
 
@@ -363,6 +381,7 @@ class Node:
         try:
             async with asyncio.timeout(1.0):
                 await self.catalog_export.export()
+                await self.meter.flush()
                 await self._services.agenda.flush(self._services.catalog)
         except (MemoturnError, TimeoutError) as error:
             _log.warning("catalog not exported", error=str(error))
@@ -461,6 +480,7 @@ async def running(
                 inline=settings.sync == "normal",
             ),
             agenda=Agenda(clock, interval_s=settings.maintenance_interval_s, of_branches=(RETENTION,)),
+            accounts=Accounts(catalog, clock, metrics, settings.default_quotas),
             graces=Graces(
                 unreachable_ms=round(1000 * settings.gc_grace_s),
                 deleted_ms=round(1000 * settings.delete_grace_s),
@@ -486,14 +506,13 @@ async def running(
         node = Node(
             services,
             retention,
-            tier_limits(settings),
+            settings,
             counted,
             policies,
             audit,
             rules,
             embeddings,
             models,
-            node_id=settings.node_id,
         )
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
@@ -505,6 +524,7 @@ async def running(
                 scheduler.run(),
                 periodic(clock, SWEEP_S, "tier sweep", node.tiers.sweep),
                 periodic(clock, EXPORT_S, "catalog export", node.catalog_export.export),
+                periodic(clock, ACCOUNTS_S, "usage", node.count),
                 periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
                 periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
                 periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),

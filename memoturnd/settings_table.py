@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from memoturnd.core import canonical, policy
+from memoturnd.core.limits import parse_quotas
 from memoturnd.errors import ConfigurationError, InvalidRequestError
 from memoturnd.stores.open import check_url
 
@@ -505,6 +506,39 @@ SETTINGS: tuple[Setting, ...] = (
         "3600",
         "seconds",
         "Time between drills, each of which restores one state of one branch and checks it. 0 never does.",
+    ),
+    Setting(
+        "MEMOTURN_TENANT_QUOTAS",
+        "tenant_quotas",
+        parse_quotas,
+        "off",
+        "",
+        "Quotas of each tenant that has none of its own: NAME=NUMBER,... of requests_per_s, writes_per_s, bytes, "
+        "databases, memories. What is not named is not limited.",
+    ),
+    Setting(
+        "MEMOTURN_NAMESPACE_QUOTAS",
+        "namespace_quotas",
+        parse_quotas,
+        "off",
+        "",
+        "The same for each namespace.",
+    ),
+    Setting(
+        "MEMOTURN_USAGE_FLUSH_S",
+        "usage_flush_s",
+        _number(1, 3600),
+        "5",
+        "seconds",
+        "How long usage is counted in memory before it is put into the catalog: what a crash loses of it.",
+    ),
+    Setting(
+        "MEMOTURN_USAGE_RETENTION_DAYS",
+        "usage_retention_days",
+        _whole(1, 3660),
+        "400",
+        "days",
+        "How long the usage of a day is kept.",
     ),
     Setting(
         "MEMOTURN_EMBED_PROVIDER",

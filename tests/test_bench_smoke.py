@@ -37,6 +37,7 @@ TITLES = {
     "recall": ("Recall by size",),
     "timelines": ("Timelines in process",),
     "embedder": ("The local embedder",),
+    "fairness": ("Fairness: one namespace beside a noisy one",),
     "lazy": ("Lazy reads of past states: a prototype",),
     "lag": ("Event-loop lag under heavy work",),
 }

@@ -11,6 +11,7 @@ from memoturnd.config import (
     help_text,
     hot_cap,
 )
+from memoturnd.core.limits import Quotas
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.errors import ConfigurationError
 from memoturnd.settings_table import SETTINGS, Address
@@ -92,6 +93,10 @@ def test_each_variable_reaches_its_field():
         "GC_GRACE_SECS": ("603.0", "gc_grace_s"),
         "DELETE_GRACE_S": ("604.0", "delete_grace_s"),
         "DRILL_INTERVAL_S": ("602.0", "drill_interval_s"),
+        "TENANT_QUOTAS": ("requests_per_s=5,databases=6", "tenant_quotas"),
+        "NAMESPACE_QUOTAS": ("writes_per_s=0.5,bytes=7,memories=8", "namespace_quotas"),
+        "USAGE_FLUSH_S": ("603.0", "usage_flush_s"),
+        "USAGE_RETENTION_DAYS": ("604", "usage_retention_days"),
         "SQLITE_THREADS": ("23", "sqlite_threads"),
         "EMBED_PROVIDER": ("openai", "embed_provider"),
         "EMBED_API_KEY": ("sk-1", "embed_api_key"),
@@ -129,6 +134,8 @@ def test_each_variable_reaches_its_field():
         "embed_api_key": "Secret(***)",
         "extract_api_key": "Secret(***)",
         "assistant_api_key": "Secret(***)",
+        "tenant_quotas": str(Quotas(requests_per_s=5.0, databases=6)),
+        "namespace_quotas": str(Quotas(writes_per_s=0.5, bytes=7, memories=8)),
         "policy_ceiling": str(Rules(ask="deny")),
         "embed_self_hosted_hosts": "('e.example.com', '::1')",
     }

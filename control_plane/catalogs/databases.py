@@ -1,17 +1,18 @@
 """Tenants, and the databases under their names."""
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from control_plane.catalogs import exports
 from control_plane.catalogs.backend import DanglingError, Part, Row, Session, TakenError
+from control_plane.catalogs.owners import ABOVE_ALL_TEXT, check_caps, lock_tenant
 from control_plane.schema import NAME, WHOLE, branches, databases, tenants
 from memoturnd.core import names
 from memoturnd.errors import AlreadyExistsError, ConflictError, DatabaseNotFoundError, NotFoundError
-from memoturnd.seams.catalog import Database, Tenant
+from memoturnd.seams.catalog import Cap, Database, Tenant
 
-ABOVE_ALL_TEXT: Final = "\U0010ffff"
 _uuid = sa.bindparam("uuid", type_=NAME)
 _tenant = sa.bindparam("tenant", type_=NAME)
 _name = sa.bindparam("name", type_=NAME)
@@ -119,18 +120,27 @@ _DELETE_TENANT = sa.delete(tenants).where(tenants.c.name == _name)
 class Directory(Part):
     """Which tenants and databases exist."""
 
-    async def create_database(self, database: Database) -> None:
-        """Insert one database. Raises AlreadyExistsError (name or uuid), NotFoundError for a missing tenant."""
+    async def create_database(self, database: Database, caps: Sequence[Cap] = ()) -> None:
+        """Insert one database. Raises AlreadyExistsError (name or uuid), NotFoundError for a missing tenant.
+
+        Raises OverloadedError where there would be more than one of the caps says.
+        """
+        values = {
+            "uuid": database.uuid,
+            "tenant": database.tenant,
+            "name": database.name,
+            "main_branch_id": database.main_branch_id,
+            "created_at": database.created_at,
+            "written": database.written,
+        }
         try:
-            await self._backend.run(
-                _INSERT,
-                uuid=database.uuid,
-                tenant=database.tenant,
-                name=database.name,
-                main_branch_id=database.main_branch_id,
-                created_at=database.created_at,
-                written=database.written,
-            )
+            if not caps:
+                await self._backend.run(_INSERT, **values)
+                return
+            async with self._backend.transaction() as session:
+                await lock_tenant(session, database.tenant)
+                await session.run(_INSERT, **values)
+                await check_caps(session, caps)
         except TakenError as error:
             raise AlreadyExistsError(
                 f"database {database.qualified_name} already exists: use another name"

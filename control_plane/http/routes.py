@@ -2,16 +2,24 @@
 
 from typing import Final
 
-from control_plane.http import audit, databases, policies
+from control_plane.http import audit, databases, policies, quotas, usage
 from memoturnd.http.route import Body, Kind, Route, Scope
 
 _NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
 _PROFILE_POLICY: Final = "/v1/memory/{ns}/{profile}/policy"
+_NAMESPACE: Final = "/v1/namespaces/{ns}"
+_TENANT: Final = "/v1/tenants/{tenant}"
 
 CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/databases", databases.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", databases.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", databases.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", "/v1/databases/{db}/usage", usage.of_database, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", f"{_NAMESPACE}/usage", usage.of_namespace, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", f"{_NAMESPACE}/quotas", quotas.of_namespace, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("PUT", f"{_NAMESPACE}/quotas", quotas.set_of_namespace, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
+    Route("GET", f"{_TENANT}/quotas", quotas.of_tenant, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("PUT", f"{_TENANT}/quotas", quotas.set_of_tenant, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/memory/{ns}", databases.list_profiles, Kind.READ, Body.NONE, Scope.NAMESPACE, at=False),
     Route("GET", _NAMESPACE_POLICY, policies.get, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("PUT", _NAMESPACE_POLICY, policies.put, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),

@@ -111,6 +111,13 @@ def split_qualified(name: str) -> tuple[str, str]:
     return (first, second) if separator else (DEFAULT_TENANT, name)
 
 
+def namespace_of(name: str) -> str:
+    """Return the namespace of a database's name, empty for what is no profile of a valid one."""
+    first, separator, _ = name.partition(PROFILE_SEPARATOR)
+    is_one = separator and len(first) <= PART_LENGTH_LIMIT and _PART.fullmatch(first)
+    return first if is_one else ""
+
+
 def parse_spec(spec: str) -> tuple[str, str]:
     """Return (database, branch) of `name` or `name@branch`; the branch defaults to main.
 

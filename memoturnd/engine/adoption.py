@@ -13,13 +13,20 @@ from typing import NamedTuple
 from memoturnd.core import layout, names
 from memoturnd.core import manifest as transitions
 from memoturnd.core import register as registers
+from memoturnd.core.limits import owner_of
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import PAGE_SIZE_BYTES
 from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.services import Services
-from memoturnd.errors import AlreadyExistsError, BranchNotFoundError, DatabaseNotFoundError, RetryableError
+from memoturnd.errors import (
+    AlreadyExistsError,
+    BranchNotFoundError,
+    DatabaseNotFoundError,
+    OverloadedError,
+    RetryableError,
+)
 from memoturnd.replication.snapshot import State, write_snapshot
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import COLLECT, MAIN, BranchRow, Chore, Database
@@ -70,12 +77,13 @@ class Adoption:
         tenant, name = names.split_qualified(db_name)
         database = Database(name, randomness.hex(16), randomness.hex(8), file.at_ms, tenant=tenant)
         uuid, branch_id = database.uuid, database.main_branch_id
+        caps = await services.accounts.caps(owner_of(database.qualified_name))
         register = await self._begin(database)
         first = await self._stored(uuid, branch_id, MAIN, file, None)
         await services.manifest_file(uuid, branch_id).create(first)
         try:
-            await services.catalog.create_database(database)
-        except AlreadyExistsError:  # the name was taken meanwhile: nobody has seen these objects
+            await services.catalog.create_database(database, caps)
+        except (AlreadyExistsError, OverloadedError):  # it cannot be any more: nobody has seen these objects
             await self._drop(first)
             raise
         if not await self._finish(register, database):

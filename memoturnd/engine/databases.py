@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from memoturnd.core import names
+from memoturnd.core.limits import owner_of
 from memoturnd.core.register import Register, RegisteredBranch, finish_import, mark_deleted
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.last_ship import ship_last
@@ -96,7 +97,7 @@ class Databases:
     async def create(self, name: str, *, uuid: str | None = None) -> Database:
         """Create a database: one catalog row, no file; `uuid` (32 hex digits) is random unless given.
 
-        Raises AlreadyExistsError, InvalidRequestError.
+        Raises AlreadyExistsError, InvalidRequestError, OverloadedError where its owner may have no more.
         """
         tenant, plain = names.split_qualified(name)
         return await self._insert(names.tenant(tenant), names.new_database(plain), uuid)
@@ -114,7 +115,7 @@ class Databases:
         )
 
     async def ensure_profile(self, name: str) -> Database:
-        """Return the database of a profile, creating it where absent. Raises InvalidRequestError."""
+        """Return the database of a profile, creating it where absent. Raises InvalidRequestError, OverloadedError."""
         tenant, plain = names.split_qualified(name)
         try:
             return await self.get(name)
@@ -134,7 +135,8 @@ class Databases:
             self._services.clock.now_ms(),
             tenant=tenant,
         )
-        await self._services.catalog.create_database(database)
+        caps = await self._services.accounts.caps(owner_of(database.qualified_name))
+        await self._services.catalog.create_database(database, caps)
         return database
 
     async def delete(self, name: str) -> None:

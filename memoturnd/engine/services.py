@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from memoturnd.core import layout, manifest, register
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
+from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.readers import IdleReaders
@@ -57,6 +58,8 @@ class Services:
     writer_settings: WriterSettings
     agenda: Agenda
     """Where a branch notes that it changes, so that maintenance looks at it later."""
+    accounts: Accounts
+    """What tenants and namespaces may use."""
     graces: Graces
     memory: Memory
     """What is kept in memory of the files that are open."""

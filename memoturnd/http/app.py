@@ -1,6 +1,6 @@
 """The application: one Starlette router in front of the route table, and what every request passes through.
 
-In order: find the route, turn away web pages of other origins, ask who it is, hold room for its audit event, pass the gates (slot, control rate), read the body within its limit, run the handler
+In order: find the route, turn away web pages of other origins, ask who it is, and whether he is within his limits, hold room for its audit event, pass the gates (control rate, slot), read the body within its limit, run the handler
 under the request's deadline, turn whatever it raised into the error envelope, write the event down, send, measure. Files that come or go
 (memoturnd.http.streaming) have a pace to keep instead of the deadline.
 """
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+from memoturnd.core.limits import Owner
 from memoturnd.errors import (
     CorruptionError,
     ForbiddenError,
@@ -34,6 +35,7 @@ from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import REPLAYED, Answer, error_reply, internal_error_reply, is_internal
 from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
+from memoturnd.http.limits import Limiter, Target
 from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.protocol import ABORT
@@ -112,6 +114,7 @@ class Api(BaseRoute):
         self._browsers = Browsers(loopback_only=settings.loopback_only)
         self._control = TokenBucket(settings.control_rate, clock)
         self._slots = InFlight(settings.max_concurrency)
+        self._limiter = Limiter(node.accounts, node.meter, clock, node.metrics)
         self._bodies = BodyMemory(
             max(settings.max_body_bytes, settings.memory_budget_bytes // BODIES_OF_MEMORY)
         )
@@ -158,11 +161,12 @@ class Api(BaseRoute):
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
             await self._admit(route, call, request_id)
+            target = None if route.kind is Kind.OPEN else await self._limiter.admit(route, call)
             if self._auditor is not None:
                 trail.entry = await self._auditor.begin(route, call)
-            if route.kind is not Kind.OPEN:
+            if target is not None:
                 _look_back(route, call)
-            return template, await self._pass_gates(route, call, receive)
+            return template, await self._pass_gates(route, call, receive, target)
         except MemoturnError as error:
             if is_internal(error):
                 return template, self._internal(error, template, request_id)
@@ -185,9 +189,14 @@ class Api(BaseRoute):
                 await self._auditor.denied(route, call, error, request_id)
             raise
 
-    async def _pass_gates(self, route: Route, call: Call, receive: Receive) -> Answer:
-        if route.kind is Kind.OPEN:
-            return await self._within_deadline(route, call, receive, slot=False)
+    async def _pass_gates(self, route: Route, call: Call, receive: Receive, target: Target | None) -> Answer:
+        if target is None:
+            return await self._within_deadline(route, call, receive, slot_of=None)
+        answer = await self._pass_limited(route, call, receive, target)
+        self._limiter.served(route, call, target, answer)
+        return answer
+
+    async def _pass_limited(self, route: Route, call: Call, receive: Receive, target: Target) -> Answer:
         if route.kind is Kind.CONTROL:
             try:
                 self._control.take()
@@ -197,15 +206,17 @@ class Api(BaseRoute):
         if route.body is Body.FILE:
             call.take_file(receive, self._limits_bytes[Body.FILE], Pace(self._clock, self._timeout_s))
             return _replayed(call, await route.handler(call))
-        return await self._within_deadline(route, call, receive, slot=True)
+        return await self._within_deadline(route, call, receive, slot_of=target.owner)
 
-    async def _within_deadline(self, route: Route, call: Call, receive: Receive, *, slot: bool) -> Answer:
+    async def _within_deadline(
+        self, route: Route, call: Call, receive: Receive, *, slot_of: Owner | None
+    ) -> Answer:
         timeout_s = self._timeout_s + (self._model_timeout_s if route.asks_model else 0)
         try:
             async with asyncio.timeout(timeout_s) as timer:
-                if not slot:
+                if slot_of is None:
                     return await route.handler(call)
-                return await self._in_slot(route, call, receive)
+                return await self._in_slot(route, call, receive, slot_of)
         except TimeoutError as error:
             if not timer.expired():
                 raise
@@ -215,9 +226,9 @@ class Api(BaseRoute):
                 "so read before sending it again"
             ) from error
 
-    async def _in_slot(self, route: Route, call: Call, receive: Receive) -> Answer:
+    async def _in_slot(self, route: Route, call: Call, receive: Receive, owner: Owner) -> Answer:
         try:
-            await self._slots.enter()
+            await self._slots.enter(owner)
         except OverloadedError:
             self._shed["concurrency"].inc()
             raise
@@ -226,7 +237,7 @@ class Api(BaseRoute):
                 await self._read(route.body, call, receive)
             return _replayed(call, await route.handler(call))
         finally:
-            self._slots.leave()
+            self._slots.leave(owner)
             self._bodies.give(call.held_bytes)
 
     async def _read(self, body: Body, call: Call, receive: Receive) -> None:

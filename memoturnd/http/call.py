@@ -65,11 +65,12 @@ class Call:
 
     `held_bytes` is what `read_body` has taken of the memory for bodies, to be given back with the last use.
     `file` yields the body of a route that takes a file; there `body` is empty, or its hash. `operation` is the route's
-    `METHOD template`; `principal` who sends it, once it was admitted; `told` what its audit event says besides; `once` what an Idempotency-Key asked for, once the branch was opened.
+    `METHOD template`; `principal` who sends it, once it was admitted; `told` what its audit event says besides; `once` what an Idempotency-Key asked for, once the branch was opened;
+    `memories_added` how many memories a write has made.
     """
 
     __slots__ = (
-        "_file", "_headers", "_query", "_raw_query", "body", "held_bytes", "node", "once", "operation", "params",
+        "_file", "_headers", "_query", "_raw_query", "body", "held_bytes", "memories_added", "node", "once", "operation", "params",
         "principal", "told",
     )  # fmt: skip
 
@@ -91,6 +92,7 @@ class Call:
         self._raw_query = query
         self.body = b""
         self.held_bytes = 0
+        self.memories_added = 0
         self._file: AsyncIterator[bytes] | None = None
         self._headers = headers
         self._query = _query(query) if query else {}

@@ -134,6 +134,8 @@ def error_reply(error: MemoturnError) -> Answer:
     answer = reply({"error": str(error), "code": error.code}, status=status)
     if isinstance(error, RetryableError) and status in _RETRY_STATUSES:
         answer.headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
+    if isinstance(error, OverloadedError) and error.limit:
+        answer.headers.append((b"memoturn-limit", error.limit.encode()))
     if isinstance(error, NotDurableError):
         reached(answer, durable=False)
     if isinstance(error, UnauthorizedError):

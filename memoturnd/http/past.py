@@ -4,7 +4,9 @@ from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
 from memoturnd.core.revisions import Revision
+from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.journal import Journal
+from memoturnd.engine.metering import Meter
 from memoturnd.http.ports import (
     Branches,
     BranchProfile,
@@ -33,6 +35,16 @@ class PastNode:
     def databases(self) -> Databases:
         """The directory of databases, as it is now."""
         return self._node.databases
+
+    @property
+    def accounts(self) -> Accounts:
+        """What tenants and namespaces may use now."""
+        return self._node.accounts
+
+    @property
+    def meter(self) -> Meter:
+        """What they have used."""
+        return self._node.meter
 
     @property
     def branches(self) -> Branches:

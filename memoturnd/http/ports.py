@@ -13,8 +13,10 @@ from memoturnd.core.erasures import Coupon
 from memoturnd.core.policy import Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
 from memoturnd.core.revisions import Revision
+from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
+from memoturnd.engine.metering import Meter
 from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
@@ -547,6 +549,16 @@ class Node(Protocol):
     @property
     def audit_reader(self) -> AuditReader:
         """Where they are read."""
+        ...
+
+    @property
+    def accounts(self) -> Accounts:
+        """What tenants and namespaces may use."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """What they have used."""
         ...
 
     @property

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -78,6 +79,18 @@ class _Marked:
     main_id: str = ""
 
 
+class Sizes(Protocol):
+    """Is told what databases store."""
+
+    def listing(self, uuid: str) -> None:
+        """Note that a listing of a database begins."""
+        ...
+
+    def listed(self, uuid: str, size_bytes: int | None) -> None:
+        """Note what it has found and left; None for nothing that counts."""
+        ...
+
+
 class Collector:
     """Collects databases, one call each; holds nothing between two calls."""
 
@@ -94,6 +107,7 @@ class Collector:
         randomness: Randomness,
         executor: Executor,
         metrics: Metrics,
+        sizes: Sizes,
         is_busy: Callable[[], bool],
     ) -> None:
         self._store = store
@@ -106,6 +120,7 @@ class Collector:
         self._randomness = randomness
         self._executor = executor
         self._metrics = metrics
+        self._sizes = sizes
         self._each = partial(few_at_once.each, clock=clock, is_busy=is_busy)
 
     async def collect(self, uuid: str) -> int | None:
@@ -125,7 +140,13 @@ class Collector:
         if register.state != "live":
             return await self._collect_deleted(file, register)
         await self._settle(file, register)
-        return await self._collect_live(file)
+        size_bytes = None
+        self._sizes.listing(uuid)
+        try:
+            size_bytes, due_ms = await self._collect_live(file)
+        finally:
+            self._sizes.listed(uuid, size_bytes)
+        return due_ms
 
     async def survey(self, uuid: str) -> Survey:
         """Look at all of a database and change nothing; one that was purged has nothing.
@@ -276,7 +297,8 @@ class Collector:
 
     # ---- marking
 
-    async def _collect_live(self, file: SwapFile[Register]) -> int | None:
+    async def _collect_live(self, file: SwapFile[Register]) -> tuple[int, int | None]:
+        """Make a pass; return how many bytes are left, and when the next pass is due."""
         uuid = _uuid(file)
         prefix = layout.database_prefix(uuid)
         known_file = self._garbage_file(uuid)
@@ -303,11 +325,13 @@ class Collector:
 
         verdict = judge() if len(listed) <= _INLINE_KEYS else await self._executor.run(judge)
         put_off = verdict.delete
-        if put_off and await self._delete(file, marked, put_off):
+        size_bytes = sum(row.size_bytes for row in listed)
+        if put_off and (deleted := await self._delete(file, marked, put_off)) is not None:
+            size_bytes -= deleted
             put_off = ()
         marks = rules.put_back(known.marks if known is not None else (), put_off, prefix) + verdict.marks
         await self._remember(known_file, known, marks)
-        return self._next_due(marked, marks, is_full=verdict.is_full)
+        return size_bytes, self._next_due(marked, marks, is_full=verdict.is_full)
 
     async def _begin(self, known_file: SwapFile[Garbage], known: Garbage) -> tuple[Garbage, int]:
         """Learn by the store's clock when the last marks were made, and what time it is now.
@@ -403,16 +427,22 @@ class Collector:
 
     # ---- deleting
 
-    async def _delete(self, file: SwapFile[Register], marked: _Marked, rows: tuple[Listed, ...]) -> bool:
-        """Delete what nobody names, after nothing that is under way can name it. False where a fork is being made."""
+    async def _delete(
+        self, file: SwapFile[Register], marked: _Marked, rows: tuple[Listed, ...]
+    ) -> int | None:
+        """Delete what nobody names, after nothing that is under way can name it; return how many bytes.
+
+        None, and nothing is deleted, where a fork is being made.
+        """
         if marked.forming:
-            return False
+            return None
         await self._fence(file, marked, {rules.writer_of(row.key) for row in rows})
         again = await self._mark(file)
         if again.forming:
-            return False
-        await self._delete_objects([row for row in rows if row.key not in again.reachable])
-        return True
+            return None
+        unnamed = [row for row in rows if row.key not in again.reachable]
+        await self._delete_objects(unnamed)
+        return sum(row.size_bytes for row in unnamed)
 
     async def _delete_objects(self, rows: list[Listed]) -> None:
         async def one(row: Listed) -> None:

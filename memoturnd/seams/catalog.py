@@ -1,9 +1,11 @@
 """The catalog seam: a directory of databases and branches. Manifests in the bucket stay the truth for data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from memoturnd.core import names
+from memoturnd.core.limits import Owner, Quotas
 
 MAIN = "main"
 COLLECT = "collect"
@@ -124,11 +126,76 @@ class KnownRequest(NamedTuple):
     answer: bytes | None
 
 
+class Cap(NamedTuple):
+    """Of the databases of an owner there may be `most`."""
+
+    owner: Owner
+    most: int
+
+
+class QuotaChange(NamedTuple):
+    """Change number `change` gave an owner these quotas of its own."""
+
+    change: int
+    owner: Owner
+    quotas: Quotas
+
+
+class Totals(NamedTuple):
+    """How many databases an owner has, and what they take up together."""
+
+    databases: int
+    bytes_stored: int
+    memories: int
+
+
+class Use(NamedTuple):
+    """Requests of one day (UTC, as `2026-11-27`) to one database by its plain name, or with none to its owner besides."""
+
+    owner: Owner
+    database: str
+    day: str
+    requests: int
+    reads: int
+    writes: int
+    recalls: int
+
+
+class Size(NamedTuple):
+    """What was shipped of a database, and what it stores: so much more, or where `is_whole`, so much altogether.
+
+    `memories` are all that it has, None for as many as before.
+    """
+
+    db_uuid: str
+    day: str
+    bytes_shipped: int
+    bytes_stored: int
+    is_whole: bool
+    memories: int | None
+
+
+class UsageDay(NamedTuple):
+    """Usage of one day (UTC): the counts of the day, and what was stored when it was last looked at."""
+
+    day: str
+    requests: int
+    reads: int
+    writes: int
+    recalls: int
+    bytes_shipped: int
+    bytes_stored: int
+    memories: int
+
+
 class Catalog(Protocol):
     """What every catalog does. Lookups that fail raise; they never guess. Databases are looked up by qualified name."""
 
-    async def create_database(self, database: Database) -> None:
-        """Insert one database. Raises AlreadyExistsError when the name is taken, NotFoundError for a missing tenant."""
+    async def create_database(self, database: Database, caps: Sequence[Cap] = ()) -> None:
+        """Insert one database. Raises AlreadyExistsError when the name is taken, NotFoundError for a missing tenant.
+
+        Raises OverloadedError where it would be one too many: of several that are created at once, no more are than may be.
+        """
         ...
 
     async def get_database(self, name: str) -> Database:
@@ -283,6 +350,52 @@ class Catalog(Protocol):
 
     async def forget_request(self, key: RequestKey) -> None:
         """Let go of a request that has changed nothing."""
+        ...
+
+    async def quotas_of(self, owner: Owner) -> Quotas:
+        """Return the quotas that an owner has of its own."""
+        ...
+
+    async def quotas_changed(self, since: int, *, limit: int = 1000) -> list[QuotaChange]:
+        """Return the quotas that changed after change `since`, each as it is now, in order."""
+        ...
+
+    async def put_quotas(self, owner: Owner, quotas: Quotas) -> None:
+        """Give a tenant or namespace quotas, in place of what it had."""
+        ...
+
+    async def list_quotas(
+        self, *, after: Owner | None = None, limit: int = 1000
+    ) -> list[tuple[Owner, Quotas]]:
+        """Return who has quotas of their own, ordered by tenant and namespace."""
+        ...
+
+    async def totals_of(self, owner: Owner) -> Totals:
+        """Return how many databases a namespace, or a tenant, has, and what they take up."""
+        ...
+
+    async def add_usage(self, uses: Sequence[Use]) -> None:
+        """Add to what is known of days, all or nothing. What is of no database that exists counts for its namespace alone."""
+        ...
+
+    async def add_sizes(self, sizes: Sequence[Size]) -> None:
+        """Note what databases have shipped and store, all or nothing; those that do not exist any more are left out."""
+        ...
+
+    async def put_totals(self, owner: Owner, day: str, totals: Totals) -> None:
+        """Note what the databases of an owner take up on a day."""
+        ...
+
+    async def usage_of_database(self, db_uuid: str, first: str, last: str, *, limit: int) -> list[UsageDay]:
+        """Return the days from `first` to `last` on which something was counted, in order."""
+        ...
+
+    async def usage_of(self, owner: Owner, first: str, last: str, *, limit: int) -> list[UsageDay]:
+        """Return the days of a namespace, or a tenant, in the same way."""
+        ...
+
+    async def prune_usage(self, before: str, *, limit: int) -> int:
+        """Delete up to `limit` rows of days before `before`, and return how many."""
         ...
 
     async def ping(self) -> None:

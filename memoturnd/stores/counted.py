@@ -1,6 +1,6 @@
 """A store whose requests are counted: what shipping and waking cost, by kind of request and in bytes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from memoturnd.metrics import STORE_OPERATIONS, Metrics
@@ -29,7 +29,8 @@ class StoreUsage:
 class CountedStore:
     """Wraps a store and counts what is asked of it: whether it succeeds or not, and once however often it is sent.
 
-    A listing counts once for each thousand objects.
+    A listing counts once for each thousand objects. `stored` is told of every object that was put: its key, its size in
+    bytes, and whether it is a new one.
     """
 
     def __init__(self, inner: ObjectStore, metrics: Metrics) -> None:
@@ -40,6 +41,7 @@ class CountedStore:
         self._counts = dict.fromkeys(STORE_OPERATIONS, 0)
         self._sent_bytes = 0
         self._received_bytes = 0
+        self.stored: Callable[[str, int, bool], None] = lambda _key, _size_bytes, _is_new: None
 
     @property
     def usage(self) -> StoreUsage:
@@ -64,16 +66,21 @@ class CountedStore:
         """Write an immutable object."""
         self._count("put", len(data))
         await self.inner.put(key, data)
+        self.stored(key, len(data), True)
 
     async def put_if_absent(self, key: str, data: bytes) -> SwapResult:
         """Create the object."""
         self._count("put_if_absent", len(data))
-        return await self.inner.put_if_absent(key, data)
+        result = await self.inner.put_if_absent(key, data)
+        self.stored(key, len(data), True)
+        return result
 
     async def put_if_match(self, key: str, data: bytes, etag: str) -> SwapResult:
         """Replace exactly the version `etag`."""
         self._count("put_if_match", len(data))
-        return await self.inner.put_if_match(key, data, etag)
+        result = await self.inner.put_if_match(key, data, etag)
+        self.stored(key, len(data), False)
+        return result
 
     async def delete(self, key: str) -> None:
         """Remove the object."""

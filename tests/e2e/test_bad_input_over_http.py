@@ -34,6 +34,7 @@ GOOD_PATH = {
     "key": "k",
     "name": "v1",
     "coll": "c",
+    "tenant": "default",
     "path": "n",
 }
 FACT = {"type": "fact", "topic_key": "t", "summary": "known", "content": {"v": 1}, "embedding": [1, 0, 0]}
@@ -46,6 +47,8 @@ _POLICY = {
 }
 GOOD_BODIES = {
     "/v1/databases": {"name": "new"},
+    "/v1/namespaces/{ns}/quotas": {"requests_per_s": 1000.5, "databases": 9},
+    "/v1/tenants/{tenant}/quotas": {"bytes": 1000000000000},
     "/v1/memory/{ns}/{profile}/memories": {"memories": [{"type": "event", "summary": "x"}]},
     "/v1/memory/{ns}/{profile}/memories/forget": {"ids": ["mem_0"]},
     "/v1/memory/{ns}/{profile}/memories/{id}": {"pinned": True},
@@ -112,6 +115,8 @@ FIELDS = {
         "only_missing": {bool, NULL},
     },
     "/v1/databases": {"name": {str}},
+    "/v1/namespaces/{ns}/quotas": {"requests_per_s": {NULL}, "databases": {NULL}},
+    "/v1/tenants/{tenant}/quotas": {"bytes": {NULL}},
     "/v1/memory/{ns}/{profile}/memories": {
         "memories": set(),
         "on_error": {NULL},

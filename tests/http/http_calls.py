@@ -182,4 +182,10 @@ REFUSING_AT = {
     "set profile's policy": ("PUT", "/v1/memory/app/ann/policy", {"json": {"policy": {}}}),
     "read audit": ("GET", "/v1/namespaces/app/audit", {}),
     "export audit": ("GET", "/v1/namespaces/app/audit/export", {}),
+    "usage": ("GET", "/v1/databases/app--ann/usage", {}),
+    "usage of a namespace": ("GET", "/v1/namespaces/app/usage", {}),
+    "quotas": ("GET", "/v1/namespaces/app/quotas", {}),
+    "set quotas": ("PUT", "/v1/namespaces/app/quotas", {"json": {"databases": 9}}),
+    "quotas of a tenant": ("GET", "/v1/tenants/default/quotas", {}),
+    "set quotas of a tenant": ("PUT", "/v1/tenants/default/quotas", {"json": {"databases": 9}}),
 }

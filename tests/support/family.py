@@ -22,6 +22,20 @@ GRACE_S = 600
 DELETE_GRACE_S = 86_400
 
 
+class Sizes:
+    """Keeps what the collector says of what databases store. Implements memoturnd.replication.collector.Sizes."""
+
+    def __init__(self):
+        self.begun = 0
+        self.heard = []
+
+    def listing(self, uuid):
+        self.begun += 1
+
+    def listed(self, uuid, size_bytes):
+        self.heard.append(size_bytes)
+
+
 class MovedClock:
     """Time that passes only when a test, or somebody who sleeps, says so."""
 
@@ -88,6 +102,7 @@ class Family:
         self.archive = Archive(self.store, clock=self.clock)
         self.main = "f" * 16
         self.serial = 0
+        self.sizes = Sizes()
         self.is_busy = False
 
     async def begin(self):
@@ -110,6 +125,7 @@ class Family:
             randomness=SystemRandomness(),
             executor=InlineExecutor(),
             metrics=self.metrics,
+            sizes=self.sizes,
             is_busy=lambda: self.is_busy,
         )
 
