@@ -69,7 +69,7 @@ class AuditRetention:
         if going:
             end = await self._end_of(going[-1], head.kept.object + len(going))
             await chain.keep_from(end)
-        elif not old:
+        elif not found:
             await chain.keep_from(
                 Kept(head.kept.seq, head.kept.prev, head.kept.object, _later(head.kept.day, last_ms))
             )

@@ -210,11 +210,11 @@ class Http:
 
     @contextmanager
     def lines(
-        self, method: str, url_path: str, *, query: Mapping[str, str | int | None]
+        self, method: str, url_path: str, *, query: Mapping[str, str | int | None], control: bool = False
     ) -> Iterator[Iterator[dict[str, Any]]]:
         """Send a request whose answer is lines of JSON, taken as they come. Raises what `download` does."""
         params = {name: str(value) for name, value in query.items() if value is not None}
-        headers = self._headers(None, None, control=False)
+        headers = self._headers(None, None, control=control)
         url = self._url + url_path
         with (
             self._outcomes(method),

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import httpx
 
@@ -99,6 +99,44 @@ class Memoturn:
         file that is damaged or holds what no profile may; OSError when it cannot be read.
         """
         return send(self._http, source, name, branch=branch, ttl=ttl, progress=progress)
+
+    def audit_events(
+        self,
+        ns: str,
+        *,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+        action: str | None = None,
+        profile: str | None = None,
+        outcome: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield audit events of a namespace, oldest first, of the last day unless times are given; `limit` is of a page.
+
+        An `action` that ends in a dot is a beginning. `_platform` is the namespace of what belongs to none.
+        """
+        query = {"from": from_ms, "to": to_ms, "action": action, "profile": profile, "outcome": outcome}
+        cursor: str | None = None
+        while True:
+            answer = self._http.request(
+                "GET",
+                path("v1", "namespaces", ns, "audit"),
+                query={**query, "limit": limit, "cursor": cursor},
+                control=True,
+            ).json()
+            yield from answer["events"]
+            cursor = answer["next_cursor"]
+            if not cursor:
+                return
+
+    def audit_export(self, ns: str) -> Iterator[dict[str, Any]]:
+        """Yield all that there is of a namespace's audit stream, to be verified by `memoturn.audit`.
+
+        Lines by `kind`: a header with the public keys, heads, objects with their bytes in base64, heads again, an end.
+        """
+        url_path = path("v1", "namespaces", ns, "audit", "export")
+        with self._http.lines("GET", url_path, query={}, control=True) as lines:
+            yield from lines
 
     def delete_database(self, name: str) -> None:
         """Delete a database with all its branches; its name is free at once. Raises DatabaseNotFoundError."""

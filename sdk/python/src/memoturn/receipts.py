@@ -44,8 +44,8 @@ def verify_receipt(receipt: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[
     return payload
 
 
-def _key(keys: Mapping[str, Any], key_id: str) -> bytes:
-    """Return the public key of that id, which its own bytes have to prove."""
+def key_of(keys: Mapping[str, Any], key_id: str) -> bytes | None:
+    """Return the public key of that id in a JWKS, which its own bytes have to prove; None without it."""
     for entry in keys.get("keys", []):
         try:
             text = str(entry["x"])
@@ -54,9 +54,16 @@ def _key(keys: Mapping[str, Any], key_id: str) -> bytes:
             continue
         if len(raw) == _KEY_BYTES and hashlib.sha256(raw).hexdigest()[:16] == key_id:
             return raw
-    raise InvalidReceiptError(
-        f"none of the keys has the id {key_id[:64]!r}: use the keys of the node that signed it"
-    )
+    return None
+
+
+def _key(keys: Mapping[str, Any], key_id: str) -> bytes:
+    raw = key_of(keys, key_id)
+    if raw is None:
+        raise InvalidReceiptError(
+            f"none of the keys has the id {key_id[:64]!r}: use the keys of the node that signed it"
+        )
+    return raw
 
 
 def _check(key: bytes, signature: str, payload: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memoturn import __version__
-from memoturn.cli import backup, branch, data, database, erase, kv, memory, transfer, verify
+from memoturn.cli import audit, backup, branch, data, database, erase, kv, memory, transfer, verify
 from memoturn.cli.failures import HELP, ExitCode, exit_code, hint
 from memoturn.cli.output import Output
 from memoturn.cli.run import NOTE, Run, current
@@ -32,6 +32,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(branch.app, name="branch")
 app.add_typer(kv.app, name="kv")
 app.add_typer(erase.app, name="erase")
+app.add_typer(audit.app, name="audit")
 app.command("sql", epilog=NOTE)(data.sql)
 app.command("sync", epilog=NOTE)(data.sync)
 app.command("export", epilog=NOTE)(transfer.export_)
