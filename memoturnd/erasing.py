@@ -104,7 +104,9 @@ class Erasing:
         rewriter: Rewriter,
         *,
         node_id: str,
+        on_completed: Callable[[Coupon], Awaitable[None]],
     ) -> None:
+        """`on_completed` is told of each erasure that is completed, at least once."""
         self.coupons = Coupons(services.store, services.clock, services.randomness)
         self._services = services
         self._tiers = tiers
@@ -116,8 +118,7 @@ class Erasing:
         self._node_id = node_id
         self.sign: Sign | None = None
         """Signs receipts; None on a node without keys, whose receipts have the algorithm `none`."""
-        self.on_completed: Callable[[Coupon], Awaitable[None]] | None = None
-        """Told of each erasure that is completed, at least once."""
+        self._on_completed = on_completed
 
     def new_id(self) -> str:
         """Return an id for an erasure that is about to be requested."""
@@ -158,6 +159,7 @@ class Erasing:
                 id=erasure_id,
                 db=branch.ref.database.name,
                 uuid=uuid,
+                tenant=branch.ref.database.tenant,
                 branch=branch.ref.name,
                 targets=asked.targets,
                 requested_at=now_ms,
@@ -213,6 +215,9 @@ class Erasing:
         works = [
             _Work(self.coupons.file(uuid, coupon.id), coupon) for coupon in await self.coupons.waiting(uuid)
         ]
+        for work in [work for work in works if work.coupon.status == "completed"]:
+            await self._tell(work.coupon)  # a node was cut off behind the coupon's last change
+            works.remove(work)
         if not works:
             return None
         register = await self._registers.borrow(uuid).load(fresh=True)
@@ -345,17 +350,19 @@ class Erasing:
         now_ms = self._services.clock.now_ms()
         receipt = self._receipt(work.coupon, evidence, now_ms)
         work.coupon = await work.file.update(partial(erasures.completed, receipt=receipt, at_ms=now_ms))
-        if self.on_completed is not None:
-            await self.on_completed(work.coupon)
-        await self.coupons.forget_waiting(work.coupon)
-        _log.info("erasure completed", erasure=work.coupon.id, database=work.coupon.uuid)
+        await self._tell(work.coupon)
+
+    async def _tell(self, coupon: Coupon) -> None:
+        await self._on_completed(coupon)
+        await self.coupons.forget_waiting(coupon)
+        _log.info("erasure completed", erasure=coupon.id, database=coupon.uuid)
 
     def _receipt(self, coupon: Coupon, evidence: Evidence, now_ms: int) -> Receipt:
         payload = erasures.payload(coupon, evidence, now_ms)
         if self.sign is None:
             return Receipt(payload, "none")
         key_id, signature = self.sign(erasures.signed_bytes(payload))
-        return Receipt(payload, "ed25519", key_id, base64.b64encode(signature).decode())
+        return Receipt(payload, "Ed25519", key_id, base64.b64encode(signature).decode())
 
     async def _evidence(self, coupon: Coupon, survey: Survey, checked: Rewritten) -> Evidence:
         snapshots: list[int] = []

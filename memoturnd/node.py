@@ -19,6 +19,7 @@ import apsw
 import structlog
 
 from memoturnd import config
+from memoturnd.audit.acts import Acts
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
@@ -183,6 +184,7 @@ class Node:
             self.collector,
             self.rewriter,
             node_id=settings.node_id,
+            on_completed=Acts(audit, services.clock).erasure_completed,
         )
         self.maintenance = Maintenance(
             services.catalog,

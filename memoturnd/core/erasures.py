@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from memoturnd.core import names
 from memoturnd.core.bounds import Count, Id
 from memoturnd.core.sealed import sealed, unsealed
 from memoturnd.errors import CorruptionError
@@ -131,6 +132,7 @@ class Coupon(msgspec.Struct, frozen=True, kw_only=True):
     id: Id
     db: str
     uuid: Id
+    tenant: str = names.DEFAULT_TENANT
     branch: str
     targets: tuple[Target, ...]
     memory_ids: tuple[str, ...] = ()

@@ -56,14 +56,12 @@ class Coupons:
         await file.create(coupon)
 
     async def waiting(self, uuid: str) -> list[Coupon]:
-        """Return the coupons of erasures that are not completed, the oldest first."""
+        """Return the coupons of erasures that something is still to be done for, the oldest first."""
         coupons = []
         async for info in self._store.list(layout.waiting_erasures_prefix(uuid)):
             found = await self.file(uuid, info.key.rpartition("/")[2]).load()
-            if found is not None and found.status != "completed":
+            if found is not None:
                 coupons.append(found)
-            elif found is not None:
-                await self.forget_waiting(found)
         return sorted(coupons, key=lambda coupon: coupon.id)
 
     async def note_releasing(self, coupon: Coupon) -> None:

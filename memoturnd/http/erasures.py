@@ -62,6 +62,7 @@ async def erase_once(
     async def run(entry: Entry | None) -> Answer:
         erasure_id = (await facts() if entry is None else entry.facts)["erasure_id"]
         requested = await call.node.erasing.request(name, branch_name, ask, erasure_id)
+        call.tell(resource=f"erasures/{erasure_id}", count=len(requested.coupon.targets))
         found = answer(requested)
         found.headers.append((b"memoturn-erasure-id", requested.coupon.id.encode()))
         return reached(at(found, requested.txid, requested.durable_txid), durable=True)

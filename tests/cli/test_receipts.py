@@ -21,7 +21,7 @@ PAYLOAD = {"erasure_id": "ers_1", "db": "a", "target": {"topic_key": "é\x01"}, 
 
 def signed(payload=PAYLOAD, **changes):
     sig = base64.b64encode(KEY.sign(erasures.signed_bytes(payload))).decode()
-    return {"payload": payload, "alg": "ed25519", "key_id": KEY_ID, "sig": sig, **changes}
+    return {"payload": payload, "alg": "Ed25519", "key_id": KEY_ID, "sig": sig, **changes}
 
 
 def test_a_genuine_receipt_gives_its_payload_alone_and_in_its_coupon():

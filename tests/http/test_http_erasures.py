@@ -13,6 +13,7 @@ from memoturnd.core import segment
 from memoturnd.core.policy_document import new, with_policy
 from memoturnd.errors import StoreUnavailableError
 from memoturnd.http.app import create_app
+from memoturnd.http.auditing import Auditor
 from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.seams.catalog import ERASE, Chore, NodeRow
 from memoturnd.stores.memory import MemoryStore
@@ -110,11 +111,15 @@ def without_marker(states_):
     }  # fmt: skip
 
 
+def app_of(node, clock):
+    return create_app(node, limits(), auditor=Auditor(node.audit, node.audit_rules, clock))
+
+
 @contextlib.asynccontextmanager
 async def started(place, *, leases=None, **env):
     async with (
         node_on(place.folder, place.store, clock=place.clock, leases=leases, **env) as node,
-        client_of(create_app(node, limits())) as client,
+        client_of(app_of(node, place.clock)) as client,
     ):
         place.node, place.client = node, client
         yield place
@@ -501,3 +506,16 @@ async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(t
         assert coupon["receipt"]["payload"]["evidence"]["nodes_cleared"] == 2
         assert (await other.call("GET", f"{DB}/kv/ns/k")).content == b"x"
         assert MARK not in (await other.call("GET", f"{MEMORY}/memories?at=head~1")).text
+
+
+async def test_the_audit_stream_has_the_request_and_the_end_of_an_erasure(place):
+    one = await ingest(place, summary=f"{MARK}")
+    erasure = await place.erase(memory_id=one, grace_secs=0)
+    await place.later(5)
+    await place.completed(erasure)
+    answer = await place.call("GET", "/v1/namespaces/app/audit", params={"action": "erasure."})
+    told = [(row["action"], row["resource"], row["outcome"]) for row in answer.json()["events"]]
+    assert told == [
+        ("erasure.requested", f"erasures/{erasure}", "ok"),
+        ("erasure.completed", f"erasures/{erasure}", "ok"),
+    ]

@@ -32,7 +32,7 @@ def verify_receipt(receipt: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[
         )
     if found.get("alg") == "none":
         raise InvalidReceiptError("the receipt is not signed: the node that made it had no keys")
-    if found.get("alg") != "ed25519":
+    if found.get("alg") != "Ed25519":
         raise InvalidReceiptError(
             f"the receipt is signed by {found.get('alg')!r}, which this release cannot check"
         )
