@@ -13,14 +13,17 @@ from typing import Final
 import structlog
 
 from memoturnd.core import names, policy
+from memoturnd.core.manifest import Manifest
 from memoturnd.core.policy import Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
+from memoturnd.core.retention import Windows
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.services import Services
 from memoturnd.errors import BranchNotFoundError, DatabaseNotFoundError
 from memoturnd.policies import Policies, PolicyUnreadableError
 from memoturnd.replication.retention import Retention
+from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import GOVERN, RETENTION, SWEEP, Chore, Database
 from memoturnd.seams.profile import Work
 from memoturnd.surfaces import memory_ages
@@ -31,6 +34,8 @@ PASS_AGAIN_S: Final = 60.0
 PASS_LATE_MAX_S: Final = 3600.0
 """Most that a sweep waits for more to come together: a part of the age that is asked, and this at most."""
 PASS_LATE_PARTS: Final = 24
+BASE_LATE_PARTS: Final = 4
+"""History behind which there is no snapshot stays longer by so small a part of its window, or the maintenance interval."""
 UNKNOWN_AGAIN_S: Final = 300.0
 """When a branch whose policy is not known is looked at again."""
 CHANGE_ENDS_S: Final = 60.0
@@ -101,17 +106,39 @@ class Governing:
 
         What its manifest lets go of is looked for by the collector.
         """
-        database = await self._database(chore)
-        rules, again_ms = await self._rules(database)
+        rules, again_ms = await self._rules(await self._database(chore))
+        windows = policy.capped(self._retention.windows, rules)
         file = self._services.manifest_file(chore.db_uuid, chore.branch_id)
+        based_ms = None if windows == self._retention.windows else await self._based(chore, file, windows)
         before = await file.load()
-        due_ms = await self._retention.apply(file, policy.capped(self._retention.windows, rules))
+        due_ms = await self._retention.apply(file, windows)
         if before is not None and (file.cached is None or file.cached.commit_id != before.commit_id):
             self._services.agenda.let_go(chore.db_uuid)
+            branch = await self._branch(chore)
+            if branch is not None and branch.hot:
+                await branch.manifests.load(fresh=True)  # so that nobody here is shown what has gone
         if rules.sweeps:
             sweep = Chore(SWEEP, chore.db_uuid, chore.branch_id)
             await self._services.catalog.schedule(sweep, self._services.clock.now_ms())
-        return min((at_ms for at_ms in (due_ms, again_ms) if at_ms is not None), default=None)
+        return min((at_ms for at_ms in (due_ms, again_ms, based_ms) if at_ms is not None), default=None)
+
+    async def _based(self, chore: Chore, file: SwapFile[Manifest], windows: Windows) -> int | None:
+        """See that a snapshot stands behind what a policy lets be kept no longer; return when that is to be seen to again.
+
+        History goes only behind a snapshot, and a branch that is written little has none for long.
+        """
+        since_ms = await self._retention.unbased_since_ms(file)
+        if since_ms is None:
+            return None
+        late_ms = max(windows.fine_ms // BASE_LATE_PARTS, self._services.agenda.interval_ms)
+        due_ms = since_ms + windows.fine_ms + late_ms
+        if self._services.clock.now_ms() < due_ms:
+            return due_ms
+        branch = await self._branch(chore)
+        if branch is not None:
+            await self._branches.snapshot(branch)
+            file.forget()
+        return None
 
     async def _database(self, chore: Chore) -> Database | None:
         try:

@@ -214,6 +214,16 @@ def next_due_ms(parts: Sequence[Entries], now_ms: int, windows: Windows, *, bran
     return min((at_ms for at_ms in due if at_ms > now_ms), default=None)
 
 
+def unbased_since_ms(parts: Sequence[Entries]) -> int | None:
+    """Return the wall time of the oldest commit that only a snapshot of the head would let go, None without one."""
+    snapshots = [ref for part in parts for ref in part.snapshots]
+    newest_base = max((ref.end for ref in snapshots), default=0)
+    above = [ref for part in parts for ref in part.segments if ref.end > newest_base]
+    if not newest_base and len(above) == 1 and above[0].end == above[0].min:
+        return None  # all that there is is one commit
+    return min((ref.first_at for ref in above), default=None)
+
+
 def edited(
     current: Manifest,
     seen: Manifest,

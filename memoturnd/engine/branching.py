@@ -242,6 +242,11 @@ class Branching:
         rows = await self._services.catalog.list_branches(database.uuid)
         return [row for row in rows if row.name > after][:limit]
 
+    async def snapshot(self, branch: Branch) -> None:
+        """Put a snapshot of a branch's head, behind which older history can go. Raises RetryableError."""
+        async with _Use(branch) as owned:
+            await owned.shipper.snapshot()
+
     async def delete(self, db_name: str, name: str) -> None:
         """Delete a branch, which can be undone for a while; no error when there is none.
 

@@ -71,6 +71,17 @@ class Retention:
                 return now_ms
         return retention.next_due_ms(parts, now_ms, windows, branch_id=seen.branch_id)
 
+    async def unbased_since_ms(self, file: SwapFile[Manifest]) -> int | None:
+        """Return the wall time of the oldest commit that no window lets go before there is a snapshot, None without one.
+
+        Raises CorruptionError, StoreUnavailableError.
+        """
+        seen = await file.load()
+        if seen is None or seen.deleted_at is not None or not seen.head_txid:
+            return None
+        parts = [await self._entries(seen, page) for page in seen.pages]
+        return retention.unbased_since_ms([*parts, Entries(None, seen.snapshots, seen.segments)])
+
     async def _entries(self, seen: Manifest, ref: PageRef) -> Entries:
         page = await self.archive.page(seen.db, ref)
         return Entries(ref, page.snapshots, page.segments)
