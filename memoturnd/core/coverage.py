@@ -57,6 +57,7 @@ _EVERYTHING: Final = Reach(SURFACES, whole=True)
 _MEMORY: Final = "/v1/memory/{ns}/{profile}"
 _DB: Final = "/v1/db/{db}"
 _EXACT: Final[Mapping[str, Reach]] = {
+    f"{_MEMORY}/policy": _EVERYTHING,  # it bounds all that the profile holds, on every branch
     f"{_MEMORY}/export": Reach(frozenset({"memory", "turns"})),
     f"{_MEMORY}/import": Reach(frozenset({"memory", "turns"})),
     f"{_MEMORY}/reembed": Reach(frozenset({"memory", "turns"})),
@@ -72,7 +73,7 @@ _BELOW: Final[tuple[tuple[str, Reach], ...]] = (
         (f"{_MEMORY}/{part}", Reach(frozenset({"memory"})))
         for part in ("memories", "recall", "ask", "extract")
     ),
-    *((f"{_MEMORY}/{part}", Reach(frozenset({"memory"}))) for part in ("topics", "sessions", "policy")),
+    *((f"{_MEMORY}/{part}", Reach(frozenset({"memory"}))) for part in ("topics", "sessions")),
     (f"{_DB}/branches", Reach(frozenset({"branches"}))),
     (f"{_DB}/docs", Reach(frozenset({"documents"}))),
     (f"{_DB}/kv", Reach(frozenset({"kv"}))),

@@ -117,7 +117,9 @@ class Life:
 @pytest.fixture
 async def life(tmp_path):
     store, clock = MemoryStore(), At(1_000 * DAY_MS)
-    async with node_on(tmp_path / "node", store, clock=clock, **BY_HAND) as node:
+    async with node_on(
+        tmp_path / "node", store, clock=clock, MAINTENANCE_INTERVAL_S="2592000", **BY_HAND
+    ) as node:
         yield await Life(node, store, clock).begin()
 
 
