@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
-from control_plane.catalogs.sqlite import SqliteCatalog
+from control_plane.catalogs.open import open_catalog
 from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder
@@ -22,6 +22,7 @@ from memoturnd.http.auditing import Auditor
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.language_models.open import open_models
 from memoturnd.leases.local import LocalLeases
+from memoturnd.metrics import Metrics
 from memoturnd.node import STORE_TIMEOUT_S, running
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
@@ -60,7 +61,8 @@ async def serve(settings: Settings) -> None:
             settings.object_store, s3_client=settings.s3_client, connections=settings.s3_connections
         )
         executor = PoolExecutor(settings.sqlite_threads)
-        catalog = SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
+        metrics = Metrics()
+        catalog = await open_catalog(settings, clock, metrics)
         leases = LocalLeases(settings.node_id, settings.advertise)
         models = open_models(settings, clock)
         sockets: list[socket.socket] = []
@@ -78,6 +80,7 @@ async def serve(settings: Settings) -> None:
                 randomness=SystemRandomness(),
                 executor=executor,
                 boot_id=boot_id(),
+                metrics=metrics,
                 embedder=embedder,
                 models=models,
             ) as node:

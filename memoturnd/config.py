@@ -45,6 +45,7 @@ class Settings:
     object_store: str
     s3_client: Literal["aiobotocore", "obstore"]
     s3_connections: int
+    catalog: Secret | None
     auth: Literal["off"]
     durability: Literal["local", "durable"]
     sync: Literal["normal", "full"]

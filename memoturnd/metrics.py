@@ -89,6 +89,7 @@ class Metrics:
         self._tiers()
         self._past()
         self._maintenance()
+        self._catalog()
         self._drills()
         self._embedding()
         self._models()
@@ -318,6 +319,22 @@ class Metrics:
         )
         self.databases_purged = self._counter(
             "databases_purged_total", "Deleted databases whose objects were deleted after their grace."
+        )
+
+    def _catalog(self) -> None:
+        self.catalog_up = self._gauge("catalog_up", "1 while the catalog answers, 0 while it does not.")
+        self.catalog_up.set(1)
+        self.catalog_remembered = self._counter(
+            "catalog_remembered_total",
+            "Lookups of databases and branches that were answered from memory, as the catalog did not answer.",
+        )
+        self.catalog_known_rows = self._gauge(
+            "catalog_known_rows",
+            "Databases and branches that are remembered for when the catalog does not answer.",
+        )
+        self.catalog_known_limit_rows = self._gauge(
+            "catalog_known_limit_rows",
+            "Most databases and branches that are remembered; 0 where it is a file.",
         )
 
     def _drills(self) -> None:

@@ -47,6 +47,7 @@ from memoturnd.engine.maintenance import TICK_S, Maintenance
 from memoturnd.engine.metering import Meter
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
+from memoturnd.engine.presence import BEAT_S, Presence
 from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.rewriting import Rewriter
@@ -416,6 +417,14 @@ class Node:
         metrics.write_queue_depth.set(max((len(o.writer) for o in owned), default=0))
 
 
+async def _say_goodbye(presence: Presence) -> None:
+    try:
+        async with asyncio.timeout(1.0):
+            await presence.leave()
+    except (MemoturnError, TimeoutError) as error:
+        _log.warning("the catalog still lists this node, for a while", error=str(error))
+
+
 @asynccontextmanager
 async def running(
     settings: Settings,
@@ -519,6 +528,8 @@ async def running(
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
         audit.start()
+        presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
+        await presence.beat()
         recovery = group.create_task(node.recover(await node.start()))
         loops = [
             group.create_task(work)
@@ -533,6 +544,7 @@ async def running(
                 periodic(clock, RETENTION_S, "audit retention", node.audit_retention.run),
                 audit.run(),
                 periodic(clock, RELEASE_S, "release", node.erasing.release),
+                periodic(clock, BEAT_S, "sign of life", presence.beat),
                 watch_loop_lag(metrics, clock),
                 *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
             )
@@ -550,6 +562,7 @@ async def running(
             await node.tiers.past.close()
             left = await node.drain()
             await audit.close()
+            await _say_goodbye(presence)
             for task in loops:
                 task.cancel()
             if left:

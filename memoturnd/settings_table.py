@@ -170,6 +170,14 @@ def _auth(text: str) -> str:
     return text
 
 
+def _catalog(text: str) -> Secret:
+    if not re.fullmatch(r"postgres(ql)?://[\x21-\x7e]{1,4096}", text):
+        raise ValueError(
+            "must be postgresql://USER:PASSWORD@HOST/DATABASE, or empty for a file in the data directory"
+        )
+    return Secret(text)
+
+
 def _secret(text: str) -> Secret:
     if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
         raise ValueError("must be 1 to 4096 visible ASCII characters, without spaces")
@@ -270,6 +278,17 @@ SETTINGS: tuple[Setting, ...] = (
         "32",
         "connections",
         "Connections to a bucket: so many for conditional writes, and as many for everything else.",
+    ),
+    Setting(
+        "MEMOTURN_CATALOG",
+        "catalog",
+        _catalog,
+        "",
+        "",
+        "Where databases, tokens and quotas are known: postgresql://USER:PASSWORD@HOST/DATABASE, which several nodes "
+        "share, or a file of this node. `memoturn-control migrate` brings its schema up to date.",
+        derived="{data dir}/registry.db",
+        secret=True,
     ),
     Setting("MEMOTURN_AUTH", "auth", _auth, "off", "", "Only off: this release has no authentication."),
     Setting(

@@ -125,6 +125,7 @@ def test_each_variable_reaches_its_field():
         "LOG_LEVEL": ("debug", "log_level"),
         "LOG_FORMAT": ("console", "log_format"),
         "AUTH": ("off", "auth"),
+        "CATALOG": ("postgresql://u:p@db/m", "catalog"),
     }
     got = settings(**{name: text for name, (text, _) in given.items()})
 
@@ -132,6 +133,7 @@ def test_each_variable_reaches_its_field():
     assert {field: str(getattr(got, field)) for _, field in given.values()} == {
         **{field: text for text, field in given.values()},
         "embed_api_key": "Secret(***)",
+        "catalog": "Secret(***)",
         "extract_api_key": "Secret(***)",
         "assistant_api_key": "Secret(***)",
         "tenant_quotas": str(Quotas(requests_per_s=5.0, databases=6)),

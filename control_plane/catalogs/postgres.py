@@ -1,7 +1,7 @@
 """The catalog of a cluster: Postgres, over a small pool of connections. Nothing waits for it longer than CALL_S."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -10,9 +10,11 @@ from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 
 from control_plane.catalogs.backend import DanglingError, Row, Session, Statements, TakenError
-from control_plane.catalogs.catalog import SqlCatalog
+from control_plane.catalogs.breaker import Breaker
+from control_plane.catalogs.remembering import RememberingCatalog
 from control_plane.schema import REVISION
 from memoturnd.errors import ConfigurationError, DiskFullError, InvariantError, RetryableError
+from memoturnd.seams.clock import Clock, SystemClock
 
 CALL_S: Final = 3.0
 """How long a call may take, waiting for a connection included."""
@@ -20,18 +22,30 @@ CONNECT_S: Final = 2.0
 CONNECTIONS: Final = 8
 IDLE_S: Final = 300.0
 _STATEMENTS: Final = Statements(dialects.dialect())  # type: ignore[no-untyped-call]
-_RETRY_AFTER_S: Final = 1
 _WHERE = "Postgres (MEMOTURN_CATALOG)"
-# What Postgres says when it is about to be fine again, or when another transaction came between (class 40).
+_NO_ANSWER = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
 _NO_ROOM = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 
 
 class PostgresBackend:
     """Runs statements on whichever connection is free, at most CONNECTIONS at once."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, call_s: float = CALL_S) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", clock: Clock, *, call_s: float = CALL_S) -> None:
         self._pool = pool
         self._call_s = call_s
+        self._breaker = Breaker(clock, call_s=call_s)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last call got no answer."""
+        return self._breaker.is_down
 
     async def rows(self, statement: Executable, **values: Any) -> list[Row]:
         """Return the rows that a SELECT, or a RETURNING, gives."""
@@ -73,6 +87,7 @@ class PostgresBackend:
     @asynccontextmanager
     async def _session(self) -> AsyncIterator["_Session"]:
         """Borrow a connection for at most the time of a call; one that may be in the middle of something is dropped."""
+        self._breaker.check()
         try:
             async with asyncio.timeout(self._call_s):
                 connection = await self._pool.acquire(timeout=self._call_s)
@@ -84,7 +99,12 @@ class PostgresBackend:
                 finally:
                     await self._pool.release(connection, timeout=CONNECT_S)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            if isinstance(error, _NO_ANSWER):
+                self._breaker.failed()
+            else:
+                self._breaker.answered()
             raise _translated(error) from error
+        self._breaker.answered()
 
 
 class _Session:
@@ -117,8 +137,15 @@ class _Session:
         )
 
 
-async def open_postgres(url: str, *, connections: int = CONNECTIONS, call_s: float = CALL_S) -> SqlCatalog:
-    """Return the catalog in a Postgres database whose schema is this release's.
+async def open_postgres(
+    url: str,
+    *,
+    clock: Clock | None = None,
+    connections: int = CONNECTIONS,
+    call_s: float = CALL_S,
+    remembered: Callable[[], None] = lambda: None,
+) -> RememberingCatalog:
+    """Return the catalog in a Postgres database whose schema is this release's. `remembered` is RememberingCatalog's.
 
     Raises ConfigurationError for a URL that is wrong, a server that turns us away, or another schema;
     RetryableError when it does not answer.
@@ -133,7 +160,7 @@ async def open_postgres(url: str, *, connections: int = CONNECTIONS, call_s: flo
             command_timeout=call_s,
             server_settings={"application_name": "memoturn", "statement_timeout": str(round(1000 * call_s))},
         )
-        backend = PostgresBackend(pool, call_s=call_s)
+        backend = PostgresBackend(pool, clock or SystemClock(), call_s=call_s)
         try:
             await _check(backend)
         except BaseException:
@@ -141,7 +168,7 @@ async def open_postgres(url: str, *, connections: int = CONNECTIONS, call_s: flo
             raise
     except (ValueError, OverflowError, asyncpg.ClientConfigurationError) as error:
         raise ConfigurationError(f"MEMOTURN_CATALOG is no usable URL of Postgres ({error})") from error
-    return SqlCatalog(backend)
+    return RememberingCatalog(backend, remembered=remembered)
 
 
 async def _check(backend: PostgresBackend) -> None:

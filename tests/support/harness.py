@@ -9,6 +9,7 @@ from memoturnd.config import Settings
 from memoturnd.embedders.open import open_embedder
 from memoturnd.leases.local import LocalLeases
 from memoturnd.node import Node, running
+from memoturnd.seams.catalog import Catalog
 from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.leases import Leases
@@ -37,6 +38,7 @@ async def node_on(
     boot_id: str = "boot",
     leases: Leases | None = None,
     clock: Clock | None = None,
+    catalog: Catalog | None = None,
     **env: str,
 ) -> AsyncIterator[Node]:
     """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix.
@@ -48,7 +50,7 @@ async def node_on(
         {"MEMOTURN_DATA_DIR": str(data_dir), "MEMOTURN_OBJECT_STORE": "mem://", **variables}
     )
     data_dir.mkdir(parents=True, exist_ok=True)
-    catalog = SqliteCatalog(data_dir / "registry.db")
+    catalog = catalog or SqliteCatalog(data_dir / "registry.db")
     executor = PoolExecutor(4)
     embedder = open_embedder(settings, SystemClock())
     try:

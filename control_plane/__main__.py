@@ -1,0 +1,74 @@
+"""The `memoturn-control` command: what an operator does with the catalog, configured like a node."""
+
+import os
+import sys
+
+import uvloop
+
+from control_plane.schema import REVISION
+from memoturnd import __version__
+from memoturnd.app import set_up_logging
+from memoturnd.config import Settings
+from memoturnd.errors import ConfigurationError, MemoturnError
+
+_USAGE = """usage: memoturn-control COMMAND
+
+  migrate    bring the schema of the catalog (MEMOTURN_CATALOG) to that of this release
+
+Settings are those of memoturnd, as environment variables: `memoturnd --help` lists them. Exits 0 when it is done, 2 when
+a setting or the command is wrong, 1 on any other failure.
+"""
+
+
+async def migrate(settings: Settings) -> None:
+    """Bring the catalog's schema to this release's, and say what was done. Raises ConfigurationError, RetryableError."""
+    if settings.catalog is None:
+        from control_plane.catalogs.sqlite import SqliteCatalog
+
+        path = settings.data_dir / "registry.db"
+        if not path.exists():
+            raise ConfigurationError(f"there is no catalog {path}; a node makes it, or set MEMOTURN_CATALOG")
+        await SqliteCatalog(path, sync=settings.sync).close()
+        sys.stdout.write(f"{path} has the schema {REVISION:04d}\n")
+        return
+    from control_plane.migrating import migrate_postgres
+
+    before, after = await migrate_postgres(settings.catalog.reveal())
+    done = (
+        f"has the schema {after} already"
+        if before == after
+        else f"went from {before or 'nothing'} to {after}"
+    )
+    sys.stdout.write(f"the catalog in Postgres {done}\n")
+
+
+_COMMANDS = {"migrate": migrate}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments in (["--help"], ["-h"]):
+        sys.stdout.write(_USAGE)
+        return 0
+    if arguments == ["--version"]:
+        sys.stdout.write(f"memoturn-control {__version__}\n")
+        return 0
+    if len(arguments) != 1 or arguments[0] not in _COMMANDS:
+        sys.stderr.write(_USAGE)
+        return 2
+    try:
+        settings = Settings.from_env(os.environ)
+        set_up_logging(settings)
+        uvloop.run(_COMMANDS[arguments[0]](settings))
+    except ConfigurationError as error:
+        sys.stderr.write(f"memoturn-control: {error}\n")
+        return 2
+    except (MemoturnError, OSError) as error:
+        sys.stderr.write(f"memoturn-control: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
