@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from memoturnd.audit.acts import Acts
 from memoturnd.core import names, policy
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.policy import Rules
@@ -48,8 +49,14 @@ class Governing:
     """The background work of policies on one node."""
 
     def __init__(
-        self, services: Services, branches: Branching, policies: Policies, retention: Retention
+        self,
+        services: Services,
+        branches: Branching,
+        policies: Policies,
+        retention: Retention,
+        acts: Acts,
     ) -> None:
+        self._acts = acts
         self._services = services
         self._branches = branches
         self._policies = policies
@@ -184,6 +191,8 @@ class Governing:
                 work=Work.HEAVY,
             )
             self._services.metrics.policy_swept.inc(written.value)
+            name = branch.ref.database.qualified_name
+            await self._acts.note(name, "memory.swept", branch=branch.ref.name, count=written.value)
             return self._services.clock.now_ms()
         return None if due.next_ms is None else self._together(due.next_ms, rules)
 

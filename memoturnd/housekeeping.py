@@ -7,6 +7,7 @@ has expired, swept or not.
 
 import structlog
 
+from memoturnd.audit.acts import Acts
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.services import Services
@@ -26,7 +27,8 @@ _log = structlog.get_logger(__name__)
 class Housekeeping:
     """The node's periodic work on data."""
 
-    def __init__(self, services: Services, tiers: Tiers, branches: Branching) -> None:
+    def __init__(self, services: Services, tiers: Tiers, branches: Branching, acts: Acts) -> None:
+        self._acts = acts
         self._services = services
         self._tiers = tiers
         self._branches = branches
@@ -36,8 +38,10 @@ class Housekeeping:
         deleted = 0
         for row in await self._services.catalog.due_branches(self._services.clock.now_ms()):
             try:
+                database = await self._services.catalog.get_database_by_uuid(row.db_uuid)
                 await self._branches.drop(row)
                 deleted += 1
+                await self._acts.note(database.qualified_name, "branch.expired", branch=row.name)
             except DatabaseNotFoundError:
                 continue
             except MemoturnError as error:
@@ -49,12 +53,18 @@ class Housekeeping:
         for branch in self._tiers.hot():
             if branch.owned is None or branch.users:
                 continue
+            swept = 0
             try:
                 for _ in range(COMMITS_PER_SWEEP):
-                    if await branch.sweep(_sweep) < ROWS_PER_COMMIT or branch.users:
+                    rows = await branch.sweep(_sweep)
+                    swept += rows
+                    if rows < ROWS_PER_COMMIT or branch.users:
                         break
             except MemoturnError as error:
                 _log.warning("expired rows not swept", branch=str(branch.ref), error=str(error))
+            if swept:
+                name = branch.ref.database.qualified_name
+                await self._acts.note(name, "rows.expired", branch=branch.ref.name, count=swept)
 
 
 def _sweep(conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:

@@ -21,6 +21,7 @@ import structlog
 from memoturnd import config
 from memoturnd.audit.acts import Acts
 from memoturnd.audit.log import AuditLog
+from memoturnd.audit.open import audit_log, audited_embedder, audited_models
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
 from memoturnd.audit.retention import RETENTION_S, AuditRetention
@@ -100,8 +101,6 @@ ACCOUNTS_S = 1.0
 """How often it is looked whether usage is to be put away, and quotas are to be read."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
-AUDIT_WAIT_S = 5.0
-"""Longest that a request waits for room for its audit event."""
 _BEHIND_S = 1.0
 """How late ships may be before maintenance waits."""
 _PROBE_TIMEOUT_S = 2.0
@@ -146,9 +145,10 @@ class Node:
         self.drill = Drill(services, self.tiers)
         self.catalog_export = CatalogExport(services)
         self.retention = retention
-        self.housekeeping = Housekeeping(services, self.tiers, self.branches)
-        self.reembedding = Reembedding(services, self.branches, policies, embedder)
-        self.governing = Governing(services, self.branches, policies, retention)
+        acts = Acts(audit, audit_rules, services.clock)
+        self.housekeeping = Housekeeping(services, self.tiers, self.branches, acts)
+        self.reembedding = Reembedding(services, self.branches, policies, embedder, acts)
+        self.governing = Governing(services, self.branches, policies, retention, acts)
         self.meter = Meter(
             services.catalog,
             services.clock,
@@ -185,7 +185,7 @@ class Node:
             self.collector,
             self.rewriter,
             node_id=settings.node_id,
-            on_completed=Acts(audit, services.clock).erasure_completed,
+            on_completed=acts.erasure_completed,
         )
         self.maintenance = Maintenance(
             services.catalog,
@@ -512,7 +512,7 @@ async def running(
             ceiling=settings.policy_ceiling,
             self_hosted_embedder=settings.embeds_at_home,
         )
-        audit = audit_log(settings, services)
+        audit = audit_log(settings, services, None)
         rules = AuditRules(policies, settings.audit, settings.audit_retention_s)
         node = Node(
             services,
@@ -523,7 +523,7 @@ async def running(
             audit,
             rules,
             embeddings,
-            models,
+            audited_models(models or LanguageModels(), clock, settings),
         )
         _set_limits(metrics, settings)
         drill_s = settings.drill_interval_s
@@ -575,23 +575,6 @@ async def running(
         raise failure
 
 
-def audit_log(settings: Settings, services: Services) -> AuditLog:
-    """Return the node's audit log, which is not started yet."""
-    return AuditLog(
-        services.store,
-        Path(settings.data_dir) / "audit",
-        node=settings.node_id,
-        sign=None,
-        clock=services.clock,
-        randomness=services.randomness,
-        metrics=services.metrics,
-        flush_ms=settings.audit_flush_ms,
-        limit_bytes=settings.audit_spool_bytes,
-        wait_s=min(AUDIT_WAIT_S, STATEMENT_SHARE * settings.request_timeout_s),
-        fsync=settings.sync == "full",
-    )
-
-
 def node_embedder(embedder: Embedder, services: Services, settings: Settings) -> NodeEmbedder:
     """Return the embedder with all that stands in front of it.
 
@@ -599,6 +582,8 @@ def node_embedder(embedder: Embedder, services: Services, settings: Settings) ->
     until their time is up.
     """
     is_local = settings.embed_provider == "local"
+    if not is_local:
+        embedder = audited_embedder(embedder, services.clock, settings)
     return NodeEmbedder(
         embedder,
         clock=services.clock,

@@ -8,6 +8,8 @@ import asyncio
 
 import structlog
 
+from memoturnd.audit.acts import Acts
+from memoturnd.audit.egress import noted_by
 from memoturnd.embedders.guard import NodeEmbedder
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
@@ -43,8 +45,14 @@ class Reembedding:
     """The jobs of one node."""
 
     def __init__(
-        self, services: Services, branches: Branching, policies: Policies, embedder: NodeEmbedder | None
+        self,
+        services: Services,
+        branches: Branching,
+        policies: Policies,
+        embedder: NodeEmbedder | None,
+        acts: Acts,
     ) -> None:
+        self._acts = acts
         self._services = services
         self._policies = policies
         self._branches = branches
@@ -166,7 +174,10 @@ class Reembedding:
             raise InvalidRequestError(
                 f"the node embeds with {embedder.model} now, and the job is of {batch.job.model}"
             )
-        vectors: Vectors = await embedder.attempt([text for _, text in batch.rows]) if batch.rows else []
+        vectors: Vectors = []
+        if batch.rows:
+            with noted_by(await self._acts.egress_of(branch.ref.database.qualified_name, branch.ref.name)):
+                vectors = await embedder.attempt([text for _, text in batch.rows])
         written = await branch.write(
             lambda conn, now_ms: reembed.apply_batch(conn, now_ms, branch_id, batch, vectors), work=Work.HEAVY
         )

@@ -8,7 +8,8 @@ under the request's deadline, turn whatever it raised into the error envelope, w
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+from memoturnd.audit.egress import noted_by
 from memoturnd.core.limits import Owner
 from memoturnd.errors import (
     CorruptionError,
@@ -140,6 +142,7 @@ class Api(BaseRoute):
             return
         finally:
             trail.end(None, request_id)
+            trail.noting.close()
         self._timers.observe(template, scope["method"], answer.status, self._clock.monotonic_s() - started_s)
 
     async def _answer(
@@ -163,7 +166,7 @@ class Api(BaseRoute):
             await self._admit(route, call, request_id)
             target = None if route.kind is Kind.OPEN else await self._limiter.admit(route, call)
             if self._auditor is not None:
-                trail.entry = await self._auditor.begin(route, call)
+                trail.begin(await self._auditor.begin(route, call, request_id))
             if target is not None:
                 _look_back(route, call)
             return template, await self._pass_gates(route, call, receive, target)
@@ -290,6 +293,13 @@ class _Trail:
     """What a request leaves behind, however it ends."""
 
     entry: Entry | None = None
+    noting: ExitStack = field(default_factory=ExitStack)
+
+    def begin(self, entry: Entry | None) -> None:
+        """Take the entry of the request, which is also told what leaves for models until the answer is sent."""
+        self.entry = entry
+        if entry is not None:
+            self.noting.enter_context(noted_by(entry.note))
 
     def end(self, answer: Answer | None, request_id: bytes) -> None:
         """Write down the request's event, once, where it has one."""

@@ -13,7 +13,7 @@ import msgspec
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.core import audit, names
-from memoturnd.core.audit import Actor, Event, Outcome
+from memoturnd.core.audit import Actor, Egress, Event, Outcome
 from memoturnd.errors import ForbiddenError, InvalidRequestError, OverloadedError, UnauthorizedError
 from memoturnd.http.actions import Act, Weight, act_of
 from memoturnd.http.call import Call
@@ -61,6 +61,11 @@ class Entry:
     act: Act
     target: Target
     reserved: bool
+    request_id: bytes = b""
+
+    def note(self, action: str, egress: Egress, outcome: Outcome) -> None:
+        """Write down what leaves for a provider of models while the request is handled, or its answer sent."""
+        self.auditor.note_egress(self, action, egress, outcome)
 
     def end(self, answer: Answer | None, request_id: bytes) -> None:
         """Write the event down, before the answer leaves; no answer is a request that was broken off."""
@@ -77,7 +82,7 @@ class Auditor:
         self._unknown = TokenBucket(UNKNOWN_PER_S, clock)
         self._acts: dict[Route, Act | None] = {}
 
-    async def begin(self, route: Route, call: Call) -> Entry | None:
+    async def begin(self, route: Route, call: Call, request_id: bytes) -> Entry | None:
         """Return the entry of a request that may have an event, None for others; hold room where it will have one.
 
         Raises RetryableError when there is no room: then nothing was done.
@@ -88,14 +93,16 @@ class Auditor:
         target = target_of(route, call)
         if act.weight is Weight.ADMINISTRATIVE:
             await self._log.reserve()
-            return Entry(self, call, act, target, reserved=True)
+            return Entry(self, call, act, target, reserved=True, request_id=request_id)
         rule = await self._rules.rule(call.principal.tenant, target.namespace, target.profile)
         if not rule.enabled:
             return None
         if act.weight is Weight.READ and not rule.include_reads:
-            return Entry(self, call, act, target, reserved=False)  # only a denial would be written down
+            return Entry(
+                self, call, act, target, reserved=False, request_id=request_id
+            )  # only a denial would be written down
         await self._log.reserve()
-        return Entry(self, call, act, target, reserved=True)
+        return Entry(self, call, act, target, reserved=True, request_id=request_id)
 
     def end(self, entry: Entry, answer: Answer | None, request_id: bytes) -> None:
         """Write an entry's event down; see Entry.end."""
@@ -144,11 +151,25 @@ class Auditor:
             return act
 
     def _write(self, entry: Entry, answer: Answer, request_id: bytes) -> None:
+        tenant, target = entry.call.principal.tenant, entry.target
+        stream = audit.stream_of(tenant, target.namespace)
+        self._log.append(stream, self._event(entry, answer, request_id))
+
+    def note_egress(self, entry: Entry, action: str, egress: Egress, outcome: Outcome) -> None:
+        """Write down what left; see Entry.note."""
+        call = entry.call
+        event = self._event(entry, Answer(200), entry.request_id)
+        told = msgspec.structs.replace(
+            event, action=action, outcome=outcome, egress=egress, resource=None, count=None, txid=None
+        )
+        self._log.append(audit.stream_of(call.principal.tenant, entry.target.namespace), told)
+
+    def _event(self, entry: Entry, answer: Answer, request_id: bytes) -> Event:
         call, target = entry.call, entry.target
         told = call.told or {}
         now_ms = self._clock.now_ms()
         tenant = call.principal.tenant
-        event = Event(
+        return Event(
             v=audit.VERSION,
             id=self._log.next_id(now_ms),
             ts=now_ms,
@@ -167,20 +188,6 @@ class Auditor:
             error=_error(answer),
             request_id=request_id.decode(),
         )
-        stream = audit.stream_of(tenant, target.namespace)
-        self._log.append(stream, event)
-        for egress in told.get("egress", ()):
-            self._log.append(
-                stream,
-                msgspec.structs.replace(
-                    event,
-                    id=self._log.next_id(now_ms),
-                    action=egress[0],
-                    egress=egress[1],
-                    resource=None,
-                    count=None,
-                ),
-            )
 
 
 def target_of(route: Route, call: Call) -> Target:
