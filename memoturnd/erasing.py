@@ -7,6 +7,7 @@ at everything once more, and signs. Each step can be done again.
 """
 
 import base64
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,7 @@ from memoturnd.errors import DatabaseNotFoundError, MemoturnError, NotFoundError
 from memoturnd.policies import Policies
 from memoturnd.replication.archive import BRANCHES
 from memoturnd.replication.collector import Collector
-from memoturnd.replication.search_history import holds_any
+from memoturnd.replication.search_history import holds
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import COLLECT, ERASE, MAIN, Chore, Database
 from memoturnd.seams.profile import Work
@@ -175,25 +176,26 @@ class Erasing:
 
     async def _refuse_unknown(self, branch: Branch, targets: Sequence[Target]) -> None:
         """Raise NotFoundError for a memory or topic that is in no retained page of the database."""
-        unknown = [t for t in targets if erasing.needles(t)]
+        unknown = [t for t in targets if erasing.is_of_memory(t)]
         if unknown:
             seen = await branch.read(lambda conn, _: [t for t in unknown if not erasing.is_there(conn, t)])
             unknown = seen.value
         for target in unknown:
-            if not await self._was_ever(branch, erasing.needles(target)):
+            traces = erasing.traces(target)
+            if traces is None or not await self._was_ever(branch, traces):
                 raise NotFoundError(
                     f"nothing to erase: {(target.memory_id or target.topic_key or '')[:64]!a} is in no retained state"
                 )
 
-    async def _was_ever(self, branch: Branch, needles: Sequence[bytes]) -> bool:
+    async def _was_ever(self, branch: Branch, traces: re.Pattern[bytes]) -> bool:
         services, uuid = self._services, branch.ref.database.uuid
         register = await self._registers.borrow(uuid).load(fresh=True)
         if register is None:
             return False
         for one in (await services.archive.all(BRANCHES, register)).values():
             current = await services.manifest_file(uuid, one.id).load()
-            if current is not None and await holds_any(
-                services.store, services.archive, services.executor, current, needles
+            if current is not None and await holds(
+                services.store, services.archive, services.executor, current, traces
             ):
                 return True
         return False

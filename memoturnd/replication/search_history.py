@@ -1,6 +1,6 @@
 """Whether a name stands anywhere in the pages that a branch retains."""
 
-from collections.abc import Sequence
+import re
 
 from memoturnd.core import layout, segment
 from memoturnd.core.manifest import Manifest, ObjectRef
@@ -9,10 +9,10 @@ from memoturnd.seams.executor import Executor
 from memoturnd.seams.object_store import ObjectStore
 
 
-async def holds_any(
-    store: ObjectStore, archive: Archive, executor: Executor, current: Manifest, needles: Sequence[bytes]
+async def holds(
+    store: ObjectStore, archive: Archive, executor: Executor, current: Manifest, traces: re.Pattern[bytes]
 ) -> bool:
-    """Return whether a page of any retained object of a branch holds one of `needles`, the newest object first.
+    """Return whether a page of any retained object of a branch has `traces` in it, the newest object first.
 
     Raises CorruptionError, StoreUnavailableError.
     """
@@ -20,7 +20,7 @@ async def holds_any(
     def look(ref: ObjectRef, data: bytes) -> bool:
         found = segment.decode(data, name_hash=ref.hash)
         images = found.numbered_images(range(found.page_count))
-        return any(needle in image for _, image in images for needle in needles)
+        return any(traces.search(image) for _, image in images)
 
     for ref in reversed((await archive.whole(current)).objects):
         blob = await store.get(layout.object_key(current.db, ref))

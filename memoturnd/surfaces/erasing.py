@@ -5,6 +5,7 @@ with its words, vectors, links and kept answers. States of the first schema lack
 a session or a filter turned out to name is remembered, so that other states lose it by its id as well.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -38,8 +39,11 @@ _KINDS: Final = (
     "timeline",
 )
 _TOPICAL: Final = ("fact", "instruction")
-_NEEDLE_BYTES: Final = 256
-"""So much of a name lies in one page of the file, wherever SQLite put the rest."""
+_LOCAL_BYTES: Final = 256
+"""So much of a key lies in the page of its index entry, wherever SQLite put the rest."""
+_TEXT_TYPE: Final = 13
+"""What SQLite adds to twice the length of a text to say its type and length."""
+_MEMORY_ID: Final = re.compile("mem_[0-9a-f]{32}")
 _PATCH_ROUTE: Final = "PATCH /v1/memory/%"
 _INCREMENT_ROUTE: Final = "POST /v1/db/%/increment"
 _FOUND: Final = "rid, id, summary, keywords, superseded_by"
@@ -163,13 +167,29 @@ def _compiled(wanted: dict[str, Any], where: str = "filter") -> filters.Filter:
     return filters.compile_filter(wanted, where=where, doc="doc", key="id")
 
 
-def needles(target: Target) -> list[bytes]:
-    """Return what every page that holds the named thing, or an index of it, has in it; none where nothing is sure.
+def is_of_memory(target: Target) -> bool:
+    """Return whether a target names a memory or a topic, which has to be there somewhere to be erased."""
+    return target.memory_id is not None or target.topic_key is not None
 
-    So what is in no page of a history was never there.
+
+def traces(target: Target) -> re.Pattern[bytes] | None:
+    """Return what is found in a page of every state that holds the memory or topic; None for an id that none can have.
+
+    A topic is found by its entry in the index of topics: the length of its key and two integers, then the key.
     """
-    name = target.memory_id or target.topic_key
-    return [] if name is None else [name.encode()[:_NEEDLE_BYTES]]
+    if target.memory_id is not None:
+        return re.compile(target.memory_id.encode()) if _MEMORY_ID.fullmatch(target.memory_id) else None
+    key = (target.topic_key or "").encode()
+    length = re.escape(_varint(2 * len(key) + _TEXT_TYPE))
+    return re.compile(length + rb"[\x00-\x09]{2}" + re.escape(key[:_LOCAL_BYTES]), re.DOTALL)
+
+
+def _varint(value: int) -> bytes:
+    """Return a number as SQLite writes it, below 2^21 (https://www.sqlite.org/fileformat2.html, section 1.6)."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(value & 0x7F | 0x80)
+    return bytes(reversed(groups))
 
 
 def is_there(conn: ProfileConnection, target: Target) -> bool:

@@ -253,7 +253,9 @@ async def test_a_memory_of_the_past_alone_can_be_erased_and_one_that_never_was_i
     gone = await ingest(place, topic_key="diet", summary=f"{MARK} old")
     await place.call("DELETE", f"{MEMORY}/memories/{gone}")
     await place.call("POST", f"{DB}/sync")
-    for body in ({"memory_id": f"mem_{'0' * 32}"}, {"topic_key": "nothing", "type": "fact"}):
+    unknown = ["mem_0", gone[:-1], f"mem_{'0' * 32}"]
+    bodies = [{"memory_id": id_} for id_ in unknown]
+    for body in (*bodies, {"topic_key": "die", "type": "fact"}, {"topic_key": "diets", "type": "fact"}):
         assert failure(await place.client.post(f"{MEMORY}/erasures", json=body)) == (404, "not_found")
 
     erasure = await place.erase(memory_id=gone, grace_secs=0)

@@ -164,6 +164,15 @@ async def test_what_was_stored_after_the_cut_is_new_unless_a_rewind_brought_the_
     assert eraser.erase(conn, 10) == 0
 
 
+@pytest.mark.parametrize("topic", ["t", "diet", "ä" * 700, "x" * 60, "y" * 1024])
+async def test_traces_of_a_topic_are_in_the_pages_of_a_state_that_has_it_alone(profile, topic):
+    await ingest(profile, {"type": "fact", "topic_key": topic, "summary": f"about {topic[:-1]}"})
+    image = profile.conn.serialize("main")
+    assert erasing.traces(Target(topic_key=topic, type="fact")).search(image)
+    for other in (topic[:-1] or "u", f"z{topic[1:]}", f"{topic}s", "mem"):
+        assert not erasing.traces(Target(topic_key=other, type="fact")).search(image), other
+
+
 def test_states_of_the_first_schema_lose_what_is_named():
     conn = open_connection(":memory:", read_only=False, sync="normal", cache_kib=256)
     conn.execute("BEGIN")
