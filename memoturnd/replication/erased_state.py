@@ -24,6 +24,8 @@ Erase = Callable[[ProfileConnection], int]
 
 It runs inside a transaction and must come to the same result each time. What it does not find is no error.
 """
+_LOADED_PAGES = 1024
+"""Pages of a whole state that are looked at together."""
 _NOTHING_FREE = FreePages({}, frozenset())
 
 
@@ -39,6 +41,7 @@ class ErasedState:
         """How many rows were deleted from the state."""
         self._original = PageHashes()
         self._file = PageFile(path, page_size)
+        self._zeros = bytes(page_size)
         self._erase = erase
         self._only_look = only_look
         """Whether it is only counted what would be deleted; then `hashes` and `image` say nothing."""
@@ -70,8 +73,8 @@ class ErasedState:
         self._check(entry)
         self._run(erase_again=True)
         if not self._only_look:
-            for _ in self._changes(set(range(1, self.size_pages + 1))):
-                pass
+            for first in range(1, self.size_pages + 1, _LOADED_PAGES):
+                self._changes(set(range(first, min(first + _LOADED_PAGES, self.size_pages + 1))))
         self.txid = entry.txid
 
     def advance(
@@ -142,8 +145,8 @@ class ErasedState:
 
     # ---- from pages of O, with what deleting wrote, to pages of E
 
-    def _changes(self, doubtful: set[int]) -> Iterator[tuple[int, bytes, int, bool]]:
-        """Bring the hashes of E up to date; yield (page, image, hash, whether that is new) of what was doubtful."""
+    def _changes(self, doubtful: set[int]) -> list[tuple[int, bytes, int, bool]]:
+        """Bring the hashes of E up to date; return (page, image, hash, whether that is new) of what was doubtful."""
         file, free = self._file, self._free
         size = file.whole_pages
         if 1 in doubtful or not doubtful.isdisjoint(free.trunks):
@@ -171,7 +174,7 @@ class ErasedState:
             changes[pgno] = sum_
             found.append((pgno, image, sum_, sum_ != before))
         self.hashes.apply(changes, size)
-        yield from found
+        return found
 
     def _is_free(self, pgno: int) -> bool:
         return pgno in self._free.leaves or pgno in self._free.trunks
@@ -191,7 +194,7 @@ class ErasedState:
         """Return what becomes of a page that is not in a table or an index; of an overflow page `used` bytes may be known."""
         image = self._file.page(pgno)
         if pgno in self._free.leaves:
-            return bytes(len(image))
+            return self._zeros
         trunk = self._free.trunks.get(pgno)
         if trunk is not None:
             return scrub.without_tail(image, trunk)

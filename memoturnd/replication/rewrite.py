@@ -105,6 +105,7 @@ class ChainRewrite:
         self._only_look = only_look
         self._tools = tools
         self._uuid = chain.db
+        self._chain = replace(chain, pages=(), snapshots=(), segments=())
         self._page_size = chain.page_size
         self._writer = writer
         self._replaced = replaced
@@ -178,23 +179,22 @@ class ChainRewrite:
                 count = number
         if not count:
             return
-        state = await self._restored(chain, steps[count - 1][0].end)
-        if state is not None:
-            self._main, self._taken = state, steps[:count]
-            self._made = {self.place(ref): known[self.place(ref)] for step in self._taken for ref in step}
-            self.rows = state.rows
-            shared = [ref for step in self._taken for ref in step if ref.kind == "segment"]
-            self.rounds_checked = sum(ref.rounds or ref.end - ref.min + 1 for ref in shared)
-
-    async def _restored(self, chain: Manifest, txid: int) -> ErasedState | None:
-        """Return a state that stands at `txid`, None where that cannot be restored: its round was thinned away."""
-        tools, path = self._tools, self._tools.folder / "start.db"
         try:
-            restored = await restore(tools.store, chain, txid, path, executor=tools.executor, fsync=False)
+            state = await self._restored(chain, steps[count - 1][0].end)
         except ConflictError:
-            return None
+            return  # the round that stands there was thinned away
+        self._main, self._taken = state, steps[:count]
+        self._made = {self.place(ref): known[self.place(ref)] for step in self._taken for ref in step}
+        self.rows = state.rows
+        shared = [ref for step in self._taken for ref in step if ref.kind == "segment"]
+        self.rounds_checked = sum(ref.rounds or ref.end - ref.min + 1 for ref in shared)
+
+    async def _restored(self, chain: Manifest, txid: int) -> ErasedState:
+        """Return a state that stands at `txid`. Raises ConflictError where that cannot be restored."""
+        tools, path = self._tools, self._tools.folder / "start.db"
         state = self._new_state()
         try:
+            restored = await restore(tools.store, chain, txid, path, executor=tools.executor, fsync=False)
             await tools.executor.run(lambda: state.load(_pages_of(path, self._page_size), restored.at))
         except BaseException:
             await tools.executor.run(state.close)
@@ -338,18 +338,10 @@ class ChainRewrite:
 
     async def _load(self, step: Step) -> ErasedState:
         """Return a state that stands at a snapshot."""
-        state = self._new_state()
-        try:
-            parts = [await self._fetch(ref) for ref in step]
-            entry = parts[0].rounds[0]
-            images = (dict(part.numbered_images(range(part.page_count))) for part in parts)
-            await self._tools.executor.run(lambda: state.load(images, entry))
-        except BaseException:
-            await self._tools.executor.run(state.close)
-            raise
+        state = await self._restored(replace(self._chain, snapshots=step), step[0].end)
         self.rows = max(self.rows, state.rows)
         self.rounds_checked += 1
-        self.pages_searched += entry.pages
+        self.pages_searched += state.size_pages
         return state
 
     async def _snapshot(self, step: Step, state: ErasedState) -> None:
