@@ -42,6 +42,7 @@ class Chain:
         *,
         node: str,
         follows: Place | None,
+        remembered: Place | None = None,
         sign: Sign | None,
         clock: Clock,
         randomness: Randomness,
@@ -51,6 +52,7 @@ class Chain:
         self._store = store
         self._node = node
         self._follows = follows
+        self._remembered = remembered
         self._sign = sign
         self._clock = clock
         self._known: Head | None = None
@@ -66,17 +68,32 @@ class Chain:
     async def open(self) -> str:
         """Read the head, once; return the id of the last event that is in the chain, empty for none.
 
-        Raises ChainLostError for a head that is damaged, StoreUnavailableError.
+        Raises ChainLostError for a head that is damaged, or behind what this data directory remembers;
+        StoreUnavailableError.
         """
         if self._known is None:
             try:
                 head = await self._file.load()
             except CorruptionError as error:
                 raise ChainLostError(str(error), None) from error
+            self._check(head)
             self._known = head or audit.begun(
                 self.stream, self.name, self._node, self._clock.now_ms(), self._follows
             )
         return self._known.last_event
+
+    def _check(self, head: Head | None) -> None:
+        end = self._remembered
+        if end is None or end.chain != self.name:
+            return
+        seq, line = (0, "") if head is None else (head.seq, head.hash)
+        if seq < end.seq or (seq == end.seq and line != end.hash):
+            raise ChainLostError(f"{self._file.key} goes up to event {seq}, and went up to {end.seq}", end)
+
+    @property
+    def end(self) -> Place:
+        """Where the chain has come to, once something was flushed."""
+        return Place(self.name, self._head.seq, self._head.hash)
 
     async def flush(
         self, events: Sequence[Waiting], intent: Intent | None, write_down: Callable[[Intent], None]

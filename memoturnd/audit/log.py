@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from memoturnd.audit.chains import Chain, ChainLostError
+from memoturnd.audit.ends import Ends
 from memoturnd.audit.ports import Sign
 from memoturnd.audit.spool import Intent, Spool
 from memoturnd.core import audit
@@ -76,8 +77,8 @@ class AuditLog:
         self._limit_bytes = limit_bytes
         self._wait_s = wait_s
         self._spool = Spool(folder, fsync=fsync)
+        self._ends = Ends(folder)
         self._names = _Names("")
-        self._places: dict[str, Place] = {}
         self._chains: OrderedDict[str, Chain] = OrderedDict()
         self._waiting: dict[str, deque[tuple[Waiting, int]]] = {}
         self._found: dict[str, int] = {}
@@ -185,6 +186,7 @@ class AuditLog:
         self._number = int(self._randomness.hex(4), 16)
         try:
             found = self._spool.open()
+            self._ends.open()
             self._names = self._read_names()
         except OSError as error:
             raise ConfigurationError(
@@ -257,10 +259,17 @@ class AuditLog:
         events = [event for event, _ in islice(rows, audit.OBJECT_EVENTS + 1)]
         intent = self._spool.intents.get(stream)
         count = await chain.flush(events, intent, lambda new: self._write_down(stream, new))
+        self._remember(stream, chain.end)
         self._drop(stream, count)
         self._spool.intents.pop(stream, None)
         self._metrics.audit_objects.inc()
         return count
+
+    def _remember(self, stream: str, end: Place) -> None:
+        try:
+            self._ends.put(stream, end)
+        except OSError as error:  # it is of use for what comes later; what was flushed is flushed
+            _log.warning("how far an audit chain goes is only in memory", error=str(error))
 
     def _write_down(self, stream: str, intent: Intent) -> None:
         try:
@@ -325,6 +334,7 @@ class AuditLog:
             name,
             node=self.node,
             follows=follows,
+            remembered=self._ends.get(stream),
             sign=self._sign,
             clock=self._clock,
             randomness=self._randomness,
@@ -332,9 +342,12 @@ class AuditLog:
 
     async def _before(self, stream: str) -> Place | None:
         """Return where this data directory's earlier chain of the stream was, as far as it is known."""
+        end = self._ends.get(stream)
+        if end is not None and end.chain != self._names.chain:
+            return end
         before = self._names.before
-        if before is None or stream in self._places:
-            return self._places.get(stream)
+        if before is None:
+            return None
         head = await self.head(stream, before)
         return None if head is None else Place(before, head.seq, head.hash)
 
@@ -351,7 +364,7 @@ class AuditLog:
     def _begin_again(self, stream: str, place: Place | None) -> None:
         """Go on under a new name: the chains that had the old one are somebody else's, or were changed."""
         if place is not None:
-            self._places[stream] = place
+            self._remember(stream, place)
         if stream in self._chains and self._chains[stream].name == self._names.chain:
             self._names = _Names(self._new_name(), self._names.chain)
             try:
@@ -395,6 +408,7 @@ class AuditLog:
             _log.warning("stopped with audit events that are not in object storage; the spool keeps them",
                          events=self._count)  # fmt: skip
         self._spool.close()
+        self._ends.close()
 
     def count_denied(self) -> None:
         """Count a request without a valid credential that gets no event of its own: they are told together."""

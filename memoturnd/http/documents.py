@@ -16,6 +16,7 @@ async def insert(call: Call) -> Answer:
     docs = await call.parsed(documents.parse_insert)
     profile = await open_database(call)
     written = await documents.insert(profile, call.params["coll"], docs, durable=call.durable)
+    call.tell(count=len(written.value))
     return write_reply({"ids": written.value, "txid": written.txid}, written, status=201)
 
 
@@ -53,6 +54,7 @@ async def update(call: Call) -> Answer:
     change = await call.parsed(documents.parse_update)
     profile = await open_database(call)
     written = await documents.update(profile, call.params["coll"], change, durable=call.durable)
+    call.tell(count=written.value["modified"])
     answer = {"modified": written.value["modified"], "txid": written.txid}
     if change.upsert:
         answer["upserted_id"] = written.value["upserted_id"]
@@ -65,6 +67,7 @@ async def delete(call: Call) -> Answer:
     removal = await call.parsed(documents.parse_delete)
     profile = await open_database(call)
     written = await documents.delete(profile, call.params["coll"], removal, durable=call.durable)
+    call.tell(count=written.value)
     return write_reply({"deleted": written.value, "txid": written.txid}, written)
 
 

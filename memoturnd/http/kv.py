@@ -132,6 +132,7 @@ async def batch(call: Call) -> Answer:
     items = await call.parsed(kv_batch.parse_batch)
     profile = await open_database(call)
     written = await kv_batch.apply(profile, call.params["ns"], items, durable=call.durable)
+    call.tell(count=len(written.value["puts"]) + len(written.value["deletes"]))
     return write_reply({**written.value, "txid": written.txid}, written)
 
 

@@ -38,6 +38,7 @@ async def ingest(call: Call) -> Answer:
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     results = batch.results(written.value["results"])
+    call.tell(count=len(results))
     call.memories_added = sum(result["status"] == "created" for result in results)
     return write_reply({**written.value, "results": results, "txid": written.txid}, written, status=201)
 

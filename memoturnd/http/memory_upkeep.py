@@ -160,6 +160,7 @@ async def forget_many(call: Call) -> Answer:
     if await purges(call):
         return await _purge_many(call, forget)
     written = await memory_edits.forget_many(profile, forget, durable=durable)
+    call.tell(count=written.value["forgotten"])
     return write_reply({**written.value, "txid": written.txid}, written)
 
 

@@ -21,6 +21,7 @@ async def append(call: Call) -> Answer:
     rows = await call.parsed(timelines.parse_rows)
     profile = await open_database(call)
     written = await timelines.append(profile, call.params["timeline"], rows, durable=call.durable)
+    call.tell(count=len(rows))
     return write_reply({**written.value, "txid": written.txid}, written, status=201)
 
 

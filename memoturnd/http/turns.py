@@ -28,6 +28,7 @@ async def append(call: Call) -> Answer:
         profile, embedder, call.params["session"], parsed, batch=batch, durable=call.durable
     )
     value = written.value
+    call.tell(count=len(value["seqs"]))
     if "degraded" in value:
         call.node.metrics.embed_degraded["ingest"].inc()
     if not batch:
@@ -89,6 +90,7 @@ async def delete_range(call: Call) -> Answer:
         everything=everything,
         durable=call.durable,
     )
+    call.tell(count=written.value["deleted"])
     return write_reply({**written.value, "txid": written.txid}, written)
 
 

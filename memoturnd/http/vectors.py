@@ -32,6 +32,7 @@ async def upsert(call: Call) -> Answer:
     stored, single = await call.parsed(_upsert)
     profile = await open_database(call)
     written = await vectors.upsert(profile, call.params["coll"], stored, durable=call.durable)
+    call.tell(count=len(written.value))
     results = {"status": written.value[0]["status"]} if single else {"results": written.value}
     return write_reply({**results, "txid": written.txid}, written)
 
@@ -84,6 +85,7 @@ async def delete_many(call: Call) -> Answer:
     wanted = await call.parsed(vectors.parse_delete)
     profile = await open_database(call)
     written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
+    call.tell(count=written.value["deleted"])
     return write_reply({**written.value, "txid": written.txid}, written)
 
 

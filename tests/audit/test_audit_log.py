@@ -7,7 +7,9 @@ import shutil
 import pytest
 from audit_support import event, log_of, started
 
+from memoturnd.audit.ends import Ends
 from memoturnd.core import audit
+from memoturnd.core.audit import Place
 from memoturnd.errors import RetryableError
 from memoturnd.seams.object_store import Committed, Unknown
 from memoturnd.stores.memory import MemoryStore
@@ -271,6 +273,48 @@ async def test_a_head_that_somebody_changed_is_left_and_a_new_chain_says_what_it
         log.append("app", event(5))
         assert await log.flush()
     assert len(await heads(store)) == 2
+
+
+@pytest.mark.parametrize("back_to", ["earlier", "nothing"])
+async def test_a_process_that_has_just_started_notices_that_the_bucket_was_put_back(store, tmp_path, back_to):
+    with started(store, tmp_path) as log:
+        log.append("app", event(1))
+        assert await log.flush()
+        earlier = {key: (await store.get(key)).data for key in store._objects}
+        log.append("app", event(2))
+        assert await log.flush()
+    for key in list(store._objects):
+        await store.delete(key)
+    for key, data in earlier.items() if back_to == "earlier" else ():
+        await store.put(key, data)
+
+    with started(store, tmp_path) as log:
+        log.append("app", event(3))
+        assert await log.flush()
+
+    [new] = [head for head in await heads(store) if head["follows"]]
+    assert new["follows"]["seq"] == 2
+    assert new["seq"] == 1
+
+
+async def test_what_is_remembered_survives_a_torn_line_and_stays_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("memoturnd.audit.ends.FILE_BYTES", 2000)
+    monkeypatch.setattr("memoturnd.audit.ends.STREAMS_LIMIT", 5)
+    ends = Ends(tmp_path)
+    ends.open()
+    for n in range(100):
+        ends.put(f"s{n % 7}", Place("c", n, "h"))
+    ends.close()
+    assert (tmp_path / "ends").stat().st_size < 2100
+    with (tmp_path / "ends").open("ab") as file:
+        file.write(b"s1 c 99")
+
+    again = Ends(tmp_path)
+    again.open()
+
+    assert [again.get(f"s{n % 7}") for n in range(95, 100)] == [Place("c", n, "h") for n in range(95, 100)]
+    assert again.get(f"s{94 % 7}") is None
+    again.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", None])

@@ -342,3 +342,32 @@ async def test_an_export_has_every_object_and_head(audited):
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["kind"] for line in lines] == ["header", "head", "object", "head", "end"]
     assert lines[0]["stream"] == "app"
+
+
+async def test_events_say_how_much_was_changed(audited):
+    client, _ = audited
+    await ingest(client, FACT, {"type": "event", "summary": "x"})
+    await client.post("/v1/db/app--ann/docs/c/insert", json={"docs": [{"n": 1}, {"n": 2}, {"n": 3}]})
+    await client.post("/v1/db/app--ann/docs/c/update", json={"filter": {}, "update": {"$set": {"n": 4}}, "multi": True})  # fmt: skip
+    await client.post("/v1/db/app--ann/docs/c/delete", json={"filter": {}, "multi": True})
+    await client.post(
+        "/v1/db/app--ann/memory/s/turns", json={"turns": [{"role": "user", "content": "x"}] * 2}
+    )
+    await client.delete("/v1/db/app--ann/memory/s/turns?all=true")
+    await client.post("/v1/db/app--ann/vectors/v", json={"id": "a", "embedding": [1]})
+    await client.post("/v1/db/app--ann/vectors/v/delete", json={"ids": ["a", "b"]})
+    await client.post("/v1/db/app--ann/timelines/t/rows", json={"rows": [{"key": "k"}, {"key": "k"}]})
+    await client.post(f"{MEMORY}/memories/forget", json={"all": True})
+
+    assert [(e["action"], e["count"]) for e in await events_of(client) if "count" in e] == [
+        ("memory.ingest", 2),
+        ("documents.insert", 3),
+        ("documents.update", 3),
+        ("documents.delete", 3),
+        ("turns.append", 2),
+        ("turns.delete", 2),
+        ("vectors.upsert", 1),
+        ("vectors.delete", 1),
+        ("timelines.append", 2),
+        ("memory.forget", 2),
+    ]

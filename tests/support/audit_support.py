@@ -58,3 +58,4 @@ def started(store, folder, **changes):
         yield log
     finally:
         log._spool.close()
+        log._ends.close()
