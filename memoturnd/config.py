@@ -15,7 +15,7 @@ from memoturnd.core.limits import Defaults, Quotas
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.core.self_hosted import is_self_hosted
 from memoturnd.errors import ConfigurationError
-from memoturnd.settings_table import KIB, SETTINGS, Address, Secret, did_you_mean
+from memoturnd.settings_table import KIB, SETTINGS, Address, Secret, Setting, did_you_mean
 
 PREFIX = "MEMOTURN_"
 
@@ -26,9 +26,11 @@ HOT_PROFILE_DESCRIPTORS = 6
 RESERVED_DESCRIPTORS = 256
 """Kept back from hot profiles for sockets, the catalog, objects being read and written, and logs."""
 
-CLIENT_VARIABLES = frozenset(
-    PREFIX + name for name in ("URL", "TOKEN", "PLATFORM_KEY", "SOURCE", "MCP_HOST", "MCP_PORT")
-)
+FILE = "_FILE"
+"""What a secret's variable ends with where it names a file that holds the secret."""
+_OWN_FILES = frozenset(setting.variable for setting in SETTINGS if setting.variable.endswith(FILE))
+"""Files that are read again while the node runs, and so are settings of their own."""
+CLIENT_VARIABLES = frozenset(PREFIX + name for name in ("URL", "TOKEN", "SOURCE", "MCP_HOST", "MCP_PORT"))
 """Settings of the clients, which may share the node's environment."""
 TEST_VARIABLES = (PREFIX + "TEST_", PREFIX + "REQUIRE_SERVICES", PREFIX + "SERVICES_DIR")
 """What settings of the test suite and of `scripts/services` begin with; they may be left in a developer's shell."""
@@ -46,7 +48,16 @@ class Settings:
     s3_client: Literal["aiobotocore", "obstore"]
     s3_connections: int
     catalog: Secret | None
-    auth: Literal["off"]
+    auth: Literal["off", "on"]
+    platform_key: Secret | None
+    platform_key_file: Path | None
+    cluster_key: Secret | None
+    cluster_key_file: Path | None
+    auth_key: Secret | None
+    auth_key_file: Path | None
+    persist_auth_key: bool
+    token_audience: str | None
+    token_max_lifetime_s: int
     durability: Literal["local", "durable"]
     sync: Literal["normal", "full"]
     hot_cap: int
@@ -138,6 +149,8 @@ class Settings:
         for setting in SETTINGS:
             text = environ.get(setting.variable, "") or setting.default
             try:
+                if setting.variable + FILE not in _OWN_FILES and setting.secret:
+                    text = _from_file(setting, environ, text)
                 values[setting.field] = setting.parse(text) if text else None
             except ValueError as error:
                 shown = "***" if setting.secret else repr(text)
@@ -193,6 +206,7 @@ def help_markdown() -> str:
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {setting.variable for setting in SETTINGS}
+    known |= {setting.variable + FILE for setting in SETTINGS if setting.secret}
     strange = sorted(
         name
         for name in environ
@@ -203,13 +217,27 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return [f"{name} is not a setting{did_you_mean(name, known)}" for name in strange]
 
 
+def _from_file(setting: Setting, environ: Mapping[str, str], text: str) -> str:
+    """Return a secret, from the file that `..._FILE` names where that is set. Raises ValueError, which shows no secret."""
+    path = environ.get(setting.variable + FILE, "")
+    if not path:
+        return text
+    if text:
+        raise ValueError(f"is set, and {setting.variable}{FILE} as well; set one of them")
+    try:
+        return Path(path).expanduser().read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+        raise ValueError(f"{setting.variable}{FILE}={path!r} cannot be read: {reason}") from None
+
+
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    problems = []
+    problems = _credentials(values)
     listen = values.get("listen")
-    if listen is not None and not listen.is_loopback:
+    if listen is not None and not listen.is_loopback and values.get("auth") != "on":
         problems.append(
-            f"MEMOTURN_LISTEN='{listen}': other machines could reach the node and this release has no "
-            "authentication; listen on 127.0.0.1, [::1] or localhost, and put a proxy that authenticates in front",
+            f"MEMOTURN_LISTEN='{listen}': other machines could reach the node, which asks nobody for a credential; "
+            "set MEMOTURN_AUTH=on, or listen on 127.0.0.1, [::1] or localhost",
         )
     warm_after_s, cold_after_s = values.get("warm_after_s"), values.get("cold_after_s")
     if warm_after_s is not None and cold_after_s is not None and cold_after_s < warm_after_s:
@@ -224,6 +252,20 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             "history is kept at every commit first, then at one an hour",
         )
     return problems + _embedder_contradictions(values) + _models_without_name(values)
+
+
+def _credentials(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the settings of authentication."""
+    problems = [
+        f"MEMOTURN_{field.upper()} and MEMOTURN_{field.upper()}{FILE} are both set; set one of them"
+        for field in ("platform_key", "cluster_key", "auth_key")
+        if values.get(field) is not None and values.get(f"{field}_file") is not None
+    ]
+    if values.get("auth") == "on" and not (values.get("platform_key") or values.get("platform_key_file")):
+        problems.append(
+            "MEMOTURN_AUTH='on' takes a MEMOTURN_PLATFORM_KEY or MEMOTURN_PLATFORM_KEY_FILE: nobody else can mint tokens"
+        )
+    return problems
 
 
 def _embedder_contradictions(values: Mapping[str, Any]) -> list[str]:

@@ -49,6 +49,8 @@ MODEL_OUTCOMES: Final = ("ok", "failed", "shed", "gone")
 MODEL_SURFACES: Final = ("extract", "ask")
 EMBED_SURFACES: Final = ("ingest", "recall")
 POLICY_EFFECTS: Final = ("egress", "task_ttl", "retention", "sweep")
+TOKEN_OUTCOMES: Final = ("kept", "verified")
+REFUSALS: Final = ("missing", "bad", "forbidden", "revoked", "unknown")
 
 _REQUEST_BUCKETS_S: Final = (
     0.0002,
@@ -95,6 +97,7 @@ class Metrics:
         self._models()
         self._policies()
         self._audit()
+        self._credentials()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -438,6 +441,28 @@ class Metrics:
         self.audit_spool_bytes = self._gauge("audit_spool_bytes", "Local disk that the audit spool takes.")
         self.audit_spool_limit_bytes = self._gauge(
             "audit_spool_limit_bytes", "Bytes of waiting audit events beyond which audited requests wait."
+        )
+
+    def _credentials(self) -> None:
+        outcomes = self._counter(
+            "tokens_verified_total",
+            "Requests with a good token: known from before (kept), or its signature was looked at (verified).",
+            "outcome",
+        )
+        self.tokens_verified = {outcome: outcomes.labels(outcome) for outcome in TOKEN_OUTCOMES}
+        refusals = self._counter(
+            "credentials_refused_total",
+            "Requests refused for their credential, by what was wrong with it.",
+            "reason",
+        )
+        self.credentials_refused = {reason: refusals.labels(reason) for reason in REFUSALS}
+        self.verified_tokens = self._gauge("verified_tokens", "Verified tokens that are kept.")
+        self.verified_tokens_limit = self._gauge("verified_tokens_limit", "Most verified tokens kept.")
+        self.revocations = self._gauge(
+            "revocations", "Revocations of tokens that this node holds against them."
+        )
+        self.revocations_limit = self._gauge(
+            "revocations_limit", "Most of them; beyond it the oldest become cut-offs of their tenants."
         )
 
     def _gauge(self, name: str, text: str) -> Gauge:

@@ -25,6 +25,8 @@ from memoturnd.audit.open import audit_log, audited_embedder, audited_models
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
 from memoturnd.audit.retention import RETENTION_S, AuditRetention
+from memoturnd.auth.authority import Authority
+from memoturnd.auth.secrets import Secrets
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.retention import GRAIN_S, Windows
@@ -61,6 +63,7 @@ from memoturnd.erasing import RELEASE_S, Erasing
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
+from memoturnd.http.admission import Admission, OpenAdmission
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.policies import Policies
 from memoturnd.reembedding import Reembedding
@@ -125,6 +128,9 @@ class Node:
         embedder: NodeEmbedder | None = None,
         models: LanguageModels | None = None,
     ) -> None:
+        self.authority: Authority | None = None
+        """Keys, tokens and revocations; None while authentication is off."""
+        self.admission: Admission = OpenAdmission()
         self.embedder = embedder
         self.policies = policies
         self.audit = audit
@@ -317,6 +323,13 @@ class Node:
             return None
         return self.tiers.get(BranchRef(database, branch_id, owner.branch))
 
+    async def admit_by(self, admission: Admission, authority: Authority | None) -> None:
+        """Let `admission` decide about requests, by what the catalog knows of credentials."""
+        self.admission, self.authority = admission, authority
+        if authority is not None:
+            authority.exports_by(self.catalog_export)
+            await authority.revocations.refresh()
+
     async def recover(self, dirty: list[Branch]) -> None:
         """Ship what the last process committed and did not ship, a few branches at a time, until it is done.
 
@@ -455,12 +468,15 @@ async def running(
     )  # beyond it a statement fails, not the node
     stopping = threading.Event()
     user_executor = PoolExecutor(USER_THREADS, "user-sql", waiting=USER_WAITING)
+    timed = TimedStore(counted, STORE_TIMEOUT_S)
+    authority, admission = await _credentials(
+        settings, timed, catalog, clock=clock, randomness=randomness, metrics=metrics
+    )
     async with asyncio.TaskGroup() as group:
 
         def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return group.create_task(work)
 
-        timed = TimedStore(counted, STORE_TIMEOUT_S)
         services = Services(
             store=timed,
             archive=Archive(timed, executor=executor, clock=clock, randomness=randomness),
@@ -530,7 +546,9 @@ async def running(
         audit.start()
         presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
         await presence.beat()
-        recovery = group.create_task(node.recover(await node.start()))
+        dirty = await node.start()
+        await node.admit_by(admission, authority)
+        recovery = group.create_task(node.recover(dirty))
         loops = [
             group.create_task(work)
             for work in (
@@ -547,6 +565,7 @@ async def running(
                 periodic(clock, BEAT_S, "sign of life", presence.beat),
                 watch_loop_lag(metrics, clock),
                 *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
+                *([] if node.authority is None else node.authority.loops()),
             )
         ]
         try:
@@ -573,6 +592,32 @@ async def running(
     node.transfers.close()
     if failure is not None:
         raise failure
+
+
+async def _credentials(
+    settings: Settings,
+    store: ObjectStore,
+    catalog: Catalog,
+    *,
+    clock: Clock,
+    randomness: Randomness,
+    metrics: Metrics,
+) -> tuple[Authority | None, Admission]:
+    """Return what knows of credentials, None while authentication is off, and who may send a request.
+
+    Raises ConfigurationError, StoreUnavailableError.
+    """
+    if settings.auth == "on":
+        authority = Authority(
+            settings, store=store, records=catalog, clock=clock, randomness=randomness, metrics=metrics
+        )
+        await authority.start()
+        return authority, authority.admission
+    if settings.cluster_key is None and settings.cluster_key_file is None:
+        return None, OpenAdmission()
+    cluster = Secrets("MEMOTURN_CLUSTER_KEY", settings.cluster_key, settings.cluster_key_file)
+    await cluster.refresh()
+    return None, OpenAdmission(cluster.matches)
 
 
 def node_embedder(embedder: Embedder, services: Services, settings: Settings) -> NodeEmbedder:

@@ -129,7 +129,7 @@ def _choice(**choices: str) -> Callable[[str], str]:
     return parse
 
 
-def _folder(text: str) -> Path:
+def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
@@ -162,11 +162,15 @@ def _object_store(text: str) -> str:
     return text
 
 
-def _auth(text: str) -> str:
-    if text != "off":
-        raise ValueError(
-            "authentication arrives with the control plane and is not in this release; leave it off"
-        )
+def _flag(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
+def _audience(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{1,200}", text):
+        raise ValueError("must be 1 to 200 visible ASCII characters, without spaces")
     return text
 
 
@@ -175,6 +179,13 @@ def _catalog(text: str) -> Secret:
         raise ValueError(
             "must be postgresql://USER:PASSWORD@HOST/DATABASE, or empty for a file in the data directory"
         )
+    return Secret(text)
+
+
+def _keys(text: str) -> Secret:
+    """Several secrets in one value, which are looked at where they are used."""
+    if not re.fullmatch(r"[\x20-\x7e\r\n\t]{1,65536}", text):
+        raise ValueError("must be ASCII text, up to 65536 characters")
     return Secret(text)
 
 
@@ -221,7 +232,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEMOTURN_DATA_DIR",
         "data_dir",
-        _folder,
+        _path,
         "./data",
         "",
         "Folder for the catalog and the cache of profile files. One process at a time.",
@@ -290,7 +301,96 @@ SETTINGS: tuple[Setting, ...] = (
         derived="{data dir}/registry.db",
         secret=True,
     ),
-    Setting("MEMOTURN_AUTH", "auth", _auth, "off", "", "Only off: this release has no authentication."),
+    Setting(
+        "MEMOTURN_AUTH",
+        "auth",
+        _choice(off="off", on="on"),
+        "off",
+        "",
+        "on asks every request for a credential; off serves only this machine, and whoever is on it.",
+    ),
+    Setting(
+        "MEMOTURN_PLATFORM_KEY",
+        "platform_key",
+        _keys,
+        "",
+        "",
+        "Key of the operator, who makes databases and mints tokens. Several while it is being changed, with commas between.",
+        derived="none",
+        secret=True,
+    ),
+    Setting(
+        "MEMOTURN_PLATFORM_KEY_FILE",
+        "platform_key_file",
+        _path,
+        "",
+        "",
+        "File with that key instead, which is read again when it changes.",
+        derived="none",
+    ),
+    Setting(
+        "MEMOTURN_CLUSTER_KEY",
+        "cluster_key",
+        _keys,
+        "",
+        "",
+        "Key that nodes show one another; it must not be the platform key. Several while it is being changed.",
+        derived="made of the signing key",
+        secret=True,
+    ),
+    Setting(
+        "MEMOTURN_CLUSTER_KEY_FILE",
+        "cluster_key_file",
+        _path,
+        "",
+        "",
+        "File with that key instead, which is read again when it changes.",
+        derived="none",
+    ),
+    Setting(
+        "MEMOTURN_AUTH_KEY",
+        "auth_key",
+        _keys,
+        "",
+        "",
+        "Keys that sign tokens: the base64 of Ed25519 keys in PKCS#8, commas or lines between; the first signs, all verify.",
+        derived="{data dir}/auth.pkcs8, made at the first start",
+        secret=True,
+    ),
+    Setting(
+        "MEMOTURN_AUTH_KEY_FILE",
+        "auth_key_file",
+        _path,
+        "",
+        "",
+        "File with those keys instead, which is read again when it changes.",
+        derived="none",
+    ),
+    Setting(
+        "MEMOTURN_PERSIST_AUTH_KEY",
+        "persist_auth_key",
+        _flag,
+        "0",
+        "",
+        "1 keeps the signing key that is made at the first start in the object store, where every node finds it, and whoever reads the bucket.",
+    ),
+    Setting(
+        "MEMOTURN_TOKEN_AUDIENCE",
+        "token_audience",
+        _audience,
+        "",
+        "",
+        "What minted tokens name as their audience; a token that names another is refused.",
+        derived="none",
+    ),
+    Setting(
+        "MEMOTURN_TOKEN_MAX_LIFETIME_S",
+        "token_max_lifetime_s",
+        _whole(60, 400 * 86400),
+        str(90 * 86400),
+        "seconds",
+        "Longest life of a token, when it is minted and when it is shown.",
+    ),
     Setting(
         "MEMOTURN_DURABILITY",
         "durability",
@@ -600,7 +700,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEMOTURN_EMBED_LOCAL_PATH",
         "embed_local_path",
-        _folder,
+        _path,
         "",
         "",
         "Folder with the local model's model.safetensors and tokenizer.json, which must be the ones that are known.",

@@ -124,8 +124,14 @@ def test_each_variable_reaches_its_field():
         "AUDIT_RETENTION_SECS": ("86401.0", "audit_retention_s"),
         "LOG_LEVEL": ("debug", "log_level"),
         "LOG_FORMAT": ("console", "log_format"),
-        "AUTH": ("off", "auth"),
         "CATALOG": ("postgresql://u:p@db/m", "catalog"),
+        "AUTH": ("on", "auth"),
+        "PLATFORM_KEY": ("pk-1", "platform_key"),
+        "CLUSTER_KEY": ("ck-1", "cluster_key"),
+        "AUTH_KEY": ("ak-1", "auth_key"),
+        "PERSIST_AUTH_KEY": ("1", "persist_auth_key"),
+        "TOKEN_AUDIENCE": ("here", "token_audience"),
+        "TOKEN_MAX_LIFETIME_S": ("61", "token_max_lifetime_s"),
     }
     got = settings(**{name: text for name, (text, _) in given.items()})
 
@@ -134,6 +140,10 @@ def test_each_variable_reaches_its_field():
         **{field: text for text, field in given.values()},
         "embed_api_key": "Secret(***)",
         "catalog": "Secret(***)",
+        "platform_key": "Secret(***)",
+        "cluster_key": "Secret(***)",
+        "auth_key": "Secret(***)",
+        "persist_auth_key": "True",
         "extract_api_key": "Secret(***)",
         "assistant_api_key": "Secret(***)",
         "tenant_quotas": str(Quotas(requests_per_s=5.0, databases=6)),
@@ -141,8 +151,13 @@ def test_each_variable_reaches_its_field():
         "policy_ceiling": str(Rules(ask="deny")),
         "embed_self_hosted_hosts": "('e.example.com', '::1')",
     }
-    assert {f"MEMOTURN_{name}" for name in given} == {setting.variable for setting in SETTINGS}
-    assert {field for _, field in given.values()} == {field.name for field in dataclasses.fields(Settings)}
+    # Those that exclude what was given are tested by themselves.
+    assert {f"MEMOTURN_{name}" for name in given} == {
+        setting.variable for setting in SETTINGS if not setting.variable.endswith("_FILE")
+    }
+    assert {field for _, field in given.values()} == {
+        field.name for field in dataclasses.fields(Settings) if not field.name.endswith("_file")
+    }
 
 
 def test_derived_defaults_follow_what_is_set():
@@ -169,7 +184,7 @@ def test_empty_value_counts_as_not_set():
 
 def test_other_variables_and_those_of_clients_are_ignored():
     environ = {"PATH": "/bin", "MEMOTURNED": "x"} | {
-        f"MEMOTURN_{name}": "x" for name in ("URL", "TOKEN", "PLATFORM_KEY", "SOURCE", "MCP_PORT", "MCP_HOST")
+        f"MEMOTURN_{name}": "x" for name in ("URL", "TOKEN", "SOURCE", "MCP_PORT", "MCP_HOST")
     }
 
     assert Settings.from_env(environ, is_tty=False) == settings()
@@ -191,16 +206,17 @@ def test_value_of_an_unknown_variable_is_not_shown():
 
 
 def test_every_problem_is_listed_at_once():
-    message = refused(HOT_CAP="many", SYNC="ful", LISTEN="0.0.0.0:8080", TYPO="1", DATA_DIR="/x", AUTH="on")
+    message = refused(
+        HOT_CAP="many", SYNC="ful", LISTEN="0.0.0.0:8080", TYPO="1", DATA_DIR="/x", AUTH="on", AUTH_KEY="k"
+    )
 
     lines = message.splitlines()[1:]
-    assert len(lines) == 5
+    assert len(lines) == 4
     for fragment in (
         "MEMOTURN_HOT_CAP='many'",
         "did you mean full?",
-        "MEMOTURN_LISTEN",
         "MEMOTURN_TYPO",
-        "control plane",
+        "MEMOTURN_PLATFORM_KEY",
     ):
         assert fragment in message
 
@@ -257,8 +273,9 @@ def test_bad_value_is_refused_naming_the_variable(name, text):
 def test_address_that_others_can_reach_is_refused_without_authentication(text):
     message = refused(LISTEN=text)
 
-    assert "no authentication" in message
+    assert "MEMOTURN_AUTH=on" in message
     assert "127.0.0.1" in message
+    assert settings(LISTEN=text, AUTH="on", PLATFORM_KEY="k").loopback_only is False
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:0", "127.8.8.8:1", "[::1]:8080", "localhost:8080"])
@@ -270,9 +287,36 @@ def test_loopback_addresses_are_accepted(text):
     assert got.loopback_only
 
 
-@pytest.mark.parametrize("text", ["on", "OFF", "true"])
-def test_authentication_is_refused_as_not_in_this_release(text):
-    assert "arrives with the control plane" in refused(AUTH=text)
+@pytest.mark.parametrize("text", ["ON", "OFF", "true", "1"])
+def test_authentication_is_on_or_off(text):
+    assert "must be one of off, on" in refused(AUTH=text)
+
+
+def test_authentication_takes_a_platform_key():
+    assert "MEMOTURN_PLATFORM_KEY" in refused(AUTH="on")
+    assert settings(AUTH="on", PLATFORM_KEY="k").platform_key.reveal() == "k"
+
+
+def test_a_secret_comes_from_the_environment_or_from_a_file_and_not_from_both(tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("hush-hush\n")
+    for name in ("PLATFORM_KEY", "CLUSTER_KEY", "AUTH_KEY"):
+        got = settings(**{f"{name}_FILE": str(path)})
+        assert getattr(got, f"{name.lower()}_file") == path
+        message = refused(**{name: "hush-hush", f"{name}_FILE": str(path)})
+        assert "both set" in message
+        assert "hush" not in message
+    for name in ("EMBED_API_KEY", "EXTRACT_API_KEY", "ASSISTANT_API_KEY"):
+        got = settings(**{f"{name}_FILE": str(path)})
+        assert getattr(got, name.lower()).reveal() == "hush-hush"
+        message = refused(**{name: "hush-hush", f"{name}_FILE": str(path)})
+        assert "set one of them" in message
+        assert "hush" not in message
+        assert "cannot be read" in refused(**{f"{name}_FILE": str(tmp_path / "missing")})
+    path.write_text("a b \x01")
+    message = refused(EMBED_API_KEY_FILE=str(path))
+    assert "visible ASCII" in message
+    assert "a b" not in message
 
 
 def test_cold_before_warm_is_refused():

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from control_plane.catalogs import exports
 from control_plane.catalogs.backend import DanglingError, Part, Row, Session, TakenError
 from control_plane.catalogs.owners import ABOVE_ALL_TEXT, check_caps, lock_tenant
+from control_plane.catalogs.tokens import bury
 from control_plane.schema import NAME, WHOLE, branches, databases, tenants
 from memoturnd.core import names
 from memoturnd.errors import AlreadyExistsError, ConflictError, DatabaseNotFoundError, NotFoundError
@@ -197,6 +198,7 @@ class Directory(Part):
             database, queued = locked
             await session.run(_SOFT_DELETE, uuid=uuid, at=at_ms)
             await session.run(_FORGET_BRANCHES, uuid=uuid)
+            await bury(session, database.tenant, database.name, at_ms)
             if queued and not database.written:
                 await exports.note(session, exports.DATABASE, uuid, None)
 

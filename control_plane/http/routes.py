@@ -2,13 +2,16 @@
 
 from typing import Final
 
-from control_plane.http import audit, databases, policies, quotas, usage
+from control_plane.http import audit, databases, keys, policies, quotas, tokens, usage
 from memoturnd.http.route import Body, Kind, Route, Scope
 
 _NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
 _PROFILE_POLICY: Final = "/v1/memory/{ns}/{profile}/policy"
 _NAMESPACE: Final = "/v1/namespaces/{ns}"
 _TENANT: Final = "/v1/tenants/{tenant}"
+_OF_DATABASE: Final = "/v1/databases/{db}/tokens"
+_OF_NAMESPACE: Final = "/v1/namespaces/{ns}/tokens"
+_MINTS: Final = Scope.NAMESPACE_ADMIN
 
 CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/databases", databases.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
@@ -25,6 +28,27 @@ CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("PUT", _NAMESPACE_POLICY, policies.put, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", _PROFILE_POLICY, policies.get_override, Kind.CONTROL, Body.NONE, Scope.READ),
     Route("PUT", _PROFILE_POLICY, policies.put_override, Kind.CONTROL, Body.SMALL, Scope.ADMIN),
-    Route("GET", "/v1/namespaces/{ns}/audit", audit.read, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
-    Route("GET", "/v1/namespaces/{ns}/audit/export", audit.export, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", "/v1/namespaces/{ns}/audit", audit.read, Kind.CONTROL, Body.NONE, Scope.NAMESPACE_ADMIN),
+    Route(
+        "GET",
+        "/v1/namespaces/{ns}/audit/export",
+        audit.export,
+        Kind.CONTROL,
+        Body.NONE,
+        Scope.NAMESPACE_ADMIN,
+    ),
+    Route("POST", _OF_DATABASE, tokens.mint_for_database, Kind.CONTROL, Body.SMALL, _MINTS),
+    Route("GET", _OF_DATABASE, tokens.list_of_database, Kind.CONTROL, Body.NONE, _MINTS),
+    Route("POST", f"{_OF_DATABASE}/revoke", tokens.revoke_all_of_database, Kind.CONTROL, Body.SMALL, _MINTS),
+    Route("DELETE", f"{_OF_DATABASE}/{{id}}", tokens.revoke_of_database, Kind.CONTROL, Body.NONE, _MINTS),
+    Route("POST", _OF_NAMESPACE, tokens.mint_for_namespace, Kind.CONTROL, Body.SMALL, _MINTS),
+    Route("GET", _OF_NAMESPACE, tokens.list_of_namespace, Kind.CONTROL, Body.NONE, _MINTS),
+    Route(
+        "POST", f"{_OF_NAMESPACE}/revoke", tokens.revoke_all_of_namespace, Kind.CONTROL, Body.SMALL, _MINTS
+    ),
+    Route("DELETE", f"{_OF_NAMESPACE}/{{id}}", tokens.revoke_of_namespace, Kind.CONTROL, Body.NONE, _MINTS),
+    Route("POST", "/v1/tokens/revoke", tokens.revoke_all_of_tenant, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
+    Route("GET", "/v1/keys", keys.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("POST", "/v1/keys/rotate", keys.rotate, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", "/.well-known/jwks.json", keys.published, Kind.OPEN, Body.NONE, Scope.NONE),
 )

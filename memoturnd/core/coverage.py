@@ -74,6 +74,9 @@ _BELOW: Final[tuple[tuple[str, Reach], ...]] = (
         for part in ("memories", "recall", "ask", "extract")
     ),
     *((f"{_MEMORY}/{part}", Reach(frozenset({"memory"}))) for part in ("topics", "sessions")),
+    # A token mints, sees and revokes what opens no more than itself, whatever limits it.
+    ("/v1/databases/{db}/tokens", Reach(frozenset())),
+    ("/v1/namespaces/{ns}/tokens", Reach(frozenset())),
     (f"{_DB}/branches", Reach(frozenset({"branches"}))),
     (f"{_DB}/docs", Reach(frozenset({"documents"}))),
     (f"{_DB}/kv", Reach(frozenset({"kv"}))),
@@ -114,7 +117,7 @@ def check(sender: Principal, need: Scope, reach: Reach, target: Target) -> None:
     if need is Scope.NAMESPACE:
         _check_listing(sender, target)
     elif need is Scope.NAMESPACE_ADMIN:
-        _check_administration(sender, target)
+        _check_administration(sender, reach, target)
     else:
         _check_data(sender, TOKEN_SCOPES[need], reach, target)
 
@@ -137,7 +140,7 @@ def _check_listing(sender: Principal, target: Target) -> None:
         )
 
 
-def _check_administration(sender: Principal, target: Target) -> None:
+def _check_administration(sender: Principal, reach: Reach, target: Target) -> None:
     grant = sender.grant
     inside = (
         grant is not None and grant.ns and (grant.covers(target.db) if target.db else grant.ns == target.ns)
@@ -146,6 +149,11 @@ def _check_administration(sender: Principal, target: Target) -> None:
         raise ForbiddenError(f"the token does not cover the namespace; {_ASK}")
     if not sender.may("admin"):
         raise ForbiddenError("the token's scope is below admin; ask for one of a namespace with it")
+    limited = grant is not None and (grant.branches, grant.surfaces, grant.profiles) != (None, None, None)
+    if reach.whole and limited:
+        raise ForbiddenError(
+            "the token is limited, and this is about the whole namespace; ask for one that is not"
+        )
 
 
 def _check_data(sender: Principal, scope: TokenScope, reach: Reach, target: Target) -> None:

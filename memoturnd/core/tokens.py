@@ -226,8 +226,11 @@ def narrowed(minter: Principal, asked: Grant) -> Grant:
     return inherited
 
 
-def wider_than(own: Grant, other: Grant) -> str:
-    """Return the first thing in which `other` opens more than `own`, empty where there is none."""
+def wider_than(own: Grant, other: Grant, *, but_limits: bool = False) -> str:
+    """Return the first thing in which `other` opens more than `own`, empty where there is none.
+
+    With `but_limits` its rates are left aside: what it opens, and not how often.
+    """
     if own.ns:
         inside = other.ns == own.ns if other.ns else own.covers(other.db)
     else:
@@ -244,7 +247,7 @@ def wider_than(own: Grant, other: Grant) -> str:
         if outer is not None and (inner is None or not inner <= outer):
             return what
     for name, most in own.limits.items():
-        if other.limits.get(name, math.inf) > most:
+        if not but_limits and other.limits.get(name, math.inf) > most:
             return f"the limit {name}"
     return ""
 
@@ -264,8 +267,15 @@ def grant_to_json(grant: Grant) -> dict[str, object]:
     return shown
 
 
-def lifetime_s(minter: Principal, asked_s: int, *, now_ms: int, max_lifetime_s: int) -> int:
-    """Return how long a token may live that `minter` asks for. Raises InvalidRequestError, ForbiddenError."""
+def lifetime_s(minter: Principal, asked_s: int | None, *, now_ms: int, max_lifetime_s: int) -> int:
+    """Return how long a token may live that `minter` asks for; without saying so, an hour, or as long as it lives itself.
+
+    Raises InvalidRequestError, ForbiddenError.
+    """
+    if asked_s is None:
+        asked_s = min(DEFAULT_LIFETIME_S, max_lifetime_s)
+        if minter.kind == "token":
+            asked_s = max(1, min(asked_s, minter.expires_at // 1000 - now_ms // 1000))
     if asked_s > max_lifetime_s:
         raise InvalidRequestError(
             f"`expires_in` is over the {max_lifetime_s} s of MEMOTURN_TOKEN_MAX_LIFETIME_S; ask for less"

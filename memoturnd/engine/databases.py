@@ -162,6 +162,8 @@ class Databases:
                 now_ms = services.clock.now_ms()
                 await services.catalog.schedule(Chore(COLLECT, database.uuid), now_ms)
                 await register.update(lambda r: mark_deleted(r, at_ms=now_ms))
+            # First as one that can be looked up: with that its tokens are known to be from before.
+            await services.catalog.delete_database(database.uuid, at_ms=services.clock.now_ms())
             await services.catalog.forget_database(database.uuid)
         finally:
             self._registers.forget(database.uuid)

@@ -31,7 +31,7 @@ from memoturnd.errors import (
     RequestTimeoutError,
     UnauthorizedError,
 )
-from memoturnd.http.admission import Admission, OpenAdmission
+from memoturnd.http.admission import Admission
 from memoturnd.http.auditing import Auditor, Entry
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
@@ -73,14 +73,14 @@ def create_app(
     admission: Admission | None = None,
     auditor: Auditor | None = None,
 ) -> ASGIApp:
-    """Build the ASGI application that serves `node`; without `admission` to everybody, without `auditor` unaudited."""
+    """Build the ASGI application that serves `node`, to whom it admits unless `admission` says otherwise; without `auditor` unaudited."""
     api = Api(
         node,
         settings,
         clock or SystemClock(),
         randomness or SystemRandomness(),
         routes,
-        admission or OpenAdmission(),
+        admission or node.admission,
         auditor,
     )
     return Router([api], redirect_slashes=False, lifespan=lifespan)

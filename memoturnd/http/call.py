@@ -12,7 +12,13 @@ from memoturnd.core import canonical, names, revisions
 from memoturnd.core.principal import ANONYMOUS
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.idempotency import Once
-from memoturnd.errors import InvalidRequestError, PayloadTooLargeError, UnsupportedMediaError, invariant
+from memoturnd.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    UnsupportedMediaError,
+    invariant,
+)
 from memoturnd.http.gates import BodyMemory
 from memoturnd.http.once import OnceProfile, parse_once
 from memoturnd.http.ports import BranchProfile, Node
@@ -145,6 +151,18 @@ class Call:
         """Return the qualified name of a database that the request calls `name`, which is checked already."""
         invariant(names.TENANT_SEPARATOR not in name, "a database's own name has no tenant in it", name=name)
         return names.qualified(self.principal.tenant, name)
+
+    def require_surface(self, surface: str) -> None:
+        """Raise ForbiddenError where the sender's token keeps it from a surface that only the body or the query asks for."""
+        if not self.principal.may_use(surface):
+            raise ForbiddenError(f"the token is not for {surface}; ask for one that does, or leave that out")
+
+    def require_every_branch(self) -> None:
+        """Raise ForbiddenError where the sender's token is limited to branches, and what follows is about all."""
+        if self.principal.grant is not None and self.principal.grant.branches is not None:
+            raise ForbiddenError(
+                "the token is limited to some branches, and this is about all; ask for one that is not"
+            )
 
     def asks_once(self) -> Once | None:
         """Return what an Idempotency-Key asks for, None without one. Raises InvalidRequestError."""

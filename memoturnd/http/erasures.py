@@ -76,6 +76,7 @@ async def purge(
     answer: Callable[[Requested], Answer],
 ) -> Answer:
     """Erase what is forgotten in a profile; `targets` says what that is, NotFoundError where it is not there."""
+    call.require_every_branch()
     name, branch_name = profile_of(call)
     _ = call.durable  # which it is in any case
 

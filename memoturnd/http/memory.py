@@ -47,6 +47,8 @@ async def ingest(call: Call) -> Answer:
 async def recall(call: Call) -> Answer:
     """Find memories by text, embedding or topic, best first. An unknown profile recalls nothing."""
     query = await call.parsed(recalls.parse_query)
+    if query.include_turns:
+        call.require_surface("turns")
     embedder = await embedder_for(call, profile_of(call)[0], is_needed=embedding.needs_vector(query))
     embedding.check_recall(embedder, query)
     min_txid = call.min_txid
@@ -100,6 +102,8 @@ async def sessions(call: Call) -> Answer:
 async def end_session(call: Call) -> Answer:
     """Remove a session and its tasks, with `turns=true` its transcript too; 204 also when it is unknown."""
     session_id, turns, durable = names.session_id(call.params["sid"]), call.flag("turns"), call.durable
+    if turns:
+        call.require_surface("turns")
     if await purges(call):
 
         async def targets(_: BranchProfile) -> list[Target]:

@@ -27,6 +27,13 @@ _AT_HEADER = Value("Memoturn-At", str, "The same as `at`, which wins.", is_heade
 _BRANCH = Value("branch", str, "Branch of the profile; main unless given.")
 _BRANCH_HEADER = Value("Memoturn-Branch", str, "The same as `branch`, which wins.", is_header=True)
 
+_SCHEMES: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token, or the platform key on the routes of the control plane; none where authentication is off.",
+    }
+}
 _ALWAYS: Final = frozenset({400, 403, 404, 408, 429, 500, 503})
 _OF_BODIES: Final = frozenset({413, 415})
 _OF_KIND: Final[Mapping[str, frozenset[int]]] = {
@@ -40,7 +47,7 @@ def errors_of(route: "Route") -> frozenset[int]:
     """Return the statuses of the errors that a route may answer with."""
     if route.kind.value == "open":
         return frozenset({403, 404, 408, 500, 503})
-    found = _ALWAYS | _OF_KIND[route.kind.value]
+    found = _ALWAYS | _OF_KIND[route.kind.value] | {401}
     if route.asks_model:
         found |= {502}
     if ONCE in _required(route).values:
@@ -68,7 +75,7 @@ def document(routes: Iterable["Route"]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }
 
 
@@ -99,6 +106,8 @@ def _operation(route: "Route", described: Description, schema_of: dict[int, Any]
         "summary": lines[0],
         "parameters": [*_path(route), *(_parameter(value, schema_of) for value in _values(route, described))],
         "responses": _responses(route, described, schema_of),
+        "security": [] if route.scope.value == "none" else [{"bearer": []}, {}],
+        "x-memoturn-scope": route.scope.value,
     }
     if described.takes is not None:
         operation["requestBody"] = {

@@ -1,5 +1,7 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
+from typing import TYPE_CHECKING, Optional
+
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
@@ -22,6 +24,10 @@ from memoturnd.http.ports import (
 from memoturnd.metrics import Metrics
 from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.language_model import LanguageModels
+
+if TYPE_CHECKING:
+    from memoturnd.auth.authority import Authority
+    from memoturnd.http.admission import Admission
 
 
 class PastNode:
@@ -55,6 +61,16 @@ class PastNode:
     def journal(self) -> Journal:
         """Requests that are to take effect once."""
         return self._node.journal
+
+    @property
+    def authority(self) -> Optional["Authority"]:
+        """Keys, tokens and revocations, as they are now."""
+        return self._node.authority
+
+    @property
+    def admission(self) -> "Admission":
+        """Who may send a request, now."""
+        return self._node.admission
 
     @property
     def transfers(self) -> Transfers:

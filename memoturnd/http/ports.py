@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Optional, Protocol
 
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
@@ -25,6 +25,10 @@ from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.language_model import LanguageModels
 from memoturnd.seams.profile import Profile
 from memoturnd.surfaces.erasing import Asked
+
+if TYPE_CHECKING:
+    from memoturnd.auth.authority import Authority
+    from memoturnd.http.admission import Admission
 
 
 class HttpSettings(Protocol):
@@ -494,6 +498,16 @@ class Node(Protocol):
     @property
     def journal(self) -> Journal:
         """Requests that are to take effect once."""
+        ...
+
+    @property
+    def authority(self) -> Optional["Authority"]:
+        """Keys, tokens and revocations; None while authentication is off."""
+        ...
+
+    @property
+    def admission(self) -> "Admission":
+        """Who may send a request."""
         ...
 
     @property

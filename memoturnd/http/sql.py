@@ -16,7 +16,9 @@ async def run(call: Call) -> Answer:
     batch = await call.decoded_large(_batch)
     durable, min_txid = call.durable, call.min_txid
     profile = await open_database(call)
-    result = await sql.run(profile, batch, durable=durable, min_txid=min_txid)
+    result = await sql.run(
+        profile, batch, durable=durable, min_txid=min_txid, may_write=call.principal.may("write")
+    )
     body = {"results": result.value, "txid": result.txid}
     return write_reply(body, result) if isinstance(result, Written) else read_reply(body, result)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from memoturnd.core import names
 from memoturnd.core.limits import Owner, Quotas
+from memoturnd.seams.credentials import Credentials
 
 MAIN = "main"
 COLLECT = "collect"
@@ -188,7 +189,7 @@ class UsageDay(NamedTuple):
     memories: int
 
 
-class Catalog(Protocol):
+class Catalog(Credentials, Protocol):
     """What every catalog does. Lookups that fail raise; they never guess. Databases are looked up by qualified name."""
 
     async def create_database(self, database: Database, caps: Sequence[Cap] = ()) -> None:

@@ -210,10 +210,10 @@ async def test_due_branches_come_oldest_first_up_to_the_limit(catalog):
 
 
 async def taken(catalog, limit=1000):
-    """Take what is to be exported, as the export does."""
+    """Take what is to be exported, as the export does, and return what it says of databases."""
     rows = await catalog.pending_exports(limit)
     await catalog.exported([row.change for row in rows])
-    return rows
+    return [row for row in rows if row.kind == "database"]
 
 
 async def test_never_written_databases_are_to_be_exported_until_they_are(catalog):
@@ -247,7 +247,7 @@ async def test_database_that_came_and_went_or_was_written_before_anybody_asked_i
     await catalog.delete_database(deleted.uuid, at_ms=5)
     await catalog.forget_database(forgotten.uuid)
 
-    assert await catalog.pending_exports() == []
+    assert await taken(catalog) == []
 
 
 @pytest.mark.parametrize("end", ["written", "deleted", "forgotten"])

@@ -111,6 +111,9 @@ def test_what_a_greater_token_would_open_is_refused_by_the_name_of_what_is_great
 def test_a_token_lives_no_longer_than_its_minter_and_than_is_allowed():
     minter = bearer(Grant("admin", ns="app"))
     assert tokens.lifetime_s(minter, 5000, now_ms=5_000_000, max_lifetime_s=9000) == 5000
+    assert tokens.lifetime_s(minter, None, now_ms=5_000_000, max_lifetime_s=9000) == 3600
+    assert tokens.lifetime_s(minter, None, now_ms=9_000_000, max_lifetime_s=9000) == 1000
+    assert tokens.lifetime_s(PLATFORM, None, now_ms=0, max_lifetime_s=100) == 100
     with pytest.raises(ForbiddenError, match="outlive"):
         tokens.lifetime_s(minter, 5001, now_ms=5_000_000, max_lifetime_s=9000)
     with pytest.raises(InvalidRequestError, match="MAX_LIFETIME"):

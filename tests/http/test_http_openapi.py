@@ -75,7 +75,7 @@ def test_the_headers_of_a_route_are_among_its_parameters():
         ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b"}),
         ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b", "created_at": "1"}),
         ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b", "created_at": 1, "more": 1}),
-        ("POST", b"/v1/databases", 401, {"error": "x", "code": "unauthorized"}),
+        ("POST", b"/v1/databases", 402, {"error": "x", "code": "unauthorized"}),
         ("POST", b"/v1/databases", 409, {"error": "x"}),
     ],
 )

@@ -20,6 +20,7 @@ from memoturnd.errors import (
     NotDurableError,
     OverloadedError,
 )
+from memoturnd.http.admission import OpenAdmission
 from memoturnd.http.app import SMALL_BODY_BYTES, create_app
 from memoturnd.http.envelope import reply
 from memoturnd.http.route import Body, Kind, Route, Scope
@@ -35,6 +36,7 @@ class Stage:
 
     def __init__(self):
         self.metrics = Metrics()
+        self.admission = OpenAdmission()
         catalog, clock = SqliteCatalog(":memory:"), SystemClock()
         self.accounts = Accounts(catalog, clock, self.metrics, Defaults())
         self.meter = Meter(
