@@ -167,6 +167,7 @@ class Erasing:
                 grace_until=now_ms + 1000 * grace_s,
             )
             await self.coupons.create(file, coupon)
+            services.metrics.erasures["requested"].inc()
         await services.catalog.schedule(Chore(ERASE, uuid), self._in_ms(SOON_S))
         cut = coupon.cuts.get(branch.branch_id)
         if cut is None:
@@ -268,6 +269,7 @@ class Erasing:
         """Rewrite history without what is due, and have the former objects collected."""
         for work in works:
             work.coupon = await work.file.update(erasures.rewriting)
+        await self.coupons.note_rewritten(database.uuid)
         done = await self._rewrite(database, works)
         await self._note_blocked(works)
         if not works[0].blocked:
@@ -308,6 +310,7 @@ class Erasing:
             if work.blocked:
                 by = _reasons(work.blocked)
                 work.coupon = await work.file.update(partial(erasures.blocked, by=by))
+                self._services.metrics.erasures["blocked"].inc()
                 _log.warning("erasure is held up", erasure=work.coupon.id, reasons=by.reasons)
 
     async def _settle(self, uuid: str, works: Sequence["_Work"], done: Rewritten) -> None:
@@ -328,6 +331,7 @@ class Erasing:
                 nodes=nodes,
             )
             await work.file.update(change)
+            services.metrics.erasures["rewritten"].inc()
             work.coupon = await work.file.update(partial(erasures.cleared, node=self._node_id, at_ms=now_ms))
         await services.catalog.schedule(Chore(COLLECT, uuid), now_ms)
 
@@ -357,6 +361,7 @@ class Erasing:
     async def _tell(self, coupon: Coupon) -> None:
         await self._on_completed(coupon)
         await self.coupons.forget_waiting(coupon)
+        self._services.metrics.erasures["completed"].inc()
         _log.info("erasure completed", erasure=coupon.id, database=coupon.uuid)
 
     def _receipt(self, coupon: Coupon, evidence: Evidence, now_ms: int) -> Receipt:

@@ -41,6 +41,7 @@ OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
 DRILL_OUTCOMES: Final = ("ok", "damaged", "skipped", "failed")
 PAST_OUTCOMES: Final = ("hit", "shared", "miss")
+ERASURE_STEPS: Final = ("requested", "rewritten", "blocked", "completed")
 PASS_OUTCOMES: Final = ("done", "stopped", "failed")
 EMBED_CALLS: Final = ("ok", "refused", "failed", "shed")
 EMBED_TEXTS: Final = ("cached", "embedded", "failed")
@@ -323,6 +324,12 @@ class Metrics:
         self.databases_purged = self._counter(
             "databases_purged_total", "Deleted databases whose objects were deleted after their grace."
         )
+        steps = self._counter(
+            "erasures_total",
+            "Erasures, by step: requested, rewritten (history), blocked (once for each look), completed.",
+            "step",
+        )
+        self.erasures = {step: steps.labels(step) for step in ERASURE_STEPS}
 
     def _catalog(self) -> None:
         self.catalog_up = self._gauge("catalog_up", "1 while the catalog answers, 0 while it does not.")

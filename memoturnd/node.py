@@ -104,6 +104,8 @@ ACCOUNTS_S = 1.0
 """How often it is looked whether usage is to be put away, and quotas are to be read."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
+REWRITTEN_SLACK_MS = 3_600_000
+"""How far the clocks of node and store may be apart where a file is told to be older than its rewritten history."""
 _BEHIND_S = 1.0
 """How late ships may be before maintenance waits."""
 _PROBE_TIMEOUT_S = 2.0
@@ -296,7 +298,13 @@ class Node:
             _log.info("catalog rebuilt from the object store", databases=restored)
         await self.erasing.schedule_waiting()
         dirty = []
+        rewritten = await self.erasing.coupons.rewritten()
         for uuid, branch_id, owner, clean in found(services.branches_folder):
+            if clean and uuid in rewritten:
+                files = BranchFiles(services.branches_folder, uuid, branch_id)
+                if files.closed_at_ms() < rewritten[uuid] + REWRITTEN_SLACK_MS:
+                    files.remove()  # another node may have erased something meanwhile; all of it is shipped
+                    continue
             branch = await self._left_behind(uuid, branch_id, owner)
             if branch is not None and clean:
                 self.tiers.adopt_warm(branch)

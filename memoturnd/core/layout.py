@@ -92,6 +92,11 @@ def releasing_erasure_key(uuid: str, erasure_id: str) -> str:
     return f"{releasing_erasures_prefix()}{uuid}/{erasure_id}"
 
 
+def rewritten_databases_prefix() -> str:
+    """Return the prefix of the notes of databases whose history was ever rewritten."""
+    return f"{ROOT}/_governance/rewritten/"
+
+
 def waiting_erasure_key(uuid: str, erasure_id: str) -> str:
     """Return the key of the note that an erasure is not completed."""
     return f"{waiting_erasures_prefix(uuid)}{erasure_id}"

@@ -68,6 +68,15 @@ class Coupons:
         """Note that every node has to let go of its copies of the coupon's database."""
         await self._store.put(layout.releasing_erasure_key(coupon.uuid, coupon.id), b"{}")
 
+    async def note_rewritten(self, uuid: str) -> None:
+        """Note that the history of a database was rewritten, for nodes that are away and keep files of it."""
+        await self._store.put(f"{layout.rewritten_databases_prefix()}{uuid}", b"{}")
+
+    async def rewritten(self) -> dict[str, int]:
+        """Return by uuid when the history of a database was last rewritten, in unix ms by the store's clock."""
+        prefix = layout.rewritten_databases_prefix()
+        return {info.key.removeprefix(prefix): info.modified_ms async for info in self._store.list(prefix)}
+
     async def releasing(self) -> list[SwapFile[Coupon]]:
         """Return the coupons for which nodes have to let go of their copies, of all databases."""
         prefix = layout.releasing_erasures_prefix()

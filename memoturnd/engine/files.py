@@ -110,6 +110,13 @@ class BranchFiles:
             return None
         return clean, known
 
+    def closed_at_ms(self) -> int:
+        """Return when the file was closed clean, in unix ms; 0 when it was not."""
+        try:
+            return self._clean.stat().st_mtime_ns // 1_000_000
+        except OSError:
+            return 0
+
     def was_closed_at(self) -> int | None:
         """Return the txid at which the file was closed clean, in whatever boot; None when it was not."""
         try:

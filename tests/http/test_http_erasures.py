@@ -521,3 +521,21 @@ async def test_the_audit_stream_has_the_request_and_the_end_of_an_erasure(place)
         ("erasure.requested", f"erasures/{erasure}", "ok"),
         ("erasure.completed", f"erasures/{erasure}", "ok"),
     ]
+
+
+async def test_a_node_that_was_away_drops_its_files_of_what_was_erased_meanwhile(tmp_path):
+    clock = ShiftedClock()
+    store = MemoryStore(clock)
+    away, here = (Place(tmp_path / name, store, clock) for name in ("away", "here"))
+    async with started(away):
+        secret = await ingest(away, summary=f"{MARK}")
+        await away.call("POST", f"{DB}/sync")
+    assert away.files_with()
+    async with started(here):
+        erasure = await here.erase(memory_id=secret, grace_secs=0)
+        await here.later(5)
+        await here.completed(erasure)
+    assert away.files_with()
+    async with started(away):
+        assert (await away.call("GET", f"{MEMORY}/memories")).json()["memories"] == []
+        assert away.files_with() == []

@@ -66,6 +66,7 @@ def test_counters_end_in_total_and_carry_only_labels_of_the_program():
     labels = {label for family in found.values() for sample in family.samples for label in sample.labels}
     assert labels == {
         "route",
+        "step",
         "method",
         "status",
         "reason",
