@@ -27,6 +27,8 @@ LONGEST_HOLD_S: Final = 1.0
 """How late a refusal is answered at most, which is the least that `Retry-After` says."""
 HELD_AT_ONCE: Final = 2048
 """Refusals that are held back at once; beyond it they are answered at once."""
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+"""Its multiples, without their whole parts, lie evenly between 0 and 1."""
 _NEVER_S: Final = 60
 """What `Retry-After` says where a rate is 0."""
 _MOST_RETRY_S: Final = 3600
@@ -69,6 +71,7 @@ class Limiter:
         self._metrics = metrics
         self._tokens: OrderedDict[str, _Token] = OrderedDict()
         self._held = 0
+        self._spread = 0.0
         metrics.refusals_held.set_function(lambda: self._held)
         metrics.refusals_held_limit.set(HELD_AT_ONCE)
 
@@ -167,8 +170,10 @@ class Limiter:
         if next_s <= now_s or self._held >= HELD_AT_ONCE:
             return
         self._held += 1
+        # Those that would wait longest are spread over half of that, so that they do not all come again at once.
+        self._spread = (self._spread + _GOLDEN) % 1
         try:
-            await self._clock.sleep(next_s - now_s)
+            await self._clock.sleep(min(next_s - now_s, LONGEST_HOLD_S * (1 - self._spread / 2)))
         finally:
             self._held -= 1
 
