@@ -226,12 +226,12 @@ class Node:
         """What this node has asked of the object store since its start; two of them subtract."""
         return self._counted.usage
 
-    async def past(self, db_name: str, branch: str, at: Revision) -> PastProfile:
-        """Return a branch as it was at a revision, which is looked up when it is read.
+    async def past(self, db_name: str, branch: str, at: Revision, *, asker: str = "") -> PastProfile:
+        """Return a branch as it was at a revision, which is looked up when it is read; `asker` is the token that asks.
 
         Raises DatabaseNotFoundError, BranchNotFoundError, InvalidRequestError.
         """
-        return PastProfile(await self.branches.find(db_name, branch), self.tiers.past, at)
+        return PastProfile(await self.branches.find(db_name, branch), self.tiers.past, at, asker)
 
     async def ready(self) -> dict[str, str]:
         """Return what answers. Raises RetryableError naming what does not."""

@@ -24,8 +24,9 @@ T = TypeVar("T")
 class PastProfile:
     """A branch as it was at a revision. Implements memoturnd.seams.profile.Profile; it can only be read."""
 
-    def __init__(self, branch: Branch, past: PastStates, at: Revision) -> None:
+    def __init__(self, branch: Branch, past: PastStates, at: Revision, asker: str = "") -> None:
         self._branch = branch
+        self._asker = asker
         self._past = past
         self._at = at
         self._txid = 0
@@ -66,7 +67,7 @@ class PastProfile:
             )
         if self._txid == 0:
             return await branch.read_empty(op, work)
-        async with past.hold(branch, self._txid, current) as state:
+        async with past.hold(branch, self._txid, current, asker=self._asker) as state:
             value = await past.read(state, op, work)
         return Seen(value, self._txid, self.durable_txid)
 

@@ -20,7 +20,7 @@ import structlog
 
 from memoturnd.core.manifest import Manifest
 from memoturnd.engine import schema
-from memoturnd.engine.admission import Admission
+from memoturnd.engine.admission import Admission, Key, Places
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.budget import within_deadline
 from memoturnd.engine.connection import ProfileConnection, open_connection, open_immutable
@@ -43,6 +43,9 @@ T = TypeVar("T")
 MADE_AT_ONCE = 2
 MADE_WAITING = 8
 """Past states of one profile that are made at once, and that wait for it; beyond them 429."""
+ASKER_AT_ONCE = 4
+ASKER_WAITING = 16
+"""The same of one token, whatever profiles it asks for."""
 NODE_AT_ONCE = 8
 """Past states that a node makes at once."""
 IDLE_READERS = 16
@@ -70,9 +73,10 @@ class PastState:
         self.error: MemoturnError | None = None
 
 
-def admission_keys(branch: Branch) -> tuple[str, ...]:
-    """Return under which keys the making of a past state is counted."""
-    return (branch.ref.database.uuid,)
+def admission_keys(branch: Branch, asker: str) -> tuple[Key, ...]:
+    """Return under which keys the making of a past state is counted; `asker` is empty for whoever is not counted."""
+    profile = Key("profile", branch.ref.database.uuid)
+    return (Key("token", asker), profile) if asker else (profile,)
 
 
 class PastStates:
@@ -85,7 +89,11 @@ class PastStates:
         self._room_bytes = room_bytes
         # Least recently used first.
         self._states: OrderedDict[tuple[str, int], PastState] = OrderedDict()
-        self._admission = Admission("past states", running=MADE_AT_ONCE, waiting=MADE_WAITING)
+        places = {
+            "profile": Places(MADE_AT_ONCE, MADE_WAITING),
+            "token": Places(ASKER_AT_ONCE, ASKER_WAITING),
+        }
+        self._admission = Admission("past states", places)
         self._node_gate = asyncio.Semaphore(NODE_AT_ONCE)
         self._readers = _Readers()
         self._closed = False
@@ -109,10 +117,12 @@ class PastStates:
         return (branch.ref.branch_id, txid) in self._states
 
     @asynccontextmanager
-    async def hold(self, branch: Branch, txid: int, current: Manifest | None) -> AsyncIterator[PastState]:
+    async def hold(
+        self, branch: Branch, txid: int, current: Manifest | None, *, asker: str = ""
+    ) -> AsyncIterator[PastState]:
         """Hold a state, so that it stays; where it is not here it is made from what the manifest `current` names.
 
-        Raises OverloadedError when too many are being made for the profile, CorruptionError naming a damaged
+        `asker` is the token that asks, if any. Raises OverloadedError when too many are being made for it or the profile, CorruptionError naming a damaged
         object, StoreUnavailableError, DiskFullError, BranchNotFoundError for a deleted branch.
         """
         outcomes = self._services.metrics.past_reads
@@ -121,7 +131,7 @@ class PastStates:
             invariant(
                 current is not None, "a past state that is not here needs a manifest", branch=branch.ref
             )
-            state = self._begin(branch, txid, cast("Manifest", current))
+            state = self._begin(branch, txid, cast("Manifest", current), asker)
             outcomes["miss"].inc()
         else:
             outcomes["hit" if state.made else "shared"].inc()
@@ -171,13 +181,13 @@ class PastStates:
 
     # ---- making
 
-    def _begin(self, branch: Branch, txid: int, current: Manifest) -> PastState:
+    def _begin(self, branch: Branch, txid: int, current: Manifest, asker: str) -> PastState:
         services = self._services
         if self._closed:
             raise RetryableError("the node is stopping; send it again")
         if branch.is_gone:
             raise BranchNotFoundError(f"{branch.ref} was deleted")
-        keys = admission_keys(branch)
+        keys = admission_keys(branch, asker)
         try:
             self._admission.enter(keys)
         except OverloadedError:
@@ -190,7 +200,7 @@ class PastStates:
         state.task.add_done_callback(lambda _: self._ended(state, keys))
         return state
 
-    async def _make(self, state: PastState, branch: Branch, current: Manifest, keys: tuple[str, ...]) -> None:
+    async def _make(self, state: PastState, branch: Branch, current: Manifest, keys: tuple[Key, ...]) -> None:
         """Make the file, in turn. Raises nothing: what goes wrong is left in the state, for who waits."""
         try:
             async with self._admission.turn(keys), self._node_gate:
@@ -255,7 +265,7 @@ class PastStates:
             if nearest is not None:
                 nearest.users -= 1
 
-    def _ended(self, state: PastState, keys: tuple[str, ...]) -> None:
+    def _ended(self, state: PastState, keys: tuple[Key, ...]) -> None:
         """Give the place back, and clean up behind a state that was not made; it may not even have begun."""
         self._admission.leave(keys)
         if not state.made:

@@ -345,7 +345,7 @@ def _look_back(route: Route, call: Call) -> None:
         raise InvalidRequestError(
             f"{route.method} {route.template} takes no Memoturn-At and no `at`: only reads of what a branch holds do"
         )
-    call.node = PastNode(call.node, at)
+    call.node = PastNode(call.node, at, call.principal.token_id)
 
 
 def _no_route(method: str, by_method: Mapping[str, Route]) -> Answer:

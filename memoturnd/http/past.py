@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 class PastNode:
     """A node whose profiles are looked at as of a revision. Implements memoturnd.http.ports.Node."""
 
-    def __init__(self, node: Node, at: Revision) -> None:
+    def __init__(self, node: Node, at: Revision, asker: str) -> None:
         self._node = node
+        self._asker = asker
         self._at = at
 
     @property
@@ -134,11 +135,11 @@ class PastNode:
 
     async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
         """Return a branch as it was. Raises DatabaseNotFoundError, BranchNotFoundError."""
-        return await self._node.past(db_name, branch, self._at)
+        return await self._node.past(db_name, branch, self._at, asker=self._asker)
 
-    async def past(self, db_name: str, branch: str, at: Revision) -> BranchProfile:
+    async def past(self, db_name: str, branch: str, at: Revision, *, asker: str = "") -> BranchProfile:
         """Return a branch as it was at another revision."""
-        return await self._node.past(db_name, branch, at)
+        return await self._node.past(db_name, branch, at, asker=asker or self._asker)
 
     async def ready(self) -> dict[str, str]:
         """Return the state of store, leases and catalog."""

@@ -584,8 +584,11 @@ class Node(Protocol):
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError."""
         ...
 
-    async def past(self, db_name: str, branch: str, at: Revision) -> BranchProfile:
-        """Return a branch as it was at a revision. Raises DatabaseNotFoundError, BranchNotFoundError."""
+    async def past(self, db_name: str, branch: str, at: Revision, *, asker: str = "") -> BranchProfile:
+        """Return a branch as it was at a revision; `asker` is the token that asks.
+
+        Raises DatabaseNotFoundError, BranchNotFoundError.
+        """
         ...
 
     async def ready(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pasts import at, files, slow_gets, state, with_values
 from profiles import BY_HAND, everything, get, killed, put
 
 from memoturnd.core import revisions
-from memoturnd.engine.past import IDLE_READERS, MADE_AT_ONCE, MADE_WAITING
+from memoturnd.engine.past import ASKER_AT_ONCE, ASKER_WAITING, IDLE_READERS, MADE_AT_ONCE, MADE_WAITING
 from memoturnd.errors import (
     ConflictError,
     InvalidRequestError,
@@ -312,6 +312,30 @@ async def test_too_many_states_of_one_profile_are_turned_away_and_others_are_not
         assert max(running) <= MADE_AT_ONCE + 1, "two of this profile, one of the other"
         assert node.metrics.shed["past_states"]._value.get() == len(refused)
         assert await state(node, txids[49]) == {"x": "49"}, "the places are free again"
+        assert not node.tiers.past._admission._held
+
+
+async def test_one_token_has_so_many_states_made_whatever_profiles_it_asks_for(tmp_path, store):
+    async with node_on(tmp_path, store) as node:
+        names = [f"p{number}" for number in range(ASKER_AT_ONCE + ASKER_WAITING + 5)]
+        txids = {name: (await with_values(node, 2, db=name))[0] for name in names}
+        other = await with_values(node, 2, db="other")
+        store.faults.append(slow_gets(0.02))
+
+        async def read(name, txid, asker):
+            past = await node.past(name, "main", revisions.parse(str(txid)), asker=asker)
+            return (await past.read(get("x"))).value
+
+        outcomes = await asyncio.gather(
+            *(read(name, txids[name], "tok_1") for name in names),
+            read("other", other[0], "tok_2"),
+            return_exceptions=True,
+        )
+
+        refused = [o for o in outcomes[:-1] if isinstance(o, OverloadedError)]
+        assert len(refused) == 5
+        assert "4 past states are being made for this token and 16 wait" in str(refused[0])
+        assert outcomes[-1] == "0"
         assert not node.tiers.past._admission._held
 
 

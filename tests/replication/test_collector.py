@@ -56,6 +56,28 @@ async def test_object_that_nothing_names_goes_after_two_passes_a_grace_apart(fam
     assert family.metrics.garbage_bytes._value.get() == len("segment 2")
 
 
+async def test_a_pass_tells_how_many_bytes_it_has_found_and_left(family):
+    await family.ship()
+    orphan = await marked(family)
+    await family.collect()
+
+    left = sum([info.size_bytes async for info in family.store.list(f"v1/{UUID}/")])
+    assert orphan not in await family.keys()
+    assert family.sizes.begun == len(family.sizes.heard) == 2
+    assert family.sizes.heard[-1] == pytest.approx(left, abs=500)
+    assert family.sizes.heard[0] - family.sizes.heard[-1] == pytest.approx(len("segment 2"), abs=500)
+
+
+async def test_a_pass_that_cannot_read_everything_tells_no_size(family):
+    await family.ship()
+    await family.store.put(layout.manifest_key(UUID, family.main), b"not a manifest")
+
+    with pytest.raises(CorruptionError):
+        await family.collect()
+
+    assert family.sizes.heard == [None]
+
+
 async def test_old_object_that_a_manifest_lets_go_of_stays_the_grace_from_the_first_pass_that_saw_it(family):
     await family.ship()
     dropped = await family.keys("/segments/")
