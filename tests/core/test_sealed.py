@@ -37,10 +37,9 @@ def test_any_flipped_bit_of_a_document_is_corruption(decode, data):
 
 @pytest.mark.parametrize(("decode", "data"), DOCUMENTS.values(), ids=DOCUMENTS)
 def test_document_with_two_places_swapped_is_corruption(decode, data):
-    half = len(data) // 2
+    half = next(at for at in range(len(data) // 2, len(data)) if data[at] != data[at + 1])
     swapped = data[:half] + data[half + 1 : half + 2] + data[half : half + 1] + data[half + 2 :]
 
-    assert swapped != data
     with pytest.raises(CorruptionError):
         decode(swapped)
 
