@@ -137,7 +137,7 @@ class Node:
         self.policies = policies
         self.audit = audit
         self.audit_rules = audit_rules
-        self.audit_reader = AuditReader(services.store, audit, services.clock, keys=list)
+        self.audit_reader = AuditReader(services.store, audit, services.clock, keys=self._public_keys)
         self.audit_retention = AuditRetention(services.store, audit, audit_rules, services.clock)
         self.models = models or LanguageModels()
         self.metrics = services.metrics
@@ -330,6 +330,9 @@ class Node:
             _log.warning("local files of an unknown database are left alone", folder=str(files.folder))
             return None
         return self.tiers.get(BranchRef(database, branch_id, owner.branch))
+
+    def _public_keys(self) -> list[dict[str, str]]:
+        return [] if self.authority is None else self.authority.keyring.jwks()
 
     async def admit_by(self, admission: Admission, authority: Authority | None) -> None:
         """Let `admission` decide about requests, by what the catalog knows of credentials."""
@@ -536,7 +539,7 @@ async def running(
             ceiling=settings.policy_ceiling,
             self_hosted_embedder=settings.embeds_at_home,
         )
-        audit = audit_log(settings, services, None)
+        audit = audit_log(settings, services, None if authority is None else authority.keyring.sign)
         rules = AuditRules(policies, settings.audit, settings.audit_retention_s)
         node = Node(
             services,

@@ -155,7 +155,7 @@ class AuditReader:
     """Reads streams for whoever may. What waits at this node is flushed first, so that it can be seen."""
 
     def __init__(
-        self, store: ObjectStore, log: AuditLog, clock: Clock, *, keys: Callable[[], Sequence[dict[str, Any]]]
+        self, store: ObjectStore, log: AuditLog, clock: Clock, *, keys: Callable[[], Sequence[dict[str, str]]]
     ) -> None:
         self._store = store
         self._log = log
@@ -195,7 +195,7 @@ class AuditExport:
     size_bytes: int | None = None
 
     def __init__(
-        self, store: ObjectStore, stream: str, keys: Callable[[], Sequence[dict[str, Any]]], clock: Clock
+        self, store: ObjectStore, stream: str, keys: Callable[[], Sequence[dict[str, str]]], clock: Clock
     ) -> None:
         self._store = store
         self._stream = stream

@@ -20,7 +20,7 @@ from memoturnd.errors import CorruptionError
 Outcome = Literal["ok", "denied", "error"]
 
 VERSION: Final = 1
-PLATFORM: Final = "_platform"
+PLATFORM: Final = names.PLATFORM_STREAM
 """The stream of what belongs to no namespace."""
 OBJECT_EVENTS: Final = 512
 OBJECT_BYTES: Final = 1 << 20

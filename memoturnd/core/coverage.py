@@ -56,6 +56,7 @@ KeyKind = Literal["platform", "internal"]
 _EVERYTHING: Final = Reach(SURFACES, whole=True)
 _MEMORY: Final = "/v1/memory/{ns}/{profile}"
 _DB: Final = "/v1/db/{db}"
+_AUDIT: Final = "/v1/namespaces/{ns}/audit"
 _EXACT: Final[Mapping[str, Reach]] = {
     f"{_MEMORY}/policy": _EVERYTHING,  # it bounds all that the profile holds, on every branch
     f"{_MEMORY}/export": Reach(frozenset({"memory", "turns"})),
@@ -177,6 +178,8 @@ def _check_data(sender: Principal, scope: TokenScope, reach: Reach, target: Targ
 
 def target_of(params: Mapping[str, str], template: str, asked: Asked) -> Target:
     """Return what a request names, by the path's parts. Raises InvalidRequestError."""
+    if template.startswith(_AUDIT) and params["ns"] == names.PLATFORM_STREAM:
+        return Target(ns=names.PLATFORM_STREAM)  # which no token is ever for
     if template.startswith("/v1/namespaces/{ns}") or template == "/v1/memory/{ns}":
         return Target(ns=names.namespace(params["ns"]))
     if "profile" in params:

@@ -14,6 +14,8 @@ from memoturnd.errors import InvalidRequestError
 MAIN_BRANCH: Final = "main"
 DEFAULT_TENANT: Final = "default"
 PROFILE_SEPARATOR: Final = "--"
+PLATFORM_STREAM: Final = "_platform"
+"""What stands for a namespace in the audit stream of what belongs to none. No namespace can be called so."""
 TENANT_SEPARATOR: Final = "/"
 
 _PART = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9_])?")
