@@ -339,6 +339,7 @@ class Node:
         self.admission, self.authority = admission, authority
         if authority is not None:
             authority.exports_by(self.catalog_export)
+            self.erasing.sign = authority.keyring.sign
             await authority.revocations.refresh()
 
     async def recover(self, dirty: list[Branch]) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
+from auth_support import CLUSTER_KEY, PLATFORM_KEY, mint
 from erased import files_with, registered, states
 from harness import ShiftedClock, node_on
 from http_calls import failure, stamps
 from http_support import client_of, limits
+from memoturn import InvalidReceiptError, verify_receipt
 
 from memoturnd.core import segment
 from memoturnd.core.policy_document import new, with_policy
@@ -112,7 +115,11 @@ def without_marker(states_):
 
 
 def app_of(node, clock):
-    return create_app(node, limits(), auditor=Auditor(node.audit, node.audit_rules, clock))
+    return create_app(
+        node,
+        limits(loopback_only=node.authority is None),
+        auditor=Auditor(node.audit, node.audit_rules, clock),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +147,9 @@ async def ingest(place, **item):
 async def fill(place, n):
     """Put the marker into everything that a profile can hold, and other things beside it."""
     diet = {"summary": f"{MARK} {n}", "keywords": MARK, "content": {"in": [MARK, n]}, "session_id": "s1"}
-    await ingest(place, topic_key="diet", embedding=[1, n], **diet)
+    one = await ingest(place, topic_key="diet", embedding=[1, n], **diet)
+    said = {"json": {"keywords": f"{MARK} {n} words"}, "headers": {"idempotency-key": f"key{n}"}}
+    await place.call("PATCH", f"{MEMORY}/memories/{one}", **said)
     await ingest(place, topic_key="home", summary=f"lives in Oslo {n}", content=n, session_id="s1")
     await ingest(place, type="task", summary=f"{MARK} task {n}", session_id="s1")
     for session, text in (("s1", f"{MARK} said {n}"), ("s2", f"hello {n}")):
@@ -539,3 +548,28 @@ async def test_a_node_that_was_away_drops_its_files_of_what_was_erased_meanwhile
     async with started(away):
         assert (await away.call("GET", f"{MEMORY}/memories")).json()["memories"] == []
         assert away.files_with() == []
+
+
+async def test_a_receipt_is_signed_and_proved_offline_by_published_keys_retired_ones_too(tmp_path):
+    clock = ShiftedClock()
+    place = Place(tmp_path / "node", MemoryStore(clock), clock)
+    async with started(place, AUTH="on", PLATFORM_KEY=PLATFORM_KEY, CLUSTER_KEY=CLUSTER_KEY):
+        place.client.headers["Authorization"] = f"Bearer {PLATFORM_KEY}"
+        token = await mint(place.client, "namespaces/app", "admin", expires_in=3600)
+        place.client.headers["Authorization"] = f"Bearer {token['token']}"
+        secret = await ingest(place, summary=f"{MARK}")
+        erasure = await place.erase(memory_id=secret, grace_secs=0)
+        for _ in range(3):
+            await place.later(GC_S)
+        coupon = await place.coupon(erasure)
+        assert coupon["status"] == "completed"
+        await place.node.authority.keyring.rotate(max_lifetime_s=60)
+        keys = (await place.call("GET", "/.well-known/jwks.json")).json()
+        assert len(keys["keys"]) == 2
+
+    payload = verify_receipt(coupon, keys)
+    assert (payload["erasure_id"], payload["memory_ids"]) == (erasure, [secret])
+    assert coupon["receipt"]["key_id"] in {key["kid"] for key in keys["keys"]}
+    changed = json.loads(json.dumps(coupon).replace(secret, f"mem_{'0' * 32}"))
+    with pytest.raises(InvalidReceiptError, match="was changed"):
+        verify_receipt(changed, keys)
