@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoturnd.core import policy
+from memoturnd.core.coverage import reach_of
 from memoturnd.core.policy import NOTHING, Rules, capped, effective, loosened, merge, parse, parse_new
+from memoturnd.core.principal import SURFACES
 from memoturnd.core.retention import Windows
 from memoturnd.errors import InvalidRequestError
 
@@ -229,6 +231,16 @@ def test_ceiling_takes_no_member_that_it_does_not_know(said):
         return
     with pytest.raises(InvalidRequestError, match="which no policy has"):
         policy.parse_ceiling(said)
+
+
+# ---- who may set one
+
+
+def test_policy_of_a_profile_takes_a_token_for_all_of_it():
+    reach = reach_of("/v1/memory/{ns}/{profile}/policy")
+
+    assert reach.whole
+    assert reach.surfaces == SURFACES
 
 
 # ---- what follows
