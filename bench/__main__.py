@@ -15,6 +15,7 @@ from typing import Final
 from bench import (
     big,
     costs,
+    credentials,
     embedder,
     fairness,
     in_process,
@@ -75,6 +76,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "timelines": lambda given: timelines.measure(in_process.run_on_uvloop, quick=given.quick),
     "embedder": lambda given: embedder.measure(quick=given.quick),
     "lazy": lambda given: lazy.measure(in_process.run_on_uvloop, quick=given.quick),
+    "credentials": lambda given: credentials.measure(quick=given.quick),
     "fairness": lambda given: fairness.measure(quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }

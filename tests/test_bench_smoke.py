@@ -37,6 +37,7 @@ TITLES = {
     "recall": ("Recall by size",),
     "timelines": ("Timelines in process",),
     "embedder": ("The local embedder",),
+    "credentials": ("Credentials: what authentication adds to a request",),
     "fairness": ("Fairness: one namespace beside a noisy one",),
     "lazy": ("Lazy reads of past states: a prototype",),
     "lag": ("Event-loop lag under heavy work",),
