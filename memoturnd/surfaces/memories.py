@@ -47,7 +47,8 @@ _REVIVE = """UPDATE __memoturn_memories SET superseded_by = NULL, superseded_at 
  updated_at = ?, version = ?, reason = ?, pinned = coalesce(?, pinned), importance = coalesce(?, importance)
  WHERE rid = ?"""
 _SUPERSEDE = "UPDATE __memoturn_memories SET superseded_by = ?, superseded_at = ? WHERE rid = ?"
-_RELINK = "UPDATE __memoturn_memories SET superseded_by = ? WHERE superseded_by = ?"
+_RELINK = """UPDATE __memoturn_memories
+ SET superseded_by = (SELECT superseded_by FROM __memoturn_memories WHERE rid = ?) WHERE superseded_by = ?"""
 _TOUCH_SESSION = """INSERT INTO __memoturn_memory_sessions(id, created_at, last_active_at) VALUES (?1, ?2, ?2)
  ON CONFLICT(id) DO UPDATE SET last_active_at = max(last_active_at, excluded.last_active_at)"""
 
@@ -353,8 +354,9 @@ def remove(conn: ProfileConnection, found: Found) -> None:
     for model in models.all_models(conn):
         conn.execute(f"DELETE FROM {model.table} WHERE rid = ?", (found.rid,))
     origins.remove(conn, found.rid)
+    # Its successor as it is now: another removal of the same round may have moved it since it was found.
+    conn.execute(_RELINK, (found.rid, found.id))
     conn.execute("DELETE FROM __memoturn_memories WHERE rid = ?", (found.rid,))
-    conn.execute(_RELINK, (found.superseded_by, found.id))
     note_change(conn, found.rid)
 
 

@@ -304,3 +304,12 @@ async def test_what_expired_is_not_forgotten_again(profile):
 def test_a_forgetting_that_does_not_say_what_is_refused(asked):
     with pytest.raises(InvalidRequestError):
         memory_edits.parse_forget(asked)
+
+
+async def test_chain_stays_whole_whichever_of_its_memories_are_forgotten_together(profile):
+    ids = [(await ingest(profile, item("fact", f"v{number}", topic_key="t")))[0] for number in range(4)]
+
+    await forget(profile, ids=[ids[2], ids[1]])  # the later one first
+
+    assert (await memories.get(profile, ids[0])).value["superseded_by"] == ids[3]
+    assert (await memories.get(profile, ids[3])).value["supersedes"] == [ids[0]]
