@@ -23,6 +23,8 @@ STALE_S: Final = 10.0
 """How long what is known may be old: beyond it a token might have been revoked seconds ago."""
 KEPT_LIMIT: Final = 200_000
 """Most revocations in memory. Beyond it the oldest become a cut-off of their tenant, whose older tokens are then all revoked."""
+WHOLE_S: Final = 600.0
+"""How often everything is asked for anew: a catalog that was rebuilt may have given numbers a second time."""
 _BATCH: Final = 1000
 _TIMEOUT_S: Final = 5.0
 _log = structlog.get_logger(__name__)
@@ -52,6 +54,7 @@ class Revocations:
         self._kept: dict[_Key, Revocation] = {}
         self._change = 0
         self._fresh_at_s: float | None = None
+        self._whole_at_s = clock.monotonic_s()
         self._asking = asyncio.Lock()
         metrics.revocations_limit.set(kept_limit)
 
@@ -137,6 +140,9 @@ class Revocations:
 
     async def _refresh(self) -> None:
         began_s = self._clock.monotonic_s()
+        if began_s - self._whole_at_s > WHOLE_S:
+            self._forget_old(self._clock.now_ms())
+            self._change, self._whole_at_s = 0, began_s
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 while news := await self._records.revocations_since(self._change, limit=_BATCH):
@@ -157,9 +163,12 @@ class Revocations:
         self.take(revocations)
         self._change = change
 
+    def _forget_old(self, now_ms: int) -> None:
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.expires_at > now_ms}
+
     def _fold(self, now_ms: int) -> None:
         """Forget what is over; where that is not enough, let the oldest become cut-offs of their tenants."""
-        self._kept = {key: kept for key, kept in self._kept.items() if kept.expires_at > now_ms}
+        self._forget_old(now_ms)
         excess = len(self._kept) - self._kept_limit * 9 // 10
         if len(self._kept) <= self._kept_limit:
             return

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from memoturnd.auth.revocations import STALE_S, Revocations
+from memoturnd.auth.revocations import STALE_S, WHOLE_S, Revocations
 from memoturnd.core.principal import Grant, Principal
 from memoturnd.errors import ForbiddenError, RetryableError, StoreUnavailableError
 from memoturnd.metrics import Metrics
@@ -133,6 +133,18 @@ async def test_while_the_catalog_is_down_the_export_says_what_is_revoked(world):
     world.records.rows = [Revocation("token", "default", "tok_9", 1, FAR, 6)]
     await world.known.refresh()
     assert revoked(world, bearer("tok_9"))
+
+
+async def test_everything_is_asked_for_anew_now_and_then_for_a_catalog_that_was_rebuilt(world):
+    world.records.rows = [Revocation("token", "default", "tok_1", 1, world.clock.now_ms() + 1, 50)]
+    await world.known.refresh()
+    world.records.rows = [Revocation("token", "default", "tok_2", 1, FAR, 7)]
+    await world.known.refresh()
+    assert not revoked(world, bearer("tok_2"))
+    world.clock.s += WHOLE_S + 1
+    await world.known.refresh()
+    assert revoked(world, bearer("tok_2"))
+    assert len(world.known) == 1  # what is over is forgotten
 
 
 async def test_where_neither_catalog_nor_export_answers_tokens_are_refused(world):
