@@ -5,8 +5,10 @@ with its words, vectors, links and kept answers. States of the first schema lack
 a session or a filter turned out to name is remembered, so that other states lose it by its id as well.
 """
 
+import json
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 from memoturnd.core import filters, names
@@ -38,6 +40,14 @@ _KINDS: Final = (
     "vector",
     "timeline",
 )
+_SAID_WITH: Final = ("type", "turns", "memories")
+_PARTS: Final = {
+    "turn": {"session_id", "seq"},
+    "document": {"collection", "id", "filter"},
+    "kv": {"ns", "key", "prefix"},
+    "vector": {"collection", "id"},
+    "timeline": {"name", "key"},
+}
 _TOPICAL: Final = ("fact", "instruction")
 _LOCAL_BYTES: Final = 256
 """So much of a key lies in the page of its index entry, wherever SQLite put the rest."""
@@ -69,6 +79,7 @@ def parse(payload: Any) -> Asked:
     Raises InvalidRequestError.
     """
     body = fields.mapping(payload, "the body")
+    _only(body, {*_KINDS, *_SAID_WITH, "targets", "grace_secs"}, "")
     grace = body.get("grace_secs")
     grace_s = None if grace is None else fields.count(grace, "grace_secs", limit=GRACE_LIMIT_S)
     several = body.get("targets")
@@ -88,6 +99,8 @@ def parse(payload: Any) -> Asked:
 
 
 def _target(body: dict[str, Any], at: str) -> Target:
+    if at:
+        _only(body, {*_KINDS, *_SAID_WITH}, at)
     kinds = [kind for kind in _KINDS if body.get(kind) is not None]
     if len(kinds) != 1:
         raise InvalidRequestError(
@@ -109,7 +122,17 @@ def _target(body: dict[str, Any], at: str) -> Target:
             return _structure(kind, fields.mapping(value, where), f"{where}.")
 
 
+def _only(body: dict[str, Any], known: AbstractSet[str], at: str) -> None:
+    """Raise InvalidRequestError for a field that is not known: what was meant by it would stay."""
+    for name in body:
+        if name not in known:
+            raise InvalidRequestError(
+                f"{at}{name[:64]!a} is no field of an erasure: {', '.join(sorted(known))}"
+            )
+
+
 def _structure(kind: str, body: dict[str, Any], at: str) -> Target:
+    _only(body, _PARTS[kind], at)
     match kind:
         case "turn":
             session = fields.name(body.get("session_id"), f"{at}session_id", names.session_id)
@@ -226,6 +249,7 @@ class Eraser:
         self._known = sorted(
             self.document_ids
         )  # what one state tells must not change what becomes of another
+        self._named = json.dumps([t.memory_id for t in targets if t.memory_id is not None])
         self._live = False
 
     def apply(self, conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
@@ -244,15 +268,14 @@ class Eraser:
             return 0
         tables = _tables(conn)
         state = _State(conn, tables, live=self._live)
-        gone = sum(self._one(state, target) for target in self.targets)
+        gone = self._memories(state, "id IN (SELECT value FROM json_each(?))", (self._named,))
+        gone += sum(self._one(state, target) for target in self.targets if target.memory_id is None)
         gone += sum(state.document(name, id_) for name, id_ in self._known)
         gone += self._answers(state)
         gone += state.tidy()
         return gone
 
     def _one(self, state: "_State", target: Target) -> int:
-        if target.memory_id is not None:
-            return self._memories(state, "id = ?", (target.memory_id,))
         if target.topic_key is not None:
             return self._memories(state, "topic_key = ? AND type = ?", (target.topic_key, target.type))
         if target.session_id is not None:

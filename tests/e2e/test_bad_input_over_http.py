@@ -53,6 +53,11 @@ GOOD_BODIES = {
     "/v1/memory/{ns}/{profile}/memories/forget": {"ids": ["mem_0"]},
     "/v1/memory/{ns}/{profile}/memories/{id}": {"pinned": True},
     "/v1/memory/{ns}/{profile}/memories/{id}/undo": {"reason": "x"},
+    "/v1/memory/{ns}/{profile}/erasures": {
+        "targets": [{"session_id": "none", "turns": True}],
+        "grace_secs": 86400,
+    },
+    "/v1/db/{db}/erasures": {"kv": {"ns": "none", "key": "none"}},
     "/v1/memory/{ns}/{profile}/recall": {"query": "x"},
     "/v1/memory/{ns}/{profile}/reembed": {"scope": "all"},
     "/v1/memory/{ns}/{profile}/ask": {"question": "known"},
@@ -146,6 +151,26 @@ FIELDS = {
         "include_superseded": {bool, NULL},
         "dry_run": {bool, NULL},
         "limit": {int, NULL},
+    },
+    "/v1/memory/{ns}/{profile}/erasures": {
+        "targets": set(),
+        "targets.0": set(),
+        "targets.0.session_id": {str},
+        "targets.0.turns": {bool, NULL},
+        "targets.0.memories": {bool, NULL},
+        "targets.0.memory_id": {NULL},
+        "targets.0.turn": {NULL},
+        "targets.0.document": {NULL},
+        "grace_secs": {int, NULL},
+    },
+    "/v1/db/{db}/erasures": {
+        "kv": set(),
+        "kv.ns": {str},
+        "kv.key": {str},
+        "kv.prefix": {NULL},
+        "vector": {NULL},
+        "timeline": {NULL},
+        "grace_secs": {int, NULL},
     },
     "/v1/memory/{ns}/{profile}/memories/{id}": {
         "pinned": {bool, NULL},
@@ -587,7 +612,9 @@ def test_unknown_fields_are_ignored_on_every_route_but_where_they_would_make_it_
         answer = client.request(route.method, path, json=body)
         if route.template in UNCONFIGURED:
             assert_refused(answer, 503)
-        elif route.template.endswith(("/memories/forget", "/quotas")):  # a slip would lift a limit
+        elif route.template.endswith(
+            ("/memories/forget", "/quotas", "/erasures")
+        ):  # a slip would lift a limit, or let something stay
             assert_refused(answer, 400)
         else:
             ok(answer)

@@ -213,6 +213,9 @@ def test_states_of_the_first_schema_lose_what_is_named():
         ("turn.seq", {"turn": {"session_id": "s", "seq": "1"}}),
         ("vector.id", {"vector": {"collection": "c"}}),
         ("timeline.key", {"timeline": {"name": "c"}}),
+        ("'tuns' is no field", {"session_id": "s", "tuns": True}),
+        (r"targets\[0\]\.'grace_secs' is no", {"targets": [{"session_id": "s", "grace_secs": 1}]}),
+        ("kv.'prefx' is no", {"kv": {"ns": "a", "key": "b", "prefx": "c"}}),
     ],
 )
 def test_a_wrong_target_is_named(said, body):
