@@ -40,7 +40,7 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.budget import Deadlines
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
-from memoturnd.engine.databases import Databases, Registers
+from memoturnd.engine.databases import Databases
 from memoturnd.engine.drill import Drill
 from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.journal import Journal
@@ -53,8 +53,10 @@ from memoturnd.engine.periodic import periodic
 from memoturnd.engine.presence import BEAT_S, Presence
 from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
 from memoturnd.engine.recovered import keep_as_branch
+from memoturnd.engine.registers import Registers
 from memoturnd.engine.rewriting import Rewriter
 from memoturnd.engine.services import Services
+from memoturnd.engine.tenants import Tenants
 from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
@@ -145,6 +147,7 @@ class Node:
         registers = Registers(services)
         self.accounts = services.accounts
         self.databases = Databases(services, self.tiers, registers)
+        self.tenants = Tenants(services)
         self.branches = Branching(services, self.tiers, registers)
         self.journal = Journal(services.catalog, services.clock, services.randomness)
         self.transfers = Transfers(services, self.branches)
@@ -322,12 +325,13 @@ class Node:
         if owner is None:
             files.remove()
             return None
-        try:
-            database = await self.databases.get(owner.db_name)
+        try:  # by its id: the name may be another database's by now
+            database = await self._services.catalog.get_database_by_uuid(uuid)
         except DatabaseNotFoundError:
-            database = None
-        if database is None or database.uuid != uuid:
             _log.warning("local files of an unknown database are left alone", folder=str(files.folder))
+            return None
+        if database.deleted_at is not None:
+            _log.info("local files of a deleted database wait for its end", folder=str(files.folder))
             return None
         return self.tiers.get(BranchRef(database, branch_id, owner.branch))
 

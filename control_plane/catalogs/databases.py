@@ -280,7 +280,9 @@ class Directory(Part):
     async def create_tenant(self, name: str, at_ms: int) -> Tenant:
         """Insert a tenant. Raises AlreadyExistsError."""
         try:
-            await self._backend.run(_INSERT_TENANT, name=name, at=at_ms)
+            async with self._backend.transaction() as session:
+                await session.run(_INSERT_TENANT, name=name, at=at_ms)
+                await exports.note(session, exports.TENANT, name, exports.tenant_body(at_ms))
         except TakenError as error:
             raise AlreadyExistsError(f"tenant {name} already exists: use another name") from error
         return Tenant(name, at_ms)
@@ -301,7 +303,9 @@ class Directory(Part):
         if name == names.DEFAULT_TENANT:
             raise ConflictError(f"the tenant {name} always exists")
         try:
-            await self._backend.run(_DELETE_TENANT, name=name)
+            async with self._backend.transaction() as session:
+                if await session.run(_DELETE_TENANT, name=name):
+                    await exports.note(session, exports.TENANT, name, None)
         except DanglingError as error:
             raise ConflictError(
                 f"tenant {name} has databases, live or deleted: delete them, and wait until they are gone for good"

@@ -18,6 +18,8 @@ MOST_MOVED: Final = 250
 DATABASE: Final = "database"
 """The kind of databases that were never written: those that were are described by their `database.json`."""
 
+TENANT: Final = "tenant"
+
 _limit = sa.bindparam("limit", type_=WHOLE)
 _uuid = sa.bindparam("uuid", type_=NAME)
 _INSERT = sa.insert(exports).values(
@@ -88,3 +90,8 @@ def database_body(database: Database) -> bytes:
             "created_at": database.created_at,
         }
     )
+
+
+def tenant_body(created_at: int) -> bytes:
+    """Return a tenant as the export holds it, by its name."""
+    return msgspec.json.encode({"created_at": created_at})

@@ -4,7 +4,7 @@ from memoturnd.core import cursors, names
 from memoturnd.engine.journal import Entry, Facts
 from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError
 from memoturnd.http.addresses import named_database, namespace
-from memoturnd.http.bodies import NameBody, decoder
+from memoturnd.http.bodies import NameBody, UndeleteBody, decoder
 from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, ONCE, PAGE, Value, described
 from memoturnd.http.envelope import Answer, reply
@@ -14,6 +14,7 @@ from memoturnd.http.shapes import operators as shapes
 from memoturnd.seams.catalog import Database
 
 _decode_name = decoder(NameBody)
+_decode_undelete = decoder(UndeleteBody)
 
 
 @described(takes=NameBody, gives={201: shapes.Database}, values=(ONCE,))
@@ -38,15 +39,50 @@ async def create(call: Call) -> Answer:
     return await taking_effect_once(call, facts, run)
 
 
-@described(gives={200: shapes.DatabasePage}, values=(Value("prefix", str, "How names begin."), *PAGE))
+@described(
+    gives={200: shapes.DatabasePage},
+    values=(
+        Value("prefix", str, "How names begin."),
+        Value("deleted", bool, "Those that are deleted, in place of those that are not."),
+        *PAGE,
+    ),
+)
 async def list_all(call: Call) -> Answer:
-    """List databases by name, a page at a time."""
+    """List databases by name, a page at a time; with `deleted` those that can still be undeleted."""
+    if call.flag("deleted"):
+        return await _list_deleted(call)
     prefix = call.text("prefix") or ""
     asked = page(call, cursors.Name, prefix)
     rows = await call.node.databases.list(prefix, asked.after or "", asked.rows, tenant=call.principal.tenant)
     return reply(
         {"databases": [_shown(row) for row in rows], "next_cursor": asked.cursor(rows, lambda row: row.name)}
     )
+
+
+async def _list_deleted(call: Call) -> Answer:
+    prefix = call.text("prefix") or ""
+    asked = page(call, tuple[cursors.Name, cursors.Name], prefix, "deleted")
+    rows = await call.node.databases.list_deleted(
+        prefix, asked.after or ("", ""), asked.rows, tenant=call.principal.tenant
+    )
+    shown = [_shown_deleted(call, row) for row in rows]
+    return reply(asked.listed("databases", shown, rows, lambda row: [row.name, row.uuid]))
+
+
+@described(takes=UndeleteBody, gives={200: shapes.Database}, values=(ONCE,), optional_body=True)
+async def undelete(call: Call) -> Answer:
+    """Bring back a deleted database with the branches it had. Raises DatabaseNotFoundError, AlreadyExistsError, ConflictError."""
+    name, databases = named_database(call), call.node.databases
+    uuid = _decode_undelete(call.body).uuid if call.body else None
+
+    async def facts() -> Facts:
+        return {"uuid": uuid or await databases.last_deleted(name)}
+
+    async def run(entry: Entry | None) -> Answer:
+        wanted = uuid if entry is None else entry.facts["uuid"]
+        return reply(_shown(await databases.undelete(name, wanted)))
+
+    return await taking_effect_once(call, facts, run)
 
 
 @described(gives={204: NOTHING}, values=(ONCE,))
@@ -81,5 +117,27 @@ async def list_profiles(call: Call) -> Answer:
     return reply({"namespace": name, "profiles": profiles, "next_cursor": cursor})
 
 
+@described(gives={200: shapes.NamespacePage}, values=PAGE)
+async def list_namespaces(call: Call) -> Answer:
+    """List the namespaces of the tenant that have profiles, by name, a page at a time."""
+    asked = page(call, cursors.Name)
+    found = await call.node.databases.list_namespaces(
+        asked.after or "", asked.rows, tenant=call.principal.tenant
+    )
+    shown = [{"namespace": name} for name in found]
+    return reply(asked.listed("namespaces", shown, found, lambda name: name))
+
+
 def _shown(database: Database) -> dict[str, object]:
-    return {"name": database.name, "uuid": database.uuid, "created_at": database.created_at}
+    return {
+        "name": database.name,
+        "uuid": database.uuid,
+        "created_at": database.created_at,
+        "tenant": database.tenant,
+    }
+
+
+def _shown_deleted(call: Call, database: Database) -> dict[str, object]:
+    deleted_at = database.deleted_at or 0
+    until = deleted_at + call.node.databases.grace_ms
+    return {**_shown(database), "deleted_at": deleted_at, "undelete_until": until}

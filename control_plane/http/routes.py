@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from control_plane.http import audit, databases, keys, policies, quotas, tokens, usage
+from control_plane.http import audit, databases, keys, policies, quotas, tenants, tokens, usage
 from memoturnd.http.route import Body, Kind, Route, Scope
 
 _NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
@@ -17,6 +17,14 @@ CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", "/v1/databases", databases.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", "/v1/databases", databases.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("DELETE", "/v1/databases/{db}", databases.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route(
+        "POST", "/v1/databases/{db}/undelete", databases.undelete, Kind.CONTROL, Body.SMALL, Scope.PLATFORM
+    ),
+    Route("GET", "/v1/namespaces", databases.list_namespaces, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("POST", "/v1/tenants", tenants.create, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
+    Route("GET", "/v1/tenants", tenants.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("GET", "/v1/tenants/{tenant}", tenants.get, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route("DELETE", "/v1/tenants/{tenant}", tenants.delete, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("GET", "/v1/databases/{db}/usage", usage.of_database, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("GET", f"{_NAMESPACE}/usage", usage.of_namespace, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("GET", f"{_NAMESPACE}/quotas", quotas.of_namespace, Kind.CONTROL, Body.NONE, Scope.PLATFORM),

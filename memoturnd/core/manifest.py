@@ -401,6 +401,11 @@ def tombstone(*, db: str, branch_id: str, branch: str, parent: Parent | None, at
     )
 
 
+def is_tombstone(manifest: Manifest) -> bool:
+    """Return whether it stands in the place of a manifest that was never made: there is no branch to bring back."""
+    return manifest.deleted_at == manifest.created_at and not (manifest.head_txid or manifest.objects)
+
+
 def own(manifest: Manifest, *, epoch: int, owner: str, start_txid: int) -> Manifest:
     """Return the manifest under a new owner (a random token), who commits only above `start_txid`.
 

@@ -31,7 +31,7 @@ class RegisteredBranch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Register(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of `database.json`. `state` is `importing`, `live`, `deleted`, or `purging` while its objects go.
+    """The whole of `database.json`. `state` is `importing`, `live`, `deleted`, or `purging` while its objects go, for good.
 
     `commit_id` is new on every write.
     """
@@ -197,7 +197,7 @@ def finish_import(register: Register) -> Register:
 
 def give_up_import(register: Register) -> Register:
     """Return the register of an import that was cut off, unless it was finished before: its objects may go."""
-    return begin_purge(register) if register.state == "importing" else register
+    return replace(register, state="purging") if register.state == "importing" else register
 
 
 def mark_deleted(register: Register, *, at_ms: int) -> Register:
@@ -207,6 +207,16 @@ def mark_deleted(register: Register, *, at_ms: int) -> Register:
     return replace(register, state="deleted", deleted_at=at_ms)
 
 
-def begin_purge(register: Register) -> Register:
-    """Return the register of a database whose objects are being deleted, for good."""
-    return register if register.state == "purging" else replace(register, state="purging")
+def undelete(register: Register) -> Register:
+    """Return the register of a deleted database that is there again, unless its objects are going already."""
+    return replace(register, state="live", deleted_at=None) if register.state == "deleted" else register
+
+
+def begin_purge(register: Register, *, deleted_by_ms: int) -> Register:
+    """Return the register of a database whose objects are being deleted, for good.
+
+    Unless it is there again, or was deleted anew after `deleted_by_ms`.
+    """
+    if register.state != "deleted" or (register.deleted_at or 0) > deleted_by_ms:
+        return register
+    return replace(register, state="purging")

@@ -24,12 +24,12 @@ from memoturnd.core.revisions import BeforeHead, Revision
 from memoturnd.engine import idempotency, schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
-from memoturnd.engine.databases import Registers
 from memoturnd.engine.deletion import Deletion
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.looking_back import RestorePoints, restore_points, standing
 from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.ownership import BranchRef, Owned
+from memoturnd.engine.registers import Registers
 from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers

@@ -1,72 +1,88 @@
-"""What keeps the catalog's databases safe beyond the node's disk, and brings them back.
+"""What the catalog knows and no `database.json` says, kept safe in the object store: the export under `v1/_catalog/`.
 
-A written database is described by its own `database.json`. One that was created and never written exists
-only in the catalog: its creation is exported as a small immutable object under `v1/_catalog/changes/` within
-a second. A node that starts with an empty catalog on a store that has data rebuilds it from both.
+Never-written databases, tenants, tokens, revocations and quotas: whatever changes one of them notes it in the
+catalog's outbox, in the same transaction; within a second it is in the object store (memoturnd.replication.export_log).
+Every node exports, and two that export the same do no harm. A node whose embedded catalog is lost rebuilds it by itself.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import asyncio
+from collections import defaultdict
 
-import msgspec
 import structlog
 
-from memoturnd.core import layout, names, register
-from memoturnd.core.register import Register
+from memoturnd.core import export
+from memoturnd.core.export import Entry
+from memoturnd.engine.rebuild import Rebuild, Report
 from memoturnd.engine.services import Services
-from memoturnd.errors import AlreadyExistsError, CorruptionError, NotFoundError
-from memoturnd.replication.archive import BRANCHES
-from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Chore, Database, Export
+from memoturnd.replication.export_log import ExportLog
 
 EXPORT_S = 1.0
 _BATCH = 1000
-_COMPACT_OBJECTS = 100
 _log = structlog.get_logger(__name__)
 
 
-class Change(msgspec.Struct, frozen=True):
-    """One exported change: `op` is `created` or `deleted`; `created_at` is unix ms."""
-
-    op: str
-    name: str
-    uuid: str
-    main_branch_id: str
-    created_at: int
-    tenant: str = names.DEFAULT_TENANT
-
-
 class CatalogExport:
-    """Exports never-written databases, and rebuilds a lost catalog."""
+    """Exports what changed in the catalog, and reads it back."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._keys: list[str] = []
+        self._logs: dict[str, ExportLog] = {}
+        self._running = asyncio.Lock()
+        self._begun = 0
+        self._ended = 0
 
     async def export(self) -> int:
-        """Export what changed since the last call and return how many changes that were."""
-        total = 0
-        while pending := await self._services.catalog.pending_exports(_BATCH):
-            await self._put([_change(row) for row in pending if row.kind == "database"])
-            await self._services.catalog.exported([row.change for row in pending])
-            total += len(pending)
-        if len(self._keys) > _COMPACT_OBJECTS:
-            await self._compact()
+        """Export what changed, join objects where there are many, and return how many changes that were."""
+        async with self._running:
+            total = await self._run()
+            for log in self._logs.values():
+                await log.join_some()
         return total
 
-    async def _put(self, rows: list[Change]) -> None:
-        now_ms = self._services.clock.now_ms()
-        key = f"{layout.catalog_changes_prefix()}{now_ms:013d}-{self._services.randomness.hex(8)}.json"
-        await self._services.store.put(key, msgspec.json.encode(rows))
-        self._keys.append(key)
+    async def now(self) -> None:
+        """Return once everything that the catalog had when this was called is in the object store.
 
-    async def _compact(self) -> None:
-        """Write every never-written database that still exists anew, then drop what that replaces."""
-        waiting = [*(await self._unwritten()).values()]
-        replaced, self._keys = self._keys, []
-        for start in range(0, len(waiting), _BATCH):
-            await self._put(waiting[start : start + _BATCH])
-        for key in replaced:
-            await self._services.store.delete(key)
+        Those who wait at the same time share the work. Raises RetryableError, StoreUnavailableError: it may be
+        exported all the same, and is with the next export.
+        """
+        wanted = self._begun + 1  # one that begins from here on
+        async with self._running:
+            if self._ended < wanted:
+                await self._run()
+
+    async def _run(self) -> int:
+        self._begun += 1
+        number, total = self._begun, 0
+        catalog, clock = self._services.catalog, self._services.clock
+        while changes := await catalog.pending_exports(_BATCH):
+            by_kind: defaultdict[str, list[Entry]] = defaultdict(list)
+            now_ms = clock.now_ms()
+            for change in changes:
+                by_kind[change.kind].append(Entry(change.change, change.id, change.body, now_ms))
+            for kind, entries in by_kind.items():
+                await self._log_of(kind).append(entries)
+            await catalog.exported([change.change for change in changes])
+            total += len(changes)
+            if len(changes) < _BATCH:
+                break
+        self._ended = number
+        return total
+
+    async def read(self, kind: str) -> dict[str, bytes]:
+        """Return what the export has of a kind, by id, as JSON: for when the catalog does not answer.
+
+        A repeated call reads only what is new. Raises StoreUnavailableError, RetryableError.
+        """
+        return export.present(await self._log_of(kind).state())
+
+    def _log_of(self, kind: str) -> ExportLog:
+        log = self._logs.get(kind)
+        if log is None:
+            services = self._services
+            log = self._logs[kind] = ExportLog(
+                services.store, kind, clock=services.clock, randomness=services.randomness
+            )
+        return log
 
     async def start(self, *, doubtful: bool) -> int:
         """Rebuild the catalog where it is empty, or `doubtful`, and return how many databases came back.
@@ -74,132 +90,23 @@ class CatalogExport:
         A catalog is doubtful after the machine went down under it: its last rows may not have reached the
         disk, while the objects that belong to them did. So is one of which no start was ever finished.
         """
-        restored = 0
-        if doubtful or await self._services.catalog.is_empty():
-            restored = await self._rebuild()
-        async for info in self._services.store.list(layout.catalog_changes_prefix()):
-            self._keys.append(info.key)
-        return restored
+        if not doubtful and not await self._services.catalog.is_empty():
+            return 0
+        report = await self.rebuild()
+        for key, error in report.damaged:
+            _log.error("left out of the catalog: it cannot be read", key=key, error=error)
+        for said in report.conflicts:
+            _log.error("left out of the catalog", error=said)
+        return report.came_back["databases"] + report.came_back["never-written databases"]
 
-    async def _rebuild(self) -> int:
-        restored, deleted = 0, set()
-        async for found in self._registers():
-            # The lost catalog knew what is due; now everything is looked at once.
-            await self._schedule(Chore(COLLECT, found.uuid))
-            if found.state == "live":
-                restored += await self._restore_database(found)
-            else:
-                deleted.add(found.uuid)
-        return restored + await self._rebuild_unwritten(deleted)
-
-    async def _schedule(self, chore: Chore) -> None:
+    async def rebuild(self) -> Report:
+        """Make the catalog follow the object store; see Rebuild."""
         services = self._services
-        await services.catalog.schedule(chore, services.clock.now_ms() + services.agenda.interval_ms)
-
-    async def _restore_database(self, found: Register) -> bool:
-        """Enter a registered database and its branches where the catalog lacks them; True for a new database."""
-        catalog = self._services.catalog
-        branches = await self._services.archive.all(BRANCHES, found)
-        if MAIN not in branches:
-            return False
-        main_id = branches[MAIN].id
-        database = Database(
-            found.name, found.uuid, main_id, found.created_at, written=True, tenant=found.tenant
-        )
-        created = True
-        try:
-            await self._enter(database)
-        except AlreadyExistsError:
-            created = False
-            if (await catalog.get_database(database.qualified_name)).uuid != found.uuid:
-                _log.error(
-                    "database left out of the catalog: its name is taken", name=found.name, uuid=found.uuid
-                )
-                return False
-            await catalog.mark_written(found.uuid)
-        for name, branch in branches.items():
-            if register.is_deleted_name(name):
-                continue
-            await self._schedule(Chore(RETENTION, found.uuid, branch.id))
-            if name == MAIN:
-                continue
-            row = BranchRow(
-                found.uuid,
-                branch.id,
-                name,
-                branch.parent,
-                branch.fork_txid,
-                branch.created_at,
-                branch.expires_at,
-            )
-            with suppress(AlreadyExistsError):
-                await catalog.put_branch(row)
-        return created
-
-    async def _rebuild_unwritten(self, deleted: set[str]) -> int:
-        """Enter what was created and not written since; what is registered as deleted, does not come back."""
-        waiting = await self._unwritten()
-        restored = 0
-        for change in waiting.values():
-            if change.uuid in deleted:
-                continue
-            try:
-                await self._enter(
-                    Database(
-                        change.name,
-                        change.uuid,
-                        change.main_branch_id,
-                        change.created_at,
-                        tenant=change.tenant,
-                    )
-                )
-                restored += 1
-            except AlreadyExistsError:
-                continue  # it was written after its export: its register has it already
-        return restored
-
-    async def _enter(self, database: Database) -> None:
-        """Enter a database, and its tenant where that is lost as well. Raises AlreadyExistsError."""
-        catalog = self._services.catalog
-        try:
-            await catalog.create_database(database)
-        except NotFoundError:
-            with suppress(AlreadyExistsError):
-                await catalog.create_tenant(database.tenant, database.created_at)
-            await catalog.create_database(database)
-
-    async def _unwritten(self) -> dict[str, Change]:
-        """Return the databases that the export knows of as created and not written since, by uuid."""
-        waiting: dict[str, Change] = {}
-        async for info in self._services.store.list(layout.catalog_changes_prefix()):
-            blob = await self._services.store.get(info.key)
-            for change in _changes(info.key, blob.data):
-                if change.op == "created":
-                    waiting[change.uuid] = change
-                else:
-                    waiting.pop(change.uuid, None)
-        return waiting
-
-    async def _registers(self) -> AsyncIterator[Register]:
-        async for info in self._services.store.list(f"{layout.ROOT}/"):
-            if info.key.endswith("/database.json"):
-                blob = await self._services.store.get(info.key)
-                try:
-                    yield register.decode(blob.data)
-                except CorruptionError as error:
-                    _log.error("database left out of the catalog", key=info.key, error=str(error))
-
-
-def _change(row: Export) -> Change:
-    if row.body is None:
-        return Change("deleted", "", row.id, "", 0)
-    return msgspec.convert({**msgspec.json.decode(row.body), "op": "created", "uuid": row.id}, Change)
-
-
-def _changes(key: str, data: bytes) -> list[Change]:
-    """Return the changes in an exported object; a damaged one is logged, and does not hold up the others."""
-    try:
-        return msgspec.json.decode(data, type=list[Change])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _log.error("exported databases left out of the catalog", key=key, error=str(error))
-        return []
+        return await Rebuild(
+            services.store,
+            services.archive,
+            services.catalog,
+            clock=services.clock,
+            randomness=services.randomness,
+            due_in_ms=services.agenda.interval_ms,
+        ).run()

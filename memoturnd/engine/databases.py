@@ -3,87 +3,14 @@
 A deletion frees the name at once. What was written stays for a while, and goes with the collector.
 """
 
-import asyncio
-from collections import OrderedDict
-from collections.abc import Sequence
-
 from memoturnd.core import names
 from memoturnd.core.limits import owner_of
-from memoturnd.core.register import Register, RegisteredBranch, finish_import, mark_deleted
-from memoturnd.engine.branch import Branch
-from memoturnd.engine.last_ship import ship_last
-from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.database_deletion import DatabaseDeletion
+from memoturnd.engine.registers import Registers
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
-from memoturnd.errors import (
-    AlreadyExistsError,
-    CorruptionError,
-    DatabaseNotFoundError,
-)
-from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.catalog import COLLECT, MAIN, Chore, Database
-
-_REGISTERS_KEPT = 256
-_PARALLEL_SHIPS = 16
-
-
-class Registers:
-    """The `database.json` files that this node has used lately, at most 256."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._files: OrderedDict[str, SwapFile[Register]] = OrderedDict()
-
-    def get(self, uuid: str) -> SwapFile[Register]:
-        """Return the register of a database as a compare-and-swap file."""
-        file = self._files.get(uuid)
-        if file is None:
-            file = self._files[uuid] = self._services.register_file(uuid)
-            if len(self._files) > _REGISTERS_KEPT:
-                self._files.popitem(last=False)
-        self._files.move_to_end(uuid)
-        return file
-
-    def borrow(self, uuid: str) -> SwapFile[Register]:
-        """Return the register without keeping it, for whoever visits many databases once."""
-        return self._files.get(uuid) or self._services.register_file(uuid)
-
-    def forget(self, uuid: str) -> None:
-        """Drop the register of a deleted database."""
-        self._files.pop(uuid, None)
-
-    async def ensure(self, database: Database) -> SwapFile[Register]:
-        """Return the register, creating it at the database's first write.
-
-        An import that was cut off when it had its row in the catalog is finished: the rest was there before.
-        Raises DatabaseNotFoundError for a database that is being deleted, CorruptionError when the object
-        store does not have the register of a database that was written before.
-        """
-        file = self.get(database.uuid)
-        known = await file.load()
-        if known is None:
-            if database.written:
-                raise CorruptionError(
-                    f"the object store has no {file.key}, although database {database.name} was written; "
-                    "check that MEMOTURN_OBJECT_STORE is the store it was written to"
-                )
-            main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
-            new = Register(
-                uuid=database.uuid,
-                tenant=database.tenant,
-                name=database.name,
-                created_at=database.created_at,
-                branches={MAIN: main},
-            )
-            await file.create(new)
-            known = await file.load()
-        if known is not None and known.state == "importing":
-            known = await file.update(finish_import)
-        if known is not None and known.state == "live" and not database.written:
-            await self._services.catalog.mark_written(database.uuid)
-        if known is None or known.state != "live":
-            raise DatabaseNotFoundError(f"database {database.name} is being deleted")
-        return file
+from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError
+from memoturnd.seams.catalog import Database
 
 
 class Databases:
@@ -91,8 +18,7 @@ class Databases:
 
     def __init__(self, services: Services, tiers: Tiers, registers: Registers) -> None:
         self._services = services
-        self._tiers = tiers
-        self._registers = registers
+        self._deletion = DatabaseDeletion(services, tiers, registers)
 
     async def create(self, name: str, *, uuid: str | None = None) -> Database:
         """Create a database: one catalog row, no file; `uuid` (32 hex digits) is random unless given.
@@ -105,6 +31,30 @@ class Databases:
     async def get(self, name: str) -> Database:
         """Return the database. Raises DatabaseNotFoundError."""
         return await self._services.catalog.get_database(name)
+
+    async def last_deleted(self, name: str) -> str | None:
+        """Return the uuid of the database that was deleted last under a name, None where none waits."""
+        try:
+            return (await self._services.catalog.find_deleted(name)).uuid
+        except DatabaseNotFoundError:
+            return None
+
+    @property
+    def grace_ms(self) -> int:
+        """Return how long a deleted database can be undeleted."""
+        return self._services.graces.of_database
+
+    async def list_namespaces(self, after: str = "", limit: int = 1000, *, tenant: str) -> list[str]:
+        """Return up to `limit` of a tenant's namespaces that have profiles, by name, above `after`."""
+        return await self._services.catalog.list_namespaces(tenant=tenant, after=after, limit=limit)
+
+    async def list_deleted(
+        self, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = 1000, *, tenant: str
+    ) -> list[Database]:
+        """Return up to `limit` of a tenant's deleted databases by (name, uuid), with names starting `prefix` and above `after`."""
+        return await self._services.catalog.list_deleted(
+            tenant=tenant, prefix=prefix, after=after, limit=limit
+        )
 
     async def list(
         self, prefix: str = "", after: str = "", limit: int = 1000, *, tenant: str = names.DEFAULT_TENANT
@@ -140,45 +90,24 @@ class Databases:
         return database
 
     async def delete(self, name: str) -> None:
-        """Delete a database with all its branches. Its objects go once its grace has passed.
+        """Delete a database with all its branches; see DatabaseDeletion. Raises DatabaseNotFoundError, StoreUnavailableError."""
+        await self._deletion.delete(await self.get(name))
 
-        May be repeated after a failure until it succeeds. Raises DatabaseNotFoundError, StoreUnavailableError.
+    async def undelete(self, name: str, uuid: str | None = None) -> Database:
+        """Bring back the database that was deleted last under a name, or the one with `uuid`; see DatabaseDeletion.
+
+        Raises DatabaseNotFoundError where none waits, AlreadyExistsError where the name is taken by now.
         """
-        services = self._services
-        database = await self.get(name)
-        rows = await services.catalog.list_branches(database.uuid)
-        refs = [BranchRef(database, database.main_branch_id, MAIN)]
-        refs += [BranchRef(database, row.branch_id, row.name) for row in rows]
-        branches = [self._tiers.get(ref) for ref in refs]
-        register = self._registers.get(database.uuid)
-        if await register.load(fresh=True) is not None:
-            await self._ship_last(branches)
-        destroyed: list[Branch] = []
         try:
-            for branch in branches:
-                await branch.destroy()
-                destroyed.append(branch)
-            if register.cached is not None:
-                now_ms = services.clock.now_ms()
-                await services.catalog.schedule(Chore(COLLECT, database.uuid), now_ms)
-                await register.update(lambda r: mark_deleted(r, at_ms=now_ms))
-            # First as one that can be looked up: with that its tokens are known to be from before.
-            await services.catalog.delete_database(database.uuid, at_ms=services.clock.now_ms())
-            await services.catalog.forget_database(database.uuid)
-        finally:
-            self._registers.forget(database.uuid)
-            for branch in destroyed:  # should the database be there after all, they are restored
-                await self._tiers.forget(branch)
-
-    async def _ship_last(self, branches: Sequence[Branch]) -> None:
-        """Ship what is local only, a few branches at a time. Raises the first RetryableError."""
-        gate = asyncio.Semaphore(_PARALLEL_SHIPS)
-
-        async def one(branch: Branch) -> None:
-            async with gate:
-                await ship_last(branch)
-
-        outcomes = await asyncio.gather(*map(one, branches), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+            standing = await self.get(name)
+        except DatabaseNotFoundError:
+            standing = None
+        if standing is not None and uuid in (None, standing.uuid):
+            if await self._deletion.is_half_back(standing):
+                return await self._deletion.undelete(standing)
+            if uuid is not None:
+                return standing
+            raise AlreadyExistsError(
+                f"database {name} exists: delete or keep it, one deleted before can wait"
+            )
+        return await self._deletion.undelete(await self._services.catalog.find_deleted(name, uuid))

@@ -9,9 +9,9 @@ from memoturnd.core import manifest as transitions
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Manifest, Parent
 from memoturnd.core.register import Register, RegisteredBranch
-from memoturnd.engine.databases import Registers
 from memoturnd.engine.last_ship import ship_last
 from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.registers import Registers
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
 from memoturnd.errors import (

@@ -218,6 +218,7 @@ async def _manifest(branch: "Branch") -> Manifest:
 
 def _refuse_deleted(branch: "Branch", current: Manifest | None) -> None:
     if current is not None and current.deleted_at is not None:
+        branch.manifests.forget()  # it may come back
         raise BranchNotFoundError(f"{branch.ref} was deleted; undelete it while its grace lasts")
 
 

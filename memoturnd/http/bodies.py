@@ -15,9 +15,15 @@ Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
 
 class NameBody(Struct, frozen=True):
-    """Create a database, or a checkpoint."""
+    """Create a database, a tenant, or a checkpoint."""
 
     name: str
+
+
+class UndeleteBody(Struct, frozen=True):
+    """Bring back a deleted database: the one that was deleted last, unless `uuid` names another."""
+
+    uuid: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")] | None = None
 
 
 class BranchBody(Struct, frozen=True, rename={"from_branch": "from"}):

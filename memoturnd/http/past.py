@@ -18,6 +18,7 @@ from memoturnd.http.ports import (
     Node,
     Policies,
     Reembedding,
+    Tenants,
     Transfers,
     Verifications,
 )
@@ -52,6 +53,11 @@ class PastNode:
     def meter(self) -> Meter:
         """What they have used."""
         return self._node.meter
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants, as they are now."""
+        return self._node.tenants
 
     @property
     def branches(self) -> Branches:

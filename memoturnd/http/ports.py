@@ -20,7 +20,7 @@ from memoturnd.engine.metering import Meter
 from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
-from memoturnd.seams.catalog import BranchRow, Database
+from memoturnd.seams.catalog import BranchRow, Database, Tenant
 from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.language_model import LanguageModels
 from memoturnd.seams.profile import Profile
@@ -220,6 +220,25 @@ class Databases(Protocol):
         """Return a database."""
         ...
 
+    async def last_deleted(self, name: str) -> str | None:
+        """Return the uuid of the database that was deleted last under a name, None where none waits."""
+        ...
+
+    @property
+    def grace_ms(self) -> int:
+        """Return how long a deleted database can be undeleted."""
+        ...
+
+    async def list_namespaces(self, after: str = "", limit: int = 1000, *, tenant: str) -> list[str]:
+        """Return up to `limit` of a tenant's namespaces by name, above `after`."""
+        ...
+
+    async def list_deleted(
+        self, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = 1000, *, tenant: str
+    ) -> list[Database]:
+        """Return up to `limit` deleted databases by (name, uuid), starting `prefix` and above `after`."""
+        ...
+
     async def list(
         self, prefix: str = "", after: str = "", limit: int = 1000, *, tenant: str
     ) -> list[Database]:
@@ -230,8 +249,32 @@ class Databases(Protocol):
         """Delete a database and everything in it; its objects stay for a while."""
         ...
 
+    async def undelete(self, name: str, uuid: str | None = None) -> Database:
+        """Bring back the database that was deleted last under a name, or the one with `uuid`. Raises AlreadyExistsError."""
+        ...
+
     async def ensure_profile(self, name: str) -> Database:
         """Return the profile's database, registering it when absent."""
+        ...
+
+
+class Tenants(Protocol):
+    """Tenants by name."""
+
+    async def create(self, name: str) -> Tenant:
+        """Register a tenant. Raises AlreadyExistsError."""
+        ...
+
+    async def get(self, name: str) -> Tenant:
+        """Return a tenant. Raises NotFoundError."""
+        ...
+
+    async def list(self, after: str = "", limit: int = 1000) -> list[Tenant]:
+        """Return up to `limit` tenants by name, above `after`."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Delete a tenant. Raises ConflictError while it has a database."""
         ...
 
 
@@ -488,6 +531,11 @@ class Node(Protocol):
     @property
     def databases(self) -> Databases:
         """The directory of databases."""
+        ...
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants."""
         ...
 
     @property

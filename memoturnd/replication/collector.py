@@ -247,6 +247,12 @@ class Collector:
         uuid, branch, now_ms = _uuid(file), branches[name], self._clock.now_ms()
         manifest = self._manifest_file(uuid, branch.id)
         current = await manifest.load()
+        if current is not None and current.deleted_at is not None and not transitions.is_tombstone(current):
+            # It was made, and then deleted with its database, which is there again; or by itself since we looked.
+            if not await self._is_back(file, name, branch):
+                return False
+            await manifest.update(transitions.undelete)
+            return True
         if current is None and now_ms - branch.created_at >= self._graces.unreachable_ms:
             await self._refuse_lost(uuid, branch.id, manifest)
             parent = branches.get(branch.parent)
@@ -492,11 +498,17 @@ class Collector:
 
     async def _collect_deleted(self, file: SwapFile[Register], register: Register) -> int | None:
         """Let nobody write a deleted database; once its grace has passed delete its objects, the register last."""
-        due_ms = (register.deleted_at or 0) + self._graces.of_database
-        if register.state == "deleted" and self._clock.now_ms() < due_ms:
+        grace_ms = self._graces.of_database
+        deleted_by_ms = self._clock.now_ms() - grace_ms
+        if register.state == "deleted" and (register.deleted_at or 0) > deleted_by_ms:
             await self._fence_deleted(register)
-            return due_ms
-        await file.update(registers.begin_purge)
+            return await self._followed(file, register)
+        register = await file.update(lambda r: registers.begin_purge(r, deleted_by_ms=deleted_by_ms))
+        if register.state != "purging":
+            return await self._followed(file, register)
+        await self._catalog.forget_database(
+            register.uuid
+        )  # first: without its register nobody knows that it is final
         register_key = layout.register_key(register.uuid)
         listed = await self._list(layout.database_prefix(register.uuid))
         await self._delete_objects([row for row in listed if row.key != register_key])
@@ -504,6 +516,14 @@ class Collector:
         self._metrics.databases_purged.inc()
         _log.info("deleted database let go", database=register.uuid, name=register.name)
         return None
+
+    async def _followed(self, file: SwapFile[Register], register: Register) -> int:
+        """Return when a deleted database is due: at once where it is there again, and needs its branches back."""
+        standing = await file.load(fresh=True)
+        if standing is not None and standing.state == "live":
+            return self._clock.now_ms()
+        deleted_at = (standing or register).deleted_at or 0
+        return deleted_at + self._graces.of_database
 
     async def _fence_deleted(self, register: Register) -> None:
         at_ms = register.deleted_at or 0

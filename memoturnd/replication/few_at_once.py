@@ -12,8 +12,21 @@ MORE = 12
 """The same where there are many, while no foreground work is late: two passes leave connections to a bucket free."""
 MANY = 1_000
 """Requests from which on there are many."""
+TOGETHER = 16
+"""Requests under way at once for what somebody waits for."""
 _LOOK_S = 0.25
 T = TypeVar("T")
+
+
+async def together(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do `work` on each item for somebody who waits; raise the first error once all have ended."""
+    gate = asyncio.Semaphore(TOGETHER)
+
+    async def one(item: T) -> None:
+        async with gate:
+            await work(item)
+
+    _raise_first(await asyncio.gather(*map(one, items), return_exceptions=True))
 
 
 async def each(
@@ -34,7 +47,10 @@ async def each(
             await work(next(waiting))
 
     workers = MORE if left > MANY else FEW
-    outcomes = await asyncio.gather(*(worker(n) for n in range(workers)), return_exceptions=True)
+    _raise_first(await asyncio.gather(*(worker(n) for n in range(workers)), return_exceptions=True))
+
+
+def _raise_first(outcomes: Iterable[object]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome

@@ -319,6 +319,23 @@ class Catalog(Credentials, Protocol):
         """Forget exactly these changes: the export has them."""
         ...
 
+    @property
+    def exported_kinds(self) -> tuple[str, ...]:
+        """Return every kind of thing that is exported: `database` (those that were never written), `tenant`, ..."""
+        ...
+
+    async def advance_changes(self, above: int) -> None:
+        """Let the changes from here on have numbers above this one, which the export has seen."""
+        ...
+
+    async def restore_database(self, database: Database) -> None:
+        """Enter a written database, live or deleted. Raises AlreadyExistsError, NotFoundError for a missing tenant."""
+        ...
+
+    async def restore_exported(self, kind: str, id_: str, body: bytes, *, is_dry: bool = False) -> bool:
+        """Enter what the export has of a kind where it is absent, and return whether it was; with `is_dry` only look."""
+        ...
+
     async def put_node(self, node: NodeRow) -> None:
         """Note that a node is there."""
         ...

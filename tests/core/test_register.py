@@ -151,11 +151,22 @@ def test_only_the_fork_that_was_looked_at_is_settled_or_given_up():
 
 def test_deleted_database_is_purged_once_and_never_lives_again():
     deleted = register.mark_deleted(full(), at_ms=7)
-    purging = register.begin_purge(deleted)
+    purging = register.begin_purge(deleted, deleted_by_ms=7)
 
     assert (deleted.state, deleted.deleted_at, purging.state) == ("deleted", 7, "purging")
-    assert register.begin_purge(purging) is purging
+    assert register.begin_purge(purging, deleted_by_ms=9) is purging
     assert register.mark_deleted(purging, at_ms=9) is purging
+    assert register.undelete(purging) is purging
+
+
+def test_database_that_is_back_or_was_deleted_anew_is_not_purged():
+    deleted = register.mark_deleted(full(), at_ms=7)
+    back = register.undelete(deleted)
+
+    assert back == replace(full(), commit_id=back.commit_id)
+    assert register.undelete(back) is back
+    assert register.begin_purge(back, deleted_by_ms=9) is back
+    assert register.begin_purge(deleted, deleted_by_ms=6) is deleted
 
 
 def test_import_is_finished_or_given_up_whichever_is_first():

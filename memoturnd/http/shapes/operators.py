@@ -12,11 +12,47 @@ class Ready(Struct):
 
 
 class Database(Struct):
-    """A database of the directory."""
+    """A database of the directory. `deleted_at` and `undelete_until` where it is deleted and can still come back."""
 
     name: str
     uuid: str
     created_at: Time
+    tenant: str
+    deleted_at: Maybe[Time] = UNSET
+    undelete_until: Maybe[Time] = UNSET
+
+
+class Undelete(Struct):
+    """Which of the deleted databases of a name; the one that was deleted last unless given."""
+
+    uuid: str | None = None
+
+
+class Tenant(Struct):
+    """A tenant, whose databases have names of their own."""
+
+    name: str
+    created_at: Time
+
+
+class TenantPage(Struct):
+    """Tenants by name; `next_cursor` is null where no more follow."""
+
+    tenants: list[Tenant]
+    next_cursor: str | None
+
+
+class Namespace(Struct):
+    """A namespace that has profiles."""
+
+    namespace: str
+
+
+class NamespacePage(Struct):
+    """The namespaces of a tenant by name."""
+
+    namespaces: list[Namespace]
+    next_cursor: str | None
 
 
 class DatabasePage(Struct):

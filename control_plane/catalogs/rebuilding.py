@@ -1,0 +1,124 @@
+"""What a catalog that was lost gets back: rows that are entered as they were, without telling the export of them again."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+
+from control_plane.catalogs.backend import DanglingError, Part, TakenError
+from control_plane.catalogs.exports import DATABASE, TENANT
+from control_plane.schema import NAME, WHOLE, databases, exports, tenants
+from memoturnd.errors import AlreadyExistsError, NotFoundError
+from memoturnd.seams.catalog import Database
+
+
+class Restore(NamedTuple):
+    """How one kind of what is exported is entered: found and inserted by the values that its id and decoded body give."""
+
+    find: sa.Select[Any]
+    insert: sa.Executable
+    values: Callable[[str, Any], Mapping[str, object]]
+
+
+class Advanced(GenericFunction[Any]):
+    """Lets the numbers of `exports` go on above a value; SQLite learns that from a row that had it."""
+
+    name = "advanced"
+    inherit_cache = True
+
+
+@compiles(Advanced, "sqlite")
+def _advanced_in_sqlite(element: Advanced, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(Advanced, "postgresql")
+def _advanced_in_postgres(element: Advanced, compiler: SQLCompiler, **options: Any) -> str:
+    sequence = "pg_get_serial_sequence('exports', 'change')"
+    above = compiler.process(element.clauses, **options)
+    return f"setval({sequence}, greatest(nextval({sequence}), {above}))"
+
+
+_above = sa.bindparam("above", type_=WHOLE)
+_ADVANCE = sa.select(Advanced(_above))
+_STAND_IN = sa.insert(exports).values(change=_above, kind=sa.literal_column("''"), id=sa.literal_column("''"))
+_REMOVE = sa.delete(exports).where(exports.c.change == _above)
+_RESTORE_DATABASE = sa.insert(databases).values(
+    uuid=sa.bindparam("uuid"),
+    tenant=sa.bindparam("tenant"),
+    name=sa.bindparam("name"),
+    main_branch_id=sa.bindparam("main_branch_id"),
+    created_at=sa.bindparam("created_at"),
+    written=sa.true(),
+    queued=sa.true(),
+    deleted_at=sa.bindparam("deleted_at", type_=WHOLE),
+)
+_RESTORE_TENANT = (
+    postgresql.insert(tenants)
+    .values(name=sa.bindparam("name", type_=NAME), created_at=sa.bindparam("created_at", type_=WHOLE))
+    .on_conflict_do_nothing()
+)
+_HAS_TENANT = sa.select(tenants.c.name).where(tenants.c.name == sa.bindparam("name", type_=NAME))
+
+RESTORES: Final[dict[str, Restore]] = {
+    TENANT: Restore(
+        _HAS_TENANT, _RESTORE_TENANT, lambda id_, body: {"name": id_, "created_at": body["created_at"]}
+    ),
+}
+
+
+class Rebuilding(Part):
+    """What `memoturnd.engine.rebuild` needs of a catalog besides what everybody does."""
+
+    @property
+    def exported_kinds(self) -> tuple[str, ...]:
+        """Return every kind of thing that is exported; of databases those that were never written."""
+        return (DATABASE, *RESTORES)
+
+    async def advance_changes(self, above: int) -> None:
+        """Let the changes from here on have numbers above this one, which the export has seen."""
+        if above <= 0:
+            return
+        try:
+            async with self._backend.transaction() as session:
+                await session.rows(_ADVANCE, above=above)
+                await session.run(_STAND_IN, above=above)
+                await session.run(_REMOVE, above=above)
+        except TakenError:
+            return  # a change has the number, so they are above it already
+
+    async def restore_database(self, database: Database) -> None:
+        """Enter a written database, live or deleted, as its register has it.
+
+        Raises AlreadyExistsError (name or uuid), NotFoundError for a missing tenant.
+        """
+        try:
+            await self._backend.run(
+                _RESTORE_DATABASE,
+                uuid=database.uuid,
+                tenant=database.tenant,
+                name=database.name,
+                main_branch_id=database.main_branch_id,
+                created_at=database.created_at,
+                deleted_at=database.deleted_at,
+            )
+        except TakenError as error:
+            raise AlreadyExistsError(f"database {database.qualified_name} already exists") from error
+        except DanglingError as error:
+            raise NotFoundError(f"no tenant {database.tenant}: create it first") from error
+
+    async def restore_exported(self, kind: str, id_: str, body: bytes, *, is_dry: bool = False) -> bool:
+        """Enter what the export has of a kind where it is absent, and return whether it was.
+
+        With `is_dry` it is only looked for. Raises ValidationError (msgspec) or KeyError for a body that is none.
+        """
+        restore = RESTORES[kind]
+        values = restore.values(id_, msgspec.json.decode(body))
+        if is_dry:
+            return not await self._backend.rows(restore.find, **values)
+        return await self._backend.run(restore.insert, **values) > 0
