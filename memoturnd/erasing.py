@@ -23,8 +23,8 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.coupons import Coupons
-from memoturnd.engine.databases import Registers
 from memoturnd.engine.ownership import BranchRef
+from memoturnd.engine.registers import Registers
 from memoturnd.engine.rewriting import Rewriter, Rewritten, Shared
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers

@@ -12,9 +12,7 @@ from control_plane.catalogs.tokens import Tokens
 from control_plane.catalogs.usage import Usage
 
 
-class SqlCatalog(
-    Directory, Branches, Chores, Requests, Exports, Nodes, QuotaBook, Usage, Tokens, Rebuilding
-):
+class SqlCatalog(Directory, Branches, Chores, Requests, Exports, Nodes, QuotaBook, Usage, Tokens, Rebuilding):
     """A catalog (memoturnd.seams.catalog) whose statements are run by a backend.
 
     Every method raises RetryableError when the database cannot serve it now, DiskFullError when it is full.

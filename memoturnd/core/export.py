@@ -34,7 +34,9 @@ class _Row(msgspec.Struct, frozen=True, array_like=True):
     at: int
 
 
-class _Object(msgspec.Struct, frozen=True):
+class Body(msgspec.Struct, frozen=True):
+    """What an object of the export holds."""
+
     entries: list[_Row]
     format: int = FORMAT_VERSION
 
@@ -48,13 +50,13 @@ class Stored(NamedTuple):
 
 _GONE: Final = b"null"
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_Object)
+_decoder = msgspec.json.Decoder(Body)
 
 
 def encode(entries: Iterable[Entry]) -> bytes:
     """Return the object with these changes."""
     rows = [_Row(change, id_, msgspec.Raw(body or _GONE), at) for change, id_, body, at in entries]
-    return _encoder.encode(_Object(rows))
+    return _encoder.encode(Body(rows))
 
 
 def decode(data: bytes) -> list[Entry]:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from memoturnd.core import export, layout
+from memoturnd.core import export, layout, names
 from memoturnd.core import register as registers
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.errors import (
@@ -53,7 +53,7 @@ class _Unwritten(msgspec.Struct):
     created_at: int
 
 
-class _OldChange(msgspec.Struct):
+class Change(msgspec.Struct):
     """A change in an object of `v1/_catalog/changes/`, as earlier releases exported never-written databases."""
 
     op: str
@@ -61,7 +61,6 @@ class _OldChange(msgspec.Struct):
     uuid: str
     main_branch_id: str
     created_at: int
-    tenant: str = "default"
 
 
 @dataclass(slots=True)
@@ -165,10 +164,10 @@ class Rebuild:
         """Enter databases, several at a time; of two with one name the one with the lower uuid comes first."""
         first: list[Register] = []
         second: list[Register] = []
-        names: set[tuple[str, str]] = set()
+        called: set[tuple[str, str]] = set()
         for found in chunk:
-            (second if (found.tenant, found.name) in names else first).append(found)
-            names.add((found.tenant, found.name))
+            (second if (found.tenant, found.name) in called else first).append(found)
+            called.add((found.tenant, found.name))
         for tenant in sorted({found.tenant for found in chunk} - self._tenants):
             await self._ensure_tenant(tenant, min(f.created_at for f in chunk if f.tenant == tenant))
         await few_at_once.together(first, self._enter)
@@ -319,7 +318,7 @@ class Rebuild:
         async for info in self._store.list(layout.catalog_changes_prefix()):
             try:
                 data = (await self._store.get(info.key)).data
-                changes = msgspec.json.decode(data, type=list[_OldChange])
+                changes = msgspec.json.decode(data, type=list[Change])
             except ObjectMissingError:
                 continue
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -327,7 +326,9 @@ class Rebuild:
                 continue
             for change in changes:
                 if change.op == "created":
-                    body = _Unwritten(change.tenant, change.name, change.main_branch_id, change.created_at)
+                    body = _Unwritten(
+                        names.DEFAULT_TENANT, change.name, change.main_branch_id, change.created_at
+                    )
                     found[change.uuid] = msgspec.json.encode(body)
                 else:
                     found.pop(change.uuid, None)

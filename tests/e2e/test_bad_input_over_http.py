@@ -49,6 +49,8 @@ GOOD_BODIES = {
     "/v1/databases": {"name": "new"},
     "/v1/namespaces/{ns}/quotas": {"requests_per_s": 1000.5, "databases": 9},
     "/v1/tenants/{tenant}/quotas": {"bytes": 1000000000000},
+    "/v1/databases/{db}/undelete": {"uuid": "0" * 32},
+    "/v1/tenants": {"name": "new"},
     "/v1/memory/{ns}/{profile}/memories": {"memories": [{"type": "event", "summary": "x"}]},
     "/v1/memory/{ns}/{profile}/memories/forget": {"ids": ["mem_0"]},
     "/v1/memory/{ns}/{profile}/memories/{id}": {"pinned": True},
@@ -122,6 +124,8 @@ FIELDS = {
     "/v1/databases": {"name": {str}},
     "/v1/namespaces/{ns}/quotas": {"requests_per_s": {int, float, NULL}, "databases": {int, NULL}},
     "/v1/tenants/{tenant}/quotas": {"bytes": {int, NULL}},
+    "/v1/databases/{db}/undelete": {"uuid": {NULL}},
+    "/v1/tenants": {"name": {str}},
     "/v1/memory/{ns}/{profile}/memories": {
         "memories": set(),
         "on_error": {NULL},

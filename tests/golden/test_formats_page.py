@@ -10,6 +10,7 @@ import pytest
 
 from memoturnd.core import layout, manifest, segment
 from memoturnd.core.canonical import canonical_json, memory_id, memory_id_with_summary
+from memoturnd.core.export import Body
 from memoturnd.core.garbage import Garbage
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import (
@@ -26,8 +27,8 @@ from memoturnd.core.manifest import (
 from memoturnd.core.pages import lock_page
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.wal import WalPosition
-from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import BranchFiles, Clean, Owner
+from memoturnd.engine.rebuild import Change
 from memoturnd.replication.archive import Run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
@@ -121,7 +122,8 @@ def fields_of(heading, index=0):
         ("Runs of names", 0, Run),
         ("garbage.json", 0, Garbage),
         ("database.json", 0, Register),
-        ("Catalog changes", 0, Change),
+        ("The catalog's export", 0, Body),
+        ("The catalog's export", 1, Change),
         ("Files beside a branch", 0, Owner),
         ("Files beside a branch", 1, Clean),
     ],
@@ -184,7 +186,7 @@ def test_object_keys_are_the_ones_in_use():
     key = templates[7].replace("{count}-{hash}", run.key_name)
     assert key.format(uuid="u") == layout.run_key("u", run, "branches")
     assert templates[8].format(uuid="u") == layout.garbage_key("u")
-    assert templates[9].startswith(layout.catalog_changes_prefix())
+    assert any(template.startswith(layout.catalog_export_prefix("{kind}")) for template in templates)
 
 
 def test_marks_lie_where_the_page_says(tmp_path):

@@ -6,12 +6,13 @@ import golden
 import msgspec
 import pytest
 
-from memoturnd.core import garbage, manifest, register, segment
+from memoturnd.core import export, garbage, manifest, register, segment
 from memoturnd.core.assembly import Part, assemble
+from memoturnd.core.export import Entry
 from memoturnd.core.manifest import Checkpoint, HistoryPage
 from memoturnd.core.pages import PageHashes
-from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import BranchFiles, Clean, Owner
+from memoturnd.engine.rebuild import Change
 from memoturnd.replication.archive import Run
 
 V1 = Path(__file__).parent / "v1"
@@ -79,6 +80,15 @@ def test_catalog_changes_of_version_1_are_read():
     assert changes == [Change("created", "app--user", golden.UUID, golden.BRANCH, golden.AT_MS)]
 
 
+def test_export_of_the_catalog_is_read():
+    entries = export.decode((V2 / "export.json").read_bytes())
+
+    assert entries == [
+        Entry(7, golden.UUID, b'{"name":"app--user"}', golden.AT_MS),
+        Entry(9, "acme", None, golden.AT_MS),
+    ]
+
+
 def test_documents_of_version_2_are_read():
     refs = [stored_refs()[name] for name in OBJECTS]
 
@@ -102,6 +112,7 @@ def test_documents_of_version_2_are_read():
         "owner",
         "clean",
         "changes.json",
+        "export.json",
     ],
 )
 def test_documents_are_still_written_the_same(name):

@@ -8,6 +8,9 @@ DB = "/v1/db/app--ann"
 OPERATIONS = {
     "create": ("POST", "/v1/databases", {"name": "new"}),
     "delete": ("DELETE", "/v1/databases/old", None),
+    "undelete database": ("POST", "/v1/databases/lost/undelete", None),
+    "create tenant": ("POST", "/v1/tenants", {"name": "new"}),
+    "delete tenant": ("DELETE", "/v1/tenants/old", None),
     "fork": ("POST", f"{DB}/branches", {"name": "new", "ttl": 1000}),
     "delete branch": ("DELETE", f"{DB}/branches/side", None),
     "undelete": ("POST", f"{DB}/branches/gone/undelete", None),
@@ -19,6 +22,9 @@ OPERATIONS = {
 UNDO_FIRST = {
     "create": ("DELETE", "/v1/databases/new", None),
     "delete": ("POST", "/v1/databases", {"name": "old"}),
+    "undelete database": ("DELETE", "/v1/databases/lost", None),
+    "create tenant": ("DELETE", "/v1/tenants/new", None),
+    "delete tenant": ("POST", "/v1/tenants", {"name": "old"}),
     "fork": ("DELETE", f"{DB}/branches/new", None),
     "delete branch": ("POST", f"{DB}/branches", {"name": "side"}),
     "undelete": ("DELETE", f"{DB}/branches/gone", None),
@@ -36,7 +42,10 @@ async def send(client, operation, **headers):
 async def prepared(client):
     """A profile with branches, checkpoints and a rewind, and another database."""
     await ingest(client, FACT)
-    await client.post("/v1/databases", json={"name": "old"})
+    for name in ("old", "lost"):
+        await client.post("/v1/databases", json={"name": name})
+    assert (await client.delete("/v1/databases/lost")).status_code == 204
+    await client.post("/v1/tenants", json={"name": "old"})
     for name in ("side", "gone"):
         assert (await client.post(f"{DB}/branches", json={"name": name})).status_code == 201
     assert (await client.delete(f"{DB}/branches/gone")).status_code == 204
@@ -49,7 +58,7 @@ async def shape(client):
     """Everything that these operations change, as clients see it."""
     return {
         path: (await client.get(path)).json()
-        for path in ("/v1/databases", f"{DB}/branches", f"{DB}/branches/main/checkpoints")
+        for path in ("/v1/databases", "/v1/tenants", f"{DB}/branches", f"{DB}/branches/main/checkpoints")
     } | {"k": (await client.get(f"{DB}/kv/ns/k")).content}
 
 

@@ -71,10 +71,15 @@ def test_the_headers_of_a_route_are_among_its_parameters():
 @pytest.mark.parametrize(
     ("method", "path", "status", "body"),
     [
-        ("POST", b"/v1/databases", 200, {"name": "a", "uuid": "b", "created_at": 1}),
-        ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b"}),
-        ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b", "created_at": "1"}),
-        ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b", "created_at": 1, "more": 1}),
+        ("POST", b"/v1/databases", 200, {"name": "a", "uuid": "b", "tenant": "t", "created_at": 1}),
+        ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b", "tenant": "t"}),
+        ("POST", b"/v1/databases", 201, {"name": "a", "uuid": "b", "tenant": "t", "created_at": "1"}),
+        (
+            "POST",
+            b"/v1/databases",
+            201,
+            {"name": "a", "uuid": "b", "tenant": "t", "created_at": 1, "more": 1},
+        ),
         ("POST", b"/v1/databases", 402, {"error": "x", "code": "unauthorized"}),
         ("POST", b"/v1/databases", 409, {"error": "x"}),
     ],
@@ -85,5 +90,11 @@ def test_an_answer_that_the_description_lacks_is_noticed(method, path, status, b
 
 
 def test_an_answer_that_fits_passes():
-    check("POST", b"/v1/databases", 201, "application/json", b'{"name":"a","uuid":"b","created_at":1}')
+    check(
+        "POST",
+        b"/v1/databases",
+        201,
+        "application/json",
+        b'{"name":"a","uuid":"b","tenant":"t","created_at":1}',
+    )
     assert fits(Problem, {"error": "x", "code": "y"}) is True

@@ -11,6 +11,9 @@ from memoturnd.http.app import create_app
 
 LISTINGS = {
     "databases": ("/v1/databases", "databases"),
+    "deleted databases": ("/v1/databases?deleted=true", "databases"),
+    "namespaces": ("/v1/namespaces", "namespaces"),
+    "tenants": ("/v1/tenants", "tenants"),
     "profiles": ("/v1/memory/app", "profiles"),
     "branches": ("/v1/db/app--ann/branches", "branches"),
     "checkpoints": ("/v1/db/app--ann/branches/main/checkpoints", "checkpoints"),
@@ -29,6 +32,10 @@ async def fill(client):
     for n in range(3):
         await ingest(client, FACT, path=f"/v1/memory/app/{('ann', 'bob', 'cyd')[n]}")
         await ingest(client, {"type": "task", "content": n, "summary": "x", "session_id": f"s{n}"})
+        await client.post("/v1/databases", json={"name": "lost"})
+        await client.delete("/v1/databases/lost")
+        await ingest(client, FACT, path=f"/v1/memory/n{n}/ann")
+        await client.post("/v1/tenants", json={"name": f"t{n}"})
     db = "/v1/db/app--ann"
     for n in range(3):
         await client.post(f"{db}/branches", json={"name": f"f{n}"})
@@ -39,10 +46,15 @@ async def fill(client):
     await client.post(f"{db}/sync")
 
 
+async def listed(client, path, **query):
+    path, _, fixed = path.partition("?")
+    return await client.get(path, params={**dict(p.split("=") for p in fixed.split("&") if p), **query})
+
+
 async def pages(client, path, name, limit=1):
     found, query = [], {"limit": limit}
     while query:
-        answer = (await client.get(path, params=query)).json()
+        answer = (await listed(client, path, **query)).json()
         assert len(answer[name]) <= limit
         found += answer[name]
         cursor = answer["next_cursor"]
@@ -69,23 +81,24 @@ async def test_pages_joined_are_the_listing(filled, listing):
 async def test_cursor_of_one_listing_is_refused_by_every_other(filled):
     cursors = {}
     for listing, (path, _) in LISTINGS.items():
-        cursors[listing] = (await filled.get(path, params={"limit": 1})).json()["next_cursor"]
+        cursors[listing] = (await listed(filled, path, limit=1)).json()["next_cursor"]
     for (giver, cursor), (taker, (path, _)) in product(cursors.items(), LISTINGS.items()):
-        answer = await filled.get(path, params={"cursor": cursor})
+        answer = await listed(filled, path, cursor=cursor)
         assert answer.status_code == (200 if giver == taker else 400), (giver, taker)
 
 
 @pytest.mark.parametrize("listing", LISTINGS)
 async def test_cursor_is_refused_in_another_tenant_database_and_filter(filled, node, listing):
     path, _ = LISTINGS[listing]
-    cursor = (await filled.get(path, params={"limit": 1})).json()["next_cursor"]
+    cursor = (await listed(filled, path, limit=1)).json()["next_cursor"]
     async with client_of(create_app(node, limits())) as other:
         other.headers["Memoturn-Tenant"] = "acme"
+        await filled.post("/v1/tenants", json={"name": "acme"})
         await fill(other)
-        assert failure(await other.get(path, params={"cursor": cursor})) == (400, "invalid_request")
+        assert failure(await listed(other, path, cursor=cursor)) == (400, "invalid_request")
     for elsewhere in (path.replace("ann", "bob"), path.replace("/app/ann", "/app/bob")):
         if elsewhere != path:
-            answer = await filled.get(elsewhere, params={"cursor": cursor})
+            answer = await listed(filled, elsewhere, cursor=cursor)
             assert failure(answer) == (400, "invalid_request")
 
 
@@ -110,4 +123,5 @@ async def test_sessions_of_the_same_moment_are_told_apart_by_their_names(client)
 @pytest.mark.parametrize("listing", LISTINGS)
 async def test_what_is_no_cursor_is_refused(filled, listing, cursor):
     path, _ = LISTINGS[listing]
-    assert failure(await filled.get(f"{path}?cursor={cursor}")) == (400, "invalid_request")
+    separator = "&" if "?" in path else "?"
+    assert failure(await filled.get(f"{path}{separator}cursor={cursor}")) == (400, "invalid_request")

@@ -57,7 +57,10 @@ async def test_metrics_are_prometheus_text_with_the_nodes_bounds(client):
 async def test_database_is_created_listed_and_deleted(client):
     answer = await client.post("/v1/databases", json={"name": "notes", "region": "ignored"})
 
-    assert (answer.status_code, set(answer.json())) == (201, {"name", "uuid", "created_at"})
+    assert (answer.status_code, set(answer.json())) == (
+        201,
+        {"name", "uuid", "created_at", "tenant"},
+    )
     listed = (await client.get("/v1/databases")).json()
     assert listed == {"databases": [answer.json()], "next_cursor": None}
     assert failure(await client.post("/v1/databases", json={"name": "notes"})) == (409, "already_exists")
@@ -608,7 +611,7 @@ def test_only_the_operators_routes_need_no_scope():
 def test_routes_without_a_body_are_those_whose_method_has_none():
     for route in ROUTES:
         bodiless = route.method in {"GET", "DELETE"} or route.template.endswith(
-            ("/rewind/undo", "/undelete", "/verify", "/keys/rotate")
+            ("/rewind/undo", "/branches/{branch}/undelete", "/verify", "/keys/rotate")
         )
         assert (route.body is Body.NONE) is bodiless, route.template
 

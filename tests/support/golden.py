@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from memoturnd.core import garbage, manifest, register, segment
+from memoturnd.core import export, garbage, manifest, register, segment
+from memoturnd.core.export import Entry
 from memoturnd.core.garbage import Garbage, Mark
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import Checkpoint, Erasure, HistoryPage, Manifest, PageRef, Parent, Pin, Rewind
@@ -17,8 +18,8 @@ from memoturnd.core.pages import PageHashes, page_hash
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.segment import Kind, Round
 from memoturnd.core.wal import WalPosition
-from memoturnd.engine.catalog_export import Change
 from memoturnd.engine.files import Clean, Owner
+from memoturnd.engine.rebuild import Change
 from memoturnd.replication.archive import Run
 from memoturnd.replication.snapshot import object_ref
 
@@ -102,6 +103,9 @@ def encoded():
         "garbage.json": garbage.encode(full_garbage()),
         "owner": msgspec.json.encode(owner),
         "clean": msgspec.json.encode(clean) + b"\n" + hashes.to_bytes(),
+        "export.json": export.encode(
+            [Entry(7, UUID, b'{"name":"app--user"}', AT_MS), Entry(9, "acme", None, AT_MS)]
+        ),
         "changes.json": msgspec.json.encode([Change("created", "app--user", UUID, BRANCH, AT_MS)]),
     }, refs
 
