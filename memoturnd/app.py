@@ -187,6 +187,7 @@ def _announce(settings: Settings, *, port: int) -> None:
         url=f"http://{Address(settings.listen.host, port)}",
         data_dir=str(settings.data_dir),
         object_store=settings.object_store,
+        authentication=settings.auth,
         embeddings=settings.embed_provider,
         acknowledges=settings.durability,
         a_local_write_survives=survives[settings.sync],

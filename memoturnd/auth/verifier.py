@@ -60,14 +60,14 @@ class Verifier:
         claims = tokens.decode(self._payload(token))
         tokens.check_times(claims, now_ms=self._clock.now_ms(), max_lifetime_s=self._max_lifetime_s)
         tokens.check_audience(claims, self._audience)
-        return tokens.principal_of(claims, tokens.token_hash(token))
+        return tokens.principal_of(claims, token)
 
     def _payload(self, token: bytes) -> bytes:
         if len(token) > TOKEN_BYTES_LIMIT:
             raise UnauthorizedError(_BAD)
         try:
             header = jwt.get_unverified_header(token)
-        except PyJWTError:
+        except (PyJWTError, ValueError, TypeError, RecursionError):
             raise UnauthorizedError(_BAD) from None
         kid = header.get("kid")
         if header.get("alg") != ALGORITHM or not header.keys() <= _HEADERS or not isinstance(kid, str | None):
@@ -75,7 +75,7 @@ class Verifier:
         for key in self._keyring.verifying(kid):
             try:
                 payload: bytes = self._jws.decode_complete(token, key, algorithms=[ALGORITHM])["payload"]
-            except PyJWTError:
+            except (PyJWTError, ValueError, TypeError, RecursionError):
                 continue
             return payload
         raise UnauthorizedError(_BAD)

@@ -100,12 +100,15 @@ def token_hash(token: bytes) -> str:
     return hashlib.sha256(_HASH_CONTEXT + token).hexdigest()[:16]
 
 
-def id_of(claims: Claims, hashed: str) -> str:
-    """Return the id by which a token is revoked: its `jti`, or one made of its hash where it carries none."""
-    return claims.jti or f"tok_{hashed}"
+def id_of(claims: Claims, token: bytes) -> str:
+    """Return the id by which a token is revoked: its `jti`, or one made of what was signed where it carries none.
+
+    The signature is left out, since it can be written down in several ways, each of which verifies.
+    """
+    return claims.jti or f"tok_{token_hash(token.rpartition(b'.')[0])}"
 
 
-def principal_of(claims: Claims, hashed: str) -> Principal:
+def principal_of(claims: Claims, token: bytes) -> Principal:
     """Return the bearer of a token. Raises UnauthorizedError where its claims contradict each other."""
     try:
         tenant = names.DEFAULT_TENANT if claims.tenant is None else names.tenant(claims.tenant)
@@ -128,8 +131,8 @@ def principal_of(claims: Claims, hashed: str) -> Principal:
         "token",
         tenant,
         grant,
-        token_id=id_of(claims, hashed),
-        token_hash=hashed,
+        token_id=id_of(claims, token),
+        token_hash=token_hash(token),
         parents=tuple(claims.parents or ()),
         # Without milliseconds the second's beginning, so that a cut-off within that second holds.
         issued_at=claims.iat * 1000 if claims.iat_ms is None else claims.iat_ms,

@@ -215,6 +215,10 @@ def forged(node):
         "dots": "..",
         "one part": "abc",
         "nothing": " ",
+        "a header nested deeply": base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.e30",
+        "a header that is a list": f"{part(['EdDSA'])}.{body}.{signature}",
+        "an alg that is a list": f"{part({'alg': ['EdDSA']})}.{body}.{signature}",
+        "claims nested deeply": f"{head}." + base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30",
         "not ascii": "\xe9.\xe9.\xe9",
     }
 
@@ -465,10 +469,15 @@ async def test_a_revoked_token_opens_nothing_more_reads_included(node, platform,
 async def test_a_leaked_token_is_revoked_by_itself_even_one_that_has_no_id(node, platform, app):
     old = signed(node, jti=None)
     assert (await asked(node, old)).status_code == 200
+    # The last character of a signature has bits without a meaning: the same token, written down in another way.
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    variants = [old[:-1] + alphabet[alphabet.index(old[-1]) ^ bits] for bits in range(1, 16)] + [f"{old}=="]
     answer = await platform.post("/v1/databases/app--ann/tokens/revoke", json={"token": old})
     assert answer.status_code == 200
     assert answer.json()["id"].startswith("tok_")
     assert failure(await asked(node, old)) == (403, "forbidden")
+    for same in variants:
+        assert (await asked(node, same)).status_code in {401, 403}
     assert (await asked(node, app.headers["Authorization"].removeprefix("Bearer "))).status_code == 200
     for body, path, status in (
         ({"token": "x"}, "databases/app--ann", 400),
