@@ -57,6 +57,7 @@ _MEMORY_ID: Final = re.compile("mem_[0-9a-f]{32}")
 _PATCH_ROUTE: Final = "PATCH /v1/memory/%"
 _INCREMENT_ROUTE: Final = "POST /v1/db/%/increment"
 _FOUND: Final = "rid, id, summary, keywords, superseded_by"
+_LISTED: Final = "SELECT value FROM json_each(?)"
 _MEMORIES: Final = "__memoturn_memories"
 _MEMORIES_TEXT: Final = "__memoturn_memories_fts"
 _MESSAGES: Final = "__memoturn_messages"
@@ -361,22 +362,40 @@ class _State:
         if not self._has(_MEMORIES):
             return []
         found = self._rows(f"SELECT {_FOUND} FROM {_MEMORIES} WHERE {which}", *bindings)
-        for rid, id_, summary, keywords, _ in found:
+        if not found:
+            return []
+        for rid, _, summary, keywords, _ in found:
             memories.unindex(self._conn, rid, summary, keywords)
-            for table in self._tables:
-                if MEMORY_VECTORS.names(table) or table == MEMORY_VECTORS.prefix[:-1]:
-                    self._run(f"DELETE FROM {table} WHERE rid = ?", rid)
-            if self._has("__memoturn_memory_origins"):
-                self._run("DELETE FROM __memoturn_memory_origins WHERE rid = ?", rid)
-            # Several of a chain may go, so the successor is read when its turn comes.
-            heir = self._rows(f"SELECT superseded_by FROM {_MEMORIES} WHERE rid = ?", rid)[0][0]
-            self._run(f"DELETE FROM {_MEMORIES} WHERE rid = ?", rid)
-            self._run(f"UPDATE {_MEMORIES} SET superseded_by = ? WHERE superseded_by = ?", heir, id_)
-            if self._live:
-                memories.note_change(self._conn, rid)
-        if found and self._has("__memoturn_reembed"):
+        rids = json.dumps([row[0] for row in found])
+        for table in self._tables:
+            if (
+                MEMORY_VECTORS.names(table)
+                or table == MEMORY_VECTORS.prefix[:-1]
+                or table == "__memoturn_memory_origins"
+            ):
+                self._run(f"DELETE FROM {table} WHERE rid IN ({_LISTED})", rids)
+        self._run(f"DELETE FROM {_MEMORIES} WHERE rid IN ({_LISTED})", rids)
+        self._mend({id_: heir for _, id_, _, _, heir in found})
+        if self._live:
+            for row in found:
+                memories.note_change(self._conn, row[0])
+        if self._has("__memoturn_reembed"):
             self._run("UPDATE __memoturn_reembed SET error = NULL WHERE error IS NOT NULL")
-        return [id_ for _, id_, _, _, _ in found]
+        return [row[1] for row in found]
+
+    def _mend(self, gone: dict[str, str | None]) -> None:
+        """Let what was superseded by a memory that is gone point to the next one that stays."""
+        left = self._rows(
+            f"SELECT rid, superseded_by FROM {_MEMORIES} WHERE superseded_by IN ({_LISTED})",
+            json.dumps(list(gone)),
+        )
+        for rid, heir in left:
+            seen: set[str] = set()
+            while heir in gone and heir not in seen:  # links may go in circles
+                seen.add(heir)
+                heir = gone[heir]
+            heir = None if heir in gone else heir
+            self._run(f"UPDATE {_MEMORIES} SET superseded_by = ? WHERE rid = ?", heir, rid)
 
     def session(self, session_id: str, *, turns: bool) -> int:
         """Remove a session, with `turns` its transcript and what memories say of having been drawn from it."""

@@ -23,8 +23,9 @@ def content_of(conn):
     return data.lower()
 
 
-async def erase(profile, *targets, **known):
-    eraser = Eraser(tuple(erasing.parse(body).targets[0] for body in targets), **known)
+async def erase(profile, *targets, all_of=False, **known):
+    named = [erasing.parse(body).targets for body in targets]
+    eraser = Eraser(tuple(t for each in named for t in (each if all_of else each[:1])), **known)
     gone = (await profile.write(eraser.apply)).value
     return gone, eraser
 
@@ -112,6 +113,20 @@ async def test_one_version_of_a_topic_goes_and_its_chain_stays_whole(profile):
     await erase(profile, {"memory_id": ids[1]})
     links = dict(profile.conn.execute("SELECT id, superseded_by FROM __memoturn_memories"))
     assert links == {ids[0]: ids[2], ids[2]: None}
+
+
+async def test_a_chain_is_mended_over_many_that_go_at_once_and_over_circles(profile):
+    ids = [
+        (await ingest(profile, {"type": "fact", "topic_key": "t", "summary": "v", "content": n}))[0]
+        for n in range(6)
+    ]
+    await erase(profile, {"targets": [{"memory_id": id_} for id_ in (ids[1], ids[2], ids[4])]}, all_of=True)
+    links = dict(profile.conn.execute("SELECT id, superseded_by FROM __memoturn_memories"))
+    assert links == {ids[0]: ids[3], ids[3]: ids[5], ids[5]: None}
+    profile.conn.execute("UPDATE __memoturn_memories SET superseded_by = ? WHERE id = ?", (ids[3], ids[5]))
+    await erase(profile, {"targets": [{"memory_id": id_} for id_ in (ids[3], ids[5])]}, all_of=True)
+    links = dict(profile.conn.execute("SELECT id, superseded_by FROM __memoturn_memories"))
+    assert links == {ids[0]: None}
 
 
 async def test_durable_memories_of_a_session_go_only_when_they_are_asked_for(profile):
