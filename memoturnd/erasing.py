@@ -52,6 +52,8 @@ LOOK_S = 10.0
 TOGETHER_MS = 600_000
 TOGETHER_FROM_MS = 3_600_000
 """Erasures with at least so long a grace are carried out together with others, at most so much later."""
+DELETED_LOOK_S = 600.0
+"""How often it is looked whether a deleted database is gone, or back."""
 PASSES_LIMIT = 4
 """Passes over a history, each of which may find more names of what is to be erased."""
 _log = structlog.get_logger(__name__)
@@ -242,7 +244,14 @@ class Erasing:
     def _next_ms(self, work: "_Work") -> int:
         if work.blocked:
             return self._in_ms(BLOCKED_AGAIN_S)
-        return work.due_ms if work.coupon.rewritten_at is None else self._in_ms(LOOK_S)
+        if work.coupon.rewritten_at is None:
+            return work.due_ms
+        return max(self._in_ms(LOOK_S), self._collected_ms(work.coupon))
+
+    def _collected_ms(self, coupon: Coupon) -> int:
+        """Return before when the former objects cannot be gone."""
+        since_ms = coupon.rewritten_at or 0
+        return since_ms + self._services.graces.unreachable_ms if coupon.objects_replaced else since_ms
 
     async def _take_out_everywhere(self, database: Database, work: "_Work") -> None:
         """Take the target out of the newest state of each branch that may still have it."""
@@ -339,6 +348,9 @@ class Erasing:
         """Complete erasures whose former objects are gone, after one more look at every state."""
         uuid, live = database.uuid, set(await self._live_nodes())
         ready = [w for w in works if all(at or node not in live for node, at in w.coupon.nodes.items())]
+        ready = [w for w in ready if self._collected_ms(w.coupon) <= self._in_ms(0)]
+        if not ready:
+            return
         survey = await self._collector.survey(uuid)
         ready = [work for work in ready if not survey.former(work.coupon.rewritten_txid)]
         if not ready:
@@ -399,7 +411,8 @@ class Erasing:
         """Complete the erasures of a deleted database once all of it is gone; until then wait for that."""
         if register is not None:
             due_ms = (register.deleted_at or 0) + self._services.graces.of_database
-            return max(due_ms, self._in_ms(LOOK_S))
+            # It may be brought back before that.
+            return min(max(due_ms, self._in_ms(LOOK_S)), self._in_ms(DELETED_LOOK_S))
         survey = await self._collector.survey(uuid)
         if survey.listed:
             return self._in_ms(BLOCKED_AGAIN_S)
