@@ -7,12 +7,13 @@ import uvloop
 
 from control_plane.schema import REVISION
 from memoturnd import __version__
-from memoturnd.app import set_up_logging
+from memoturnd.app import serve, set_up_logging
 from memoturnd.config import Settings
 from memoturnd.errors import ConfigurationError, MemoturnError
 
 _USAGE = """usage: memoturn-control COMMAND
 
+  serve      serve the directory, tokens, quotas, policies and audit of a cluster, and no profile, until SIGTERM or Ctrl-C
   migrate    bring the schema of the catalog (MEMOTURN_CATALOG) to that of this release
 
 Settings are those of memoturnd, as environment variables: `memoturnd --help` lists them. Exits 0 when it is done, 2 when
@@ -42,7 +43,16 @@ async def migrate(settings: Settings) -> None:
     sys.stdout.write(f"the catalog in Postgres {done}\n")
 
 
-_COMMANDS = {"migrate": migrate}
+async def serve_alone(settings: Settings) -> None:
+    """Serve the control routes until SIGTERM. Raises ConfigurationError for a catalog that is a node's own file."""
+    if settings.catalog is None:
+        raise ConfigurationError(
+            "serve takes MEMOTURN_CATALOG=postgresql://...: a catalog in a file is served by its node, memoturnd"
+        )
+    await serve(settings, hosts_profiles=False)
+
+
+_COMMANDS = {"serve": serve_alone, "migrate": migrate}
 
 
 def main(arguments: list[str] | None = None) -> int:

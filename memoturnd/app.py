@@ -8,23 +8,29 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import structlog
 import uvicorn
 
 from control_plane.catalogs.open import open_catalog
+from control_plane.http.alone import SERVED_ALONE
+from control_plane.peers import Peers
+from memoturnd.auth.secrets import Secrets
 from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder
 from memoturnd.http.app import create_app
 from memoturnd.http.auditing import Auditor
 from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
+from memoturnd.http.route import Route
+from memoturnd.http.routes import ROUTES
 from memoturnd.language_models.open import open_models
 from memoturnd.leases.local import LocalLeases
 from memoturnd.metrics import Metrics
-from memoturnd.node import STORE_TIMEOUT_S, running
-from memoturnd.seams.clock import SystemClock, SystemRandomness
+from memoturnd.node import STORE_TIMEOUT_S, Node, running
+from memoturnd.seams.catalog import Catalog
+from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
@@ -32,6 +38,8 @@ from memoturnd.stores.timed import TimedStore
 
 GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
+PEER_SHARE = 0.9
+"""Part of a request's time that a data-plane node may take of it, so that its failure is told before the request's own."""
 _BACKLOG = 2048
 _DESCRIPTORS = 1_048_576
 _log = structlog.get_logger(__name__)
@@ -45,8 +53,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
     """Run a node until SIGTERM or SIGINT, then stop accepting, ship, close and return.
+
+    Without `hosts_profiles` it is a control plane alone: it serves the directory, and no profile.
 
     Raises ConfigurationError for a data directory that another process holds or a store that is unusable,
     OSError when the address cannot be bound.
@@ -56,7 +66,7 @@ async def serve(settings: Settings) -> None:
     connections = connections_limit(settings.max_concurrency, descriptors)
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
         clock = SystemClock()
-        embedder = open_embedder(settings, clock)
+        embedder = open_embedder(settings, clock) if hosts_profiles else None
         store = open_store(
             settings.object_store, s3_client=settings.s3_client, connections=settings.s3_connections
         )
@@ -71,25 +81,30 @@ async def serve(settings: Settings) -> None:
             await probe(TimedStore(store, STORE_TIMEOUT_S))
             if embedder is not None:
                 await embedder.start()
-            async with running(
-                settings,
-                store=store,
-                leases=leases,
-                catalog=catalog,
-                clock=clock,
-                randomness=SystemRandomness(),
-                executor=executor,
-                boot_id=boot_id(),
-                metrics=metrics,
-                embedder=embedder,
-                models=models,
-            ) as node:
+            async with (
+                running(
+                    settings,
+                    store=store,
+                    leases=leases,
+                    catalog=catalog,
+                    clock=clock,
+                    randomness=SystemRandomness(),
+                    executor=executor,
+                    boot_id=boot_id(),
+                    metrics=metrics,
+                    embedder=embedder,
+                    models=models,
+                    hosts_profiles=hosts_profiles,
+                ) as node,
+                _surroundings(node, settings, catalog, clock, hosts_profiles=hosts_profiles) as routes,
+            ):
                 server = _Server(
                     uvicorn.Config(
                         create_app(
                             node,
                             settings,
                             clock=clock,
+                            routes=routes,
                             auditor=Auditor(node.audit, node.audit_rules, clock),
                         ),
                         loop="none",
@@ -106,7 +121,7 @@ async def serve(settings: Settings) -> None:
                     loop.add_signal_handler(number, _stop, server, number)
                 for bound in sockets:
                     bound.listen(_BACKLOG)  # who believes the announcement must be able to connect
-                _announce(settings, port=sockets[0].getsockname()[1])
+                _announce(settings, port=sockets[0].getsockname()[1], hosts_profiles=hosts_profiles)
                 await server.serve(sockets)
                 _log.info("draining")
         finally:
@@ -120,6 +135,33 @@ async def serve(settings: Settings) -> None:
             await store.close()
             executor.close()
     _log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _surroundings(
+    node: Node, settings: Settings, catalog: Catalog, clock: Clock, *, hosts_profiles: bool
+) -> AsyncIterator[tuple[Route, ...]]:
+    """Return the routes to serve; a control plane leaves to data-plane nodes what only they can do."""
+    if hosts_profiles:
+        yield ROUTES
+        return
+    key = await _cluster_key(node, settings)
+    peers = Peers(catalog, clock, cluster_key=key, timeout_s=PEER_SHARE * settings.request_timeout_s)
+    node.databases.delete_by(peers.delete_database)
+    try:
+        yield SERVED_ALONE
+    finally:
+        await peers.close()
+
+
+async def _cluster_key(node: Node, settings: Settings) -> Callable[[], str]:
+    """Return what gives the key that nodes show one another. Raises ConfigurationError where there is none."""
+    if node.authority is not None:
+        authority = node.authority
+        return lambda: authority.cluster.first
+    secrets = Secrets("MEMOTURN_CLUSTER_KEY", settings.cluster_key, settings.cluster_key_file)
+    await secrets.refresh()
+    return lambda: secrets.first
 
 
 def _bind(listen: Address) -> list[socket.socket]:
@@ -177,7 +219,15 @@ def _stop(server: uvicorn.Server, number: int) -> None:
     server.should_exit = True
 
 
-def _announce(settings: Settings, *, port: int) -> None:
+def _announce(settings: Settings, *, port: int, hosts_profiles: bool) -> None:
+    if not hosts_profiles:
+        _log.info(
+            "memoturn-control is up",
+            url=f"http://{Address(settings.listen.host, port)}",
+            data_dir=str(settings.data_dir),
+            object_store=settings.object_store,
+        )
+        return
     survives = {
         "normal": "kill -9, not power loss (MEMOTURN_SYNC=normal: COMMIT does not fsync)",
         "full": "kill -9 and power loss (MEMOTURN_SYNC=full: every COMMIT fsyncs)",

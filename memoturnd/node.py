@@ -446,6 +446,24 @@ class Node:
         metrics.write_queue_depth.set(max((len(o.writer) for o in owned), default=0))
 
 
+def _tending(
+    node: Node, scheduler: ShipScheduler, presence: Presence, clock: Clock, settings: Settings
+) -> list[Coroutine[Any, Any, None]]:
+    """Return the background work on profiles, their history and their objects."""
+    drill_s = settings.drill_interval_s
+    return [
+        scheduler.run(),
+        periodic(clock, SWEEP_S, "tier sweep", node.tiers.sweep),
+        periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
+        periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
+        periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
+        periodic(clock, RETENTION_S, "audit retention", node.audit_retention.run),
+        periodic(clock, RELEASE_S, "release", node.erasing.release),
+        periodic(clock, BEAT_S, "sign of life", presence.beat),
+        *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
+    ]
+
+
 async def _say_goodbye(presence: Presence) -> None:
     try:
         async with asyncio.timeout(1.0):
@@ -468,8 +486,12 @@ async def running(
     metrics: Metrics | None = None,
     embedder: Embedder | None = None,
     models: LanguageModels | None = None,
+    hosts_profiles: bool = True,
 ) -> AsyncIterator[Node]:
-    """Run a node on these parts; leaving drains it. The parts stay the caller's to start and to close."""
+    """Run a node on these parts; leaving drains it. The parts stay the caller's to start and to close.
+
+    Without `hosts_profiles` it is a control plane: it tends no profile, and no catalog lists it as a node.
+    """
     metrics = metrics or Metrics()
     counted = CountedStore(store, metrics)
     scheduler = ShipScheduler(
@@ -479,9 +501,6 @@ async def running(
         concurrency=settings.ship_concurrency,
     )
     failure: Exception | None = None
-    apsw.hard_heap_limit(
-        settings.memory_budget_bytes + HEAP_ROOM_BYTES
-    )  # beyond it a statement fails, not the node
     stopping = threading.Event()
     user_executor = PoolExecutor(USER_THREADS, "user-sql", waiting=USER_WAITING)
     timed = TimedStore(counted, STORE_TIMEOUT_S)
@@ -558,29 +577,21 @@ async def running(
             audited_models(models or LanguageModels(), clock, settings),
         )
         _set_limits(metrics, settings)
-        drill_s = settings.drill_interval_s
         audit.start()
         presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
-        await presence.beat()
+        if hosts_profiles:
+            await presence.beat()
         dirty = await node.start()
         await node.admit_by(admission, authority)
         recovery = group.create_task(node.recover(dirty))
         loops = [
             group.create_task(work)
             for work in (
-                scheduler.run(),
-                periodic(clock, SWEEP_S, "tier sweep", node.tiers.sweep),
                 periodic(clock, EXPORT_S, "catalog export", node.catalog_export.export),
                 periodic(clock, ACCOUNTS_S, "usage", node.count),
-                periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
-                periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
-                periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
-                periodic(clock, RETENTION_S, "audit retention", node.audit_retention.run),
                 audit.run(),
-                periodic(clock, RELEASE_S, "release", node.erasing.release),
-                periodic(clock, BEAT_S, "sign of life", presence.beat),
                 watch_loop_lag(metrics, clock),
-                *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
+                *(_tending(node, scheduler, presence, clock, settings) if hosts_profiles else ()),
                 *([] if node.authority is None else node.authority.loops()),
             )
         ]
@@ -597,7 +608,8 @@ async def running(
             await node.tiers.past.close()
             left = await node.drain()
             await audit.close()
-            await _say_goodbye(presence)
+            if hosts_profiles:
+                await _say_goodbye(presence)
             for task in loops:
                 task.cancel()
             if left:
@@ -673,6 +685,8 @@ def tier_limits(settings: Settings) -> TierLimits:
 
 
 def _set_limits(metrics: Metrics, settings: Settings) -> None:
+    # Beyond it a statement fails, not the node.
+    apsw.hard_heap_limit(settings.memory_budget_bytes + HEAP_ROOM_BYTES)
     metrics.write_queue_capacity.set(settings.write_queue_depth)
     metrics.unshipped_branch_limit_bytes.set(settings.unshipped_max_bytes)
     metrics.unshipped_age_limit_seconds.set(settings.unshipped_max_age_s)

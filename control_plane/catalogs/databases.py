@@ -238,7 +238,7 @@ class Directory(Part):
         rows = await self._backend.rows(
             _LIST_DELETED,
             tenant=tenant,
-            first=prefix,
+            first=max(prefix, after[0]),
             end=prefix + ABOVE_ALL_TEXT,
             after=after[0],
             uuid=after[1],

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from control_plane.http import audit, databases, keys, policies, quotas, tenants, tokens, usage
+from control_plane.http import audit, databases, internal, keys, policies, quotas, tenants, tokens, usage
 from memoturnd.http.route import Body, Kind, Route, Scope
 
 _NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
@@ -59,4 +59,12 @@ CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/v1/keys", keys.list_all, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("POST", "/v1/keys/rotate", keys.rotate, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
     Route("GET", "/.well-known/jwks.json", keys.published, Kind.OPEN, Body.NONE, Scope.NONE),
+    Route(
+        "DELETE",
+        "/internal/databases/{db}/{uuid}",
+        internal.delete_database,
+        Kind.CONTROL,
+        Body.NONE,
+        Scope.INTERNAL,
+    ),
 )

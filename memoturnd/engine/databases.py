@@ -3,6 +3,8 @@
 A deletion frees the name at once. What was written stays for a while, and goes with the collector.
 """
 
+from collections.abc import Awaitable, Callable
+
 from memoturnd.core import names
 from memoturnd.core.limits import owner_of
 from memoturnd.engine.database_deletion import DatabaseDeletion
@@ -19,6 +21,11 @@ class Databases:
     def __init__(self, services: Services, tiers: Tiers, registers: Registers) -> None:
         self._services = services
         self._deletion = DatabaseDeletion(services, tiers, registers)
+        self._delete: Callable[[Database], Awaitable[None]] = self._deletion.delete
+
+    def delete_by(self, elsewhere: Callable[[Database], Awaitable[None]]) -> None:
+        """Let `elsewhere` delete databases: a control plane has none of their files."""
+        self._delete = elsewhere
 
     async def create(self, name: str, *, uuid: str | None = None) -> Database:
         """Create a database: one catalog row, no file; `uuid` (32 hex digits) is random unless given.
@@ -91,7 +98,7 @@ class Databases:
 
     async def delete(self, name: str) -> None:
         """Delete a database with all its branches; see DatabaseDeletion. Raises DatabaseNotFoundError, StoreUnavailableError."""
-        await self._deletion.delete(await self.get(name))
+        await self._delete(await self.get(name))
 
     async def undelete(self, name: str, uuid: str | None = None) -> Database:
         """Bring back the database that was deleted last under a name, or the one with `uuid`; see DatabaseDeletion.

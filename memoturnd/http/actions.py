@@ -48,6 +48,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "GET /v1/tenants": "tenant.list",
     "GET /v1/tenants/{tenant}": "tenant.get",
     "DELETE /v1/tenants/{tenant}": "tenant.delete",
+    "DELETE /internal/databases/{db}/{uuid}": "node.delete_database",
     "GET /v1/memory/{ns}": "db.list_profiles",
     "GET /v1/namespaces/{ns}/policy": "policy.get",
     "PUT /v1/namespaces/{ns}/policy": "policy.update",

@@ -47,6 +47,7 @@ OPENS = {
     "POST /v1/keys/rotate": "platform",
     "GET /.well-known/jwks.json": "open",
     "PUT /v1/databases/{db}/import": "platform",
+    "DELETE /internal/databases/{db}/{uuid}": "internal",
     "POST /v1/memory/{ns}/{profile}/memories": "write memory",
     "POST /v1/memory/{ns}/{profile}/recall": "read memory",
     "POST /v1/memory/{ns}/{profile}/ask": "read memory",

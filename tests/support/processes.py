@@ -54,9 +54,9 @@ class NodeHome:
         for node in self.nodes:
             node.kill()
 
-    def start(self, *, wait: bool = True, **env: str) -> "RunningNode":
-        """Start a node; with `wait` return once it is ready. It must then be up, or the test fails with its log."""
-        port = free_port()
+    def start(self, *, wait: bool = True, port: int | None = None, **env: str) -> "RunningNode":
+        """Start a node, on a free port unless one is named; with `wait` return once it is ready. It must then be up, or the test fails with its log."""
+        port = port or free_port()
         settings = {
             "DATA_DIR": str(self.data_dir),
             "OBJECT_STORE": self.object_store,
