@@ -78,6 +78,8 @@ class Branch:
         self.log_syncs = False
         """Whether the next commit starts the log anew, which fsyncs its header whatever the sync mode."""
         self.users = 0
+        self.was_open = False
+        """Whether this process has had the file open: an earlier one's may be of a history that was rewritten since."""
         self.used_s = services.clock.monotonic_s()
         self.disk_bytes = 0
         """Bytes on disk when last looked at: at closing, and at opening."""
@@ -355,6 +357,7 @@ class Branch:
         self.disk_bytes = self.files.size_bytes()
         conn.set_wal_hook(self._log_grew)
         self._conn = conn
+        self.was_open = True
 
     def look_at_log(self) -> None:
         """Count the frames of the log by its size: SQLite's hook does not speak of a backup's commit."""

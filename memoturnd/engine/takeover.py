@@ -18,7 +18,7 @@ from memoturnd.core.recovery import Decision, Local, Verdict, decide
 from memoturnd.core.wal import WalPosition
 from memoturnd.engine import schema
 from memoturnd.engine.connection import ProfileConnection, open_connection
-from memoturnd.engine.files import Owner
+from memoturnd.engine.files import Clean, Owner
 from memoturnd.engine.ownership import Owned
 from memoturnd.engine.writer import Writer
 from memoturnd.errors import (
@@ -70,7 +70,9 @@ async def open_for_reading(branch: "Branch") -> bool:
     services = branch.services
     if branch.files.exists():
         clean = branch.files.clean(services.boot_id)
-        if clean is not None and _try_open(branch):
+        if clean is not None and await _is_of_another_history(branch, clean[0]):
+            branch.files.remove()
+        elif clean is not None and _try_open(branch):
             mark, hashes = clean
             if branch.txid == mark.txid:
                 branch.known = Cursor(mark.txid, mark.position), hashes
@@ -93,6 +95,21 @@ async def open_for_reading(branch: "Branch") -> bool:
     await restore_head(branch, current)
     services.metrics.wakes["cold"].inc()
     return True
+
+
+async def _is_of_another_history(branch: "Branch", clean: Clean) -> bool:
+    """Return whether a file that an earlier process closed may hold rows that history was rewritten without since.
+
+    Such a file is another form of its state. All of it was shipped, so that it may go. One that this process closed
+    was replaced, or let go of, when history was rewritten.
+    """
+    if branch.was_open:
+        return False
+    current = await branch.manifests.load()
+    branch.manifests.forget()
+    if current is None or not current.erasures:
+        return False
+    return (clean.txid, clean.checksum) != (current.head_txid, current.head_checksum)
 
 
 async def restore_head(branch: "Branch", current: Manifest) -> None:
@@ -276,6 +293,8 @@ def _try_open(branch: "Branch") -> bool:
 async def _settle(branch: "Branch", current: Manifest, decision: Decision, local: Local | None) -> None:
     """Make the local file the state that the decision starts from, keeping what the chain does not hold."""
     verdict = decision.verdict
+    if branch.known is not None and not _stands_at(branch.known, current):
+        branch.known = None  # history was rewritten by another owner
     if verdict in {Verdict.CURRENT, Verdict.TAIL} and branch.known is None and branch.txid:
         branch.known = await branch.services.executor.run(
             lambda: prove(
@@ -307,6 +326,12 @@ async def _settle(branch: "Branch", current: Manifest, decision: Decision, local
         branch.files.make_folder()
         branch.open_file()
         branch.known = Cursor(0, None), PageHashes()
+
+
+def _stands_at(known: tuple[Cursor, PageHashes], current: Manifest) -> bool:
+    """Return whether a file whose pages are known is not another form of the head's state."""
+    cursor, hashes = known
+    return cursor.txid != current.head_txid or f"{hashes.checksum:016x}" == current.head_checksum
 
 
 async def _keep_aside(branch: "Branch", current: Manifest, local: Local) -> None:

@@ -440,3 +440,27 @@ async def test_erase_that_fails_changes_nothing(node, tmp_path):
     assert (after.segments, after.erasures) == (before.segments, ())
     await past.put("k", b"goes on")
     assert (await branch.read(lambda conn, _: rows(conn))).value == past.state
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+async def test_file_that_was_closed_before_another_node_rewrote_history_is_not_served(tmp_path, first):
+    store = MemoryStore()
+    async with node_on(tmp_path / "a", store, **BY_HAND) as node:
+        branch, past = await small_past(node)
+        await past.put("secret3", MARK)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "dbs")
+    assert files_with(tmp_path / "a", MARK)
+    async with node_on(tmp_path / "b", store, **BY_HAND) as node:
+        await node.rewriter.rewrite(await node.profile("p"), erase, ["e1"])
+
+    async with node_on(tmp_path / "a", store, **BY_HAND) as node:
+        branch = await node.profile("p")
+        if first == "write":
+            await branch.write(put("more", b"1"), durable=True)
+            await branch.write(put("more", b"2"), durable=True)
+        seen = (await branch.read(lambda conn, _: rows(conn))).value
+        assert {k: v for k, v in seen.items() if k != "more"} == without({0: past.state})[0]
+        assert files_with(tmp_path / "a", MARK) == []
+        found = await states(store, await manifest_of(store, branch), tmp_path / "s", rows)
+    assert {t: found[t] for t in past.states} == without(past.states)
