@@ -103,6 +103,7 @@ def plan(
     newest_base = max((ref.end for ref in snapshots), default=0)
     floor = _floor(parts, snapshots, kept, now_ms - windows.coarse_ms)
     fine_cut_ms = now_ms - windows.fine_ms
+    span_ms = max(windows.fine_ms, windows.grain_ms)  # less would leave more than one round to a grain
     needed = sorted(set(kept))
     edits, room = [], RUNS_PER_PASS
     for part in parts:
@@ -116,12 +117,10 @@ def plan(
             for ref in segments
             if floor.base < ref.min and ref.end <= newest_base and _is_old(ref, fine_cut_ms, windows.fine_ms)
         ]
-        thins = [
-            Thin(run, _within(needed, run), 0, now_ms, floor.base) for run in _runs(below, windows.fine_ms)
-        ]
+        thins = [Thin(run, _within(needed, run), 0, now_ms, floor.base) for run in _runs(below, span_ms)]
         thins += [
             Thin(run, _within(needed, run), windows.grain_ms, fine_cut_ms)
-            for run in _runs(above, windows.fine_ms)
+            for run in _runs(above, span_ms)
             if any(not r.rounds for r in run)
         ]
         edits.append(Edit(part, tuple(thins[: max(0, room)]), dropped))
