@@ -170,12 +170,19 @@ class Accounts:
         except MemoturnError as error:
             self._failed(error)
             return
+        for account in self._due():
+            await self._read(account)
+
+    def _due(self) -> list[Account]:
+        """Return the accounts in use of which something is not known, or has become old."""
         now_s = self._clock.monotonic_s()
-        for account in list(reversed(self._known.values())):  # the latest used first
+        due = []
+        for account in reversed(self._known.values()):  # the latest used first
             if now_s - account.used_s > _USED_S:
                 break
             if not account.is_read or (account.is_counted and now_s - account.added_up_s >= REFRESH_S):
-                await self._read(account)
+                due.append(account)
+        return due
 
     def _settle(self, account: Account, own: Quotas) -> None:
         account.quotas = own.over(self.defaults.of(account.owner))

@@ -5,6 +5,7 @@ import os
 import re
 
 import pytest
+from auth_support import PLATFORM_KEY, guarded_node, mint, sender
 from http_calls import FACT, ingest
 from http_support import HandClock, client_of, limits, running_node
 
@@ -15,6 +16,7 @@ from memoturnd.engine import metering
 from memoturnd.errors import RetryableError
 from memoturnd.http import limits as limits_module
 from memoturnd.http.app import create_app
+from memoturnd.seams.catalog import Use
 
 APP = "/v1/namespaces/app/quotas"
 TENANT = "/v1/tenants/default/quotas"
@@ -225,6 +227,24 @@ async def test_a_token_that_only_reads_takes_nothing_of_the_writes_by_sql(client
     async with client_of(create_app(node, limits(), clock=clock, admission=bearer)) as other:
         body = {"json": {"stmts": [{"q": "SELECT 1"}]}}
         assert await statuses(other, 3, "POST", "/v1/db/app--ann/sql", **body) == [200] * 3
+
+
+async def test_rates_that_a_token_is_minted_with_hold_and_quotas_hold_for_tokens_too(tmp_path):
+    async with guarded_node(tmp_path) as node, sender(node, PLATFORM_KEY) as operator:
+        token = (await mint(operator, "namespaces/app", limits={"requests_per_s": 1}))["token"]
+        free = (await mint(operator, "namespaces/app"))["token"]
+        async with sender(node, token) as limited, sender(node, free) as unlimited:
+            await ingest(unlimited, FACT)
+            assert await statuses(limited, 3, path="/v1/memory/app/ann/topics") == [200, 200, 429]
+            answer = await limited.get("/v1/memory/app/ann/topics")
+            assert_limited(answer, "requests_per_s", "token ", "1 requests per second")
+            assert token not in answer.text
+            assert await statuses(unlimited, 5, path="/v1/memory/app/ann/topics") == [200] * 5
+            assert (await unlimited.put(APP, json={"requests_per_s": 1000})).status_code == 403
+            await set_quotas(operator, writes_per_s=0)
+            batch = {"memories": [FACT]}
+            answer = await unlimited.post("/v1/memory/app/ann/memories", json=batch)
+            assert_limited(answer, "writes_per_s", "namespace app")
 
 
 async def test_accounts_and_tokens_in_memory_are_bounded(client, node, clock, monkeypatch):
@@ -439,8 +459,6 @@ async def test_usage_counts_what_was_served(client, node):
 async def test_usage_is_shown_in_pages_within_days(client, node):
     await ingest(client, FACT)
     catalog = node.accounts._catalog
-    from memoturnd.seams.catalog import Use
-
     days = [f"2026-03-{number:02}" for number in range(1, 8)]
     await catalog.add_usage([Use(Owner("default", "app"), "app--ann", day, 1, 1, 0, 0) for day in days])
 
