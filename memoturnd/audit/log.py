@@ -182,17 +182,25 @@ class AuditLog:
     # ---- flushing
 
     def start(self) -> int:
-        """Take up what an earlier process left, and return how many events that are. Raises ConfigurationError."""
+        """Take up what an earlier process left, and return how many events that are.
+
+        A disk that takes nothing does not end the start: what is audited is refused until it does. Raises ConfigurationError
+        for a spool that cannot be read.
+        """
         self._number = int(self._randomness.hex(4), 16)
         try:
             found = self._spool.open()
-            self._ends.open()
-            self._names = self._read_names()
         except OSError as error:
             raise ConfigurationError(
-                f"the audit spool {self._folder} cannot be used: {error.strerror or error}; make it a folder that this user "
-                "can write, on a disk with room"
+                f"the audit spool {self._folder} cannot be read: {error.strerror or error}; let this user read it"
             ) from error
+        try:
+            self._spool.probe()
+            self._ends.open()
+        except OSError as error:
+            self._spool_error = error.strerror or str(error)
+            _log.error("the disk takes no audit events; what is audited is refused", error=self._spool_error)
+        self._names = self._read_names()
         for row in found:
             self._take(row.stream, row.event, row.file)
             self._found[row.stream] = self._found.get(row.stream, 0) + 1
@@ -384,8 +392,15 @@ class AuditLog:
             pass
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _log.error("the name of this node's audit chains is lost; new ones begin", error=str(error))
+        except OSError as error:
+            _log.error(
+                "the name of this node's audit chains cannot be read; new ones begin", error=str(error)
+            )
         names = _Names(self._new_name())
-        self._write_names(names)
+        try:
+            self._write_names(names)
+        except OSError as error:  # the next start begins new chains again
+            _log.warning("the name of this node's audit chains is not on disk", error=str(error))
         return names
 
     def _write_names(self, names: _Names) -> None:

@@ -64,13 +64,13 @@ class Spool:
         self._sizes: dict[int, int] = {}
 
     def open(self) -> list[Found]:
-        """Read what an earlier process left, begin a new file, and return the events in their order."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Read what an earlier process left, and return the events in their order. The first write begins a new file."""
         found: list[Found] = []
         for number in self._numbers():
             self.number = number
             found += self._read(number)
-        self._begin(self.number + 1)
+        self.number += 1
+        self._sizes[self.number] = 0
         return found
 
     def append(self, stream: str, body: bytes) -> None:
@@ -85,12 +85,16 @@ class Spool:
 
     def probe(self) -> None:
         """Find out whether the disk takes anything."""
-        os.write(self._fd, b"\n")
+        if self._fd < 0:
+            self._begin(self.number)
+        else:
+            os.write(self._fd, b"\n")
 
     def rotate(self) -> None:
         """Begin another file where the present one is large."""
-        if self._size_bytes >= FILE_BYTES:
+        if self._fd >= 0 and self._size_bytes >= FILE_BYTES:
             os.close(self._fd)
+            self._fd = -1
             self._begin(self.number + 1)
 
     def empty(self) -> None:
@@ -98,7 +102,7 @@ class Spool:
         for number in list(self._sizes):
             if number != self.number:
                 self.drop(number)
-        if self._size_bytes:
+        if self._fd >= 0 and self._size_bytes:
             os.ftruncate(self._fd, 0)
             self.size_bytes -= self._size_bytes
             self._size_bytes = self._sizes[self.number] = 0
@@ -118,6 +122,7 @@ class Spool:
                     self._path(self.number).unlink()
 
     def _begin(self, number: int) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.number, self._size_bytes = number, 0
         self._sizes[number] = 0
@@ -125,6 +130,8 @@ class Spool:
             sync_folder(self._folder)
 
     def _write(self, record: bytes) -> None:
+        if self._fd < 0:
+            self._begin(self.number)
         line = b"%08x %b\n" % (zlib.crc32(record), record)
         written = os.write(self._fd, line)
         if written != len(line):

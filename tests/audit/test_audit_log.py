@@ -8,6 +8,8 @@ import pytest
 from audit_support import event, log_of, started
 
 from memoturnd.audit.ends import Ends
+from memoturnd.audit.log import AuditLog
+from memoturnd.audit.spool import Spool
 from memoturnd.core import audit
 from memoturnd.core.audit import Place
 from memoturnd.errors import RetryableError
@@ -387,3 +389,28 @@ async def test_denials_beyond_their_rate_are_told_by_number(store, tmp_path):
 
     [told] = await events(store, audit.PLATFORM)
     assert (told["action"], told["outcome"], told["count"]) == ("auth.denied", "denied", 7)
+
+
+async def test_a_node_starts_on_a_disk_that_takes_nothing_and_audits_once_it_does(
+    store, tmp_path, monkeypatch
+):
+    full = True
+    begin = Spool._begin
+
+    def refuse(self, number):
+        if full:
+            raise OSError(28, "No space left on device")
+        begin(self, number)
+
+    monkeypatch.setattr(Spool, "_begin", refuse)
+    monkeypatch.setattr(AuditLog, "_write_names", lambda *_: refuse(None, 0) if full else None)
+    with started(store, tmp_path / "audit", wait_s=0.02) as log:
+        with pytest.raises(RetryableError, match="No space left"):
+            await log.reserve()
+        assert await log.flush()
+        full = False
+        await log.reserve()
+        log.append("app", event(1))
+        assert await log.flush()
+
+    assert await ids(store) == [event(1).id]
