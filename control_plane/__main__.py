@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import uvloop
 
@@ -15,6 +17,8 @@ _USAGE = """usage: memoturn-control COMMAND
 
   serve      serve the directory, tokens, quotas, policies and audit of a cluster, and no profile, until SIGTERM or Ctrl-C
   migrate    bring the schema of the catalog (MEMOTURN_CATALOG) to that of this release
+  rebuild    make a lost catalog anew from the object store (MEMOTURN_OBJECT_STORE); with --dry-run only tell what it
+             would do. May be repeated. Exits 1 where something was damaged or had no place, and is listed
 
 Settings are those of memoturnd, as environment variables: `memoturnd --help` lists them. Exits 0 when it is done, 2 when
 a setting or the command is wrong, 1 on any other failure.
@@ -52,7 +56,26 @@ async def serve_alone(settings: Settings) -> None:
     await serve(settings, hosts_profiles=False)
 
 
-_COMMANDS = {"serve": serve_alone, "migrate": migrate}
+async def rebuild(settings: Settings) -> bool:
+    """Make the catalog anew from the object store; see control_plane.rebuild."""
+    from control_plane.rebuild import rebuild as run
+
+    return await run(settings, is_dry=False)
+
+
+async def try_rebuild(settings: Settings) -> bool:
+    """Tell what a rebuild would do."""
+    from control_plane.rebuild import rebuild as run
+
+    return await run(settings, is_dry=True)
+
+
+_COMMANDS: dict[str, Callable[[Settings], Coroutine[Any, Any, bool | None]]] = {
+    "serve": serve_alone,
+    "migrate": migrate,
+    "rebuild": rebuild,
+    "rebuild --dry-run": try_rebuild,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,20 +87,21 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         sys.stdout.write(f"memoturn-control {__version__}\n")
         return 0
-    if len(arguments) != 1 or arguments[0] not in _COMMANDS:
+    command = _COMMANDS.get(" ".join(arguments))
+    if command is None:
         sys.stderr.write(_USAGE)
         return 2
     try:
         settings = Settings.from_env(os.environ)
         set_up_logging(settings)
-        uvloop.run(_COMMANDS[arguments[0]](settings))
+        is_well = uvloop.run(command(settings))
     except ConfigurationError as error:
         sys.stderr.write(f"memoturn-control: {error}\n")
         return 2
     except (MemoturnError, OSError) as error:
         sys.stderr.write(f"memoturn-control: {error}\n")
         return 1
-    return 0
+    return 1 if is_well is False else 0
 
 
 if __name__ == "__main__":

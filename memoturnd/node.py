@@ -282,8 +282,8 @@ class Node:
 
     # ---- start and stop
 
-    async def start(self) -> list[Branch]:
-        """Bring back a lost catalog, and take up what an earlier process left on the disk.
+    async def start(self, *, shares_catalog: bool) -> list[Branch]:
+        """Bring back a lost catalog, unless it is shared (`memoturn-control rebuild` does that), and take up what an earlier process left on the disk.
 
         Returns the branches that `recover` has to see to.
         """
@@ -295,7 +295,7 @@ class Node:
         self.rewriter.sweep()
         doubtful = last_boot(data_dir) != services.boot_id
         forget_boot(data_dir)  # a catalog that was rebuilt half way is doubtful as well
-        restored = await self.catalog_export.start(doubtful=doubtful)
+        restored = 0 if shares_catalog else await self.catalog_export.start(doubtful=doubtful)
         note_boot(data_dir, services.boot_id)
         if restored:
             _log.info("catalog rebuilt from the object store", databases=restored)
@@ -581,7 +581,7 @@ async def running(
         presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
         if hosts_profiles:
             await presence.beat()
-        dirty = await node.start()
+        dirty = await node.start(shares_catalog=settings.catalog is not None)
         await node.admit_by(admission, authority)
         recovery = group.create_task(node.recover(dirty))
         loops = [

@@ -42,7 +42,7 @@ _CHANGED = (
     .order_by(quotas.c.change)
     .limit(_limit)
 )
-_NUMBER = (
+NUMBER = (
     sa.update(counters)
     .where(counters.c.name == sa.literal(KIND, NAME))
     .values(value=counters.c.value + 1)
@@ -68,7 +68,7 @@ class QuotaBook(Part):
         """Give a tenant or namespace quotas, in place of what it had."""
         values = asdict(own)
         async with self._backend.transaction() as session:
-            [(change,)] = await session.rows(_NUMBER)
+            [(change,)] = await session.rows(NUMBER)
             await session.run(_PUT, tenant=owner.tenant, namespace=owner.namespace, change=change, **values)
             body = None if own == NO_QUOTAS else msgspec.json.encode(values)
             await exports.note(session, KIND, f"{owner.tenant}/{owner.namespace}", body)

@@ -1,6 +1,7 @@
 """What a catalog that was lost gets back: rows that are entered as they were, without telling the export of them again."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -12,17 +13,26 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from control_plane.catalogs.backend import DanglingError, Part, TakenError
 from control_plane.catalogs.exports import DATABASE, TENANT
-from control_plane.schema import NAME, WHOLE, databases, exports, tenants
+from control_plane.catalogs.quotas import KIND as QUOTAS
+from control_plane.catalogs.quotas import NUMBER
+from control_plane.catalogs.tokens import NEXT_CHANGE, REVOCATION, STANDING, TOKEN
+from control_plane.schema import NAME, WHOLE, databases, exports, quotas, revocations, tenants, tokens
+from memoturnd.core.limits import Quotas
 from memoturnd.errors import AlreadyExistsError, NotFoundError
 from memoturnd.seams.catalog import Database
+from memoturnd.seams.credentials import Revocation, TokenRow
 
 
 class Restore(NamedTuple):
-    """How one kind of what is exported is entered: found and inserted by the values that its id and decoded body give."""
+    """How one kind of what is exported is entered: found and inserted by the values that its id and decoded body give.
+
+    `number`, where changes of the kind are numbered, draws the next number.
+    """
 
     find: sa.Select[Any]
     insert: sa.Executable
-    values: Callable[[str, Any], Mapping[str, object]]
+    values: Callable[[str, Any], Mapping[str, Any]]
+    number: sa.UpdateBase | None = None
 
 
 class Advanced(GenericFunction[Any]):
@@ -63,11 +73,46 @@ _RESTORE_TENANT = (
     .values(name=sa.bindparam("name", type_=NAME), created_at=sa.bindparam("created_at", type_=WHOLE))
     .on_conflict_do_nothing()
 )
-_HAS_TENANT = sa.select(tenants.c.name).where(tenants.c.name == sa.bindparam("name", type_=NAME))
+_FIND_TENANT = sa.select(tenants.c.name).where(tenants.c.name == sa.bindparam("name", type_=NAME))
+
+
+def _insert(table: sa.Table) -> sa.Executable:
+    values = {column.name: sa.bindparam(column.name, type_=column.type) for column in table.c}
+    return postgresql.insert(table).values(values).on_conflict_do_nothing()
+
+
+def _token(_id: str, body: Any) -> Mapping[str, Any]:
+    row = msgspec.convert(body, TokenRow)
+    return {name: getattr(row, name) for name in TokenRow.__dataclass_fields__}
+
+
+def _revocation(_id: str, body: Any) -> Mapping[str, Any]:
+    return asdict(msgspec.convert(body, Revocation))
+
+
+def _quotas(id_: str, body: Any) -> Mapping[str, Any]:
+    tenant, _, namespace = id_.partition("/")
+    return {"tenant": tenant, "namespace": namespace, **asdict(msgspec.convert(body, Quotas))}
+
 
 RESTORES: Final[dict[str, Restore]] = {
     TENANT: Restore(
-        _HAS_TENANT, _RESTORE_TENANT, lambda id_, body: {"name": id_, "created_at": body["created_at"]}
+        _FIND_TENANT, _RESTORE_TENANT, lambda id_, body: {"name": id_, "created_at": body["created_at"]}
+    ),
+    TOKEN: Restore(
+        sa.select(tokens.c.id).where(tokens.c.id == sa.bindparam("id", type_=NAME)), _insert(tokens), _token
+    ),
+    REVOCATION: Restore(
+        sa.select(revocations.c.change).where(STANDING), _insert(revocations), _revocation, NEXT_CHANGE
+    ),
+    QUOTAS: Restore(
+        sa.select(quotas.c.change).where(
+            quotas.c.tenant == sa.bindparam("tenant", type_=NAME),
+            quotas.c.namespace == sa.bindparam("namespace", type_=NAME),
+        ),
+        _insert(quotas),
+        _quotas,
+        NUMBER,
     ),
 }
 
@@ -118,7 +163,13 @@ class Rebuilding(Part):
         With `is_dry` it is only looked for. Raises ValidationError (msgspec) or KeyError for a body that is none.
         """
         restore = RESTORES[kind]
-        values = restore.values(id_, msgspec.json.decode(body))
-        if is_dry:
-            return not await self._backend.rows(restore.find, **values)
-        return await self._backend.run(restore.insert, **values) > 0
+        values = dict(restore.values(id_, msgspec.json.decode(body)))
+        keys = {name: values[name] for name in restore.find.compile().params}
+        async with self._backend.transaction() as session:
+            if await session.rows(restore.find, **keys):
+                return False
+            if not is_dry:
+                if restore.number is not None:
+                    ((values["change"],),) = await session.rows(restore.number)
+                await session.run(restore.insert, **values)
+        return True

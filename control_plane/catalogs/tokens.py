@@ -66,21 +66,21 @@ _YOUNGEST: Final = {
         )
     ),
 }
-_NEXT_CHANGE = (
+NEXT_CHANGE = (
     sa.update(counters)
     .where(counters.c.name == sa.literal("revocations"))
     .values(value=counters.c.value + sa.literal_column("1"))
     .returning(counters.c.value)
 )
-_standing = sa.and_(
+STANDING = sa.and_(
     revocations.c.kind == sa.bindparam("kind", type_=NAME),
     revocations.c.tenant == _tenant,
     revocations.c.subject == _subject,
 )
-_FIND = sa.select(*_REVOCATION).where(_standing)
+_FIND = sa.select(*_REVOCATION).where(STANDING)
 _RENEW = (
     sa.update(revocations)
-    .where(_standing)
+    .where(STANDING)
     .values(
         at=sa.bindparam("new_at", type_=WHOLE),
         expires_at=sa.bindparam("new_expires_at", type_=WHOLE),
@@ -107,7 +107,7 @@ _OVER_REVOCATIONS = (
 )
 _FORGET_TOKEN = sa.delete(tokens).where(tokens.c.id == _id)
 _FORGET_REVOCATION = sa.delete(revocations).where(
-    _standing, revocations.c.change == sa.bindparam("change", type_=WHOLE)
+    STANDING, revocations.c.change == sa.bindparam("change", type_=WHOLE)
 )
 
 
@@ -179,7 +179,7 @@ class Tokens(Part):
 async def enter(session: Session, new: Revocation) -> Revocation:
     """Enter a revocation within a transaction of somebody else's."""
     # First, because whoever has the number has its row until the end: revocations come into sight in their order.
-    ((change,),) = await session.rows(_NEXT_CHANGE)
+    ((change,),) = await session.rows(NEXT_CHANGE)
     at = max(new.at, await _youngest(session, new))
     key = {"kind": new.kind, "tenant": new.tenant, "subject": new.subject}
     standing = [Revocation(*row) for row in await session.rows(_FIND, **key)]

@@ -60,8 +60,12 @@ class Minted:
 class Export(Protocol):
     """What the catalog has, in the object store."""
 
-    async def export(self) -> int:
-        """Bring there what is new. Raises StoreUnavailableError."""
+    async def now(self) -> None:
+        """Return once what the catalog has is there. Raises RetryableError, StoreUnavailableError."""
+        ...
+
+    async def read(self, kind: str) -> dict[str, bytes]:
+        """Return what is there of a kind, by id, as JSON. Raises RetryableError, StoreUnavailableError."""
         ...
 
 
@@ -186,7 +190,7 @@ class Authority:
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 if self._export is not None:
-                    await self._export.export()
+                    await self._export.now()
         except TimeoutError as error:
             raise RetryableError(
                 "the tokens are revoked, but the object store does not have it yet; send it again"
@@ -194,7 +198,10 @@ class Authority:
         return revocation
 
     async def _exported(self) -> list[Revocation]:
-        raise RetryableError("the export is not read yet")
+        if self._export is None:
+            raise RetryableError("the export is not read yet")
+        found = await self._export.read("revocation")
+        return [msgspec.json.decode(body, type=Revocation) for body in found.values()]
 
     def _signed(self, bearer: Principal, grant: Grant) -> str:
         signer = self.keyring.signer

@@ -14,6 +14,7 @@ from memoturnd.core import export
 from memoturnd.core.export import Entry
 from memoturnd.engine.rebuild import Rebuild, Report
 from memoturnd.engine.services import Services
+from memoturnd.errors import CorruptionError
 from memoturnd.replication.export_log import ExportLog
 
 EXPORT_S = 1.0
@@ -71,9 +72,14 @@ class CatalogExport:
     async def read(self, kind: str) -> dict[str, bytes]:
         """Return what the export has of a kind, by id, as JSON: for when the catalog does not answer.
 
-        A repeated call reads only what is new. Raises StoreUnavailableError, RetryableError.
+        A repeated call reads only what is new. Raises StoreUnavailableError, RetryableError, CorruptionError where some of
+        it is damaged.
         """
-        return export.present(await self._log_of(kind).state())
+        log = self._log_of(kind)
+        state = await log.state()
+        if log.damaged:
+            raise CorruptionError(f"the catalog's export cannot be read whole: {min(log.damaged)} is damaged")
+        return export.present(state)
 
     def _log_of(self, kind: str) -> ExportLog:
         log = self._logs.get(kind)

@@ -89,6 +89,7 @@ class DatabaseDeletion:
             )
             await self._services.catalog.schedule(Chore(COLLECT, database.uuid), now_ms)
             if await register.create(grave):
+                await self._services.catalog.mark_written(database.uuid)
                 return
             await register.load()
         if register.cached is not None and register.cached.state in {"importing", "live"}:

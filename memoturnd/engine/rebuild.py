@@ -120,7 +120,9 @@ class Rebuild:
         if not self._is_dry:
             newest = max((entry.change for state in states.values() for entry in state.values()), default=0)
             await self._catalog.advance_changes(newest)
-        await self._restore(TENANT, export.present(states.pop(TENANT)))
+        tenants = export.present(states.pop(TENANT))
+        await self._restore(TENANT, tenants)
+        self._tenants.update(tenants)
         async for chunk in self._registers():
             await self._enter_all(chunk)
         unwritten = export.present(states.pop(DATABASE))
@@ -363,7 +365,7 @@ class Rebuild:
 
     async def _restore(self, kind: str, exported: dict[str, bytes]) -> None:
         """Enter what the export has of a kind, where the catalog lacks it."""
-        name = f"{kind}s"
+        name = f"{kind.removesuffix('s')}s"
 
         async def one(item: tuple[str, bytes]) -> None:
             try:

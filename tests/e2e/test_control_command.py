@@ -101,3 +101,32 @@ def test_wrong_settings_and_a_missing_server_have_their_exit_codes(tmp_path):
         assert done.returncode == code
         assert told in done.stderr
         assert "secret-word" not in done.stderr
+
+
+def test_rebuild_makes_a_lost_catalog_anew_and_tells_what_came_back(tmp_path, empty_url):
+    assert control("migrate", CATALOG=empty_url).returncode == 0
+    with NodeHome(tmp_path) as home:
+        node = home.start()
+        here = {"DATA_DIR": str(home.data_dir), "OBJECT_STORE": home.object_store}
+        assert httpx.post(f"{node.url}/v1/databases", json={"name": "notes"}).status_code == 201
+        assert httpx.put(f"{node.url}/v1/db/notes/kv/n/k", content=b"v").is_success
+        busy = control("rebuild", **here)
+        assert (busy.returncode, "is in use" in busy.stderr) == (2, True), busy.stderr
+        node.stop()
+        for env in ({"CATALOG": empty_url}, {}):
+            for lost in home.data_dir.glob("registry.db*"):
+                lost.unlink()
+            for arguments, told in (
+                (("rebuild", "--dry-run"), "databases: 1 would come back, 0 were there"),
+                (("rebuild",), "databases: 1 came back, 0 were there"),
+                (("rebuild",), "databases: 0 came back, 1 were there"),
+            ):
+                done = control(*arguments, **here, **env)
+                assert done.returncode == 0, done.stderr
+                assert told in done.stdout
+                assert "what cannot come back" in done.stdout
+        for register in home.bucket.glob("v1/*/database.json"):
+            register.write_bytes(b"{")
+        damaged = control("rebuild", **here)
+        assert damaged.returncode == 1
+        assert "DAMAGED, left out: v1/" in damaged.stdout
