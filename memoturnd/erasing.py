@@ -16,6 +16,7 @@ import structlog
 
 from memoturnd.core import erasures
 from memoturnd.core import register as registers
+from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.core.erasures import BlockedBy, Coupon, Cut, Evidence, Receipt, Target
 from memoturnd.core.garbage import Survey
 from memoturnd.core.register import Register, RegisteredBranch
@@ -329,11 +330,13 @@ class Erasing:
         nodes = await self._live_nodes()
         await self._tiers.let_go(uuid)
         heads = [manifest.head_txid for manifest in (await self._collector.survey(uuid)).manifests]
+        stored_ms = await self.coupons.note_rewritten(uuid)
         for work in works:
             await self.coupons.note_releasing(work.coupon)
             change = partial(
                 erasures.rewritten,
                 at_ms=now_ms,
+                stored_ms=stored_ms,
                 last_txid=max(heads, default=0),
                 rounds=done.rounds_rewritten,
                 objects=done.objects_replaced,
@@ -352,7 +355,7 @@ class Erasing:
         if not ready:
             return
         survey = await self._collector.survey(uuid)
-        ready = [work for work in ready if not survey.former(work.coupon.rewritten_txid)]
+        ready = [work for work in ready if not self._has_former(survey, work.coupon)]
         if not ready:
             return
         await self._tiers.let_go(uuid)  # what a read that was under way has made since
@@ -363,6 +366,13 @@ class Erasing:
         elif not ready[0].blocked:
             for work in ready:
                 await self._complete(work, await self._evidence(work.coupon, survey, checked))
+
+    def _has_former(self, survey: Survey, coupon: Coupon) -> bool:
+        """Return whether an object may still hold a former state; what was on its way then was stored within a grace."""
+        stored_ms = coupon.rewritten_stored_at + self._services.graces.unreachable_ms
+        if not coupon.rewritten_stored_at:  # the store's listing did not say
+            stored_ms = INTEGER_MAX
+        return bool(survey.former(coupon.rewritten_txid, stored_ms))
 
     async def _complete(self, work: "_Work", evidence: Evidence) -> None:
         now_ms = self._services.clock.now_ms()

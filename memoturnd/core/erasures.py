@@ -145,6 +145,8 @@ class Coupon(msgspec.Struct, frozen=True, kw_only=True):
     rewritten_at: Count | None = None
     rewritten_txid: Count = 0
     """No branch was at a higher txid when it was rewritten: newer objects never held the target."""
+    rewritten_stored_at: Count = 0
+    """`rewritten_at` by the store's clock."""
     rounds_rewritten: Count = 0
     objects_replaced: Count = 0
     nodes: dict[str, Count] = {}
@@ -222,7 +224,14 @@ def rewriting(coupon: Coupon) -> Coupon:
 
 
 def rewritten(
-    coupon: Coupon, *, at_ms: int, last_txid: int, rounds: int, objects: int, nodes: tuple[str, ...]
+    coupon: Coupon,
+    *,
+    at_ms: int,
+    stored_ms: int,
+    last_txid: int,
+    rounds: int,
+    objects: int,
+    nodes: tuple[str, ...],
 ) -> Coupon:
     """Note that no manifest names a former state any more, and which nodes have to let go of their copies.
 
@@ -233,6 +242,7 @@ def rewritten(
     return replace(
         coupon,
         rewritten_at=at_ms,
+        rewritten_stored_at=stored_ms,
         rewritten_txid=max(coupon.rewritten_txid, last_txid),
         rounds_rewritten=coupon.rounds_rewritten + rounds,
         objects_replaced=coupon.objects_replaced + objects,

@@ -72,9 +72,13 @@ class Survey(NamedTuple):
     listed: tuple[Listed, ...]
     unnamed: tuple[Listed, ...]
 
-    def former(self, last_txid: int) -> list[Listed]:
-        """Return the unnamed objects that hold pages of commits up to `last_txid`."""
-        return [row for row in self.unnamed if (first := first_txid(row.key)) and first <= last_txid]
+    def former(self, last_txid: int, stored_ms: int) -> list[Listed]:
+        """Return the unnamed objects that hold pages of commits up to `last_txid`, and were stored up to `stored_ms`.
+
+        That is a time by the store's clock; what compaction has written and let go of since is none of them.
+        """
+        old = (row for row in self.unnamed if row.modified_ms <= stored_ms)
+        return [row for row in old if 0 < first_txid(row.key) <= last_txid]
 
 
 _encoder = msgspec.json.Encoder()

@@ -68,9 +68,14 @@ class Coupons:
         """Note that every node has to let go of its copies of the coupon's database."""
         await self._store.put(layout.releasing_erasure_key(coupon.uuid, coupon.id), b"{}")
 
-    async def note_rewritten(self, uuid: str) -> None:
-        """Note that the history of a database was rewritten, for nodes that are away and keep files of it."""
-        await self._store.put(f"{layout.rewritten_databases_prefix()}{uuid}", b"{}")
+    async def note_rewritten(self, uuid: str) -> int:
+        """Note that the history of a database was rewritten, for nodes that are away and keep files of it.
+
+        Returns when that was, in unix ms by the store's clock; 0 where its listing does not say.
+        """
+        key = f"{layout.rewritten_databases_prefix()}{uuid}"
+        await self._store.put(key, b"{}")
+        return max([info.modified_ms async for info in self._store.list(key)], default=0)
 
     async def rewritten(self) -> dict[str, int]:
         """Return by uuid when the history of a database was last rewritten, in unix ms by the store's clock."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoturnd.core import garbage, layout
-from memoturnd.core.garbage import Garbage, Listed, Mark, judge
+from memoturnd.core.garbage import Garbage, Listed, Mark, Survey, judge
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import HistoryPage, Manifest, ObjectRef, PageRef
 from memoturnd.core.register import Register, RegisteredBranch
@@ -196,3 +196,19 @@ def test_memory_is_read_back_as_it_was_written():
 def test_memory_that_is_cut_off_or_newer_is_refused(data):
     with pytest.raises(CorruptionError, match=r"garbage\.json"):
         garbage.decode(data)
+
+
+def test_former_objects_are_unnamed_ones_of_old_commits_that_were_stored_by_then():
+    folder = f"{PREFIX}branches/b1"
+
+    def row(name, modified_ms):
+        return Listed(f"{folder}/{name}", 1, modified_ms)
+
+    old = row("segments/0000000000000001-0000000000000009-00000001-aa", 100)
+    base = row("snapshots/0000000000000007-0000000000000007-00000001-bb", 100)
+    newer_commits = row("segments/0000000000000011-0000000000000012-00000001-cc", 100)
+    joined_since = row("segments/0000000000000001-0000000000000012-00000001-dd", 101)
+    page = row("pages/0000000000000001-0000000000000009-ee", 100)
+    unnamed = (old, base, newer_commits, joined_since, page)
+    assert Survey((), unnamed, unnamed).former(10, 100) == [old, base]
+    assert Survey((), unnamed, ()).former(10, 100) == []
