@@ -2,15 +2,13 @@
 
 import json
 
-from conftest import Cli
 
-
-def written(cli: Cli) -> None:
+def written(cli):
     assert cli("db", "create", "audited").code == 0
     assert cli("db", "delete", "audited", "--yes").code == 0
 
 
-def test_events_are_read(cli: Cli):
+def test_events_are_read(cli):
     written(cli)
 
     found = cli("audit", "query", "_platform", "--action", "db.", "--from", "1h")
@@ -20,7 +18,7 @@ def test_events_are_read(cli: Cli):
     assert cli("audit", "query", "_platform", "--outcome", "error", "--to", "1000").lines == []
 
 
-def test_a_live_stream_is_proven_and_its_heads_remembered(cli: Cli, tmp_path):
+def test_a_live_stream_is_proven_and_its_heads_remembered(cli, tmp_path):
     written(cli)
     heads = tmp_path / "heads"
 
@@ -40,7 +38,7 @@ def test_a_live_stream_is_proven_and_its_heads_remembered(cli: Cli, tmp_path):
     assert "rolled_back" in back.text
 
 
-def test_an_export_is_proven_without_a_node_and_damage_is_found(cli: Cli, tmp_path):
+def test_an_export_is_proven_without_a_node_and_damage_is_found(cli, tmp_path):
     written(cli)
     folder = tmp_path / "taken"
 
@@ -55,7 +53,7 @@ def test_an_export_is_proven_without_a_node_and_damage_is_found(cli: Cli, tmp_pa
     assert cli("audit", "verify", f"{folder}/").code == 7
 
 
-def test_what_is_asked_wrongly_is_told(cli: Cli, tmp_path):
+def test_what_is_asked_wrongly_is_told(cli, tmp_path):
     (tmp_path / "empty").mkdir()
 
     assert cli("audit", "verify", f"{tmp_path}/empty").code == 1
