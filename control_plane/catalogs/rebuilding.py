@@ -15,8 +15,9 @@ from control_plane.catalogs.backend import DanglingError, Part, TakenError
 from control_plane.catalogs.exports import DATABASE, TENANT
 from control_plane.catalogs.quotas import KIND as QUOTAS
 from control_plane.catalogs.quotas import NUMBER
-from control_plane.catalogs.tokens import NEXT_CHANGE, REVOCATION, STANDING, TOKEN
-from control_plane.schema import NAME, WHOLE, databases, exports, quotas, revocations, tenants, tokens
+from control_plane.catalogs.tokens import REVOCATION, TOKEN
+from control_plane.catalogs.tokens import restore as restore_revocation
+from control_plane.schema import NAME, WHOLE, databases, exports, quotas, tenants, tokens
 from memoturnd.core.limits import Quotas
 from memoturnd.errors import AlreadyExistsError, NotFoundError
 from memoturnd.seams.catalog import Database
@@ -86,10 +87,6 @@ def _token(_id: str, body: Any) -> Mapping[str, Any]:
     return {name: getattr(row, name) for name in TokenRow.__dataclass_fields__}
 
 
-def _revocation(_id: str, body: Any) -> Mapping[str, Any]:
-    return asdict(msgspec.convert(body, Revocation))
-
-
 def _quotas(id_: str, body: Any) -> Mapping[str, Any]:
     tenant, _, namespace = id_.partition("/")
     return {"tenant": tenant, "namespace": namespace, **asdict(msgspec.convert(body, Quotas))}
@@ -101,9 +98,6 @@ RESTORES: Final[dict[str, Restore]] = {
     ),
     TOKEN: Restore(
         sa.select(tokens.c.id).where(tokens.c.id == sa.bindparam("id", type_=NAME)), _insert(tokens), _token
-    ),
-    REVOCATION: Restore(
-        sa.select(revocations.c.change).where(STANDING), _insert(revocations), _revocation, NEXT_CHANGE
     ),
     QUOTAS: Restore(
         sa.select(quotas.c.change).where(
@@ -123,7 +117,7 @@ class Rebuilding(Part):
     @property
     def exported_kinds(self) -> tuple[str, ...]:
         """Return every kind of thing that is exported; of databases those that were never written."""
-        return (DATABASE, *RESTORES)
+        return (DATABASE, *RESTORES, REVOCATION)
 
     async def advance_changes(self, above: int) -> None:
         """Let the changes from here on have numbers above this one, which the export has seen."""
@@ -162,6 +156,10 @@ class Rebuilding(Part):
 
         With `is_dry` it is only looked for. Raises ValidationError (msgspec) or KeyError for a body that is none.
         """
+        if kind == REVOCATION:
+            known = msgspec.json.decode(body, type=Revocation)
+            async with self._backend.transaction() as session:
+                return await restore_revocation(session, known, is_dry=is_dry)
         restore = RESTORES[kind]
         values = dict(restore.values(id_, msgspec.json.decode(body)))
         keys = {name: values[name] for name in restore.find.compile().params}

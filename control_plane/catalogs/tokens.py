@@ -66,21 +66,28 @@ _YOUNGEST: Final = {
         )
     ),
 }
-NEXT_CHANGE = (
+_NEXT_CHANGE = (
     sa.update(counters)
     .where(counters.c.name == sa.literal("revocations"))
     .values(value=counters.c.value + sa.literal_column("1"))
     .returning(counters.c.value)
 )
-STANDING = sa.and_(
+_ADVANCE = (
+    sa.update(counters)
+    .where(
+        counters.c.name == sa.literal("revocations"), counters.c.value < sa.bindparam("above", type_=WHOLE)
+    )
+    .values(value=sa.bindparam("above", type_=WHOLE))
+)
+_standing = sa.and_(
     revocations.c.kind == sa.bindparam("kind", type_=NAME),
     revocations.c.tenant == _tenant,
     revocations.c.subject == _subject,
 )
-_FIND = sa.select(*_REVOCATION).where(STANDING)
+_FIND = sa.select(*_REVOCATION).where(_standing)
 _RENEW = (
     sa.update(revocations)
-    .where(STANDING)
+    .where(_standing)
     .values(
         at=sa.bindparam("new_at", type_=WHOLE),
         expires_at=sa.bindparam("new_expires_at", type_=WHOLE),
@@ -107,7 +114,7 @@ _OVER_REVOCATIONS = (
 )
 _FORGET_TOKEN = sa.delete(tokens).where(tokens.c.id == _id)
 _FORGET_REVOCATION = sa.delete(revocations).where(
-    STANDING, revocations.c.change == sa.bindparam("change", type_=WHOLE)
+    _standing, revocations.c.change == sa.bindparam("change", type_=WHOLE)
 )
 
 
@@ -179,7 +186,7 @@ class Tokens(Part):
 async def enter(session: Session, new: Revocation) -> Revocation:
     """Enter a revocation within a transaction of somebody else's."""
     # First, because whoever has the number has its row until the end: revocations come into sight in their order.
-    ((change,),) = await session.rows(NEXT_CHANGE)
+    ((change,),) = await session.rows(_NEXT_CHANGE)
     at = max(new.at, await _youngest(session, new))
     key = {"kind": new.kind, "tenant": new.tenant, "subject": new.subject}
     standing = [Revocation(*row) for row in await session.rows(_FIND, **key)]
@@ -197,6 +204,22 @@ async def enter(session: Session, new: Revocation) -> Revocation:
 async def bury(session: Session, tenant: str, name: str, at_ms: int) -> None:
     """Enter, within the transaction that deletes it, that no token from before opens a database of that name again."""
     await enter(session, Revocation("tombstone", tenant, name, at_ms, at_ms + REVOKED_FOR_MS))
+
+
+async def restore(session: Session, known: Revocation, *, is_dry: bool) -> bool:
+    """Enter a revocation that the export has, and return whether it was news; with `is_dry` it is only looked for.
+
+    One that stands may be an earlier one of the same. Numbers go on above those of the lost catalog, for nodes that were given them.
+    """
+    key = {"kind": known.kind, "tenant": known.tenant, "subject": known.subject}
+    for row in await session.rows(_FIND, **key):
+        standing = Revocation(*row)
+        if standing.at >= known.at and standing.expires_at >= known.expires_at:
+            return False
+    if not is_dry:
+        await session.run(_ADVANCE, above=known.change)
+        await enter(session, known)
+    return True
 
 
 def identity(revocation: Revocation) -> str:

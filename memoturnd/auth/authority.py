@@ -31,6 +31,8 @@ SWEEP_S: Final = 600.0
 """How often records of tokens that are over are removed."""
 _SWEEP_BATCH: Final = 1000
 PUBLISH_TIMEOUT_S: Final = 10.0
+REVOCATION: Final = "revocation"
+"""What the export calls revocations."""
 _REVOKED_FOR_MS: Final = 1000 * (tokens.LONGEST_LIFETIME_S + tokens.LEEWAY_S)
 
 
@@ -66,6 +68,10 @@ class Export(Protocol):
 
     async def read(self, kind: str) -> dict[str, bytes]:
         """Return what is there of a kind, by id, as JSON. Raises RetryableError, StoreUnavailableError."""
+        ...
+
+    def is_whole(self, kind: str) -> bool:
+        """Return whether all that is there could be read."""
         ...
 
 
@@ -199,9 +205,16 @@ class Authority:
 
     async def _exported(self) -> list[Revocation]:
         if self._export is None:
-            raise RetryableError("the export is not read yet")
-        found = await self._export.read("revocation")
-        return [msgspec.json.decode(body, type=Revocation) for body in found.values()]
+            raise RetryableError("the node has not started yet")
+        found = await self._export.read(REVOCATION)
+        if not self._export.is_whole(REVOCATION):
+            raise RetryableError(
+                "an object of the export is damaged, so it does not say all that was revoked"
+            )
+        try:
+            return [msgspec.json.decode(body, type=Revocation) for body in found.values()]
+        except msgspec.MsgspecError as error:
+            raise RetryableError(f"a revocation in the export cannot be read: {error}") from error
 
     def _signed(self, bearer: Principal, grant: Grant) -> str:
         signer = self.keyring.signer

@@ -130,3 +130,31 @@ async def test_many_revocations_at_once_have_numbers_of_their_own_without_gaps(c
         *(catalog.revoke(Revocation("token", "default", f"tok_{n}", n, FAR)) for n in range(20))
     )
     assert sorted(one.change for one in entered) == list(range(1, 21))
+
+
+async def test_a_lost_catalog_gets_tokens_and_revocations_back_and_numbers_go_on(catalog):
+    await catalog.put_token(token("tok_1", ns="app"))
+    revoked = await catalog.revoke(Revocation("token", "default", "tok_1", 5, FAR))
+    bodies = {(row.kind, row.id): row.body for row in await catalog.pending_exports()}
+    lost = {
+        **bodies,
+        ("revocation", "x"): json.dumps(
+            {**json.loads(bodies["revocation", "token/default/tok_1"]), "change": 70}
+        ).encode(),
+    }
+    await catalog.forget_expired_tokens(FAR + 1)
+    assert await catalog.get_token("default", "tok_1") is None
+
+    for (kind, identity), body in lost.items():
+        assert await catalog.restore_exported(kind, identity, body, is_dry=True)
+    for (kind, identity), body in bodies.items():
+        assert await catalog.restore_exported(kind, identity, body)
+        assert not await catalog.restore_exported(kind, identity, body)
+
+    assert await catalog.get_token("default", "tok_1") == token("tok_1", ns="app")
+    [back] = await catalog.revocations_since(0)
+    assert (back.kind, back.subject, back.at) == (revoked.kind, revoked.subject, revoked.at)
+    late = {**json.loads(bodies["revocation", "token/default/tok_1"]), "subject": "tok_2", "change": 70}
+    await catalog.restore_exported("revocation", "token/default/tok_2", json.dumps(late).encode())
+    after = await catalog.revoke(Revocation("token", "default", "tok_3", 5, FAR))
+    assert after.change > 70  # a node that was told of 70 hears of it

@@ -11,10 +11,10 @@ CLUSTER_KEY = "cluster-key-of-the-tests"
 
 
 @contextlib.asynccontextmanager
-async def guarded_node(folder, **env):
+async def guarded_node(folder, *, store=None, **env):
     """A node that asks everybody for a credential."""
     settings = {"AUTH": "on", "PLATFORM_KEY": PLATFORM_KEY, "CLUSTER_KEY": CLUSTER_KEY, **env}
-    async with running_node(folder, **settings) as node:
+    async with running_node(folder, store=store, **settings) as node:
         yield node
 
 

@@ -61,8 +61,8 @@ def client_of(app):
 
 
 @contextlib.asynccontextmanager
-async def running_node(folder, **env):
-    """A node on a store in memory; `env` are settings without their prefix."""
+async def running_node(folder, *, store=None, **env):
+    """A node on a store in memory, one of its own unless given; `env` are settings without their prefix."""
     settings = Settings.from_env(
         {"MEMOTURN_DATA_DIR": str(folder), **{f"MEMOTURN_{name}": value for name, value in env.items()}}
     )
@@ -75,7 +75,7 @@ async def running_node(folder, **env):
             await embedder.start()
         async with running(
             settings,
-            store=MemoryStore(),
+            store=store or MemoryStore(),
             leases=LocalLeases("node-1", "http://node"),
             catalog=catalog,
             clock=clock,

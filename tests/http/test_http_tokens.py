@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import hashlib
 import hmac
 import json
@@ -16,6 +17,9 @@ from http_support import running_node
 
 from memoturnd.auth.keys import new_key, raw_of, written
 from memoturnd.core import tokens
+from memoturnd.errors import RetryableError, StoreUnavailableError
+from memoturnd.seams.credentials import Revocation
+from memoturnd.stores.memory import MemoryStore
 
 RECALL = ("POST", "/v1/memory/app/ann/recall", {"json": {"query": "x"}})
 
@@ -538,14 +542,62 @@ async def test_a_token_of_the_very_second_of_a_deletion_without_milliseconds_is_
 async def test_what_another_node_revokes_is_known_here_within_seconds(node, platform, app):
     minted = await mint(platform, "databases/app--ann", "read")
     row = await node._services.catalog.get_token("default", minted["id"])
-    from memoturnd.seams.credentials import Revocation
-
     await node._services.catalog.revoke(Revocation("token", "default", row.id, 1, row.expires_at))
     deadline = time.monotonic() + 3
     while (answer := await asked(node, minted["token"])).status_code == 200:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     assert failure(answer) == (403, "forbidden")
+
+
+class DownCatalog:
+    """A catalog that does not answer."""
+
+    async def revocations_since(self, change, *, limit):
+        raise RetryableError("the catalog does not answer")
+
+
+async def test_while_the_catalog_does_not_answer_what_was_revoked_is_read_from_its_export(
+    node, platform, app
+):
+    one, other = [await mint(platform, "databases/app--ann", "read") for _ in range(2)]
+    expires_at = one["expires_at"]
+    await node._services.catalog.revoke(Revocation("token", "default", one["id"], 1, expires_at))
+    known = node.authority.revocations
+    known._records = DownCatalog()
+    known._fresh_at_s = None  # as if it had been silent for long
+    await node.catalog_export.now()
+    assert failure(await asked(node, one["token"])) == (403, "forbidden")
+    assert (await asked(node, other["token"])).status_code == 200
+
+    async def damaged(_kind):
+        raise StoreUnavailableError("the bucket does not answer")
+
+    node.catalog_export.read = damaged
+    known._fresh_at_s = None
+    assert failure(await asked(node, other["token"])) == (503, "unavailable")
+    assert (await platform.get("/v1/databases")).status_code == 200
+
+
+async def test_a_node_on_an_empty_disk_knows_what_was_revoked_and_what_was_not(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(written([new_key()]))
+    store, listing = MemoryStore(), ("GET", "/v1/memory/app", {})
+    async with (
+        guarded_node(tmp_path / "one", store=store, AUTH_KEY_FILE=str(keys)) as node,
+        sender(node, PLATFORM_KEY) as platform,
+    ):
+        leaked, good = [await mint(platform, "namespaces/app") for _ in range(2)]
+        assert (await platform.delete(f"/v1/namespaces/app/tokens/{leaked['id']}")).status_code == 204
+        left = copy.deepcopy(store)  # all that there is, should the node die now
+    async with (
+        guarded_node(tmp_path / "other", store=left, AUTH_KEY_FILE=str(keys)) as node,
+        sender(node, PLATFORM_KEY) as platform,
+    ):
+        assert failure(await asked(node, leaked["token"], listing)) == (403, "forbidden")
+        assert (await asked(node, good["token"], listing)).status_code == 200
+        listed = (await platform.get("/v1/namespaces/app/tokens")).json()["tokens"]
+        assert {row["id"]: row["revoked"] for row in listed} == {leaked["id"]: True, good["id"]: False}
 
 
 # ---- keys
