@@ -48,6 +48,8 @@ RELEASE_S = 5.0
 """How often a node looks whether it has to let go of copies."""
 SOON_S = 1.0
 """When the chore begins behind a request, which has seen to its own branch by then."""
+SOON_TOGETHER_S = 60.0
+"""The same where there is time, so that one look sees to many that are requested one after the other."""
 LOOK_S = 10.0
 """How often it is looked whether the former objects are gone, once they may be."""
 TOGETHER_MS = 600_000
@@ -171,7 +173,10 @@ class Erasing:
             )
             await self.coupons.create(file, coupon)
             services.metrics.erasures["requested"].inc()
-        await services.catalog.schedule(Chore(ERASE, uuid), self._in_ms(SOON_S))
+        is_long = coupon.grace_until - coupon.requested_at >= TOGETHER_FROM_MS
+        await services.catalog.schedule(
+            Chore(ERASE, uuid), self._in_ms(SOON_TOGETHER_S if is_long else SOON_S)
+        )
         cut = coupon.cuts.get(branch.branch_id)
         if cut is None:
             coupon = await self._take_out(file, coupon, branch)
@@ -233,8 +238,9 @@ class Erasing:
             database = await self._services.catalog.get_database_by_uuid(uuid)
         except DatabaseNotFoundError:
             return self._in_ms(BLOCKED_AGAIN_S)
+        branches = await self._registered(uuid)
         for work in works:
-            await self._take_out_everywhere(database, work)
+            await self._take_out_everywhere(database, branches, work)
         now_ms = self._services.clock.now_ms()
         if due := [w for w in works if w.is_due(now_ms)]:
             await self._rewrite_due(database, due)
@@ -254,11 +260,12 @@ class Erasing:
         since_ms = coupon.rewritten_at or 0
         return since_ms + self._services.graces.unreachable_ms if coupon.objects_replaced else since_ms
 
-    async def _take_out_everywhere(self, database: Database, work: "_Work") -> None:
+    async def _take_out_everywhere(
+        self, database: Database, branches: Mapping[str, RegisteredBranch], work: "_Work"
+    ) -> None:
         """Take the target out of the newest state of each branch that may still have it."""
         if work.coupon.rewritten_at is not None:
             return
-        branches = await self._registered(database.uuid)
         for name, entry in branches.items():
             if entry.id in work.coupon.cuts or registers.is_deleted_name(name):
                 continue
