@@ -19,6 +19,7 @@ _decode_name = decoder(NameBody)
 async def create(call: Call) -> Answer:
     """Register a tenant. Raises InvalidRequestError, AlreadyExistsError."""
     name, tenants = names.tenant(call.decoded(_decode_name).name), call.node.tenants
+    call.tell(resource=f"tenants/{name}")
 
     async def run(entry: Entry | None) -> Answer:
         try:

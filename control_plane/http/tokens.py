@@ -102,6 +102,7 @@ async def _mint(call: Call, authority: Authority, *, db: str = "", ns: str = "")
     minted = await authority.mint(
         call.principal, grant, expires_in_s=asked.expires_in, subject=asked.subject or ""
     )
+    call.tell(resource=f"tokens/{minted.id}")
     body = {
         "token": minted.token,
         "expires_in": minted.lifetime_s,

@@ -216,7 +216,7 @@ def target_of(route: Route, call: Call) -> Target:
 def resource_of(call: Call) -> str | None:
     """Return the path below the profile with the names of single things hidden, None where it names nothing."""
     parts = call.operation.partition(" ")[2].split("/")[1:]
-    at = 4 if parts[:2] == ["v1", "memory"] else 3
+    at = {"memory": 4, "tenants": 1}.get(parts[1], 3)
     shown, named = [], False
     for part in parts[at:]:
         if not part.startswith("{"):

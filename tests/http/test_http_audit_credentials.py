@@ -48,6 +48,13 @@ def report_of(lines, keys=None):
 async def test_heads_are_signed_by_a_published_key(guarded):
     client, _ = guarded
     await client.post("/v1/databases", json={"name": "notes"})
+    await client.post("/v1/tenants", json={"name": "acme"})
+    await client.delete("/v1/tenants/acme")
+    told = (await client.get("/v1/namespaces/_platform/audit", params={"action": "tenant."})).json()["events"]
+    assert [(e["action"], e["resource"]) for e in told] == [
+        ("tenant.create", "tenants/acme"),
+        ("tenant.delete", "tenants/acme"),
+    ]
 
     lines = await exported(client, audit.PLATFORM)
 
@@ -70,6 +77,7 @@ async def test_events_name_tokens_by_id_and_hash_and_never_themselves(guarded):
     assert answer.status_code == 200
     [mint_event, ingest_event] = answer.json()["events"]
     assert (mint_event["action"], mint_event["actor"]["kind"]) == ("token.mint", "platform")
+    assert mint_event["resource"] == f"tokens/{minted['id']}"
     actor = ingest_event["actor"]
     assert (actor["kind"], actor["scope"], actor["claim_ns"]) == ("token", "admin", "app")
     assert actor["token_hash"] == audit.token_hash(token.encode())
