@@ -183,8 +183,8 @@ class Tokens(Part):
         return len(over) + len(past)
 
 
-async def enter(session: Session, new: Revocation) -> Revocation:
-    """Enter a revocation within a transaction of somebody else's."""
+async def enter(session: Session, new: Revocation, *, is_exported: bool = False) -> Revocation:
+    """Enter a revocation within a transaction of somebody else's; the export is told unless it has it."""
     # First, because whoever has the number has its row until the end: revocations come into sight in their order.
     ((change,),) = await session.rows(_NEXT_CHANGE)
     at = max(new.at, await _youngest(session, new))
@@ -197,7 +197,8 @@ async def enter(session: Session, new: Revocation) -> Revocation:
     else:
         entered = replace(new, at=at, change=change)
         await session.run(_INSERT_REVOCATION, **key, at=at, expires_at=new.expires_at, change=change)
-    await note(session, REVOCATION, identity(entered), msgspec.json.encode(entered))
+    if not is_exported:
+        await note(session, REVOCATION, identity(entered), msgspec.json.encode(entered))
     return entered
 
 
@@ -218,7 +219,7 @@ async def restore(session: Session, known: Revocation, *, is_dry: bool) -> bool:
             return False
     if not is_dry:
         await session.run(_ADVANCE, above=known.change)
-        await enter(session, known)
+        await enter(session, known, is_exported=True)
     return True
 
 
