@@ -91,7 +91,8 @@ def test_unknown_command_is_refused_with_the_usage(arguments, capsys):
 
 
 def test_wrong_settings_and_a_missing_server_have_their_exit_codes(tmp_path):
-    away = "postgresql://u:secret-word@127.0.0.1:1/x"
+    hidden = secrets.token_hex(8)
+    away = f"postgresql://u:{hidden}@127.0.0.1:1/x"
     for env, code, told in (
         ({"CATALOG": "mysql://x"}, 2, "must be postgresql://"),
         ({"CATALOG": away}, 1, "nothing was changed"),
@@ -100,7 +101,7 @@ def test_wrong_settings_and_a_missing_server_have_their_exit_codes(tmp_path):
         done = control("migrate", **env)
         assert done.returncode == code
         assert told in done.stderr
-        assert "secret-word" not in done.stderr
+        assert hidden not in done.stderr
 
 
 def test_rebuild_makes_a_lost_catalog_anew_and_tells_what_came_back(tmp_path, empty_url):
