@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from control_plane.catalogs import exports
 from control_plane.catalogs.backend import DanglingError, Part, Row, Session, TakenError
 from control_plane.catalogs.owners import ABOVE_ALL_TEXT, check_caps, lock_tenant
-from control_plane.catalogs.tokens import bury
+from control_plane.catalogs.tokens import bury, bury_tenant
 from control_plane.schema import NAME, WHOLE, branches, databases, tenants
 from memoturnd.core import names
 from memoturnd.errors import AlreadyExistsError, ConflictError, DatabaseNotFoundError, NotFoundError
@@ -202,18 +202,23 @@ class Directory(Part):
             if queued and not database.written:
                 await exports.note(session, exports.DATABASE, uuid, None)
 
-    async def undelete_database(self, uuid: str) -> Database:
+    async def undelete_database(self, uuid: str, caps: Sequence[Cap] = ()) -> Database:
         """Give a deleted database its name back; one that is live is returned.
 
-        Raises DatabaseNotFoundError, AlreadyExistsError when the name was taken meanwhile.
+        Raises DatabaseNotFoundError, AlreadyExistsError when the name was taken meanwhile, OverloadedError where there would
+        be more than one of the caps says.
         """
         try:
             async with self._backend.transaction() as session:
                 locked = await _locked(session, uuid)
                 if locked is None:
                     raise DatabaseNotFoundError(f"no database has the id {uuid}: it is gone for good")
-                if await session.run(_UNDELETE, uuid=uuid) and not locked[0].written:
-                    await exports.note(session, exports.DATABASE, uuid, exports.database_body(locked[0]))
+                if caps:
+                    await lock_tenant(session, locked[0].tenant)
+                if await session.run(_UNDELETE, uuid=uuid):
+                    await check_caps(session, caps)
+                    if not locked[0].written:
+                        await exports.note(session, exports.DATABASE, uuid, exports.database_body(locked[0]))
         except TakenError as error:
             raise AlreadyExistsError(
                 "another database has the name meanwhile: delete that one, or read this one's objects"
@@ -298,13 +303,14 @@ class Directory(Part):
         rows = await self._backend.rows(_LIST_TENANTS, after=after, limit=max(0, limit))
         return [Tenant(*row) for row in rows]
 
-    async def delete_tenant(self, name: str) -> None:
-        """Remove a tenant; no error when it is already gone. Raises ConflictError while it has a database."""
+    async def delete_tenant(self, name: str, *, at_ms: int) -> None:
+        """Remove a tenant and revoke its tokens; no error when it is already gone. Raises ConflictError while it has a database."""
         if name == names.DEFAULT_TENANT:
             raise ConflictError(f"the tenant {name} always exists")
         try:
             async with self._backend.transaction() as session:
                 if await session.run(_DELETE_TENANT, name=name):
+                    await bury_tenant(session, name, at_ms)
                     await exports.note(session, exports.TENANT, name, None)
         except DanglingError as error:
             raise ConflictError(

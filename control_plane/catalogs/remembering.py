@@ -6,14 +6,14 @@ bucket, so that nobody takes such a branch over any more.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from control_plane.catalogs.backend import Backend
 from control_plane.catalogs.catalog import SqlCatalog
 from memoturnd.errors import BranchNotFoundError, DatabaseNotFoundError, RetryableError
-from memoturnd.seams.catalog import BranchRow, Database
+from memoturnd.seams.catalog import BranchRow, Cap, Database
 
 KNOWN_ROWS: Final = 50_000
 """Databases that are remembered, and branches; some 500 bytes each."""
@@ -127,9 +127,9 @@ class RememberingCatalog(SqlCatalog):
         self._bury(uuid)
         await super().forget_database(uuid)
 
-    async def undelete_database(self, uuid: str) -> Database:
+    async def undelete_database(self, uuid: str, caps: Sequence[Cap] = ()) -> Database:
         """Give a deleted database its name back; one that is live is returned."""
-        database = await super().undelete_database(uuid)
+        database = await super().undelete_database(uuid, caps)
         self._gone.drop(uuid)
         return database
 

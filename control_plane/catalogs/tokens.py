@@ -223,6 +223,11 @@ async def restore(session: Session, known: Revocation, *, is_dry: bool) -> bool:
     return True
 
 
+async def bury_tenant(session: Session, tenant: str, at_ms: int) -> None:
+    """Enter, within the transaction that deletes it, that no token from before opens a tenant of that name again."""
+    await enter(session, Revocation("tenant", tenant, tenant, at_ms, at_ms + REVOKED_FOR_MS))
+
+
 def identity(revocation: Revocation) -> str:
     """Return what the export calls a revocation."""
     return f"{revocation.kind}/{revocation.tenant}/{revocation.subject}"

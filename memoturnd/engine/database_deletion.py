@@ -25,7 +25,7 @@ from memoturnd.errors import AlreadyExistsError, ConflictError, DatabaseNotFound
 from memoturnd.replication import few_at_once
 from memoturnd.replication.archive import BRANCHES
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.catalog import COLLECT, MAIN, BranchRow, Chore, Database
+from memoturnd.seams.catalog import COLLECT, MAIN, BranchRow, Cap, Chore, Database
 from memoturnd.seams.object_store import ObjectMissingError
 
 _ATTEMPTS = 4
@@ -110,26 +110,26 @@ class DatabaseDeletion:
         main = await services.manifest_file(database.uuid, database.main_branch_id).load()
         return main is not None and main.deleted_at is not None
 
-    async def undelete(self, database: Database) -> Database:
+    async def undelete(self, database: Database, caps: Sequence[Cap] = ()) -> Database:
         """Bring back a deleted database with the branches that it had; what is there again already is finished.
 
         Branches that were deleted by themselves stay deleted. Raises DatabaseNotFoundError when its grace has
         passed, AlreadyExistsError when its name is taken, ConflictError when it is deleted again meanwhile,
-        StoreUnavailableError.
+        OverloadedError where its owner may have no more, StoreUnavailableError.
         """
         async with self._running.setdefault(database.uuid, asyncio.Lock()):
             try:
-                return await self._undelete(database)
+                return await self._undelete(database, caps)
             finally:
                 self._registers.forget(database.uuid)
 
-    async def _undelete(self, database: Database) -> Database:
+    async def _undelete(self, database: Database, caps: Sequence[Cap]) -> Database:
         services, uuid = self._services, database.uuid
         file = self._registers.get(uuid)
         register = await file.load(fresh=True)
         if register is None or register.state == "purging":
             await self._too_late(database)
-        back = await services.catalog.undelete_database(uuid)
+        back = await services.catalog.undelete_database(uuid, caps)
         # Should this be cut off from here on, the collector brings the rest back.
         await services.catalog.schedule(Chore(COLLECT, uuid), services.clock.now_ms())
         try:

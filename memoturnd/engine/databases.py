@@ -117,4 +117,6 @@ class Databases:
             raise AlreadyExistsError(
                 f"database {name} exists: delete or keep it, one deleted before can wait"
             )
-        return await self._deletion.undelete(await self._services.catalog.find_deleted(name, uuid))
+        deleted = await self._services.catalog.find_deleted(name, uuid)
+        caps = await self._services.accounts.caps(owner_of(name))
+        return await self._deletion.undelete(deleted, caps)

@@ -24,4 +24,4 @@ class Tenants:
 
     async def delete(self, name: str) -> None:
         """Delete a tenant. Raises ConflictError while it has a database, also a deleted one that can still come back."""
-        await self._services.catalog.delete_tenant(name)
+        await self._services.catalog.delete_tenant(name, at_ms=self._services.clock.now_ms())

@@ -232,10 +232,11 @@ class Catalog(Credentials, Protocol):
         """Mark the database as deleted: its name is free, its branch rows are gone. No error when it is already gone."""
         ...
 
-    async def undelete_database(self, uuid: str) -> Database:
+    async def undelete_database(self, uuid: str, caps: Sequence[Cap] = ()) -> Database:
         """Give a deleted database its name back; one that is live is returned.
 
-        Raises DatabaseNotFoundError, AlreadyExistsError when the name was taken meanwhile.
+        Raises DatabaseNotFoundError, AlreadyExistsError when the name was taken meanwhile, OverloadedError where there would
+        be more than one of the caps says.
         """
         ...
 
@@ -272,8 +273,8 @@ class Catalog(Credentials, Protocol):
         """Return up to `limit` tenants by name, above `after`."""
         ...
 
-    async def delete_tenant(self, name: str) -> None:
-        """Remove a tenant; no error when it is already gone. Raises ConflictError while it has a database."""
+    async def delete_tenant(self, name: str, *, at_ms: int) -> None:
+        """Remove a tenant and revoke its tokens; no error when it is already gone. Raises ConflictError while it has a database."""
         ...
 
     async def put_branch(self, row: BranchRow) -> None:

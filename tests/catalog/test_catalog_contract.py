@@ -339,12 +339,12 @@ async def test_tenants_are_listed_found_and_deleted_when_they_have_nothing(catal
         await catalog.create_tenant("acme", 8)
     await catalog.delete_database(one.uuid, at_ms=5)
     with pytest.raises(ConflictError, match="acme"):
-        await catalog.delete_tenant("acme")
+        await catalog.delete_tenant("acme", at_ms=1)
     with pytest.raises(ConflictError, match="always"):
-        await catalog.delete_tenant("default")
+        await catalog.delete_tenant("default", at_ms=1)
     await catalog.forget_database(one.uuid)
-    await catalog.delete_tenant("acme")
-    await catalog.delete_tenant("acme")
+    await catalog.delete_tenant("acme", at_ms=1)
+    await catalog.delete_tenant("acme", at_ms=1)
     with pytest.raises(NotFoundError, match="acme"):
         await catalog.get_tenant("acme")
 

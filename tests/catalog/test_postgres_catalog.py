@@ -260,7 +260,7 @@ async def test_tenant_is_not_deleted_under_a_database_that_is_just_created(two):
 
     outcomes = await asyncio.gather(
         first.create_database(Database("a", "1" * 32, "1" * 16, 1, tenant="acme")),
-        second.delete_tenant("acme"),
+        second.delete_tenant("acme", at_ms=1),
         return_exceptions=True,
     )
 

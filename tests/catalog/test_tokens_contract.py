@@ -158,3 +158,11 @@ async def test_a_lost_catalog_gets_tokens_and_revocations_back_and_numbers_go_on
     await catalog.restore_exported("revocation", "token/default/tok_2", json.dumps(late).encode())
     after = await catalog.revoke(Revocation("token", "default", "tok_3", 5, FAR))
     assert after.change > 70  # a node that was told of 70 hears of it
+
+
+async def test_tokens_of_a_deleted_tenant_are_revoked_for_a_tenant_of_that_name_too(catalog):
+    await catalog.create_tenant("acme", 1)
+    await catalog.put_token(token("tok_1", ns="app", tenant="acme", issued_at=50))
+    await catalog.delete_tenant("acme", at_ms=40)
+    (found,) = await catalog.revocations_since(0)
+    assert (found.kind, found.tenant, found.subject, found.at) == ("tenant", "acme", "acme", 50)

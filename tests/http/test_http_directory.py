@@ -102,3 +102,14 @@ async def test_nothing_is_made_in_a_tenant_that_is_not_there(client):
 @pytest.mark.parametrize("name", ["", "A", "a/b", "../x", "a--b", "a" * 65, "\u0000", "ä"])
 async def test_what_is_no_name_of_a_tenant_makes_none(client, name):
     assert failure(await client.post("/v1/tenants", json={"name": name})) == (400, "invalid_request")
+
+
+async def test_undeletion_counts_against_the_quota_of_databases(client):
+    await created(client, "a")
+    await client.delete("/v1/databases/a")
+    (await client.put("/v1/tenants/default/quotas", json={"databases": 1})).raise_for_status()
+    await created(client, "b")
+    refused = await client.post("/v1/databases/a/undelete")
+    assert failure(refused) == (429, "overloaded")
+    await client.delete("/v1/databases/b")
+    assert (await client.post("/v1/databases/a/undelete")).status_code == 200
