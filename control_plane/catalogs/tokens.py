@@ -72,6 +72,9 @@ _NEXT_CHANGE = (
     .values(value=counters.c.value + sa.literal_column("1"))
     .returning(counters.c.value)
 )
+_HOLD_CHANGES = (
+    sa.select(counters.c.value).where(counters.c.name == sa.literal("revocations")).with_for_update(read=True)
+)
 _ADVANCE = (
     sa.update(counters)
     .where(
@@ -124,6 +127,8 @@ class Tokens(Part):
     async def put_token(self, row: TokenRow) -> None:
         """Record a token."""
         async with self._backend.transaction() as session:
+            # A revocation that is under way comes first, or sees the token: none passes it by.
+            await session.rows(_HOLD_CHANGES)
             await session.run(
                 _INSERT_TOKEN,
                 id=row.id,

@@ -157,6 +157,10 @@ class Authority:
         await self.records.put_token(
             TokenRow(bearer.token_id, bearer.tenant, grant.db, grant.ns, issued_at, bearer.expires_at, record)
         )
+        if is_token:
+            # It may have been revoked since it was admitted, by a cut-off that is older than the new token.
+            await self.revocations.catch_up()
+            self.revocations.check(minter, grant.db)
         return Minted(self._signed(bearer, grant), bearer.token_id, lifetime_s, bearer.expires_at)
 
     async def revoke_token(self, tenant: str, token_id: str, expires_at: int) -> Revocation:

@@ -40,11 +40,11 @@ class PublicKey(msgspec.Struct, frozen=True):
 
 
 class Keyring:
-    """The keys from one source. `changes` counts how often the keys that verify have changed."""
+    """The keys from one source."""
 
     def __init__(self, source: KeySource, store: ObjectStore, clock: Clock) -> None:
         self.source = source
-        self.changes = 0
+        self._reads = 0
         self._store = store
         self._clock = clock
         self._pause_ms = round(1000 * PUBLISHED_TIMES * source.refresh_s)
@@ -62,6 +62,12 @@ class Keyring:
         """Read the keys again; those that stand stay where they cannot be read. Raises MemoturnError."""
         await self._read(signs_from_ms=self._clock.now_ms() + self._pause_ms)
         await self._publish()
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """What is another whenever the keys that verify are: how often they were read, and how many of them are over."""
+        now_ms = self._clock.now_ms()
+        return self._reads, sum(not _verifies(key, now_ms) for key in self._keys)
 
     @property
     def signer(self) -> SigningKey:
@@ -148,7 +154,7 @@ class Keyring:
         if self._text:
             _log.info("signing keys read again", keys=[key.kid for key in keys])
         self._text, self._keys = text, keys
-        self.changes += 1
+        self._reads += 1
 
     async def _publish(self) -> None:
         """Make sure that the public keys stand in the object store, and learn of those that others published."""

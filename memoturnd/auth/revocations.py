@@ -135,6 +135,14 @@ class Revocations:
         async with self._asking:
             await self._refresh()
 
+    async def catch_up(self) -> None:
+        """Return once everything is known that the catalog has. Raises RetryableError where it does not answer."""
+        try:
+            async with self._asking, asyncio.timeout(_TIMEOUT_S):
+                await self._ask_catalog()
+        except TimeoutError as error:
+            raise RetryableError("the catalog does not say what was revoked; try again") from error
+
     def _is_fresh(self) -> bool:
         return self._fresh_at_s is not None and self._clock.monotonic_s() - self._fresh_at_s <= STALE_S
 
@@ -145,8 +153,7 @@ class Revocations:
             self._change, self._whole_at_s = 0, began_s
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                while news := await self._records.revocations_since(self._change, limit=_BATCH):
-                    self.take(news)
+                await self._ask_catalog()
         except (MemoturnError, TimeoutError) as error:
             _log.warning("the catalog does not say what was revoked; its export is asked", error=str(error))
             try:
@@ -156,6 +163,10 @@ class Revocations:
                 _log.error("the export does not say what was revoked, either", error=str(failure))
                 return
         self._fresh_at_s = began_s
+
+    async def _ask_catalog(self) -> None:
+        while news := await self._records.revocations_since(self._change, limit=_BATCH):
+            self.take(news)
 
     def _take_exported(self, revocations: Iterable[Revocation]) -> None:
         """Take what the export has. It may lack changes of lower numbers, so the catalog is asked for them again later."""

@@ -40,9 +40,10 @@ class Verifier:
 
     def bearer_of(self, token: bytes) -> Principal:
         """Return who bears a token. Raises UnauthorizedError. Whether it was revoked is not asked here."""
-        if self._keys_seen != self._keyring.changes:
+        keys = self._keyring.changes
+        if self._keys_seen != keys:
             self._kept.clear()
-            self._keys_seen = self._keyring.changes
+            self._keys_seen = keys
         digest = hashlib.sha256(token).digest()
         bearer = self._kept.get(digest)
         if bearer is not None and self._clock.now_ms() < bearer.expires_at + 1000 * tokens.LEEWAY_S:

@@ -36,7 +36,7 @@ from memoturnd.http.auditing import Auditor, Entry
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
 from memoturnd.http.envelope import REPLAYED, Answer, error_reply, internal_error_reply, is_internal
-from memoturnd.http.gates import BodyMemory, InFlight, TokenBucket
+from memoturnd.http.gates import BodyMemory, InFlight, TokenBuckets
 from memoturnd.http.limits import Limiter, Target
 from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
@@ -114,7 +114,7 @@ class Api(BaseRoute):
             Body.FILE: settings.max_import_bytes,
         }
         self._browsers = Browsers(loopback_only=settings.loopback_only)
-        self._control = TokenBucket(settings.control_rate, clock)
+        self._control = TokenBuckets(settings.control_rate, clock)
         self._slots = InFlight(settings.max_concurrency)
         self._limiter = Limiter(node.accounts, node.meter, clock, node.metrics)
         self._bodies = BodyMemory(
@@ -202,7 +202,8 @@ class Api(BaseRoute):
     async def _pass_limited(self, route: Route, call: Call, receive: Receive, target: Target) -> Answer:
         if route.kind is Kind.CONTROL:
             try:
-                self._control.take()
+                # The operator's requests are counted apart, so that no token keeps him from revoking it.
+                self._control.take(target.owner if call.principal.kind == "token" else None)
             except OverloadedError:
                 self._shed["control_rate"].inc()
                 raise

@@ -14,16 +14,18 @@ from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.core import audit, names
 from memoturnd.core.audit import Actor, Egress, Event, Outcome
+from memoturnd.core.principal import Principal
 from memoturnd.errors import ForbiddenError, InvalidRequestError, OverloadedError, UnauthorizedError
 from memoturnd.http.actions import Act, Weight, act_of
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer, error_reply
-from memoturnd.http.gates import TokenBucket
+from memoturnd.http.gates import TokenBuckets
 from memoturnd.http.route import Route
 from memoturnd.seams.clock import Clock
 
-UNKNOWN_PER_S: Final = 20
-"""Events a second for requests without a valid credential; beyond it they are counted and told together."""
+DENIED_PER_S: Final = 20
+"""Events a second for requests that are not let in: without a valid credential, and with tokens of one namespace or tenant.
+Beyond it they are counted and told together."""
 _DENIED: Final = frozenset({401, 403})
 _FAILED: Final = 400
 _UNSTARTED: Final = Answer(499)
@@ -79,7 +81,7 @@ class Auditor:
         self._log = log
         self._rules = rules
         self._clock = clock
-        self._unknown = TokenBucket(UNKNOWN_PER_S, clock)
+        self._denials = TokenBuckets(DENIED_PER_S, clock)
         self._acts: dict[Route, Act | None] = {}
 
     async def begin(self, route: Route, call: Call, request_id: bytes) -> Entry | None:
@@ -128,15 +130,15 @@ class Auditor:
             rule = await self._rules.rule(tenant, target.namespace, target.profile)
             if not rule.enabled:
                 return
-        if isinstance(error, UnauthorizedError):
-            try:
-                self._unknown.take()
-            except OverloadedError:
-                self._log.count_denied()
-                return
-            if not self._log.knows(audit.stream_of(tenant, target.namespace)):
-                # Nobody in particular must not be able to start streams.
-                target = Target(audit.PLATFORM, db=target.db or _path_of(target))
+        own = _namespace_of(call.principal)
+        try:
+            self._denials.take(None if isinstance(error, UnauthorizedError) else (tenant, own))
+        except OverloadedError:
+            self._log.count_denied()
+            return
+        if target.namespace != own and not self._log.knows(audit.stream_of(tenant, target.namespace)):
+            # Whoever is not let in must not be able to start streams.
+            target = Target(audit.PLATFORM, db=target.db or _path_of(target))
         await self._log.reserve()
         try:
             self._write(Entry(self, call, act, target, reserved=True), error_reply(error), request_id)
@@ -234,6 +236,10 @@ def _told(branch: str) -> str | None:
     return (
         None if branch == names.MAIN_BRANCH else branch if _PLAIN.fullmatch(branch) else audit.hidden(branch)
     )
+
+
+def _namespace_of(sender: Principal) -> str:
+    return sender.ns or names.namespace_of(sender.db)
 
 
 def _path_of(target: Target) -> str:

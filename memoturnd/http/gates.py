@@ -5,6 +5,7 @@ how much memory their bodies take together.
 import asyncio
 import math
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 from typing import Final
 
 from memoturnd.core.limits import Bucket, Owner, may_take
@@ -13,6 +14,8 @@ from memoturnd.seams.clock import Clock
 
 WAITERS_PER_SLOT: Final = 8
 """Requests that may wait per slot, so that the wait itself is bounded."""
+BUCKETS_KEPT: Final = 10_000
+"""Namespaces whose rates are counted at once."""
 TENANT_SHARE: Final = 4
 NAMESPACE_SHARE: Final = 2
 """A tenant alone takes 4/5 of the slots and of the places to wait, a namespace alone 2/3; see core.limits.may_take."""
@@ -37,6 +40,26 @@ class TokenBucket:
                 retry_after_s=math.ceil(wait_s),
             )
         self._bucket.take()
+
+
+class TokenBuckets:
+    """A bucket of the same rate for each of many, by key. Of more than `kept_limit`, the one unused longest begins anew."""
+
+    def __init__(self, rate_per_s: float, clock: Clock, *, kept_limit: int = BUCKETS_KEPT) -> None:
+        self._rate_per_s = rate_per_s
+        self._clock = clock
+        self._kept_limit = kept_limit
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
+
+    def take(self, key: Hashable) -> None:
+        """Take one token of a key's bucket. Raises OverloadedError."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(self._rate_per_s, self._clock)
+            if len(self._buckets) > self._kept_limit:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(key)
+        bucket.take()
 
 
 class InFlight:

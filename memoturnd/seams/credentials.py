@@ -45,7 +45,7 @@ class Credentials(Protocol):
     """What is known of tokens. Every method raises RetryableError where it cannot be asked."""
 
     async def put_token(self, row: TokenRow) -> None:
-        """Record a token."""
+        """Record a token. What is revoked meanwhile can be seen by then, or has a time at or after the token's."""
         ...
 
     async def get_token(self, tenant: str, token_id: str) -> TokenRow | None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoturnd.auth.keyring import Keyring
-from memoturnd.auth.keys import new_key, written
+from memoturnd.auth.keys import SigningKey, new_key, written
 from memoturnd.auth.sources import FixedKeys
 from memoturnd.auth.verifier import KEPT_LIMIT, Verifier
 from memoturnd.errors import UnauthorizedError
@@ -108,3 +108,20 @@ def test_verified_tokens_are_kept_and_their_number_is_bounded():
     verifier.bearer_of(signed(sub="new"))
     assert len(verifier._kept) == KEPT_LIMIT
     assert first not in verifier._kept
+
+
+def test_what_was_kept_goes_with_the_time_of_its_key():
+    class HandClock(SystemClock):
+        ms = 1000 * int(time.time())
+
+        def now_ms(self):
+            return self.ms
+
+    clock = HandClock()
+    keyring = Keyring(FixedKeys(""), MemoryStore(), clock)
+    keyring._keys = [SigningKey(KEY.private, until_ms=clock.ms + 5000)]
+    verifier = Verifier(keyring, clock, Metrics(), audience=None, max_lifetime_s=3600)
+    assert verifier.bearer_of(GOOD).db == "notes"
+    clock.ms += 5000
+    with pytest.raises(UnauthorizedError):
+        verifier.bearer_of(GOOD)

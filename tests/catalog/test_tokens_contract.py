@@ -132,6 +132,19 @@ async def test_many_revocations_at_once_have_numbers_of_their_own_without_gaps(c
     assert sorted(one.change for one in entered) == list(range(1, 21))
 
 
+async def test_no_token_that_is_recorded_meanwhile_passes_a_revocation_by(catalog):
+    async def recorded(ns):
+        await catalog.put_token(token(f"tok_{ns}", ns=ns, issued_at=50))
+        return await catalog.revocations_since(0)
+
+    async def cut_off(ns):
+        return await catalog.revoke(Revocation("namespace", "default", ns, 1, FAR))
+
+    for number in range(40):
+        seen, revoked = await asyncio.gather(recorded(f"ns{number}"), cut_off(f"ns{number}"))
+        assert revoked.at >= 50 or revoked in seen
+
+
 async def test_a_lost_catalog_gets_tokens_and_revocations_back_and_numbers_go_on(catalog):
     await catalog.put_token(token("tok_1", ns="app"))
     revoked = await catalog.revoke(Revocation("token", "default", "tok_1", 5, FAR))

@@ -118,3 +118,21 @@ async def test_denials_name_who_was_turned_away(guarded):
     ]
     assert denied[0]["actor"]["token_hash"] == audit.token_hash(weak.encode())
     assert denied[1]["actor"] == {"kind": "token", "token_hash": audit.token_hash(b"made-up")}
+
+
+async def test_tokens_can_neither_fill_the_stream_nor_start_others_by_being_turned_away(guarded):
+    client, node = guarded
+    token = (await mint(client, "namespaces/app", "read"))["token"]
+    for n in range(200):
+        answer = await client.post(f"/v1/namespaces/other{n}/tokens", json={}, headers=bearer(token))
+        assert answer.status_code == 403
+    assert len(list(node.audit._waiting)) <= 2
+    node.audit._tell_denied()
+
+    events = (await client.get("/v1/namespaces/_platform/audit", params={"limit": 1000})).json()["events"]
+    denied = [e for e in events if e["outcome"] == "denied"]
+    assert sum(e.get("count", 1) for e in denied) == 200
+    assert len(denied) < 100
+    assert denied[0]["db"] == "other0"
+    assert denied[0]["actor"]["claim_ns"] == "app"
+    assert [i.key async for i in node._services.store.list(audit.heads_prefix("other0"))] == []

@@ -13,11 +13,12 @@ import pytest
 from auth_support import CLUSTER_KEY, PLATFORM_KEY, guarded_node, mint, sender
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from http_calls import FACT, failure, ingest
-from http_support import running_node
+from http_support import client_of, limits, running_node
 
 from memoturnd.auth.keys import new_key, raw_of, written
 from memoturnd.core import tokens
 from memoturnd.errors import RetryableError, StoreUnavailableError
+from memoturnd.http.app import create_app
 from memoturnd.seams.credentials import Revocation
 from memoturnd.stores.memory import MemoryStore
 
@@ -550,6 +551,25 @@ async def test_what_another_node_revokes_is_known_here_within_seconds(node, plat
     assert failure(answer) == (403, "forbidden")
 
 
+class Overtaken:
+    """A catalog in which a namespace is cut off by another node just before a token is recorded."""
+
+    def __init__(self, catalog):
+        self._catalog = catalog
+
+    async def put_token(self, row):
+        await self._catalog.revoke(Revocation("namespace", "default", "app", 1, row.expires_at))
+        await self._catalog.put_token(row)
+
+
+async def test_a_token_that_is_cut_off_while_it_mints_mints_nothing(node, platform):
+    minter = await mint(platform, "namespaces/app", "admin")
+    node.authority.records = Overtaken(node._services.catalog)
+    async with sender(node, minter["token"]) as client:
+        answer = await client.post("/v1/namespaces/app/tokens", json={"scope": "read"})
+    assert failure(answer) == (403, "forbidden")
+
+
 class DownCatalog:
     """A catalog that does not answer."""
 
@@ -660,3 +680,22 @@ async def test_the_platform_key_is_changed_in_its_file_without_a_restart(tmp_pat
 
 def test_the_ids_of_two_tokens_that_have_none_differ():
     assert tokens.token_hash(b"a") != tokens.token_hash(b"b")
+
+
+async def test_tokens_do_not_use_up_the_rate_of_the_operators_requests(tmp_path):
+    async with guarded_node(tmp_path) as node:
+        app = create_app(node, limits(loopback_only=False, control_rate=2))
+        async with client_of(app) as client:
+            client.headers["Authorization"] = f"Bearer {PLATFORM_KEY}"
+            tokens_of = {}
+            for ns in ("app", "other"):
+                tokens_of[ns] = await mint(client, f"namespaces/{ns}", "admin")
+            own = {"Authorization": f"Bearer {tokens_of['app']['token']}"}
+            codes = [
+                (await client.get("/v1/memory/app/ann/policy", headers=own)).status_code for _ in range(10)
+            ]
+            assert codes.count(429) >= 5
+            other = {"Authorization": f"Bearer {tokens_of['other']['token']}"}
+            assert (await client.get("/v1/namespaces/other/tokens", headers=other)).status_code == 200
+            revoked = await client.delete(f"/v1/namespaces/app/tokens/{tokens_of['app']['id']}")
+            assert revoked.status_code == 204
