@@ -299,6 +299,8 @@ class Node:
         note_boot(data_dir, services.boot_id)
         if restored:
             _log.info("catalog rebuilt from the object store", databases=restored)
+        if not shares_catalog:
+            await services.catalog.release_claims(services.clock.now_ms())
         await self.erasing.schedule_waiting()
         dirty = []
         rewritten = await self.erasing.coupons.rewritten()

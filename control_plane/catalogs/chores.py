@@ -7,6 +7,8 @@ from control_plane.catalogs.backend import Lesser, Part
 from control_plane.schema import NAME, WHOLE, chores
 from memoturnd.seams.catalog import Chore, ClaimedChore
 
+DOUBTED_ATTEMPTS = 3
+"""A chore that was claimed more often than this without an end waits until its claim runs out."""
 _due = sa.bindparam("due", type_=WHOLE)
 _this = (
     chores.c.kind == sa.bindparam("chore_kind", type_=NAME),
@@ -60,6 +62,16 @@ _RELEASE = (
         attempts=sa.bindparam("tried", type_=WHOLE),
     )
 )
+# A chore that was under way at the end of several processes may be what ends them: its claim runs out first.
+_RELEASE_ALL = (
+    sa.update(chores)
+    .where(chores.c.claimed, chores.c.attempts <= sa.literal_column(str(DOUBTED_ATTEMPTS)))
+    .values(
+        due_at=Lesser(chores.c.due_at, sa.bindparam("now", type_=WHOLE)),
+        claimed=sa.false(),
+        again_at=sa.null(),
+    )
+)
 
 
 class Chores(Part):
@@ -108,3 +120,10 @@ class Chores(Part):
                 await session.run(_RELEASE, **ours, next=min(wanted), tried=tried)
             else:
                 await session.run(_DELETE, **ours)
+
+    async def release_claims(self, now_ms: int) -> None:
+        """Let what was under way be due now: whoever claimed it is gone. For a catalog that only one node uses.
+
+        What was claimed several times without an end stays until its claim runs out, since it may be what ends the node.
+        """
+        await self._backend.run(_RELEASE_ALL, now=now_ms)

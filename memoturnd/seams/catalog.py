@@ -312,6 +312,13 @@ class Catalog(Credentials, Protocol):
         """
         ...
 
+    async def release_claims(self, now_ms: int) -> None:
+        """Let what was under way be due now: whoever claimed it is gone. For a catalog that only one node uses.
+
+        What was claimed several times without an end stays until its claim runs out, since it may be what ends the node.
+        """
+        ...
+
     async def pending_exports(self, limit: int = 1000) -> list[Export]:
         """Return up to `limit` changes that were not exported, oldest first: of databases that were never written, ..."""
         ...

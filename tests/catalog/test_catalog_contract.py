@@ -514,6 +514,23 @@ async def test_claim_that_was_never_finished_passes_to_the_next_who_asks(catalog
     assert [c.chore for c in await claimed_at(catalog, 5000)] == [COLLECT_A]
 
 
+async def test_what_a_process_was_at_when_it_ended_is_due_at_the_next_start(catalog):
+    await catalog.schedule(COLLECT_A, 100)
+    await catalog.schedule(RETENTION_A, 5000)
+    for _ in range(3):
+        await claimed_at(catalog, 200)
+        await catalog.schedule(COLLECT_A, 5000)
+        await catalog.release_claims(200)
+
+    (claimed,) = await claimed_at(catalog, 200)
+    await catalog.release_claims(200)  # it may be what ends the process: its claim has to run out
+
+    assert (claimed.chore, claimed.attempts) == (COLLECT_A, 4)
+    assert await claimed_at(catalog, 1199) == []
+    await catalog.finish(claimed, next_ms=None)
+    assert [c.chore for c in await claimed_at(catalog, 5000)] == [RETENTION_A]
+
+
 async def test_failed_chore_counts_its_attempts_until_one_ends_well(catalog):
     await catalog.schedule(COLLECT_A, 0)
     attempts = []

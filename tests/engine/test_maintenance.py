@@ -159,6 +159,16 @@ async def test_chore_of_a_node_that_died_passes_to_the_next_after_its_claim():
     assert await desk.maintenance.run_due() == 1
 
 
+async def test_chore_that_a_node_was_at_when_it_was_killed_is_due_at_its_next_start(tmp_path):
+    catalog = SqliteCatalog(tmp_path / "registry.db")
+    await catalog.schedule(Chore(COLLECT, "a" * 32), 0)
+    await catalog.claim_due(1, until_ms=2**52)
+    await catalog.close()
+
+    async with node_on(tmp_path, MemoryStore(), **BY_HAND) as node:
+        assert (await chores(node))[(COLLECT, "a" * 32)] <= 0
+
+
 async def test_chore_of_an_unknown_kind_is_left_to_nodes_that_know_it():
     desk = Desk(nothing)
     await desk.catalog.schedule(Chore("polish", "a"), 0)
