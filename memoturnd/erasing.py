@@ -22,7 +22,6 @@ from memoturnd.core.garbage import Survey
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
-from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.coupons import Coupons
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.registers import Registers
@@ -57,6 +56,8 @@ TOGETHER_FROM_MS = 3_600_000
 """Erasures with at least so long a grace are carried out together with others, at most so much later."""
 DELETED_LOOK_S = 600.0
 """How often it is looked whether a deleted database is gone, or back."""
+COMMIT_LIMIT = 100
+"""Erasures that one commit takes out of the newest state of another branch."""
 PASSES_LIMIT = 4
 """Passes over a history, each of which may find more names of what is to be erased."""
 _log = structlog.get_logger(__name__)
@@ -179,7 +180,7 @@ class Erasing:
         )
         cut = coupon.cuts.get(branch.branch_id)
         if cut is None:
-            coupon = await self._take_out(file, coupon, branch)
+            (coupon,) = await self._take_out(branch, [(file, coupon)])
             cut = coupon.cuts[branch.branch_id]
         return Requested(coupon, cut.txid, branch.durable_txid)
 
@@ -209,14 +210,17 @@ class Erasing:
                 return True
         return False
 
-    async def _take_out(self, file: SwapFile[Coupon], coupon: Coupon, branch: Branch) -> Coupon:
-        """Take the targets out of a branch's newest state, and note the commit as the branch's cut."""
-        eraser = _eraser(coupon)
-        written = await branch.write(eraser.apply, durable=True, work=Work.HEAVY)
+    async def _take_out(
+        self, branch: Branch, coupons: Sequence[tuple[SwapFile[Coupon], Coupon]]
+    ) -> list[Coupon]:
+        """Take the targets of coupons out of a branch's newest state, and note the commit in each as the branch's cut."""
+        erasers = [_eraser(coupon) for _, coupon in coupons]
+        written = await branch.write(partial(erasing.apply_all, erasers), durable=True, work=Work.HEAVY)
         cut = Cut(branch.ref.name, written.txid)
-        return await file.update(
-            lambda c: erasures.deleted(c, branch.branch_id, cut, eraser.memory_ids, eraser.document_ids)
-        )
+        return [
+            await file.update(partial(_noted, branch_id=branch.branch_id, cut=cut, eraser=eraser))
+            for (file, _), eraser in zip(coupons, erasers, strict=True)
+        ]
 
     # ---- the chore
 
@@ -239,8 +243,9 @@ class Erasing:
         except DatabaseNotFoundError:
             return self._in_ms(BLOCKED_AGAIN_S)
         branches = await self._registered(uuid)
-        for work in works:
-            await self._take_out_everywhere(database, branches, work)
+        await self._take_out_everywhere(
+            database, branches, [w for w in works if w.coupon.rewritten_at is None]
+        )
         now_ms = self._services.clock.now_ms()
         if due := [w for w in works if w.is_due(now_ms)]:
             await self._rewrite_due(database, due)
@@ -261,26 +266,42 @@ class Erasing:
         return since_ms + self._services.graces.unreachable_ms if coupon.objects_replaced else since_ms
 
     async def _take_out_everywhere(
-        self, database: Database, branches: Mapping[str, RegisteredBranch], work: "_Work"
+        self, database: Database, branches: Mapping[str, RegisteredBranch], works: Sequence["_Work"]
     ) -> None:
-        """Take the target out of the newest state of each branch that may still have it."""
-        if work.coupon.rewritten_at is not None:
-            return
+        """Take the targets out of the newest state of each branch that may still have them."""
         for name, entry in branches.items():
-            if entry.id in work.coupon.cuts or registers.is_deleted_name(name):
+            if registers.is_deleted_name(name):
                 continue
-            inherited = _inherited(work.coupon, branches, entry)
-            if inherited is not None:
+            left = []
+            for work in works:
+                if entry.id in work.coupon.cuts:
+                    continue
+                inherited = _inherited(work.coupon, branches, entry)
+                if inherited is None:
+                    left.append(work)
+                    continue
                 change = partial(_cut, branch_id=entry.id, cut=Cut(name, inherited.txid))
                 work.coupon = await work.file.update(change)
-                continue
-            try:
-                if await self._services.manifest_file(database.uuid, entry.id).load() is not None:
-                    branch = self._branch(database, name, entry)
-                    work.coupon = await self._take_out(work.file, work.coupon, branch)
-            except (MemoturnError, TimeoutError) as error:
+            for at in range(0, len(left), COMMIT_LIMIT):
+                await self._take_all_out(database, (name, entry), left[at : at + COMMIT_LIMIT])
+        await self._note_blocked(works)
+
+    async def _take_all_out(
+        self, database: Database, place: tuple[str, RegisteredBranch], works: Sequence["_Work"]
+    ) -> None:
+        """Take the targets of several erasures out of the newest state of one branch, in one commit."""
+        name, entry = place
+        try:
+            if await self._services.manifest_file(database.uuid, entry.id).load() is None:
+                return
+            branch = self._branch(database, name, entry)
+            coupons = await self._take_out(branch, [(work.file, work.coupon) for work in works])
+        except (MemoturnError, TimeoutError) as error:
+            for work in works:
                 work.blocked[name] = str(error) or "it took too long"
-        await self._note_blocked([work])
+        else:
+            for work, coupon in zip(works, coupons, strict=True):
+                work.coupon = coupon
 
     async def _rewrite_due(self, database: Database, works: Sequence["_Work"]) -> None:
         """Rewrite history without what is due, and have the former objects collected."""
@@ -301,8 +322,8 @@ class Erasing:
             erasers = [_eraser(work.coupon) for work in works]
             shared = Shared()
             for name, entry in (await self._registered(database.uuid)).items():
-                cuts = [work.coupon.cuts.get(entry.id) for work in works]
-                erase = partial(_erase_all, list(zip(erasers, cuts, strict=True)))
+                cuts = [_cut_txid(work.coupon, entry.id) for work in works]
+                erase = partial(erasing.erase_all, list(zip(erasers, cuts, strict=True)))
                 try:
                     if await self._services.manifest_file(database.uuid, entry.id).load() is None:
                         continue  # main before its first write, or a fork that is being made
@@ -478,8 +499,13 @@ def _eraser(coupon: Coupon) -> Eraser:
     return Eraser(coupon.targets, memory_ids=coupon.memory_ids, document_ids=coupon.document_ids)
 
 
-def _erase_all(erasers: Sequence[tuple[Eraser, Cut | None]], conn: ProfileConnection) -> int:
-    return sum(eraser.erase(conn, None if cut is None else cut.txid) for eraser, cut in erasers)
+def _cut_txid(coupon: Coupon, branch_id: str) -> int | None:
+    cut = coupon.cuts.get(branch_id)
+    return None if cut is None else cut.txid
+
+
+def _noted(coupon: Coupon, *, branch_id: str, cut: Cut, eraser: Eraser) -> Coupon:
+    return erasures.deleted(coupon, branch_id, cut, eraser.memory_ids, eraser.document_ids)
 
 
 def _cut(coupon: Coupon, *, branch_id: str, cut: Cut) -> Coupon:

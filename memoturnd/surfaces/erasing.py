@@ -251,30 +251,21 @@ class Eraser:
             self.document_ids
         )  # what one state tells must not change what becomes of another
         self._named = json.dumps([t.memory_id for t in targets if t.memory_id is not None])
-        self._live = False
 
     def apply(self, conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
         """Take the targets out of the newest state, as a write; return how many rows went."""
-        del now_ms
-        self._live = True
-        try:
-            gone = self.erase(conn)
-        finally:
-            self._live = False
-        return gone, gone > 0
+        return apply_all([self], conn, now_ms)
 
     def erase(self, conn: ProfileConnection, cut_txid: int | None = None) -> int:
         """Take the targets out of the state that `conn` holds; return how many rows went, 0 where it stays as it is."""
-        if cut_txid is not None and _is_behind(conn, cut_txid):
-            return 0
-        tables = _tables(conn)
-        state = _State(conn, tables, live=self._live)
+        return erase_all([(self, cut_txid)], conn)
+
+    def take_out(self, state: "_State") -> int:
+        """Take the targets out of a state, which is to be tidied behind it; return how many rows went."""
         gone = self._memories(state, "id IN (SELECT value FROM json_each(?))", (self._named,))
         gone += sum(self._one(state, target) for target in self.targets if target.memory_id is None)
         gone += sum(state.document(name, id_) for name, id_ in self._known)
-        gone += self._answers(state)
-        gone += state.tidy()
-        return gone
+        return gone + self._answers(state)
 
     def _one(self, state: "_State", target: Target) -> int:
         if target.topic_key is not None:
@@ -322,14 +313,36 @@ class Eraser:
         return state.answers(routes, [name for name in named if name])
 
 
-def _is_behind(conn: ProfileConnection, cut_txid: int) -> bool:
-    """Return whether a state goes on from the cut, with nothing older brought back since."""
-    if schema.read_meta(conn).txid <= cut_txid:
-        return False
+def apply_all(erasers: Sequence[Eraser], conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
+    """Take the targets of several erasers out of the newest state, as a write; return how many rows went."""
+    del now_ms
+    gone = _take_out_all(erasers, conn, live=True)
+    return gone, gone > 0
+
+
+def erase_all(erasers: Sequence[tuple[Eraser, int | None]], conn: ProfileConnection) -> int:
+    """Take the targets of several erasers, each with its cut, out of the state that `conn` holds.
+
+    Returns how many rows went, 0 where it stays as it is.
+    """
+    txid, replaced = _standing(conn) if any(cut is not None for _, cut in erasers) else (0, 0)
+    held = [one for one, cut in erasers if cut is None or txid <= cut or replaced > cut]
+    return _take_out_all(held, conn, live=False)
+
+
+def _standing(conn: ProfileConnection) -> tuple[int, int]:
+    """Return the commit of a state, and the one that last brought an older state back: the same where it does not say."""
+    txid = schema.read_meta(conn).txid
     if not conn.table_exists("main", "__memoturn_lineage"):
-        return False
-    replaced: int = conn.execute("SELECT replaced_txid FROM __memoturn_lineage", can_cache=False).get
-    return replaced <= cut_txid
+        return txid, txid
+    return txid, conn.execute("SELECT replaced_txid FROM __memoturn_lineage", can_cache=False).get
+
+
+def _take_out_all(erasers: Sequence[Eraser], conn: ProfileConnection, *, live: bool) -> int:
+    if not erasers:
+        return 0
+    state = _State(conn, _tables(conn), live=live)
+    return sum(eraser.take_out(state) for eraser in erasers) + state.tidy()
 
 
 def _tables(conn: ProfileConnection) -> set[str]:

@@ -355,6 +355,20 @@ async def test_an_erasure_of_a_fork_reaches_its_parent_and_siblings(place):
     assert place.files_with() == []
 
 
+async def test_several_erasures_leave_the_newest_state_of_a_fork_in_one_commit(place):
+    ids = [await ingest(place, summary=f"{MARK} {n}", topic_key=f"t{n}", content=n) for n in range(5)]
+    await place.call("POST", f"{DB}/branches", json={"name": "fork"})
+    erasures = [await place.erase(memory_id=one) for one in ids]
+    await place.later(70)
+
+    coupons = [await place.coupon(erasure) for erasure in erasures]
+    assert len({coupon["forget_txid"]["main"] for coupon in coupons}) == 5
+    assert len({coupon["forget_txid"]["fork"] for coupon in coupons}) == 1
+    assert [coupon["memory_ids"] for coupon in coupons] == [[one] for one in ids]
+    listed = await place.call("GET", f"{MEMORY}/memories?branch=fork&include_superseded=true")
+    assert listed.json()["memories"] == []
+
+
 async def test_erasures_of_a_deleted_database_are_completed_when_all_of_it_is_gone(place):
     one = await ingest(place, summary=f"{MARK}")
     erasure, uuid = await place.erase(memory_id=one), await place.uuid
