@@ -152,6 +152,7 @@ class Authority:
             issued_at=issued_at,
             expires_at=(issued_at // 1000 + lifetime_s) * 1000,
             subject=subject,
+            shared_limits=tokens.shared_limits(minter),
         )
         record = _record(bearer, minted_by=minter.name)
         await self.records.put_token(

@@ -46,8 +46,8 @@ class Principal:
     """The sender of a request, and the tenant whose names the request uses.
 
     All but `kind` and `tenant` is of tokens. `token_id` tells one from another; `token_hash` is what the audit names it by;
-    `parents` are the ids of the tokens that it descends from; `issued_at` and `expires_at` are unix ms; `subject` is what its
-    minter said about its bearer.
+    `parents` are the ids of the tokens that it descends from, `shared_limits` their rates by id, each of which counts for all that descend
+    from it; `issued_at` and `expires_at` are unix ms; `subject` is what its minter said about its bearer.
     """
 
     kind: Kind
@@ -59,6 +59,7 @@ class Principal:
     issued_at: int = 0
     expires_at: int = 0
     subject: str = ""
+    shared_limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     _name: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:

@@ -2,12 +2,12 @@
 
 Claims, as in the wire contract: `db` (empty for namespace tokens), `ns`, `scope`, `exp` and `iat` (unix seconds). Optional besides:
 `iat_ms` (the same in milliseconds), `jti`, `aud`, `sub`, `tenant`, `parents` (the ids of the tokens it descends from), `branches`,
-`surfaces`, `profiles`, `limits`.
+`surfaces`, `profiles`, `limits`, `shared_limits` (the `limits` of those it descends from, by id).
 """
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -53,6 +53,7 @@ class Claims(msgspec.Struct, omit_defaults=True):
     surfaces: list[str] | None = None
     profiles: list[str] | None = None
     limits: dict[str, float] | None = None
+    shared_limits: dict[str, dict[str, float]] | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(Claims)
@@ -138,6 +139,7 @@ def principal_of(claims: Claims, token: bytes) -> Principal:
         issued_at=claims.iat * 1000 if claims.iat_ms is None else claims.iat_ms,
         expires_at=claims.exp * 1000,
         subject=claims.sub or "",
+        shared_limits=claims.shared_limits or {},
     )
 
 
@@ -159,6 +161,7 @@ def claims_of(bearer: Principal, grant: Grant, *, audience: str | None) -> Claim
         surfaces=_list(grant.surfaces),
         profiles=_list(grant.profiles),
         limits=dict(grant.limits) or None,
+        shared_limits={above: dict(limits) for above, limits in bearer.shared_limits.items()} or None,
     )
 
 
@@ -268,6 +271,12 @@ def grant_to_json(grant: Grant) -> dict[str, object]:
     if grant.limits:
         shown["limits"] = dict(grant.limits)
     return shown
+
+
+def shared_limits(minter: Principal) -> Mapping[str, Mapping[str, float]]:
+    """Return the rates that a token shares which `minter` mints: its minter's, and those that this one shares itself."""
+    own = {minter.token_id: minter.limits} if minter.kind == "token" and minter.limits else {}
+    return {**minter.shared_limits, **own}
 
 
 def lifetime_s(minter: Principal, asked_s: int | None, *, now_ms: int, max_lifetime_s: int) -> int:

@@ -87,8 +87,12 @@ class Limiter:
         )
         takers: list[tuple[Account | _Token, float | None, float | None]] = []
         if principal.kind == "token" and principal.limits:
-            limits, token = principal.limits, self._token(principal.token_id)
-            takers.append((token, limits.get("requests_per_s"), limits.get("writes_per_s")))
+            for token_id, limits in (
+                (principal.token_id, principal.limits),
+                *principal.shared_limits.items(),
+            ):
+                token = self._token(token_id)
+                takers.append((token, limits.get("requests_per_s"), limits.get("writes_per_s")))
         if route.kind is not Kind.CONTROL or principal.kind == "token":
             owner = target.owner
             for one in (owner, Owner(owner.tenant)) if owner.namespace else (owner,):

@@ -9,7 +9,7 @@ from auth_support import PLATFORM_KEY, guarded_node, mint, sender
 from http_calls import FACT, ingest
 from http_support import HandClock, client_of, limits, running_node
 
-from memoturnd.core.limits import Owner, Quotas
+from memoturnd.core.limits import BURST_S, Owner, Quotas
 from memoturnd.core.principal import Grant, Principal
 from memoturnd.engine import accounts as accounts_module
 from memoturnd.engine import metering
@@ -485,3 +485,27 @@ async def test_days_that_are_none_are_refused(client, query):
 
     assert (await client.get(f"/v1/databases/app--ann/usage?{query}")).status_code == 400
     assert (await client.get(f"/v1/namespaces/app/usage?{query}")).status_code == 400
+
+
+async def test_tokens_share_the_rate_of_the_one_that_they_were_minted_with(tmp_path, clock):
+    async with guarded_node(tmp_path) as node:
+        async with sender(node, PLATFORM_KEY) as platform:
+            top = await mint(platform, "namespaces/app", "admin", limits={"requests_per_s": 5})
+        async with client_of(create_app(node, limits(loopback_only=False), clock=clock)) as client:
+
+            async def children(minter, count, **asked):
+                client.headers["Authorization"] = f"Bearer {minter['token']}"
+                return [await mint(client, "namespaces/app", "admin", **asked) for _ in range(count)]
+
+            [middle] = await children(top, 1, limits={"requests_per_s": 2})
+            leaves = [*(await children(middle, 3)), *(await children(top, 4))]
+            clock.at_s += 60
+            began_s, served = clock.at_s, {}
+            for _ in range(10):
+                for leaf in leaves:
+                    client.headers["Authorization"] = f"Bearer {leaf['token']}"
+                    answer = await client.get("/v1/memory/app/nobody/policy")
+                    served[leaf["id"]] = served.get(leaf["id"], 0) + (answer.status_code == 200)
+    took_s = clock.at_s - began_s + BURST_S  # answers that are held back take their time
+    assert sum(served[leaf["id"]] for leaf in leaves[:3]) <= 2 * took_s
+    assert 5 <= sum(served.values()) <= 5 * took_s
