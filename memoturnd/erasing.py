@@ -377,8 +377,8 @@ class Erasing:
 
     async def _finish(self, database: Database, works: Sequence["_Work"]) -> None:
         """Complete erasures whose former objects are gone, after one more look at every state."""
-        uuid, live = database.uuid, set(await self._live_nodes())
-        ready = [w for w in works if all(at or node not in live for node, at in w.coupon.nodes.items())]
+        uuid = database.uuid
+        ready = await self._let_go_everywhere(works)
         ready = [w for w in ready if self._collected_ms(w.coupon) <= self._in_ms(0)]
         if not ready:
             return
@@ -394,6 +394,11 @@ class Erasing:
         elif not ready[0].blocked:
             for work in ready:
                 await self._complete(work, await self._evidence(work.coupon, survey, checked))
+
+    async def _let_go_everywhere(self, works: Sequence["_Work"]) -> list["_Work"]:
+        """Return those for which every node that is there has let go of its copies."""
+        live = set(await self._live_nodes())
+        return [w for w in works if all(at or node not in live for node, at in w.coupon.nodes.items())]
 
     def _has_former(self, survey: Survey, coupon: Coupon) -> bool:
         """Return whether an object may still hold a former state; what was on its way then was stored within a grace."""
@@ -454,10 +459,12 @@ class Erasing:
         survey = await self._collector.survey(uuid)
         if survey.listed:
             return self._in_ms(BLOCKED_AGAIN_S)
-        await self._settle(uuid, works, Rewritten(0, 0, 0, 0))
-        for work in works:
-            await self._complete(work, await self._evidence(work.coupon, survey, Rewritten(0, 0, 0, 0)))
-        return None
+        nothing = Rewritten(0, 0, 0, 0)
+        if left := [work for work in works if work.coupon.rewritten_at is None]:
+            await self._settle(uuid, left, nothing)
+        for work in (ready := await self._let_go_everywhere(works)):
+            await self._complete(work, await self._evidence(work.coupon, survey, nothing))
+        return None if len(ready) == len(works) else self._in_ms(LOOK_S)
 
     # ---- odds and ends
 

@@ -250,7 +250,8 @@ class Eraser:
         self._known = sorted(
             self.document_ids
         )  # what one state tells must not change what becomes of another
-        self._named = json.dumps([t.memory_id for t in targets if t.memory_id is not None])
+        self.named = {t.memory_id for t in targets if t.memory_id is not None}
+        """Ids of memories that the targets name themselves."""
 
     def apply(self, conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
         """Take the targets out of the newest state, as a write; return how many rows went."""
@@ -261,11 +262,9 @@ class Eraser:
         return erase_all([(self, cut_txid)], conn)
 
     def take_out(self, state: "_State") -> int:
-        """Take the targets out of a state, which is to be tidied behind it; return how many rows went."""
-        gone = self._memories(state, "id IN (SELECT value FROM json_each(?))", (self._named,))
-        gone += sum(self._one(state, target) for target in self.targets if target.memory_id is None)
-        gone += sum(state.document(name, id_) for name, id_ in self._known)
-        return gone + self._answers(state)
+        """Take the targets but memories by id out of a state; return how many rows went."""
+        gone = sum(self._one(state, target) for target in self.targets if target.memory_id is None)
+        return gone + sum(state.document(name, id_) for name, id_ in self._known)
 
     def _one(self, state: "_State", target: Target) -> int:
         if target.topic_key is not None:
@@ -298,19 +297,19 @@ class Eraser:
         self.document_ids.update((target.collection, id_) for id_ in ids)
         return sum(state.document(target.collection, id_) for id_ in ids)
 
-    def _answers(self, state: "_State") -> int:
-        """Remove kept answers of writes that say something of what was erased, or name it."""
+    def answers(self) -> tuple[set[str], set[str]]:
+        """Return the routes whose kept answers say something of what was erased, and the names by which others do."""
         named = [target.kv.key or target.kv.prefix or "" for target in self.targets if target.kv is not None]
         named += [target.vector.id for target in self.targets if target.vector is not None]
         named += [target.timeline.key for target in self.targets if target.timeline is not None]
         named += [t.document.id for t in self.targets if t.document is not None and t.document.id is not None]
         named += [id_ for _, id_ in self._known]
-        routes = []
+        routes = set()
         if any(t.memory_id or t.topic_key or t.session_id for t in self.targets):
-            routes.append(_PATCH_ROUTE)
+            routes.add(_PATCH_ROUTE)
         if any(target.kv is not None for target in self.targets):
-            routes.append(_INCREMENT_ROUTE)
-        return state.answers(routes, [name for name in named if name])
+            routes.add(_INCREMENT_ROUTE)
+        return routes, {name for name in named if name}
 
 
 def apply_all(erasers: Sequence[Eraser], conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
@@ -342,7 +341,15 @@ def _take_out_all(erasers: Sequence[Eraser], conn: ProfileConnection, *, live: b
     if not erasers:
         return 0
     state = _State(conn, _tables(conn), live=live)
-    return sum(eraser.take_out(state) for eraser in erasers) + state.tidy()
+    named = json.dumps(sorted(set().union(*(eraser.named for eraser in erasers))))
+    memory_ids = set(state.memories(f"id IN ({_LISTED})", (named,)))
+    for eraser in erasers:
+        eraser.memory_ids |= eraser.named & memory_ids
+    gone = len(memory_ids) + sum(eraser.take_out(state) for eraser in erasers)
+    routes, names_ = (
+        set[str]().union(*each) for each in zip(*(one.answers() for one in erasers), strict=True)
+    )
+    return gone + state.answers(sorted(routes), sorted(names_)) + state.tidy()
 
 
 def _tables(conn: ProfileConnection) -> set[str]:

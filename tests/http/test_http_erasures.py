@@ -12,6 +12,7 @@ from http_calls import failure, stamps
 from http_support import client_of, limits
 from memoturn import InvalidReceiptError, verify_receipt
 
+from memoturnd.core import erasures as erased
 from memoturnd.core import segment
 from memoturnd.core.policy_document import new, with_policy
 from memoturnd.errors import StoreUnavailableError
@@ -531,6 +532,26 @@ async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(t
         assert coupon["receipt"]["payload"]["evidence"]["nodes_cleared"] == 2
         assert (await other.call("GET", f"{DB}/kv/ns/k")).content == b"x"
         assert MARK not in (await other.call("GET", f"{MEMORY}/memories?at=head~1")).text
+
+
+async def test_an_erasure_of_a_deleted_database_waits_for_the_copies_of_other_nodes_too(place):
+    one = await ingest(place, summary=f"{MARK}")
+    erasure, uuid = await place.erase(memory_id=one), await place.uuid
+    await place.call("DELETE", "/v1/databases/app--ann")
+    row = NodeRow("other", "http://other", "0", 0, place.clock.now_ms() + 10**9)
+    await place.node._services.catalog.put_node(row)
+    for _ in range(6):
+        await place.later(GRACE_S)
+    coupons = place.node.erasing.coupons
+    coupon = await coupons.get(uuid, erasure)
+    assert (coupon.status, coupon.nodes["other"]) == ("pending", 0)
+    [file] = await coupons.releasing()  # where the other one finds what it has to let go of
+
+    await file.load()
+    await file.update(lambda current: erased.cleared(current, "other", 1))
+    await place.later(GRACE_S)
+    coupon = await coupons.get(uuid, erasure)
+    assert coupon.receipt.payload["evidence"]["nodes_cleared"] == 2
 
 
 async def test_the_audit_stream_has_the_request_and_the_end_of_an_erasure(place):
