@@ -30,6 +30,7 @@ from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, NotFoundError
 from memoturnd.policies import Policies
+from memoturnd.replication import few_at_once
 from memoturnd.replication.archive import BRANCHES
 from memoturnd.replication.collector import Collector
 from memoturnd.replication.search_history import holds
@@ -491,12 +492,19 @@ class Erasing:
         """Let go of this node's copies of databases whose history another node has rewritten, and say so."""
         if await self._live_nodes() == (self._node_id,):
             return  # whatever is rewritten is rewritten here
-        for file in await self.coupons.releasing():
+        kept: dict[str, list[SwapFile[Coupon]]] = {}
+
+        async def look(file: SwapFile[Coupon]) -> None:
             coupon = await file.load()
             if coupon is not None and coupon.nodes.get(self._node_id) == 0:
-                await self._tiers.let_go(coupon.uuid)
-                change = partial(erasures.cleared, node=self._node_id, at_ms=self._services.clock.now_ms())
-                await file.update(change)
+                kept.setdefault(coupon.uuid, []).append(file)
+
+        await few_at_once.together(await self.coupons.releasing(), look)
+        for uuid, files in kept.items():
+            await self._tiers.let_go(uuid)
+            at_ms = self._services.clock.now_ms()
+            for file in files:
+                await file.update(partial(erasures.cleared, node=self._node_id, at_ms=at_ms))
 
     def _in_ms(self, pause_s: float) -> int:
         return self._services.clock.now_ms() + round(1000 * pause_s)

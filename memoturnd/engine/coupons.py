@@ -1,10 +1,12 @@
 """Where the coupons of erasures are kept: one compare-and-swap object each, outside of the databases' own prefixes."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from memoturnd.core import erasures, layout
 from memoturnd.core.erasures import Coupon
 from memoturnd.errors import CorruptionError, NotFoundError
+from memoturnd.replication import few_at_once
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.object_store import ObjectStore
@@ -48,7 +50,7 @@ class Coupons:
     async def page(self, uuid: str, *, before: str | None, limit: int) -> list[Coupon]:
         """Return up to `limit` coupons of a database older than the id `before`, the newest first."""
         ids = [id_ for id_ in await self.ids(uuid) if before is None or id_ < before]
-        return [await self.get(uuid, id_) for id_ in ids[:limit]]
+        return await self._load(uuid, ids[:limit])
 
     async def create(self, file: SwapFile[Coupon], coupon: Coupon) -> None:
         """Keep a new coupon, noted before as one that waits, so that it is found again whatever is lost."""
@@ -57,12 +59,21 @@ class Coupons:
 
     async def waiting(self, uuid: str) -> list[Coupon]:
         """Return the coupons of erasures that something is still to be done for, the oldest first."""
-        coupons = []
-        async for info in self._store.list(layout.waiting_erasures_prefix(uuid)):
-            found = await self.file(uuid, info.key.rpartition("/")[2]).load()
-            if found is not None:
-                coupons.append(found)
-        return sorted(coupons, key=lambda coupon: coupon.id)
+        prefix = layout.waiting_erasures_prefix(uuid)
+        ids = [info.key.rpartition("/")[2] async for info in self._store.list(prefix)]
+        return await self._load(uuid, sorted(ids))
+
+    async def _load(self, uuid: str, ids: Sequence[str]) -> list[Coupon]:
+        """Return the coupons that are there, several read at a time: a policy may make each forgetting an erasure."""
+        found: dict[str, Coupon] = {}
+
+        async def one(id_: str) -> None:
+            coupon = await self.file(uuid, id_).load()
+            if coupon is not None:
+                found[id_] = coupon
+
+        await few_at_once.together(ids, one)
+        return [found[id_] for id_ in ids if id_ in found]
 
     async def note_releasing(self, coupon: Coupon) -> None:
         """Note that every node has to let go of its copies of the coupon's database."""
