@@ -249,7 +249,7 @@ class Erasing:
         )
         now_ms = self._services.clock.now_ms()
         if due := [w for w in works if w.is_due(now_ms)]:
-            await self._rewrite_due(database, due)
+            await self._rewrite_due(database, due[: erasures.fitting([work.coupon for work in due])])
         if rewritten := [w for w in works if w.coupon.rewritten_at is not None and not w.blocked]:
             await self._finish(database, rewritten)
         return min((self._next_ms(work) for work in works if work.coupon.status != "completed"), default=None)

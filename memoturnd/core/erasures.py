@@ -6,6 +6,7 @@ It changes only by compare-and-swap, and every transition here is idempotent.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -18,6 +19,8 @@ from memoturnd.errors import CorruptionError
 FORMAT_VERSION: Final = 1
 IDS_LIMIT: Final = 10_000
 """Names of memories and documents that a coupon lists, which were found by a topic, a session or a filter."""
+PASS_TARGETS: Final = 100
+"""Targets that one pass over a history takes out: each costs time in every state that has it, and a pass has to end."""
 CLAIMS: Final = (
     "Every retained state of every branch of the database was rewritten without what the target names.",
     "Every object below the database's prefix that held the former states is gone from the object store.",
@@ -277,6 +280,16 @@ def _without_filter(target: Target) -> Target:
         return target
     digest = hashlib.sha256(canonical(document.filter)).hexdigest()
     return replace(target, document=DocumentTarget(document.collection, filter_sha256=digest))
+
+
+def fitting(coupons: Sequence[Coupon]) -> int:
+    """Return how many of the first of these one pass over the history is for; one where that has many targets itself."""
+    targets = 0
+    for count, coupon in enumerate(coupons):
+        targets += len(coupon.targets)
+        if count and targets > PASS_TARGETS:
+            return count
+    return len(coupons)
 
 
 # ---- what is shown
