@@ -12,6 +12,7 @@ from memoturnd.http.call import Call
 from memoturnd.http.describe import NOTHING, PAGE, described
 from memoturnd.http.envelope import Answer, reply
 from memoturnd.http.paging import page
+from memoturnd.http.shapes import UNSET
 from memoturnd.http.shapes import credentials as shapes
 from memoturnd.seams.credentials import RevocationKind, TokenRow
 
@@ -42,7 +43,7 @@ async def list_of_database(call: Call) -> Answer:
 
 @described(gives={200: shapes.TokenPage}, values=PAGE)
 async def list_of_namespace(call: Call) -> Answer:
-    """List the tokens of a namespace by id, a page at a time; those of its databases are with these."""
+    """List the tokens of a namespace by id, a page at a time; those of its databases are listed with them."""
     return await _list(call, ns=namespace(call))
 
 
@@ -138,7 +139,7 @@ async def _revoke_one(call: Call, *, db: str = "", ns: str = "") -> Answer:
 async def _revoke_all(call: Call, kind: RevocationKind, *, db: str = "", ns: str = "") -> Answer:
     authority, tenant = authority_of(call), call.principal.tenant
     asked = call.decoded(_decode_revoke) if call.body else shapes.Revoke()
-    if asked.token is not None:
+    if asked.token is not UNSET:
         return await _revoke_shown(call, authority, asked.token, db=db, ns=ns)
     own = call.principal.grant
     if own is not None:

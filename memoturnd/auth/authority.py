@@ -14,12 +14,12 @@ from memoturnd.auth.keys import cluster_key_of
 from memoturnd.auth.revocations import POLL_S, Revocations
 from memoturnd.auth.secrets import Secrets
 from memoturnd.auth.sources import FixedKeys, KeysInFile, KeySource, OwnKeys, StoredKeys
-from memoturnd.auth.verifier import ALGORITHM, Verifier
+from memoturnd.auth.verifier import ALGORITHM, TOKEN_BYTES_LIMIT, Verifier
 from memoturnd.config import Settings
 from memoturnd.core import tokens
 from memoturnd.core.principal import Grant, Principal, TokenScope
 from memoturnd.engine.periodic import periodic
-from memoturnd.errors import ConfigurationError, ForbiddenError, RetryableError
+from memoturnd.errors import ConfigurationError, ForbiddenError, InvalidRequestError, RetryableError
 from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.credentials import Credentials, Revocation, RevocationKind, TokenRow
@@ -154,6 +154,11 @@ class Authority:
             subject=subject,
             shared_limits=tokens.shared_limits(minter),
         )
+        signed = self._signed(bearer, grant)
+        if len(signed) > TOKEN_BYTES_LIMIT:
+            raise InvalidRequestError(
+                f"the token would be of {len(signed)} bytes, and at most {TOKEN_BYTES_LIMIT} are taken; name fewer branches or profiles"
+            )
         record = _record(bearer, minted_by=minter.name)
         await self.records.put_token(
             TokenRow(bearer.token_id, bearer.tenant, grant.db, grant.ns, issued_at, bearer.expires_at, record)
@@ -162,7 +167,7 @@ class Authority:
             # It may have been revoked since it was admitted, by a cut-off that is older than the new token.
             await self.revocations.catch_up()
             self.revocations.check(minter, grant.db)
-        return Minted(self._signed(bearer, grant), bearer.token_id, lifetime_s, bearer.expires_at)
+        return Minted(signed, bearer.token_id, lifetime_s, bearer.expires_at)
 
     async def revoke_token(self, tenant: str, token_id: str, expires_at: int) -> Revocation:
         """Revoke one token, and with it all that were minted with it. Raises RetryableError until that is sure."""

@@ -12,6 +12,8 @@ from memoturnd.settings_table import Secret
 
 _SEPARATORS: Final = re.compile(r"[,\s]+")
 _VALUES_LIMIT: Final = 16
+_LEAST_OF_SEVERAL: Final = 8
+"""Characters of each of several keys: a shorter one is rather a part of one that holds a comma, and easily guessed."""
 
 
 class Secrets:
@@ -35,6 +37,10 @@ class Secrets:
         values = [value for value in _SEPARATORS.split(text) if value]
         if not values or len(values) > _VALUES_LIMIT:
             raise ConfigurationError(f"{self.name} holds {len(values)} keys; it takes 1 to {_VALUES_LIMIT}")
+        if len(values) > 1 and (shortest := min(map(len, values))) < _LEAST_OF_SEVERAL:
+            raise ConfigurationError(
+                f"{self.name} holds a key of {shortest} characters: commas and spaces end a key, so choose one without"
+            )
         self.set(*values)
 
     def set(self, *values: str) -> None:

@@ -113,6 +113,12 @@ async def test_a_database_has_to_exist_and_a_namespace_has_not(platform):
         {"scope": "read", "limits": {"bytes": 1}},
         {"scope": "read", "subject": "a\nb"},
         {"scope": "read", "subject": "x" * 129},
+        {"scope": "read", "branch": ["main"]},
+        {
+            "scope": "read",
+            "branches": [f"{n:064d}" for n in range(100)],
+            "profiles": [f"{n:064d}" for n in range(100)],
+        },
     ],
 )
 async def test_a_request_for_a_token_that_makes_no_sense_is_refused_and_leaves_none(platform, body):
@@ -486,9 +492,12 @@ async def test_a_leaked_token_is_revoked_by_itself_even_one_that_has_no_id(node,
     assert (await asked(node, app.headers["Authorization"].removeprefix("Bearer "))).status_code == 200
     for body, path, status in (
         ({"token": "x"}, "databases/app--ann", 400),
+        ({"token": None}, "databases/app--ann", 400),
+        ({"id": "tok_1"}, "databases/app--ann", 400),
         ({"token": signed(node, db="web--ann")}, "databases/app--ann", 404),
     ):
         assert (await platform.post(f"/v1/{path}/tokens/revoke", json=body)).status_code == status
+    assert (await asked(node, app.headers["Authorization"].removeprefix("Bearer "))).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ Names = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100
 Subject = Annotated[str, Meta(min_length=1, max_length=SUBJECT_LENGTH_LIMIT, pattern=r"^[\x20-\x7e]+$")]
 
 
-class Mint(Struct, frozen=True):
+class Mint(Struct, frozen=True, forbid_unknown_fields=True):
     """Mint a token; `expires_in` in seconds, an hour unless given, or as long as the token that it is minted with. What limits it is left out where it should not.
 
     `limits` are rates by name; `subject` is whom it is for, in words of your own.
@@ -62,10 +62,10 @@ class TokenPage(Struct):
     next_cursor: str | None
 
 
-class Revoke(Struct, frozen=True):
+class Revoke(Struct, frozen=True, forbid_unknown_fields=True):
     """Revoke one `token`, shown whole, or without it every one that was issued until now."""
 
-    token: Annotated[str, Meta(max_length=16384)] | None = None
+    token: Maybe[Annotated[str, Meta(max_length=16384)]] = UNSET
 
 
 class Revoked(Struct):
