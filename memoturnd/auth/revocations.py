@@ -5,6 +5,7 @@ Once neither has answered for `STALE_S`, no token is good until one does.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Final
@@ -178,20 +179,21 @@ class Revocations:
         self._kept = {key: kept for key, kept in self._kept.items() if kept.expires_at > now_ms}
 
     def _fold(self, now_ms: int) -> None:
-        """Forget what is over; where that is not enough, let the oldest become cut-offs of their tenants."""
+        """Forget what is over; where that is not enough, let the oldest of the tenants with most become cut-offs."""
         self._forget_old(now_ms)
         excess = len(self._kept) - self._kept_limit * 9 // 10
         if len(self._kept) <= self._kept_limit:
             return
-        oldest = sorted(
-            (kept for kept in self._kept.values() if kept.kind != "tenant"), key=lambda kept: kept.at
-        )[:excess]
+        foldable = [kept for kept in self._kept.values() if kept.kind != "tenant"]
+        of_tenant = Counter(kept.tenant for kept in foldable)  # whoever has most is folded first
+        oldest = sorted(foldable, key=lambda kept: (-of_tenant[kept.tenant], kept.at))[:excess]
         for kept in oldest:
             del self._kept[kept.kind, kept.tenant, kept.subject]
             key = ("tenant", kept.tenant, kept.tenant)
-            standing = self._kept.get(key)
-            if standing is None or standing.at < kept.at:
-                self._kept[key] = Revocation("tenant", kept.tenant, kept.tenant, kept.at, kept.expires_at)
+            standing = self._kept.get(key, Revocation("tenant", kept.tenant, kept.tenant, 0, 0))
+            self._kept[key] = replace(
+                standing, at=max(standing.at, kept.at), expires_at=max(standing.expires_at, kept.expires_at)
+            )
         _log.warning("too many revocations: the oldest became cut-offs of their tenants", folded=len(oldest))
 
 

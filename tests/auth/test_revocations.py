@@ -186,6 +186,24 @@ def test_memory_is_bounded_and_what_is_folded_revokes_more_and_never_less():
     assert b"memoturn_revocations_limit 100.0" in world.metrics.render()
 
 
+def test_what_is_folded_holds_for_as_long_as_any_of_it():
+    world = World(kept_limit=10)
+    soon = world.clock.now_ms() + 1000
+    rows = [Revocation("token", "acme", f"tok_{n}", n, FAR if n == 1 else soon, n) for n in range(1, 12)]
+    world.known.take(rows)
+    world.clock.s += 2
+    world.known.take([Revocation("token", "loud", f"tok_{n}", n, FAR, n) for n in range(20, 31)])
+    assert revoked(world, bearer("tok_1", tenant="acme", at=1))
+
+
+def test_a_tenant_that_revokes_much_folds_its_own():
+    world = World(kept_limit=10)
+    world.known.take([Revocation("token", "quiet", "tok_old", 5, FAR, 1)])
+    world.known.take([Revocation("token", "loud", f"tok_{n}", n, FAR, n) for n in range(10, 40)])
+    assert revoked(world, bearer("tok_old", tenant="quiet", at=1))
+    assert not revoked(world, bearer("tok_other", tenant="quiet", at=1))
+
+
 def test_what_is_over_is_forgotten_before_anything_is_folded():
     world = World(kept_limit=10)
     world.known.take(
