@@ -28,7 +28,7 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import open_immutable
 from memoturnd.engine.ownership import Owned
 from memoturnd.engine.services import Services
-from memoturnd.errors import CorruptionError, DiskFullError, FencedError, RetryableError
+from memoturnd.errors import ConflictError, CorruptionError, DiskFullError, FencedError, RetryableError
 from memoturnd.replication.erased_state import Erase
 from memoturnd.replication.join import Writer
 from memoturnd.replication.restore import restore
@@ -80,7 +80,7 @@ class Rewriter:
 
         `ids` are the erasures that it stands for, which are recorded in the manifest. A branch in which they are
         recorded already is only looked through, and rewritten where a state still holds rows. Raises ConflictError
-        where another node owns the branch, RetryableError where the chain does not stand still, CorruptionError,
+        where another node owns the branch and has it yet to do, RetryableError where the chain does not stand still, CorruptionError,
         StoreUnavailableError, DiskFullError, and what `erase` raises: nothing was changed then.
         """
         branch.users += 1
@@ -140,7 +140,15 @@ class _Pass:
         if before.deleted_at is not None:
             return await self._again(partial(self._deleted, before))
         self._file = self._branch.manifests
-        owned = await self._branch.own()
+        try:
+            owned = await self._branch.own()
+        except ConflictError:
+            if not transitions.has_erased(before, self._ids):
+                raise
+            # Its owner has rewritten it: what is committed there since goes on from that.
+            if await self._is_clean(await self._services.archive.whole(before)):
+                return self._looked
+            raise
         try:
             return await self._again(partial(self._live, owned))
         finally:

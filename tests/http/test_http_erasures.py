@@ -534,6 +534,34 @@ async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(t
         assert MARK not in (await other.call("GET", f"{MEMORY}/memories?at=head~1")).text
 
 
+async def test_an_erasure_is_carried_out_by_nodes_that_own_a_branch_each(tmp_path):
+    clock = ShiftedClock()
+    store, table = MemoryStore(clock), LeaseTable()
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(name):
+            place, leases = Place(tmp_path / name, store, clock), LocalLeases(name, f"http://{name}", table)
+            env = {"NODE_ID": name, "WARM_AFTER_S": "99999", "COLD_AFTER_S": "99999"}
+            return await stack.enter_async_context(started(place, leases=leases, **env))
+
+        one = await start("a")
+        secret = await ingest(one, summary=f"{MARK}")
+        await one.call("POST", f"{DB}/branches", json={"name": "fork"})
+        other = await start("b")
+        await other.call("PUT", "/v1/db/app--ann@fork/kv/ns/k", content=b"x")
+        erasure, chore = await one.erase(memory_id=secret, grace_secs=0), Chore(ERASE, await one.uuid)
+        for place in (one, other) * 3:
+            await place.node.erasing.look(chore)
+        coupon = await one.coupon(erasure)
+        assert (coupon["status"], "rewritten_at" in coupon) == ("rewriting", True), coupon
+        await one.later(GC_S)
+        await one.completed(erasure)
+        assert await one.objects_with() == []
+        assert (await other.call("GET", "/v1/db/app--ann@fork/kv/ns/k")).content == b"x"
+        listed = await other.call("GET", f"{MEMORY}/memories?branch=fork&at=head~1")
+        assert listed.json()["memories"] == []
+
+
 async def test_an_erasure_of_a_deleted_database_waits_for_the_copies_of_other_nodes_too(place):
     one = await ingest(place, summary=f"{MARK}")
     erasure, uuid = await place.erase(memory_id=one), await place.uuid
