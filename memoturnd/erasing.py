@@ -385,6 +385,7 @@ class Erasing:
             return
         survey = await self._collector.survey(uuid)
         ready = [work for work in ready if not self._has_former(survey, work.coupon)]
+        ready = ready[: erasures.fitting([work.coupon for work in ready])]
         if not ready:
             return
         await self._tiers.let_go(uuid)  # what a read that was under way has made since

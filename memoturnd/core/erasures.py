@@ -20,7 +20,10 @@ FORMAT_VERSION: Final = 1
 IDS_LIMIT: Final = 10_000
 """Names of memories and documents that a coupon lists, which were found by a topic, a session or a filter."""
 PASS_TARGETS: Final = 100
-"""Targets that one pass over a history takes out: each costs time in every state that has it, and a pass has to end."""
+"""Targets that one pass over a history takes out: each costs time in every state that has it, and a pass has to end.
+
+No more than a manifest records erasures (memoturnd.core.manifest.ERASURES_KEPT), by which the next pass knows of them.
+"""
 CLAIMS: Final = (
     "Every retained state of every branch of the database was rewritten without what the target names.",
     "Every object below the database's prefix that held the former states is gone from the object store.",

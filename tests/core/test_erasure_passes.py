@@ -2,7 +2,8 @@
 
 import pytest
 
-from memoturnd.core.erasures import Coupon, Target, fitting
+from memoturnd.core.erasures import PASS_TARGETS, Coupon, Target, fitting
+from memoturnd.core.manifest import ERASURES_KEPT
 
 
 def coupon(targets):
@@ -23,4 +24,5 @@ def coupon(targets):
     [([], 0), ([1], 1), ([1] * 100, 100), ([1] * 101, 100), ([40, 60, 1], 2), ([1000, 1], 1), ([1, 1000], 1)],
 )
 def test_a_pass_takes_out_a_hundred_things_or_one_erasure_that_names_more(sizes, count):
+    assert PASS_TARGETS <= ERASURES_KEPT
     assert fitting([coupon(size) for size in sizes]) == count

@@ -14,6 +14,7 @@ from memoturn import InvalidReceiptError, verify_receipt
 
 from memoturnd.core import erasures as erased
 from memoturnd.core import segment
+from memoturnd.core.manifest import ERASURES_KEPT
 from memoturnd.core.policy_document import new, with_policy
 from memoturnd.errors import StoreUnavailableError
 from memoturnd.http.app import create_app
@@ -560,6 +561,25 @@ async def test_an_erasure_is_carried_out_by_nodes_that_own_a_branch_each(tmp_pat
         assert (await other.call("GET", "/v1/db/app--ann@fork/kv/ns/k")).content == b"x"
         listed = await other.call("GET", f"{MEMORY}/memories?branch=fork&at=head~1")
         assert listed.json()["memories"] == []
+
+
+async def test_more_erasures_than_a_manifest_records_are_completed_together(place):
+    count = ERASURES_KEPT + 1
+    items = [
+        {"type": "fact", "topic_key": f"t{n}", "summary": f"{MARK} {n}", "content": n} for n in range(count)
+    ]
+    made = (await place.call("POST", f"{MEMORY}/memories", json={"memories": items})).json()["results"]
+    await place.call("POST", f"{DB}/branches", json={"name": "gone"})
+    await place.call("PUT", "/v1/db/app--ann@gone/kv/ns/k", content=b"x")
+    erasures = [await place.erase(memory_id=one["id"]) for one in made]
+    await place.later(70)
+    await place.later(GRACE_S - 1000)
+    await place.call("DELETE", f"{DB}/branches/gone")
+    for _ in range(12):
+        await place.later(GC_S)
+    coupons = [await place.coupon(erasure) for erasure in erasures]
+    assert {coupon["status"] for coupon in coupons} == {"completed"}, coupons[0].get("blocked_by")
+    assert await place.objects_with() == []
 
 
 async def test_an_erasure_of_a_deleted_database_waits_for_the_copies_of_other_nodes_too(place):
