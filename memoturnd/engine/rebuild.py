@@ -28,6 +28,7 @@ from memoturnd.replication.export_log import ExportLog
 from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Catalog, Chore, Database, Tenant
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+from memoturnd.stores.repeat import PatientReads
 
 DATABASE: Final = "database"
 TENANT: Final = "tenant"
@@ -103,7 +104,9 @@ class Rebuild:
         is_dry: bool = False,
     ) -> None:
         self.report = Report()
-        self._store = store
+        self._store: ObjectStore = PatientReads(
+            store, clock
+        )  # of thousands of reads any lost one would lose all
         self._archive = archive
         self._catalog = catalog
         self._clock = clock

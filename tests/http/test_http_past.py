@@ -14,6 +14,7 @@ from http_calls import (
 )
 
 from memoturnd.core import revisions
+from memoturnd.engine.past import admission_keys
 
 
 async def rewrite(client):
@@ -121,7 +122,7 @@ async def test_time_is_taken_as_it_comes_in_urls(client, written):
 
 async def test_too_many_past_states_are_429_with_the_time_to_come_back(client, node, written):
     past, branch = node.tiers.past, await node.profile("app--ann")
-    keys = (branch.ref.database.uuid,)
+    keys = admission_keys(branch, "")
     for _ in range(10):
         past._admission.enter(keys)
 

@@ -165,5 +165,6 @@ class Chaos:
 
 async def start_at_last(node: SimNode, source: random.Random) -> None:
     """Start a node, again and again while it refuses."""
-    while not await node.start():  # noqa: ASYNC110 - a node that refuses is started again after a pause
+    while not await node.start():
+        node.world.check()
         await asyncio.sleep(source.uniform(0.2, 2))

@@ -38,6 +38,9 @@ class SharedCatalog:
         self._source = source
 
     def __getattr__(self, name: str) -> Any:
+        if not callable(known := getattr(self._inner, name)):
+            return known
+
         async def call(*args: Any, **kwargs: Any) -> Any:
             self._process.check_alive()
             if self._source.random() < 0.2:
