@@ -45,12 +45,18 @@ _POLICY = {
     "audit": {"enabled": False, "include_reads": False},
     "ai_egress": {"extract": "allow", "ask": "allow", "embed": "allow"},
 }
+_TOKEN = {"scope": "read", "expires_in": 60, "branches": ["main"], "surfaces": ["kv"], "subject": "x"}
 GOOD_BODIES = {
     "/v1/databases": {"name": "new"},
     "/v1/namespaces/{ns}/quotas": {"requests_per_s": 1000.5, "databases": 9},
     "/v1/tenants/{tenant}/quotas": {"bytes": 1000000000000},
     "/v1/databases/{db}/undelete": {"uuid": "0" * 32},
     "/v1/tenants": {"name": "new"},
+    "/v1/databases/{db}/tokens": _TOKEN,
+    "/v1/namespaces/{ns}/tokens": _TOKEN,
+    "/v1/databases/{db}/tokens/revoke": {"token": "x"},
+    "/v1/namespaces/{ns}/tokens/revoke": {"token": "x"},
+    "/v1/tokens/revoke": {"token": "x"},
     "/v1/memory/{ns}/{profile}/memories": {"memories": [{"type": "event", "summary": "x"}]},
     "/v1/memory/{ns}/{profile}/memories/forget": {"ids": ["mem_0"]},
     "/v1/memory/{ns}/{profile}/memories/{id}": {"pinned": True},
@@ -101,7 +107,7 @@ _OF_POLICIES = {
     "policy.memory.task_ttl_max_secs": {NULL},
     "policy.memory.event_max_age_secs": {NULL},
     "policy.memory.superseded_max_age_secs": {NULL},
-    "policy.memory.superseded_max_count": {NULL},
+    "policy.memory.superseded_max_count": {NULL, int},
     "policy.erasure": {NULL, dict},
     "policy.erasure.purge_on_forget": {NULL, bool},
     "policy.erasure.grace_secs": {NULL},
@@ -112,6 +118,15 @@ _OF_POLICIES = {
     "policy.ai_egress.extract": {NULL},
     "policy.ai_egress.ask": {NULL},
     "policy.ai_egress.embed": {NULL},
+}
+_OF_TOKENS = {
+    "scope": set(),
+    "expires_in": {NULL},
+    "branches": {NULL},
+    "branches.0": {str},
+    "surfaces": {NULL},
+    "surfaces.0": set(),
+    "subject": {NULL, str},
 }
 FIELDS = {
     "/v1/namespaces/{ns}/policy": {"policy": {dict}, "policy.audit.retention_secs": {NULL}, **_OF_POLICIES},
@@ -126,6 +141,11 @@ FIELDS = {
     "/v1/tenants/{tenant}/quotas": {"bytes": {int, NULL}},
     "/v1/databases/{db}/undelete": {"uuid": {NULL}},
     "/v1/tenants": {"name": {str}},
+    "/v1/databases/{db}/tokens": _OF_TOKENS,
+    "/v1/namespaces/{ns}/tokens": _OF_TOKENS,
+    "/v1/databases/{db}/tokens/revoke": {"token": {str}},
+    "/v1/namespaces/{ns}/tokens/revoke": {"token": {str}},
+    "/v1/tokens/revoke": {"token": {str}},
     "/v1/memory/{ns}/{profile}/memories": {
         "memories": set(),
         "on_error": {NULL},
@@ -474,7 +494,7 @@ RAW = {
 @named(JSON_ROUTES)
 def test_body_that_is_not_the_json_of_the_route_is_refused(refused, route):
     for name, body in RAW.items():
-        if route.template.endswith(("/sync", "/increment", "/{id}/undo")) and name == "empty":
+        if route.template.endswith(("/sync", "/increment", "/{id}/undo", "/undelete")) and name == "empty":
             continue  # the routes whose body may be left out
         refused(route.method, path_of(route), content=body)
 
@@ -623,9 +643,11 @@ def test_unknown_fields_are_ignored_on_every_route_but_where_they_would_make_it_
         if route.template in UNCONFIGURED:
             assert_refused(answer, 503)
         elif route.template.endswith(
-            ("/memories/forget", "/quotas", "/erasures")
+            ("/memories/forget", "/quotas", "/erasures", "/tokens", "/tokens/revoke")
         ):  # a slip would lift a limit, or let something stay
             assert_refused(answer, 400)
+        elif route.template.endswith("/undelete"):
+            assert_refused(answer, 404)  # none is deleted
         else:
             ok(answer)
 
