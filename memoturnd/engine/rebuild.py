@@ -16,6 +16,7 @@ import msgspec
 from memoturnd.core import export, layout, names
 from memoturnd.core import register as registers
 from memoturnd.core.register import Register, RegisteredBranch
+from memoturnd.engine.coupons import Coupons
 from memoturnd.errors import (
     AlreadyExistsError,
     CorruptionError,
@@ -25,7 +26,17 @@ from memoturnd.errors import (
 from memoturnd.replication import few_at_once
 from memoturnd.replication.archive import BRANCHES, Archive
 from memoturnd.replication.export_log import ExportLog
-from memoturnd.seams.catalog import COLLECT, MAIN, RETENTION, BranchRow, Catalog, Chore, Database, Tenant
+from memoturnd.seams.catalog import (
+    COLLECT,
+    ERASE,
+    MAIN,
+    RETENTION,
+    BranchRow,
+    Catalog,
+    Chore,
+    Database,
+    Tenant,
+)
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 from memoturnd.stores.repeat import PatientReads
@@ -133,6 +144,9 @@ class Rebuild:
         for kind, state in states.items():
             await self._restore(kind, export.present(state))
         await self._look_for_lost()
+        if not self._is_dry:
+            for uuid in await Coupons(self._store, self._clock, self._randomness).databases_waiting():
+                await self._catalog.schedule(Chore(ERASE, uuid), self._clock.now_ms())
         return self.report
 
     # ---- databases that were written

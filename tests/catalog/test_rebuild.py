@@ -15,6 +15,7 @@ from memoturnd.core.limits import Owner, Quotas
 from memoturnd.engine.rebuild import Rebuild
 from memoturnd.replication.archive import Archive
 from memoturnd.replication.export_log import ExportLog
+from memoturnd.seams.catalog import ERASE, Chore
 from memoturnd.seams.clock import SystemClock, SystemRandomness
 from memoturnd.seams.credentials import Revocation, TokenRow
 from memoturnd.stores.memory import MemoryStore
@@ -118,6 +119,16 @@ async def test_dry_run_tells_the_same_and_changes_nothing(lost, catalog):
     assert await rows_of(catalog) == before
     assert await catalog.claim_due(FAR, until_ms=FAR) == []
     assert dry.came_back == (await rebuild_of(store, catalog).run()).came_back
+
+
+async def test_erasures_that_wait_go_on_behind_a_rebuild(lost, catalog):
+    store, _ = lost
+    await store.put(layout.waiting_erasure_key("a" * 32, "ers_0123456789abcdef"), b"{}")
+
+    await rebuild_of(store, catalog).run()
+
+    due = [one.chore for one in await catalog.claim_due(SystemClock().now_ms(), until_ms=FAR)]
+    assert due == [Chore(ERASE, "a" * 32)]
 
 
 async def test_what_changes_behind_a_rebuild_is_newer_than_all_that_was_exported(lost, catalog):
