@@ -67,11 +67,7 @@ class Export(Protocol):
         ...
 
     async def read(self, kind: str) -> dict[str, bytes]:
-        """Return what is there of a kind, by id, as JSON. Raises RetryableError, StoreUnavailableError."""
-        ...
-
-    def is_whole(self, kind: str) -> bool:
-        """Return whether all that is there could be read."""
+        """Return what is there of a kind, by id, as JSON. Raises RetryableError, StoreUnavailableError, CorruptionError."""
         ...
 
 
@@ -217,10 +213,6 @@ class Authority:
         if self._export is None:
             raise RetryableError("the node has not started yet")
         found = await self._export.read(REVOCATION)
-        if not self._export.is_whole(REVOCATION):
-            raise RetryableError(
-                "an object of the export is damaged, so it does not say all that was revoked"
-            )
         try:
             return [msgspec.json.decode(body, type=Revocation) for body in found.values()]
         except msgspec.MsgspecError as error:

@@ -81,10 +81,6 @@ class CatalogExport:
             raise CorruptionError(f"the catalog's export cannot be read whole: {min(log.damaged)} is damaged")
         return export.present(state)
 
-    def is_whole(self, kind: str) -> bool:
-        """Return whether everything that `read` found of a kind could be read: else it knows less than there is."""
-        return not self._log_of(kind).damaged
-
     def _log_of(self, kind: str) -> ExportLog:
         log = self._logs.get(kind)
         if log is None:

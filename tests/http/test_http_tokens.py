@@ -17,7 +17,7 @@ from http_support import client_of, limits, running_node
 
 from memoturnd.auth.keys import new_key, raw_of, written
 from memoturnd.core import tokens
-from memoturnd.errors import RetryableError, StoreUnavailableError
+from memoturnd.errors import ConfigurationError, RetryableError, StoreUnavailableError
 from memoturnd.http.app import create_app
 from memoturnd.seams.credentials import Revocation
 from memoturnd.stores.memory import MemoryStore
@@ -708,3 +708,9 @@ async def test_tokens_do_not_use_up_the_rate_of_the_operators_requests(tmp_path)
             assert (await client.get("/v1/namespaces/other/tokens", headers=other)).status_code == 200
             revoked = await client.delete(f"/v1/namespaces/app/tokens/{tokens_of['app']['id']}")
             assert revoked.status_code == 204
+
+
+async def test_one_key_cannot_be_the_operators_and_the_nodes(tmp_path):
+    with pytest.raises(ConfigurationError, match="CLUSTER_KEY is MEMOTURN_PLATFORM_KEY"):
+        async with guarded_node(tmp_path, CLUSTER_KEY=f"another-one,{PLATFORM_KEY}"):
+            pass
