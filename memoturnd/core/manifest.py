@@ -500,6 +500,11 @@ def draft(manifest: Manifest, page: PageRef, *, owner: str) -> Manifest:
     return manifest if page in manifest.drafts else replace(manifest, drafts=(*manifest.drafts, page))
 
 
+def drop_drafts(manifest: Manifest) -> Manifest:
+    """Return the manifest without what a rewrite that did not come to its end has written."""
+    return replace(manifest, drafts=()) if manifest.drafts else manifest
+
+
 def rewritten(manifest: Manifest, seen: Manifest, made: Manifest, erasures: tuple[Erasure, ...]) -> Manifest:
     """Return the manifest with the history of `made` in place of that of `seen`, and the erasures recorded.
 

@@ -168,6 +168,7 @@ class _Pass:
     async def _live(self, owned: Owned) -> Rewritten | None:
         """Rewrite the branch; None where the chain has changed meanwhile other than at its end."""
         branch, shipper = self._branch, owned.shipper
+        await self._drop_drafts()
         seen = await self._held_still(owned)
         if await self._is_clean(seen):
             return self._looked
@@ -244,6 +245,7 @@ class _Pass:
     # ---- a branch that was deleted, and may be undeleted
 
     async def _deleted(self, before: Manifest) -> Rewritten | None:
+        await self._drop_drafts()
         chain = await self._services.archive.whole(before)
         if await self._is_clean(chain):
             return self._looked
@@ -288,6 +290,12 @@ class _Pass:
             branch.ref.database.uuid, branch.branch_id, snapshots, segments
         )
         await self._file.update(partial(transitions.draft, page=page, owner=self._owner))
+
+    async def _drop_drafts(self) -> None:
+        """Let go of what an earlier walk has noted that did not come to its end: each would add its own."""
+        current = await self._file.load()
+        if current is not None and current.drafts:
+            await self._file.update(transitions.drop_drafts)
 
     async def _made(self, current: Manifest, walk: ChainRewrite) -> Manifest:
         """Return the manifest with what the walk has made of its entries. Raises CorruptionError."""

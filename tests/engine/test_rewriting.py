@@ -13,10 +13,16 @@ from profiles import BY_HAND, everything, killed, manifest_of, put
 
 from memoturnd.core import layout
 from memoturnd.core.garbage import named_by_manifest
-from memoturnd.engine import branching
+from memoturnd.engine import branching, rewriting
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.rewriting import Shared
-from memoturnd.errors import InvalidRequestError, MemoturnError, RetryableError, StoreUnavailableError
+from memoturnd.errors import (
+    CorruptionError,
+    InvalidRequestError,
+    MemoturnError,
+    RetryableError,
+    StoreUnavailableError,
+)
 from memoturnd.replication import rewrite, snapshot
 from memoturnd.replication.restore import restore
 from memoturnd.seams.profile import Work
@@ -420,6 +426,24 @@ async def test_what_was_written_so_far_is_kept_from_the_collector(node, monkeypa
     assert set(after.segments) <= named | set(drafts[-1].segments)
     assert after.drafts == ()
     assert {layout.page_key(uuid, page) for page in drafts[-1].drafts} <= set(named_by_manifest(drafts[-1]))
+
+
+async def test_what_a_rewrite_that_failed_has_written_is_let_go_of_by_the_next(node, monkeypatch):
+    branch, _ = await small_past(node)
+    monkeypatch.setattr(rewrite, "NOTE_S", -1.0)
+    noted = []
+
+    async def failing(*_):
+        raise CorruptionError("no")
+
+    monkeypatch.setattr(rewriting._Pass, "_made", failing)
+    for _ in range(3):
+        with pytest.raises(CorruptionError):
+            await node.rewriter.rewrite(branch, erase, ["e1"])
+        noted.append(len((await branch.manifests.load()).drafts))
+
+    assert noted[0] > 0
+    assert noted == noted[:1] * 3
 
 
 async def test_erase_that_fails_changes_nothing(node, tmp_path):
