@@ -136,7 +136,8 @@ class Auditor:
         except OverloadedError:
             self._log.count_denied()
             return
-        if target.namespace != own and not self._log.knows(audit.stream_of(tenant, target.namespace)):
+        known = target.namespace in {own, audit.PLATFORM}
+        if not known and not self._log.knows(audit.stream_of(tenant, target.namespace)):
             # Whoever is not let in must not be able to start streams.
             target = Target(audit.PLATFORM, db=target.db or _path_of(target))
         await self._log.reserve()

@@ -136,3 +136,25 @@ async def test_tokens_can_neither_fill_the_stream_nor_start_others_by_being_turn
     assert denied[0]["db"] == "other0"
     assert denied[0]["actor"]["claim_ns"] == "app"
     assert [i.key async for i in node._services.store.list(audit.heads_prefix("other0"))] == []
+
+
+async def test_who_is_turned_away_from_what_is_no_database_is_told_with_none(guarded):
+    client, _ = guarded
+    assert (await client.get("/v1/tenants", headers=bearer("x"))).status_code == 401
+    assert (await client.post("/v1/tenants", json={"name": "a"}, headers=bearer("x"))).status_code == 401
+    events = (await client.get("/v1/namespaces/_platform/audit")).json()["events"]
+    assert events
+    assert all("db" not in event for event in events)
+
+
+async def test_a_read_that_is_turned_away_for_its_body_is_written_down_where_reads_are_not(guarded):
+    client, _ = guarded
+    token = (await mint(client, "namespaces/app", "read", surfaces=["memory"]))["token"]
+    await client.post(f"{MEMORY}/memories", json={"memories": [FACT]}, headers=bearer(token))
+    asked = {"query": "x", "embedding": [1.0, 0.0], "include_turns": True}
+    answer = await client.post(f"{MEMORY}/recall", json=asked, headers=bearer(token))
+    assert answer.status_code == 403, answer.text
+    await client.post(f"{MEMORY}/recall", json={"query": "x"}, headers=bearer(token))
+
+    told = (await client.get("/v1/namespaces/app/audit", params={"action": "memory.recall"})).json()["events"]
+    assert [(e["outcome"], e["error"]) for e in told] == [("denied", "forbidden")]
