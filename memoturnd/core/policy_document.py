@@ -102,7 +102,10 @@ def decode(data: bytes, *, tenant: str, namespace: str) -> PolicyDocument:
     try:
         return _decoded(data, tenant, namespace)
     except (InvalidRequestError, CorruptionError) as error:
-        raise CorruptionError(f"the policies of namespace {namespace} cannot be read: {error}") from error
+        raise CorruptionError(
+            f"the policies of namespace {namespace} cannot be read: {error}; put an older version of the object "
+            f"{key_of(tenant, namespace)} back, or delete it and set them anew"
+        ) from error
 
 
 def _decoded(data: bytes, tenant: str, namespace: str) -> PolicyDocument:

@@ -47,7 +47,7 @@ from memoturnd.replication.points import Window
 from memoturnd.replication.restore import restore, round_entry
 from memoturnd.replication.revisions import resolve
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.catalog import MAIN, BranchRow, Database
+from memoturnd.seams.catalog import ERASE, MAIN, BranchRow, Chore, Database
 
 FORK_DEADLINE_S = 60.0
 """How long a fork may take from its entry in the register to its manifest: far less than the grace of garbage."""
@@ -182,6 +182,10 @@ class Branching:
             BranchRow(database.uuid, branch_id, name, parent.ref.name, txid, now_ms, expires_at)
         )
         await create_manifest(services, child, started_s=started_s, deadline_s=FORK_DEADLINE_S)
+        if (
+            at is not None
+        ):  # it may hold what an erasure that waits took out of the newest state of its parent
+            await services.catalog.schedule(Chore(ERASE, database.uuid), now_ms)
         return BranchCreated(name, parent.ref.name, txid, expires_at)
 
     @asynccontextmanager

@@ -25,7 +25,7 @@ from memoturnd.errors import AlreadyExistsError, ConflictError, DatabaseNotFound
 from memoturnd.replication import few_at_once
 from memoturnd.replication.archive import BRANCHES
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.catalog import COLLECT, MAIN, BranchRow, Cap, Chore, Database
+from memoturnd.seams.catalog import COLLECT, ERASE, MAIN, BranchRow, Cap, Chore, Database
 from memoturnd.seams.object_store import ObjectMissingError
 
 _ATTEMPTS = 4
@@ -144,6 +144,7 @@ class DatabaseDeletion:
             if name != MAIN:
                 await self._enter(uuid, name, branch)
         await services.catalog.mark_written(uuid)
+        await services.catalog.schedule(Chore(ERASE, uuid), services.clock.now_ms())  # erasures go on
         await self._refuse_deleted_meanwhile(database, file)
         return back
 

@@ -22,7 +22,7 @@ from memoturnd.errors import (
 )
 from memoturnd.replication.archive import BRANCHES, update_names
 from memoturnd.replication.swap import SwapFile
-from memoturnd.seams.catalog import COLLECT, BranchRow, Chore, Database
+from memoturnd.seams.catalog import COLLECT, ERASE, BranchRow, Chore, Database
 
 
 class Deletion:
@@ -129,6 +129,8 @@ class Deletion:
         )
         await services.catalog.delete_branch(database.uuid, name, branch_id=entry.id)
         await services.catalog.put_branch(row)
+        # An erasure that was asked for meanwhile has not looked at it.
+        await services.catalog.schedule(Chore(ERASE, database.uuid), services.clock.now_ms())
         return row
 
     async def _is_half_back(self, database: Database, entry: RegisteredBranch) -> bool:

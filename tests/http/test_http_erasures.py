@@ -371,6 +371,22 @@ async def test_several_erasures_leave_the_newest_state_of_a_fork_in_one_commit(p
     assert listed.json()["memories"] == []
 
 
+async def test_branches_that_bring_the_target_back_while_an_erasure_waits_lose_it_soon(place):
+    one = await ingest(place, summary=f"{MARK}")
+    before = stamps(await place.call("PUT", f"{DB}/kv/n/k", content=b"v"))[0]
+    await place.call("POST", f"{DB}/branches", json={"name": "gone"})
+    await place.call("DELETE", f"{DB}/branches/gone")
+    await place.erase(memory_id=one)
+    await place.later(70)
+
+    await place.call("POST", f"{DB}/branches", json={"name": "old", "at": str(before)})
+    await place.call("POST", f"{DB}/branches/gone/undelete")
+    await place.later(1)
+
+    for branch in ("main", "old", "gone"):
+        await place.call("GET", f"{MEMORY}/memories/{one}?branch={branch}", 404)
+
+
 async def test_erasures_of_a_deleted_database_are_completed_when_all_of_it_is_gone(place):
     one = await ingest(place, summary=f"{MARK}")
     erasure, uuid = await place.erase(memory_id=one), await place.uuid
