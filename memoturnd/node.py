@@ -582,7 +582,7 @@ async def running(
         audit.start()
         presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
         if hosts_profiles:
-            await presence.beat()
+            await presence.announce()
         dirty = await node.start(shares_catalog=settings.catalog is not None)
         await node.admit_by(admission, authority)
         recovery = group.create_task(node.recover(dirty))

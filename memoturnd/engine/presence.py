@@ -1,6 +1,9 @@
 """A node's entry in the catalog: where it is reached, and that it is still there."""
 
+from contextlib import suppress
+
 from memoturnd import __version__
+from memoturnd.errors import DiskFullError
 from memoturnd.seams.catalog import Catalog, NodeRow
 from memoturnd.seams.clock import Clock
 
@@ -24,6 +27,11 @@ class Presence:
         now_ms = self._clock.now_ms()
         await self._catalog.put_node(self._node._replace(seen_at=now_ms))
         await self._catalog.forget_silent_nodes(now_ms - round(1000 * FORGET_S))
+
+    async def announce(self) -> None:
+        """Note that the node starts. On a full disk a later beat does: what is there can be served. Raises RetryableError."""
+        with suppress(DiskFullError):
+            await self.beat()
 
     async def leave(self) -> None:
         """Take the entry back. Raises RetryableError."""
