@@ -115,4 +115,4 @@ async def test_manifests_of_many_forks_are_read_side_by_side_new_deleted_or_neit
 
 
 async def _nothing(_self, _file):
-    return None
+    return 0, None
