@@ -15,7 +15,6 @@ import uvicorn
 
 from control_plane.catalogs.open import open_catalog
 from control_plane.http.alone import SERVED_ALONE
-from control_plane.peers import Peers
 from memoturnd.auth.secrets import Secrets
 from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
@@ -145,6 +144,8 @@ async def _surroundings(
     if hosts_profiles:
         yield ROUTES
         return
+    from control_plane.peers import Peers  # the HTTP client is for a control plane alone
+
     key = await _cluster_key(node, settings)
     peers = Peers(catalog, clock, cluster_key=key, timeout_s=PEER_SHARE * settings.request_timeout_s)
     node.databases.delete_by(peers.delete_database)
