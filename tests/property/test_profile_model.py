@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from memoturnd.core import compaction, keyed
+from memoturnd.core import compaction, keyed, layout
+from memoturnd.core import manifest as manifests
 from memoturnd.core.manifest import Manifest, contains
 from memoturnd.core.revisions import parse
 from memoturnd.engine.connection import open_connection
@@ -29,7 +30,7 @@ from memoturnd.node import Node
 from memoturnd.replication.archive import CHECKPOINTS
 from memoturnd.replication.restore import restore
 from memoturnd.seams.executor import InlineExecutor
-from memoturnd.seams.object_store import ObjectStore
+from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
 from memoturnd.stores.memory import MemoryStore
 
 State = dict[str, str]
@@ -42,6 +43,7 @@ EAGER = [
 ]
 """Bounds under which short histories are compacted, paged and flushed too."""
 KEYS = ["a", "b", "c", "d"]
+WRITES = {"put", "put_if_absent", "put_if_match", "delete"}
 
 
 class CutStore:
@@ -50,11 +52,29 @@ class CutStore:
     def __init__(self, inner: ObjectStore) -> None:
         self.inner = inner
         self.cut = False
+        self.under_way = 0
 
     def __getattr__(self, name: str) -> Any:
         if self.cut:
             raise StoreUnavailableError("the cable is pulled")
-        return getattr(self.inner, name)
+        request = getattr(self.inner, name)
+        if name not in WRITES:
+            return request
+
+        async def counted(*arguments: Any) -> Any:
+            self.under_way += 1
+            try:
+                return await request(*arguments)
+            finally:
+                self.under_way -= 1
+
+        return counted
+
+    async def pull(self) -> None:
+        """Pull the cable, and return when what was sent before has landed."""
+        self.cut = True
+        while self.under_way:  # noqa: ASYNC110 - a few milliseconds
+            await asyncio.sleep(0.001)
 
 
 class Driver:
@@ -150,10 +170,12 @@ class ProfileMachine(RuleBasedStateMachine):
         return self.driver.run(work)
 
     def teardown(self) -> None:
-        self.verification_finds_nothing()
-        self.driver.stop()
-        self.bounds.undo()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.verification_finds_nothing()
+            self.driver.stop()
+        finally:
+            self.bounds.undo()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def name(self, pick: int) -> str:
         return sorted(self.models)[pick % len(self.models)]
@@ -390,13 +412,10 @@ class ProfileMachine(RuleBasedStateMachine):
     @rule()
     def lose_the_disk(self) -> None:
         """Everything durable comes back; what was only local is gone, and its txids are not used again."""
-        heads = {}
+        heads = self.run(self.heads_at_the_end)
         for branch, model in self.models.items():
-            manifest = self.manifest(branch)
-            heads[branch] = manifest.head_txid if manifest is not None else 0
             model.history = {t: s for t, s in model.history.items() if t <= heads[branch]} or {0: {}}
         self.lives += 1
-        self.driver.store.cut = True
         self.driver.stop()
         self.driver = self.boot(self.folder / f"node-{self.lives}")
         if "p" not in [d.name for d in self.run(lambda node: node.databases.list())]:
@@ -404,6 +423,20 @@ class ProfileMachine(RuleBasedStateMachine):
             assert heads["main"] == 0
             self.models["main"].used.clear()
             self.run(lambda node: node.databases.create("p"))
+
+    async def heads_at_the_end(self, node: Node) -> dict[str, int]:
+        """Cut the node off, and return the head of each branch in the bucket: nothing lands any more."""
+        refs = {branch: (await node.profile("p", branch)).ref for branch in self.models}
+        store = self.driver.store
+        await store.pull()
+        heads = {}
+        for branch, ref in refs.items():
+            key = layout.manifest_key(ref.database.uuid, ref.branch_id)
+            try:
+                heads[branch] = manifests.decode((await store.inner.get(key)).data).head_txid
+            except ObjectMissingError:
+                heads[branch] = 0
+        return heads
 
     # ---- what must hold
 
