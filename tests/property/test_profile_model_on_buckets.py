@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import initialize, run_state_machine_as_test
 from servers import settings_of
 from test_profile_model import ProfileMachine
 
@@ -18,6 +18,10 @@ def run_on(server, client: str, examples: int, steps: int) -> None:
             self.url = server.fresh_url()
             urls.append(self.url)
             super().__init__()
+
+        @initialize()
+        def something_comes_into_the_bucket(self) -> None:
+            self.write(0, "a", "first", durable=True)
 
         def open_bucket(self) -> ObjectStore:
             return open_store(self.url, s3_client=client)
