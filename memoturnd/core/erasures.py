@@ -11,10 +11,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from memoturnd.core import names
+from memoturnd.core import names, versioned
 from memoturnd.core.bounds import Count, Id
 from memoturnd.core.sealed import sealed, unsealed
-from memoturnd.errors import CorruptionError
 
 FORMAT_VERSION: Final = 1
 IDS_LIMIT: Final = 10_000
@@ -172,16 +171,12 @@ def encode(coupon: Coupon) -> bytes:
 
 def decode(data: bytes) -> Coupon:
     """Return the coupon in `data`. Raises CorruptionError when it is cut off or newer."""
-    try:
-        coupon = _decoder.decode(unsealed(data))
-    except (CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptionError(f"the erasure's coupon cannot be read: {error}") from error
-    if coupon.format > FORMAT_VERSION:
-        raise CorruptionError(
-            f"the erasure's coupon has format {coupon.format}; this version of Memoturn reads up to {FORMAT_VERSION}: "
-            "use a newer one"
-        )
-    return coupon
+    return versioned.read(
+        lambda sealed_: _decoder.decode(unsealed(sealed_)),
+        data,
+        what="the erasure's coupon",
+        newest=FORMAT_VERSION,
+    )
 
 
 def new_id(at_ms: int, random: str) -> str:

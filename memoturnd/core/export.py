@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from memoturnd.errors import CorruptionError
+from memoturnd.core import versioned
 
 FORMAT_VERSION: Final = 1
 GONE_KEPT_MS: Final = 24 * 3600 * 1000
@@ -61,15 +61,9 @@ def encode(entries: Iterable[Entry]) -> bytes:
 
 def decode(data: bytes) -> list[Entry]:
     """Return the changes in an object. Raises CorruptionError where it is damaged, or newer than this release."""
-    try:
-        found = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptionError(f"an object of the catalog's export cannot be read: {error}") from error
-    if found.format > FORMAT_VERSION:
-        raise CorruptionError(
-            f"an object of the catalog's export has format {found.format}; this version of Memoturn reads up to "
-            f"{FORMAT_VERSION}: use a newer one"
-        )
+    found = versioned.read(
+        _decoder.decode, data, what="an object of the catalog's export", newest=FORMAT_VERSION
+    )
     bodies = (
         bytes(row.body) for row in found.entries
     )  # copies, which do not hold the whole object in memory

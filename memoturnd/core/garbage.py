@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from memoturnd.core import layout
+from memoturnd.core import layout, versioned
 from memoturnd.core.bounds import Count, Id
 from memoturnd.core.manifest import HistoryPage, Manifest
 from memoturnd.core.register import Register, RegisteredBranch
-from memoturnd.errors import CorruptionError
 
 FORMAT_VERSION = 2
 KEYS_LIMIT = 10_000
@@ -92,16 +91,7 @@ def encode(garbage: Garbage) -> bytes:
 
 def decode(data: bytes) -> Garbage:
     """Return what is remembered. Raises CorruptionError when it is cut off or newer."""
-    try:
-        garbage = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptionError(f"garbage.json cannot be read: {error}") from error
-    if garbage.format > FORMAT_VERSION:
-        raise CorruptionError(
-            f"garbage.json has format {garbage.format}; this version of Memoturn reads up to {FORMAT_VERSION}: "
-            "use a newer one"
-        )
-    return garbage
+    return versioned.read(_decoder.decode, data, what="garbage.json", newest=FORMAT_VERSION)
 
 
 # ---- what is named

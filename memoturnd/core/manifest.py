@@ -18,7 +18,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from memoturnd.core import keyed
+from memoturnd.core import keyed, versioned
 from memoturnd.core.bounds import PAGE_SIZES, Count, Id
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.sealed import sealed, unsealed
@@ -218,15 +218,12 @@ def encode(manifest: Manifest) -> bytes:
 
 def decode(data: bytes) -> Manifest:
     """Return the manifest in `data`. Raises CorruptionError when it is cut off, newer, or contradicts itself."""
-    try:
-        manifest = _decoder.decode(unsealed(data))
-    except (CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptionError(f"the branch manifest cannot be read: {error}") from error
-    if manifest.format > FORMAT_VERSION:
-        raise CorruptionError(
-            f"the branch manifest has format {manifest.format}; this version of Memoturn reads up to "
-            f"{FORMAT_VERSION}: use a newer one"
-        )
+    manifest = versioned.read(
+        lambda sealed_: _decoder.decode(unsealed(sealed_)),
+        data,
+        what="the branch manifest",
+        newest=FORMAT_VERSION,
+    )
     if manifest.format < FORMAT_VERSION:  # what is written next is of this version
         manifest = replace(manifest, format=FORMAT_VERSION)
     broken = manifest.page_size not in PAGE_SIZES or not all(map(_is_whole, manifest.objects))

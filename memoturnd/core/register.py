@@ -7,7 +7,7 @@ a manifest, all but the latest entries lie in immutable runs. Transitions are pu
 
 import msgspec
 
-from memoturnd.core import keyed, names
+from memoturnd.core import keyed, names, versioned
 from memoturnd.core.bounds import Count, Id
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.sealed import sealed, unsealed
@@ -60,15 +60,9 @@ def encode(register: Register) -> bytes:
 
 def decode(data: bytes) -> Register:
     """Return the register in `data`. Raises CorruptionError when it is cut off, newer, or holds what no node writes."""
-    try:
-        register = _decoder.decode(unsealed(data))
-    except (CorruptionError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptionError(f"database.json cannot be read: {error}") from error
-    if register.format > FORMAT_VERSION:
-        raise CorruptionError(
-            f"database.json has format {register.format}; this version of Memoturn reads up to "
-            f"{FORMAT_VERSION}: use a newer one"
-        )
+    register = versioned.read(
+        lambda sealed_: _decoder.decode(unsealed(sealed_)), data, what="database.json", newest=FORMAT_VERSION
+    )
     try:
         names.database(register.name)
         for name in register.branches:

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from memoturnd.core import keyed, layout, manifest
+from memoturnd.core import keyed, layout, manifest, versioned
 from memoturnd.core.keyed import RunRef
 from memoturnd.core.manifest import Checkpoint, HistoryPage, Manifest, ObjectRef, PageRef, Pin, replace
 from memoturnd.core.register import Register, RegisteredBranch
@@ -356,15 +356,12 @@ def _decoded(key: str, data: bytes, name_hash: str, kind: type[T]) -> T:
     """Return the content of an object whose name carries this hash. Raises CorruptionError."""
     if _hash(data) != name_hash:
         raise CorruptionError(f"object {key} is damaged: its bytes do not match its name")
-    try:
-        decoded = msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptionError(f"object {key} cannot be read: {error}") from error
-    if decoded.format > manifest.FORMAT_VERSION:
-        raise CorruptionError(
-            f"object {key} has format {decoded.format}; this version of Memoturn reads up to "
-            f"{manifest.FORMAT_VERSION}: use a newer one"
-        )
+    decoded = versioned.read(
+        lambda document: msgspec.json.decode(document, type=kind),
+        data,
+        what=f"object {key}",
+        newest=manifest.FORMAT_VERSION,
+    )
     if isinstance(decoded, HistoryPage) and not decoded.is_whole:
         raise CorruptionError(f"object {key} contradicts itself")
     return decoded
