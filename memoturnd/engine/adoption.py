@@ -19,6 +19,7 @@ from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import PAGE_SIZE_BYTES
 from memoturnd.engine.new_branch import create_manifest, enter
+from memoturnd.engine.registers import first_register
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
     AlreadyExistsError,
@@ -97,17 +98,8 @@ class Adoption:
         services = self._services
         due_ms = services.clock.now_ms() + services.graces.of_database
         await services.catalog.schedule(Chore(COLLECT, database.uuid), due_ms)
-        main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
-        new = Register(
-            uuid=database.uuid,
-            tenant=database.tenant,
-            name=database.name,
-            created_at=database.created_at,
-            state="importing",
-            branches={MAIN: main},
-        )
         register = services.register_file(database.uuid)
-        await register.create(new)
+        await register.create(first_register(database, state="importing"))
         return register
 
     async def _finish(self, register: SwapFile[Register], database: Database) -> bool:

@@ -51,15 +51,7 @@ class Registers:
                     f"the object store has no {file.key}, although database {database.name} was written; "
                     "check that MEMOTURN_OBJECT_STORE is the store it was written to"
                 )
-            main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
-            new = Register(
-                uuid=database.uuid,
-                tenant=database.tenant,
-                name=database.name,
-                created_at=database.created_at,
-                branches={MAIN: main},
-            )
-            await file.create(new)
+            await file.create(first_register(database))
             known = await file.load()
         if known is not None and known.state == "importing":
             known = await file.update(finish_import)
@@ -68,3 +60,16 @@ class Registers:
         if known is None or known.state != "live":
             raise DatabaseNotFoundError(f"database {database.name} is being deleted")
         return file
+
+
+def first_register(database: Database, *, state: str = "live") -> Register:
+    """Return the register of a database as it begins: with main alone."""
+    main = RegisteredBranch(id=database.main_branch_id, created_at=database.created_at)
+    return Register(
+        uuid=database.uuid,
+        tenant=database.tenant,
+        name=database.name,
+        created_at=database.created_at,
+        state=state,
+        branches={MAIN: main},
+    )
