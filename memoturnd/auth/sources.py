@@ -45,12 +45,23 @@ class KeySource(Protocol):
         ...
 
 
-class FixedKeys:
+class _OperatorsKeys:
+    """Keys that the operator gives, and the node only reads."""
+
+    shown: str
+    refresh_s = _OF_FILES_S
+    managed = False
+
+    async def write(self, text: str, *, instead_of: str) -> None:
+        """Raise ConflictError."""
+        del text, instead_of
+        raise ConflictError(f"the keys come from {self.shown}; rotate them there")
+
+
+class FixedKeys(_OperatorsKeys):
     """Keys from the environment, which change with a restart only."""
 
     shown = "MEMOTURN_AUTH_KEY"
-    refresh_s = _OF_FILES_S
-    managed = False
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -59,17 +70,9 @@ class FixedKeys:
         """Return the text."""
         return self._text
 
-    async def write(self, text: str, *, instead_of: str) -> None:
-        """Raise ConflictError."""
-        del text, instead_of
-        raise ConflictError(f"the keys come from {self.shown}; rotate them there")
 
-
-class KeysInFile:
-    """Keys in a file of the operator's (MEMOTURN_AUTH_KEY_FILE), which the node only reads."""
-
-    managed = False
-    refresh_s = _OF_FILES_S
+class KeysInFile(_OperatorsKeys):
+    """Keys in a file of the operator's (MEMOTURN_AUTH_KEY_FILE)."""
 
     def __init__(self, path: Path) -> None:
         self.shown = f"MEMOTURN_AUTH_KEY_FILE={path}"
@@ -78,11 +81,6 @@ class KeysInFile:
     async def read(self) -> str:
         """Return the text. Raises ConfigurationError."""
         return await asyncio.to_thread(read_secret_file, self._path, self.shown)
-
-    async def write(self, text: str, *, instead_of: str) -> None:
-        """Raise ConflictError."""
-        del text, instead_of
-        raise ConflictError(f"the keys come from {self.shown}; rotate them there")
 
 
 class OwnKeys:
