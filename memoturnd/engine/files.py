@@ -70,7 +70,7 @@ class BranchFiles:
                 for folder in (self._root, *reversed(self.folder.relative_to(self._root).parents)):
                     sync_folder(self._root / folder)
         except OSError as error:
-            raise _refused(self.folder, error) from error
+            raise refused(self.folder, error) from error
 
     def exists(self) -> bool:
         """Return whether there is a database file."""
@@ -86,7 +86,7 @@ class BranchFiles:
             self._replace(self._owner, msgspec.json.encode(owner))
             self._clean.unlink(missing_ok=True)
         except OSError as error:
-            raise _refused(self._owner, error) from error
+            raise refused(self._owner, error) from error
 
     def write_claim(self, token: str) -> None:
         """Note, where the file was owned before, that this node is about to take it over under `token`."""
@@ -96,7 +96,7 @@ class BranchFiles:
         try:
             self._replace(self._owner, msgspec.json.encode(msgspec.structs.replace(owner, claim=token)))
         except OSError as error:
-            raise _refused(self._owner, error) from error
+            raise refused(self._owner, error) from error
 
     def clean(self, boot_id: str) -> tuple[Clean, PageHashes] | None:
         """Return what `clean` says, None where it is missing, from another boot, or unreadable."""
@@ -130,7 +130,7 @@ class BranchFiles:
         try:
             self._replace(self._clean, msgspec.json.encode(clean) + b"\n" + hashes.to_bytes())
         except OSError as error:
-            raise _refused(self._clean, error) from error
+            raise refused(self._clean, error) from error
 
     def _replace(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(path.name + ".new")
@@ -154,7 +154,7 @@ class BranchFiles:
             aside.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self.folder, aside)
         except OSError as error:
-            raise _refused(aside, error) from error
+            raise refused(aside, error) from error
         return aside
 
     def remove(self) -> None:
@@ -170,7 +170,7 @@ class BranchFiles:
             if self._fsync:
                 sync_folder(self.folder)
         except OSError as error:
-            raise _refused(self.main, error) from error
+            raise refused(self.main, error) from error
 
     def size_bytes(self) -> int:
         """Return the bytes that the folder takes."""
@@ -197,7 +197,8 @@ def _read_owner(path: Path) -> Owner | None:
         return None
 
 
-def _refused(path: Path, error: OSError) -> DiskFullError:
+def refused(path: Path, error: OSError) -> DiskFullError:
+    """Return the error for a path below the data directory that could not be written."""
     return DiskFullError(
         f"the data directory refused {path}: {error.strerror}; make room or mend it, then try again"
     )

@@ -24,12 +24,12 @@ from memoturnd.engine.admission import Admission, Key, Places
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.budget import within_deadline
 from memoturnd.engine.connection import ProfileConnection, open_connection, open_immutable
+from memoturnd.engine.files import refused
 from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
     BranchNotFoundError,
     CorruptionError,
-    DiskFullError,
     InvariantError,
     MemoturnError,
     OverloadedError,
@@ -221,9 +221,7 @@ class PastStates:
         try:
             state.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DiskFullError(
-                f"the data directory refused {state.path.parent}: {error.strerror}; make room or mend it, then try again"
-            ) from error
+            raise refused(state.path.parent, error) from error
         restored = await branch.manifests.with_newest(current, lambda m: self._restore_file(state, m))
         state.at_ms, migrated = await services.executor.run(lambda: _settle(state.path, txid))
         state.size_bytes = state.path.stat().st_size

@@ -26,9 +26,10 @@ from memoturnd.core.manifest import Erasure, HistoryPage, Manifest, ObjectRef, P
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import open_immutable
+from memoturnd.engine.files import refused
 from memoturnd.engine.ownership import Owned
 from memoturnd.engine.services import Services
-from memoturnd.errors import ConflictError, CorruptionError, DiskFullError, FencedError, RetryableError
+from memoturnd.errors import ConflictError, CorruptionError, FencedError, RetryableError
 from memoturnd.replication.erased_state import Erase
 from memoturnd.replication.join import Writer
 from memoturnd.replication.restore import restore
@@ -97,9 +98,7 @@ class Rewriter:
         try:
             folder.mkdir(parents=True)
         except OSError as error:
-            raise DiskFullError(
-                f"the data directory refused {folder}: {error.strerror}; make room or mend it, then try again"
-            ) from error
+            raise refused(folder, error) from error
         try:
             yield folder
         finally:

@@ -23,9 +23,9 @@ from memoturnd.engine.adoption import Adoption, ReadyFile
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import open_connection
+from memoturnd.engine.files import refused
 from memoturnd.engine.services import Services
 from memoturnd.errors import (
-    DiskFullError,
     OverloadedError,
     PreconditionFailedError,
 )
@@ -67,7 +67,7 @@ class Spool:
                 await asyncio.to_thread(self.file.write, chunk)
             self.file.flush()
         except OSError as error:
-            raise _refused(Path("a file that is received"), error) from error
+            raise refused(Path("a file that is received"), error) from error
         return digest.digest()
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class Transfers:
             file = cast("BinaryIO", tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - whoever gets it closes it
         except OSError as error:
             self._leave()
-            raise _refused(self._folder, error) from error
+            raise refused(self._folder, error) from error
         return Spool(file, self._leave)
 
     # ---- export
@@ -167,7 +167,7 @@ class Transfers:
             incoming.forget_log(path)
             return path.open("rb")
         except OSError as error:
-            raise _refused(path, error) from error
+            raise refused(path, error) from error
 
     # ---- import
 
@@ -221,7 +221,7 @@ class Transfers:
         try:
             folder.mkdir(parents=True)
         except OSError as error:
-            raise _refused(folder, error) from error
+            raise refused(folder, error) from error
         return folder
 
 
@@ -239,7 +239,7 @@ async def _receive(path: Path, file: AsyncIterator[bytes]) -> None:
             async for chunk in file:
                 await asyncio.to_thread(target.write, chunk)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
 
 
 def _make_empty(path: Path) -> None:
@@ -250,9 +250,3 @@ def _make_empty(path: Path) -> None:
         incoming.empty_log(conn)
     finally:
         conn.close()
-
-
-def _refused(path: Path, error: OSError) -> DiskFullError:
-    return DiskFullError(
-        f"the data directory refused {path}: {error.strerror}; make room or mend it, then try again"
-    )

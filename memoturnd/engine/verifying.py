@@ -13,9 +13,10 @@ import msgspec
 
 from memoturnd.core import names
 from memoturnd.core.verification import Event, Summary
+from memoturnd.engine.files import refused
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
-from memoturnd.errors import DiskFullError, OverloadedError
+from memoturnd.errors import OverloadedError
 from memoturnd.replication.verify import Scope, Verifier
 from memoturnd.seams.catalog import MAIN
 
@@ -147,6 +148,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise DiskFullError(
-            f"the data directory refused {folder}: {error.strerror}; make room or mend it, then try again"
-        ) from error
+        raise refused(folder, error) from error
