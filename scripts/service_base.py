@@ -192,5 +192,22 @@ def s3_environment(kind: str, state: dict) -> dict[str, str]:
     return {f"MEMOTURN_TEST_{kind}_{name}": state[key] for name, key in names.items()}
 
 
+def install_debian(name: str, packages: list[str], *, quick: bool) -> None:
+    """Install Debian's packages of `name`. Raises UnavailableError where that cannot be done, or not be quick."""
+    if quick or os.getuid() != 0 or not shutil.which("apt-get"):
+        raise UnavailableError(f"not installed: `apt-get install {' '.join(packages)}` on Debian")
+    say(f"installing Debian's packages of {name}")
+    installed = subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_S,
+        check=False,
+    )
+    if installed.returncode != 0:
+        raise UnavailableError(f"the packages of {name} do not install:\n{installed.stderr[-2000:]}")
+
+
 def say(text: str) -> None:
     print(f"services: {text}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from service_base import BUILD_S, Service, UnavailableError, free_port, say
+from service_base import Service, UnavailableError, free_port, install_debian
 
 USER = "memoturn"
 USERS = ("postgres", "nobody")
@@ -23,19 +23,7 @@ class Postgres(Service):
     def get(self, *, quick: bool = False) -> None:
         if shutil.which("postgres", path=search_path()):
             return
-        if quick or os.getuid() != 0 or not shutil.which("apt-get"):
-            raise UnavailableError("not installed: `apt-get install postgresql` on Debian")
-        say("installing Debian's package of Postgres")
-        installed = subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql"],
-            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True,
-            text=True,
-            timeout=BUILD_S,
-            check=False,
-        )
-        if installed.returncode != 0:
-            raise UnavailableError(f"Postgres does not install:\n{installed.stderr[-2000:]}")
+        install_debian("Postgres", ["postgresql"], quick=quick)
 
     def launch(self) -> None:
         port, password = free_port(), secrets.token_hex(16)

@@ -1,17 +1,16 @@
 """Ceph's S3 server, as a service of `scripts/services`."""
 
-import os
 import secrets
 import shutil
 import subprocess
 import uuid
 
 from service_base import (
-    BUILD_S,
     START_S,
     Service,
     UnavailableError,
     free_port,
+    install_debian,
     s3_environment,
     say,
     status_of,
@@ -27,20 +26,7 @@ class Rgw(Service):
     def get(self, *, quick: bool = False) -> None:
         if all(shutil.which(program) for program in self.programs):
             return
-        packages = ["ceph-mon", "ceph-osd", "radosgw", "ceph-common"]
-        if quick or os.getuid() != 0 or not shutil.which("apt-get"):
-            raise UnavailableError(f"not installed: `apt-get install {' '.join(packages)}` on Debian")
-        say("installing Debian's packages of Ceph")
-        installed = subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
-            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True,
-            text=True,
-            timeout=BUILD_S,
-            check=False,
-        )
-        if installed.returncode != 0:
-            raise UnavailableError(f"the packages of Ceph do not install:\n{installed.stderr[-2000:]}")
+        install_debian("Ceph", ["ceph-mon", "ceph-osd", "radosgw", "ceph-common"], quick=quick)
 
     def launch(self) -> None:
         try:
