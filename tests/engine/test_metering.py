@@ -1,7 +1,7 @@
 """Usage: counted in memory, bounded, flushed by adding, and what a crash, a stop and a deletion make of it."""
 
 import pytest
-from harness import ShiftedClock, node_on
+from harness import HandClock, ShiftedClock, node_on
 
 from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.core.limits import Defaults, Owner, Quotas
@@ -19,22 +19,6 @@ UUID = "a" * 32
 FIRST, LAST = "0001-01-01", "9999-12-31"
 
 
-class HandClock:
-    """A clock that only a test moves."""
-
-    def __init__(self):
-        self.at_s = 1_800_000_000.0
-
-    def now_ms(self):
-        return int(self.at_s * 1000)
-
-    def monotonic_s(self):
-        return self.at_s
-
-    async def sleep(self, seconds):
-        self.at_s += seconds
-
-
 @pytest.fixture
 async def catalog():
     catalog = SqliteCatalog(":memory:")
@@ -45,7 +29,7 @@ async def catalog():
 
 @pytest.fixture
 def clock():
-    return HandClock()
+    return HandClock(1_800_000_000.0)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from harness import HandClock
 
 from memoturnd import policies as module
 from memoturnd.core import policy_document
@@ -18,21 +19,6 @@ from memoturnd.stores.memory import MemoryStore
 KEY = "v1/_policy/acme.json"
 TTL = {"memory": {"task_ttl_max_secs": 600}}
 SHORTER = {"memory": {"task_ttl_max_secs": 60}}
-
-
-class HandClock:
-    """A clock that only a test moves."""
-
-    at_s = 100.0
-
-    def now_ms(self):
-        return int(self.at_s * 1000)
-
-    def monotonic_s(self):
-        return self.at_s
-
-    async def sleep(self, seconds):
-        self.at_s += seconds
 
 
 class World:

@@ -2,8 +2,9 @@
 
 import pytest
 from fake_model import serving_model, settings_of
+from harness import HandClock
 from http_calls import FACT, OLD_FACT, append, documented, ingest, stamps
-from http_support import HandClock, client_of, limits, running_node
+from http_support import client_of, limits, running_node
 
 from memoturnd.http.app import create_app
 

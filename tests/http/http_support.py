@@ -17,22 +17,6 @@ from memoturnd.seams.executor import InlineExecutor
 from memoturnd.stores.memory import MemoryStore
 
 
-class HandClock:
-    """A clock that only a test moves."""
-
-    def __init__(self):
-        self.at_s = 100.0
-
-    def now_ms(self):
-        return int(self.at_s * 1000)
-
-    def monotonic_s(self):
-        return self.at_s
-
-    async def sleep(self, seconds):
-        self.at_s += seconds
-
-
 def limits(**changes):
     """The settings that the HTTP layer reads."""
     values = {

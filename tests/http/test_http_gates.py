@@ -4,7 +4,7 @@ import asyncio
 from random import Random
 
 import pytest
-from http_support import HandClock
+from harness import HandClock
 
 from memoturnd.core.limits import Owner
 from memoturnd.errors import OverloadedError

@@ -6,8 +6,9 @@ import re
 
 import pytest
 from auth_support import PLATFORM_KEY, guarded_node, mint, sender
+from harness import HandClock
 from http_calls import FACT, ingest
-from http_support import HandClock, client_of, limits, running_node
+from http_support import client_of, limits, running_node
 
 from memoturnd.core.limits import BURST_S, Owner, Quotas
 from memoturnd.core.principal import Grant, Principal

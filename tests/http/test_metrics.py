@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from http_support import HandClock
+from harness import HandClock
 from prometheus_client.parser import text_string_to_metric_families
 
 from memoturnd.metrics import Metrics, watch_loop_lag

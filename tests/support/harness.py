@@ -16,6 +16,25 @@ from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectStore
 
 
+class HandClock:
+    """A clock that only a test moves."""
+
+    def __init__(self, at_s: float = 100.0) -> None:
+        self.at_s = at_s
+
+    def now_ms(self) -> int:
+        """Return unix milliseconds."""
+        return int(self.at_s * 1000)
+
+    def monotonic_s(self) -> float:
+        """Return monotonic seconds."""
+        return self.at_s
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass at once."""
+        self.at_s += seconds
+
+
 class ShiftedClock(SystemClock):
     """The machine's clocks, ahead by what a test says."""
 
