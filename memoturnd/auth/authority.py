@@ -226,16 +226,18 @@ class Authority:
         )
 
     async def _read_secrets(self) -> None:
-        await self.platform.refresh()
+        """Let the secrets count that are there now, both or neither. Raises ConfigurationError."""
+        platform = await self.platform.read()
         if self._derives_cluster_key:
-            signer, *others = self.keyring.private_keys
-            self.cluster.set(cluster_key_of(signer), *map(cluster_key_of, others))
+            cluster = [cluster_key_of(key) for key in self.keyring.private_keys]
         else:
-            await self.cluster.refresh()
-        if self.cluster.overlaps(self.platform):
+            cluster = await self.cluster.read()
+        if not set(platform).isdisjoint(cluster):
             raise ConfigurationError(
                 "MEMOTURN_CLUSTER_KEY is MEMOTURN_PLATFORM_KEY: who has one must not have the other; choose another"
             )
+        self.platform.set(*platform)
+        self.cluster.set(*cluster)
 
     async def _sweep(self) -> None:
         while await self.records.forget_expired_tokens(self._clock.now_ms(), limit=_SWEEP_BATCH):

@@ -29,7 +29,11 @@ class Secrets:
         return f"Secrets({self.name}, ***)"
 
     async def refresh(self) -> None:
-        """Read the values, from their file again. Raises ConfigurationError where there is none."""
+        """Let the values count that are there now. Raises ConfigurationError where there is none."""
+        self.set(*await self.read())
+
+    async def read(self) -> list[str]:
+        """Return the values, from their file again. Raises ConfigurationError where there is none."""
         if self._path is not None:
             text = await asyncio.to_thread(read_secret_file, self._path, f"{self.name}_FILE={self._path}")
         else:
@@ -41,7 +45,7 @@ class Secrets:
             raise ConfigurationError(
                 f"{self.name} holds a key of {shortest} characters: commas and spaces end a key, so choose one without"
             )
-        self.set(*values)
+        return values
 
     def set(self, *values: str) -> None:
         """Let these values count."""
@@ -53,10 +57,6 @@ class Secrets:
         for value in self._values:
             found |= hmac.compare_digest(value, given)
         return found
-
-    def overlaps(self, other: "Secrets") -> bool:
-        """Return whether the two have a value in common."""
-        return any(other.matches(value) for value in self._values)
 
     @property
     def first(self) -> str:

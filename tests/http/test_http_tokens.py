@@ -714,3 +714,14 @@ async def test_one_key_cannot_be_the_operators_and_the_nodes(tmp_path):
     with pytest.raises(ConfigurationError, match="CLUSTER_KEY is MEMOTURN_PLATFORM_KEY"):
         async with guarded_node(tmp_path, CLUSTER_KEY=f"another-one,{PLATFORM_KEY}"):
             pass
+
+
+async def test_a_file_that_makes_one_key_of_the_two_while_the_node_runs_does_not_count(tmp_path):
+    file = tmp_path / "cluster.key"
+    file.write_text("the-nodes-own")
+    async with guarded_node(tmp_path, CLUSTER_KEY="", CLUSTER_KEY_FILE=str(file)) as node:
+        file.write_text(PLATFORM_KEY)
+        with pytest.raises(ConfigurationError, match="CLUSTER_KEY is MEMOTURN_PLATFORM_KEY"):
+            await node.authority._read_secrets()
+        assert not node.authority.cluster.matches(PLATFORM_KEY.encode())
+        assert node.authority.cluster.matches(b"the-nodes-own")
