@@ -466,6 +466,26 @@ def _tending(
     ]
 
 
+async def _started(
+    node: Node,
+    presence: Presence | None,
+    settings: Settings,
+    admission: Admission,
+    authority: Authority | None,
+) -> list[Branch]:
+    """Start a node and return the branches to recover. Raises whatever keeps it from starting, with its files closed."""
+    node.audit.start()
+    try:
+        if presence is not None:
+            await presence.announce()
+        dirty = await node.start(shares_catalog=settings.catalog is not None)
+        await node.admit_by(admission, authority)
+    except BaseException:
+        node.audit.let_go()
+        raise
+    return dirty
+
+
 async def _say_goodbye(presence: Presence) -> None:
     try:
         async with asyncio.timeout(1.0):
@@ -579,12 +599,8 @@ async def running(
             audited_models(models or LanguageModels(), clock, settings),
         )
         _set_limits(metrics, settings)
-        audit.start()
         presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
-        if hosts_profiles:
-            await presence.announce()
-        dirty = await node.start(shares_catalog=settings.catalog is not None)
-        await node.admit_by(admission, authority)
+        dirty = await _started(node, presence if hosts_profiles else None, settings, admission, authority)
         recovery = group.create_task(node.recover(dirty))
         loops = [
             group.create_task(work)

@@ -411,6 +411,11 @@ class AuditLog:
 
     # ---- stopping
 
+    def let_go(self) -> None:
+        """Close the files; what was not flushed stays in them for the next start."""
+        self._spool.close()
+        self._ends.close()
+
     async def close(self) -> None:
         """Flush what can be flushed within `STOP_S`; the rest stays in the spool, for the next start."""
         self._tell_denied()
@@ -422,8 +427,7 @@ class AuditLog:
         if self._count:
             _log.warning("stopped with audit events that are not in object storage; the spool keeps them",
                          events=self._count)  # fmt: skip
-        self._spool.close()
-        self._ends.close()
+        self.let_go()
 
     def count_denied(self) -> None:
         """Count a request without a valid credential that gets no event of its own: they are told together."""

@@ -201,6 +201,7 @@ class SimNode:
         if node is not None:
             for branch in [*node.tiers._all.values(), *node.tiers.hot()]:
                 branch.close_connections()
+            node.audit.let_go()
         shutil.rmtree(old, ignore_errors=True)
 
     async def call(self, work: Coroutine[Any, Any, Any], timeout_s: float, *, leave: bool) -> Any:
