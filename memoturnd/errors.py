@@ -14,6 +14,7 @@
       AlreadyExistsError         choose another name                          409 already_exists
       ConflictError              read again, then decide                      409 conflict
         FencedError              another node owns the branch now             409 conflict
+        NotOwnerError            ask its owner, which the error names         409 conflict
       PreconditionFailedError    the state asked for is not here (yet)        412 precondition_failed
       RetryableError             send the same request again later            503 unavailable
         OverloadedError          ... after `retry_after_s`                    429 overloaded
@@ -30,6 +31,11 @@
 
 `memoturnd.http.envelope` maps the tree to HTTP in one table, by the nearest class named there.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memoturnd.seams.leases import Owner
 
 
 class MemoturnError(Exception):
@@ -112,6 +118,14 @@ class ConflictError(MemoturnError):
 
 class FencedError(ConflictError):
     """Another node has raised the branch's epoch: this node no longer owns the branch."""
+
+
+class NotOwnerError(ConflictError):
+    """Another node owns the branch: nothing was applied here. `owner` says which; None where it is not known."""
+
+    def __init__(self, message: str, owner: "Owner | None" = None) -> None:
+        super().__init__(message)
+        self.owner = owner
 
 
 class PreconditionFailedError(MemoturnError):

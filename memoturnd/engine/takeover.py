@@ -146,10 +146,13 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
 async def take_over(branch: "Branch") -> Owned:
     """Make this node the owner: the epoch is in the manifest before anything is served.
 
-    Raises ConflictError naming another owner, StoreUnavailableError, BranchNotFoundError, CorruptionError.
+    Raises NotOwnerError naming another owner, StoreUnavailableError, BranchNotFoundError, CorruptionError.
     """
     services = branch.services
-    lease = branch.lease = await services.leases.acquire(branch.ref.branch_id)
+    ref = branch.ref
+    lease = branch.lease = await services.leases.acquire(
+        ref.branch_id, database=ref.database.qualified_name, branch=ref.name
+    )
     for _ in range(_ATTEMPTS):
         before = await _manifest(branch)
         _refuse_deleted(branch, before)

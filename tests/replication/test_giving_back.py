@@ -14,7 +14,7 @@ def store():
     return MemoryStore()
 
 
-async def refuses(self, branch_id):
+async def refuses(self, branch_id, **names):
     raise RetryableError("the lease service does not answer")
 
 
@@ -54,7 +54,7 @@ async def test_node_that_lost_a_branch_leaves_the_lease_to_its_new_owner(tmp_pat
         async with node_on(tmp_path / "second", store, leases=second, **BY_HAND) as owner:
             await (await owner.profile("a")).write(put("x", "2"))
             assert await loser.tiers.evict(profile)
-            assert table.owners[profile.ref.branch_id].node_id == "second"
+            assert table.owner(profile.ref.branch_id).node_id == "second"
 
 
 async def test_own_lease_is_given_back(tmp_path, store):
@@ -65,8 +65,8 @@ async def test_own_lease_is_given_back(tmp_path, store):
         await node.databases.create("a")
         profile = await node.profile("a")
         await profile.write(put("x", "1"), durable=True)
-        assert table.owners[profile.ref.branch_id].node_id == "n"
+        assert table.owner(profile.ref.branch_id).node_id == "n"
 
         assert await node.tiers.evict(profile)
 
-        assert table.owners == {}
+        assert table.placed == {}

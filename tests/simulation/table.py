@@ -2,10 +2,11 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from memoturnd.errors import ConflictError, RetryableError
-from memoturnd.seams.leases import Lease, Owner
+from memoturnd.errors import FencedError, NotOwnerError, RetryableError
+from memoturnd.seams.leases import Change, Lease, LiveNode, Owner, SyncSet
 from simulation.loop import Process
 from simulation.world import NodeClock, World
 
@@ -31,6 +32,7 @@ class Table:
     sessions: int = 0
     expiry_s: dict[int, float] = field(default_factory=dict)
     holdings: dict[str, Holding] = field(default_factory=dict)
+    sync_sets: dict[str, SyncSet] = field(default_factory=dict)
 
     @property
     def ttl_s(self) -> float:
@@ -50,6 +52,7 @@ class Table:
         self.epoch = 0
         self.expiry_s.clear()
         self.holdings.clear()
+        self.sync_sets.clear()
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class SharedLeases:
     def __init__(
         self, table: Table, process: Process, clock: NodeClock, line: Line, source: random.Random
     ) -> None:
+        self.is_shared = True
         self._table = table
         self._process = process
         self._clock = clock
@@ -96,20 +100,22 @@ class SharedLeases:
         await self._way()
         self._sent_s = sent_s
 
-    async def acquire(self, branch_id: str) -> Lease:
+    async def acquire(self, branch_id: str, *, database: str = "", branch: str = "") -> Lease:
+        del database, branch
         await self._way()
         table = self._table
         if table.expiry_s.get(self._session, 0.0) <= table.world.loop.time():
             await self._renew()
         held = table.owner(branch_id)
         if held is not None and held.node_id != self._node_id:
-            raise ConflictError(
-                f"branch {branch_id} belongs to node {held.node_id} at sim: send the request there"
+            raise NotOwnerError(
+                f"branch {branch_id} belongs to node {held.node_id} at sim: send the request there",
+                Owner(held.node_id, "sim", held.epoch),
             )
         table.epoch += 1
         table.holdings[branch_id] = Holding(self._node_id, self._session, table.epoch)
         table.world.note(self._process.name, "acquired", branch_id, table.epoch)
-        lease = Lease(branch_id, self._node_id, table.epoch)
+        lease = Lease(branch_id, self._node_id, table.epoch, str(self._session))
         await self._way()
         return lease
 
@@ -131,7 +137,35 @@ class SharedLeases:
             table.world.note(self._process.name, "released", lease.branch_id)
         await self._way()
 
-    def deadline(self) -> float | None:
+    def holds(self, lease: Lease) -> bool:
+        return lease.session == str(self._session) and self._clock.monotonic_s() < self.deadline()
+
+    async def live_nodes(self) -> Sequence[LiveNode]:
+        await self._way()
+        table = self._table
+        nodes = {held.node_id for held in table.holdings.values()} | {self._node_id}
+        return tuple(LiveNode(node_id, "sim") for node_id in sorted(nodes))
+
+    async def sync_set(self, branch_id: str) -> SyncSet | None:
+        await self._way()
+        return self._table.sync_sets.get(branch_id)
+
+    async def record_sync_set(self, lease: Lease, members: Sequence[LiveNode]) -> None:
+        await self._way()
+        held = self._table.owner(lease.branch_id)
+        if held is None or (held.node_id, held.epoch) != (lease.node_id, lease.epoch):
+            raise FencedError(f"the lease of branch {lease.branch_id} is not this node's any more")
+        if members:
+            self._table.sync_sets[lease.branch_id] = SyncSet(lease.epoch, tuple(members))
+        else:
+            self._table.sync_sets.pop(lease.branch_id, None)
+        await self._way()
+
+    async def watch(self) -> AsyncIterator[Change]:
+        raise NotImplementedError  # no gateway runs here yet
+        yield
+
+    def deadline(self) -> float:
         return self._sent_s + self._table.ttl_s
 
     async def close(self) -> None:
