@@ -49,7 +49,7 @@ async def test_node_that_lost_a_branch_leaves_the_lease_to_its_new_owner(tmp_pat
         profile = await loser.profile("a")
         await profile.write(put("x", "1"), durable=True)
         assert await profile.close()
-        table.owners.clear()  # its lease expired
+        table.placed.clear()  # its lease expired
 
         async with node_on(tmp_path / "second", store, leases=second, **BY_HAND) as owner:
             await (await owner.profile("a")).write(put("x", "2"))
