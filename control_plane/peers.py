@@ -1,56 +1,30 @@
 """The data-plane nodes, as the control plane reaches them: by the addresses that they leave in the catalog."""
 
-import asyncio
-from collections.abc import Callable
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-import aiohttp
-import msgspec
 import structlog
 
 from memoturnd.engine.presence import ALIVE_S
-from memoturnd.errors import (
-    ConflictError,
-    DatabaseNotFoundError,
-    MemoturnError,
-    RetryableError,
-    UpstreamError,
-)
-from memoturnd.http.admission import INTERNAL_HEADER, TENANT_HEADER
+from memoturnd.errors import ConflictError, MemoturnError, RetryableError
+from memoturnd.http.admission import TENANT_HEADER
+from memoturnd.peers import HttpPeers
 from memoturnd.seams.catalog import Catalog, Database, NodeRow
 from memoturnd.seams.clock import Clock
 
-CONNECT_S: Final = 2.0
 MOST_NODES: Final = 16
 """Nodes that are asked for one thing, one after the other, before it is given up."""
-MOST_CONNECTIONS: Final = 32
 _log = structlog.get_logger(__name__)
 
 
-class _Refusal(msgspec.Struct):
-    error: str = "no reason given"
-    code: str = "internal"
-
-
 class Peers:
-    """Asks nodes for what only they can do. `cluster_key` gives the key to show them; `timeout_s` bounds one request."""
+    """Asks nodes for what only they can do. `timeout_s` bounds one request."""
 
-    def __init__(
-        self, catalog: Catalog, clock: Clock, *, cluster_key: Callable[[], str], timeout_s: float
-    ) -> None:
+    def __init__(self, catalog: Catalog, clock: Clock, http: HttpPeers, *, timeout_s: float) -> None:
         self._catalog = catalog
         self._clock = clock
-        self._cluster_key = cluster_key
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_S),
-            connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS),
-        )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._session.close()
+        self._http = http
+        self._timeout_s = timeout_s
 
     async def delete_database(self, database: Database) -> None:
         """Let a node delete a database: it ships what it has of it, and lets go of its files. May be repeated.
@@ -74,35 +48,5 @@ class Peers:
 
     async def _delete_on(self, node: NodeRow, database: Database) -> None:
         path = f"/internal/databases/{quote(database.name, safe='')}/{database.uuid}"
-        headers = {INTERNAL_HEADER: self._cluster_key(), TENANT_HEADER: database.tenant}
-        try:
-            async with self._session.delete(node.address + path, headers=headers) as answer:
-                if answer.status == HTTPStatus.NO_CONTENT:
-                    return
-                told = _told(await answer.read())
-        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
-            raise RetryableError(
-                f"node {node.id} at {node.address} does not answer ({error or type(error).__name__}); try again"
-            ) from error
-        raise _error(node, answer.status, told)
-
-
-def _told(body: bytes) -> _Refusal:
-    try:
-        return msgspec.json.decode(body, type=_Refusal)
-    except msgspec.MsgspecError:
-        return _Refusal()
-
-
-def _error(node: NodeRow, status: int, told: _Refusal) -> MemoturnError:
-    if told.code == DatabaseNotFoundError.code:
-        return DatabaseNotFoundError(told.error)
-    if status == HTTPStatus.CONFLICT:
-        return ConflictError(told.error)
-    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}:
-        return RetryableError(told.error)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return UpstreamError(
-            f"node {node.id} at {node.address} does not take our cluster key: give both the same MEMOTURN_CLUSTER_KEY"
-        )
-    return UpstreamError(f"node {node.id} at {node.address} answered {status}: {told.error}")
+        headers = {TENANT_HEADER: database.tenant}
+        await self._http.ask(node.address, path, headers=headers, timeout_s=self._timeout_s, method="DELETE")

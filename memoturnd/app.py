@@ -8,14 +8,13 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 import uvicorn
 
 from control_plane.catalogs.open import open_catalog
 from control_plane.http.alone import SERVED_ALONE
-from memoturnd.auth.secrets import Secrets
 from memoturnd.config import Settings, connections_limit
 from memoturnd.datadir import boot_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder
@@ -34,6 +33,7 @@ from memoturnd.seams.executor import PoolExecutor
 from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
 from memoturnd.stores.timed import TimedStore
+from memoturnd.trust import cluster_key
 
 GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
@@ -144,25 +144,16 @@ async def _surroundings(
     if hosts_profiles:
         yield ROUTES
         return
-    from control_plane.peers import Peers  # the HTTP client is for a control plane alone
+    from control_plane.peers import Peers  # the HTTP client is for a control plane and for clusters
+    from memoturnd.peers import HttpPeers
 
-    key = await _cluster_key(node, settings)
-    peers = Peers(catalog, clock, cluster_key=key, timeout_s=PEER_SHARE * settings.request_timeout_s)
+    http = HttpPeers(await cluster_key(node.authority, settings))
+    peers = Peers(catalog, clock, http, timeout_s=PEER_SHARE * settings.request_timeout_s)
     node.databases.delete_by(peers.delete_database)
     try:
         yield SERVED_ALONE
     finally:
-        await peers.close()
-
-
-async def _cluster_key(node: Node, settings: Settings) -> Callable[[], str]:
-    """Return what gives the key that nodes show one another. Raises ConfigurationError where there is none."""
-    if node.authority is not None:
-        authority = node.authority
-        return lambda: authority.cluster.first
-    secrets = Secrets("MEMOTURN_CLUSTER_KEY", settings.cluster_key, settings.cluster_key_file)
-    await secrets.refresh()
-    return lambda: secrets.first
+        await http.close()
 
 
 def _bind(listen: Address) -> list[socket.socket]:

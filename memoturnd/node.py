@@ -26,7 +26,6 @@ from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
 from memoturnd.audit.retention import RETENTION_S, AuditRetention
 from memoturnd.auth.authority import Authority
-from memoturnd.auth.secrets import Secrets
 from memoturnd.config import Settings
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.retention import GRAIN_S, Windows
@@ -48,6 +47,7 @@ from memoturnd.engine.kept import Memory
 from memoturnd.engine.looking_back import PastProfile
 from memoturnd.engine.maintenance import TICK_S, Maintenance
 from memoturnd.engine.metering import Meter
+from memoturnd.engine.owner_of import owner_elsewhere
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.periodic import periodic
 from memoturnd.engine.presence import BEAT_S, Presence
@@ -81,9 +81,12 @@ from memoturnd.seams.embedder import Embedder
 from memoturnd.seams.executor import Executor, PoolExecutor
 from memoturnd.seams.language_model import LanguageModels
 from memoturnd.seams.leases import Leases
+from memoturnd.seams.leases import Owner as Holder
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
+from memoturnd.seams.peers import Peers
 from memoturnd.stores.counted import CountedStore, StoreUsage
 from memoturnd.stores.timed import TimedStore
+from memoturnd.trust import credentials, peers_of
 
 STORE_TIMEOUT_S = 10.0
 DURABLE_WAIT_S = 10.0
@@ -223,6 +226,10 @@ class Node:
     async def profile(self, db_name: str, branch: str = MAIN) -> Branch:
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError, InvalidRequestError."""
         return await self.branches.find(db_name, branch)
+
+    async def owner_of(self, branch: Branch) -> Holder | None:
+        """Return the other node that owns a branch; None where this one does, or nobody. Raises RetryableError."""
+        return await owner_elsewhere(self._services, branch)
 
     @property
     def store_usage(self) -> StoreUsage:
@@ -508,6 +515,7 @@ async def running(
     metrics: Metrics | None = None,
     embedder: Embedder | None = None,
     models: LanguageModels | None = None,
+    peers: Peers | None = None,
     hosts_profiles: bool = True,
 ) -> AsyncIterator[Node]:
     """Run a node on these parts; leaving drains it. The parts stay the caller's to start and to close.
@@ -526,15 +534,20 @@ async def running(
     stopping = threading.Event()
     user_executor = PoolExecutor(USER_THREADS, "user-sql", waiting=USER_WAITING)
     timed = TimedStore(counted, STORE_TIMEOUT_S)
-    authority, admission = await _credentials(
+    authority, admission = await credentials(
         settings, timed, catalog, clock=clock, randomness=randomness, metrics=metrics
     )
-    async with asyncio.TaskGroup() as group:
+    async with (
+        peers_of(settings, leases, authority, peers) as asked,
+        asyncio.TaskGroup() as group,
+    ):
 
         def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return group.create_task(work)
 
         services = Services(
+            node_id=settings.node_id,
+            peers=asked,
             store=timed,
             archive=Archive(timed, executor=executor, clock=clock, randomness=randomness),
             leases=leases,
@@ -638,32 +651,6 @@ async def running(
     node.transfers.close()
     if failure is not None:
         raise failure
-
-
-async def _credentials(
-    settings: Settings,
-    store: ObjectStore,
-    catalog: Catalog,
-    *,
-    clock: Clock,
-    randomness: Randomness,
-    metrics: Metrics,
-) -> tuple[Authority | None, Admission]:
-    """Return what knows of credentials, None while authentication is off, and who may send a request.
-
-    Raises ConfigurationError, StoreUnavailableError.
-    """
-    if settings.auth == "on":
-        authority = Authority(
-            settings, store=store, records=catalog, clock=clock, randomness=randomness, metrics=metrics
-        )
-        await authority.start()
-        return authority, authority.admission
-    if settings.cluster_key is None and settings.cluster_key_file is None:
-        return None, OpenAdmission()
-    cluster = Secrets("MEMOTURN_CLUSTER_KEY", settings.cluster_key, settings.cluster_key_file)
-    await cluster.refresh()
-    return None, OpenAdmission(cluster.matches)
 
 
 def node_embedder(embedder: Embedder, services: Services, settings: Settings) -> NodeEmbedder:

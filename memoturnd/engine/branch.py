@@ -326,6 +326,11 @@ class Branch:
             self.owned.writer.stop(error)
 
     @property
+    def is_ours(self) -> bool:
+        """Return whether this node owns the branch now."""
+        return self.owned is not None and not self._fenced and self.services.leases.holds(self.owned.lease)
+
+    @property
     def is_fenced(self) -> bool:
         """Return whether another owner was found in the manifest, so that the file must be looked at anew."""
         return self._fenced

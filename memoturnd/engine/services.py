@@ -26,6 +26,7 @@ from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.executor import Executor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectStore
+from memoturnd.seams.peers import Peers
 
 if TYPE_CHECKING:
     from memoturnd.engine.branch import Branch
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
 class Services:
     """The node, as its branches see it."""
 
+    node_id: str
     store: ObjectStore
     archive: Archive
     leases: Leases
+    peers: Peers | None
+    """How to ask other nodes; None where there are none."""
     catalog: Catalog
     clock: Clock
     randomness: Randomness
