@@ -83,6 +83,7 @@ MAY_OPEN = {
     "audit/log.py": "the notes of audit objects",
     "audit/spool.py": "the spool of audit events",
     "datadir.py": "its lock and the boot id",
+    "leases/file_table.py": "the locks of nodes",
     "disk.py": "folders",
     "engine/incoming.py": "an imported file that is nobody's yet, with no connection on it",
     "engine/transfers.py": "files that are saved or imported, beside those of branches",
