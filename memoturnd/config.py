@@ -58,7 +58,7 @@ class Settings:
     persist_auth_key: bool
     token_audience: str | None
     token_max_lifetime_s: int
-    durability: Literal["local", "durable"]
+    durability: Literal["local", "replicated", "durable"]
     sync: Literal["normal", "full"]
     hot_cap: int
     memory_budget_bytes: int

@@ -17,6 +17,7 @@ import structlog
 from memoturnd.core import erasures
 from memoturnd.core import register as registers
 from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.durability import Durability
 from memoturnd.core.erasures import BlockedBy, Coupon, Cut, Evidence, Receipt, Target
 from memoturnd.core.garbage import Survey
 from memoturnd.core.register import Register, RegisteredBranch
@@ -216,7 +217,9 @@ class Erasing:
     ) -> list[Coupon]:
         """Take the targets of coupons out of a branch's newest state, and note the commit in each as the branch's cut."""
         erasers = [_eraser(coupon) for _, coupon in coupons]
-        written = await branch.write(partial(erasing.apply_all, erasers), durable=True, work=Work.HEAVY)
+        written = await branch.write(
+            partial(erasing.apply_all, erasers), durability=Durability.DURABLE, work=Work.HEAVY
+        )
         cut = Cut(branch.ref.name, written.txid)
         return [
             await file.update(partial(_noted, branch_id=branch.branch_id, cut=cut, eraser=eraser))

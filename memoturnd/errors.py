@@ -34,6 +34,8 @@
 
 from typing import TYPE_CHECKING
 
+from memoturnd.core.durability import Durability
+
 if TYPE_CHECKING:
     from memoturnd.seams.leases import Owner
 
@@ -173,12 +175,16 @@ class DiskFullError(RetryableError):
 
 
 class NotDurableError(MemoturnError):
-    """The write is applied at level `local`, and did not become durable in time. It must not be repeated.
+    """The write is applied, at the level `reached`, and did not become durable in time. It must not be repeated.
 
     Its status is 500, because clients repeat a 503 by themselves and would so apply the write twice.
     """
 
     code = "not_durable"
+
+    def __init__(self, message: str, *, reached: Durability = Durability.LOCAL) -> None:
+        super().__init__(message)
+        self.reached = reached
 
 
 class UnconfiguredError(MemoturnError):

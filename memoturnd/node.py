@@ -27,6 +27,7 @@ from memoturnd.audit.reader import AuditReader
 from memoturnd.audit.retention import RETENTION_S, AuditRetention
 from memoturnd.auth.authority import Authority
 from memoturnd.config import Settings
+from memoturnd.core.durability import LEVELS
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.retention import GRAIN_S, Windows
 from memoturnd.core.revisions import Revision
@@ -563,7 +564,7 @@ async def running(
             branches_folder=Path(settings.data_dir) / "dbs",
             boot_id=boot_id,
             sync=settings.sync,
-            always_durable=settings.durability == "durable",
+            durability=LEVELS[settings.durability],
             ship_limits=Limits(
                 unshipped_max_bytes=settings.unshipped_max_bytes,
                 unshipped_max_age_s=settings.unshipped_max_age_s,

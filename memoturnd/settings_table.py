@@ -394,11 +394,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEMOTURN_DURABILITY",
         "durability",
-        _choice(standard="local", local="local", durable="durable"),
+        _choice(standard="local", local="local", replicated="replicated", durable="durable"),
         "standard",
         "",
         "What a write that does not say otherwise waits for: local (or standard) is the commit on this node, "
-        "durable is the object store.",
+        "replicated also the disks of MEMOTURN_SYNC_REPLICAS other nodes, durable is the object store.",
     ),
     Setting(
         "MEMOTURN_SYNC",

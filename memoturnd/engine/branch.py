@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from memoturnd.core import wal
+from memoturnd.core.durability import Durability, level_of
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine import schema, takeover
@@ -131,7 +132,9 @@ class Branch:
         """Return whether whatever is in proportion to the file is too much for the event loop."""
         return self.size_bytes > _INLINE_SCAN_BYTES
 
-    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
+    async def write(
+        self, op: WriteOp[T], *, durability: Durability = Durability.LOCAL, work: Work = Work.POINT
+    ) -> Written[T]:
         """Apply `op` in a commit round; see memoturnd.seams.profile.Profile.write."""
         self.users += 1
         try:
@@ -142,9 +145,11 @@ class Branch:
             if shipper.dirty_since_s is not None and shipper.crowded():
                 await shipper.wait_for_room()
             value, txid = await owned.writer.submit(op, work)
-            if (durable or self.services.always_durable) and txid > shipper.durable_txid:
+            if max(durability, self.services.durability) > Durability.LOCAL and txid > shipper.durable_txid:
                 await shipper.wait_durable(txid)
-            return Written(value, txid, shipper.durable_txid, txid <= shipper.durable_txid)
+            return Written(
+                value, txid, shipper.durable_txid, level_of(txid, durable_txid=shipper.durable_txid)
+            )
         finally:
             self.leave()
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Never, TypeVar
 
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, Revision
 from memoturnd.engine.branch import Branch
@@ -80,9 +81,11 @@ class PastProfile:
 
         return await branch.manifests.with_newest(await standing(branch, self._at), found)
 
-    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Never:
+    async def write(
+        self, op: WriteOp[T], *, durability: Durability = Durability.LOCAL, work: Work = Work.POINT
+    ) -> Never:
         """Refuse: raises InvalidRequestError."""
-        del op, durable, work
+        del op, durability, work
         raise InvalidRequestError(
             "a past state can only be read: leave Memoturn-At and `at` out, or fork the branch there and write to the fork"
         )

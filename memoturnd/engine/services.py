@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from memoturnd.core import layout, manifest, register
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.accounts import Accounts
@@ -57,7 +58,7 @@ class Services:
     branches_folder: Path
     boot_id: str
     sync: Literal["normal", "full"]
-    always_durable: bool
+    durability: Durability
     ship_limits: Limits
     writer_settings: WriterSettings
     agenda: Agenda

@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from memoturnd.core.canonical import decode_json
+from memoturnd.core.durability import level_of
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import MemoturnError, NotFoundError, OverloadedError, UnconfiguredError, UpstreamError
 from memoturnd.http.addresses import open_or_create_profile, open_profile_or_none, profile_of
@@ -46,10 +47,10 @@ async def extract(call: Call) -> Answer:
     if model is None:
         raise UnconfiguredError("extraction is off at this node: set MEMOTURN_EXTRACT_API_KEY there")
     wanted = await call.decoded_large(_extraction)
-    durable = call.durable
+    durability = call.durability
     profile = await open_profile_or_none(call)
     if profile is not None and not wanted.dry_run:
-        earlier = await kept(profile, durable=durable)
+        earlier = await kept(profile, durability=durability)
         if earlier is not None:
             return _extracted(earlier)
     turns, topics = await _transcript(profile, wanted)
@@ -63,7 +64,7 @@ async def extract(call: Call) -> Answer:
     items = memories.capped(found.checked, await call.node.policies.task_ttl_max_s(database))
     embedder = await embedder_for(call, database, is_needed=embedding.needs_vectors(items))
     profile = await open_or_create_profile(call)
-    written = await extractions.store(profile, embedder, items, found.dropped, durable=durable)
+    written = await extractions.store(profile, embedder, items, found.dropped, durability=durability)
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     return _extracted(written)
@@ -100,7 +101,7 @@ def _nothing_found(profile: BranchProfile | None, dropped: list[dict[str, str]])
     """Answer that nothing was proposed, and so nothing was written."""
     txid, durable_txid = (0, 0) if profile is None else (profile.txid, profile.durable_txid)
     answer = reply({"results": [], "dropped": dropped, "txid": None}, status=201)
-    return reached(at(answer, txid, durable_txid), durable=txid <= durable_txid)
+    return reached(at(answer, txid, durable_txid), level_of(txid, durable_txid=durable_txid))
 
 
 # ---- ask

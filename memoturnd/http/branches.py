@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from memoturnd.core import cursors, names
+from memoturnd.core.durability import Durability, level_of
 from memoturnd.engine.journal import Entry, Facts
 from memoturnd.errors import AlreadyExistsError, InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
@@ -31,7 +32,7 @@ async def sync(call: Call) -> Answer:
     durable_txid = await call.node.branches.sync(name, branch, asked)
     profile = await call.node.profile(name, branch)
     answer = reply({"txid": durable_txid, "durable_txid": durable_txid})
-    return reached(at(answer, max(profile.txid, durable_txid), durable_txid), durable=True)
+    return reached(at(answer, max(profile.txid, durable_txid), durable_txid), Durability.DURABLE)
 
 
 @described(takes=BranchBody, gives={201: shapes.Fork})
@@ -63,7 +64,7 @@ async def create(call: Call) -> Answer:
             if row is None or row.branch_id != branch_id:
                 raise
             answer, fork_txid = reply(_shown_row(name, row), status=201), row.fork_txid
-        return reached(at(answer, fork_txid, fork_txid), durable=True)
+        return reached(at(answer, fork_txid, fork_txid), Durability.DURABLE)
 
     return await _once(call, name, facts, run)
 
@@ -107,9 +108,9 @@ async def delete(call: Call) -> Answer:
         if entry is None or not entry.resumed or (await facts())["branch_id"] == entry.facts["branch_id"]:
             await call.node.branches.delete(name, branch)
         if branch == addressed:
-            return reached(Answer(204), durable=True)
+            return reached(Answer(204), Durability.DURABLE)
         profile = await call.node.profile(name, addressed)
-        return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+        return reached(at(Answer(204), profile.txid, profile.durable_txid), Durability.DURABLE)
 
     return await _once(call, name, facts, run)
 
@@ -128,7 +129,7 @@ async def undelete(call: Call) -> Answer:
             if row is None or entry is None or row.created_at > entry.facts["at_ms"]:
                 raise  # one that was made since then
             shown = _shown_row(name, row)
-        return reached(reply(shown), durable=True)
+        return reached(reply(shown), Durability.DURABLE)
 
     return await _once(call, name, _nothing_to_know, run)
 
@@ -147,7 +148,9 @@ async def checkpoint(call: Call) -> Answer:
         if made is None:
             made = await branches.checkpoint(name, branch, wanted)
         answer = reply({"checkpoint": made.name, "txid": made.txid, "created_at": made.created_at})
-        return reached(at(answer, made.txid, made.durable_txid), durable=made.durable_txid >= made.txid)
+        return reached(
+            at(answer, made.txid, made.durable_txid), level_of(made.txid, durable_txid=made.durable_txid)
+        )
 
     return await _once(call, name, _nothing_to_know, run)
 
@@ -189,7 +192,7 @@ async def delete_checkpoint(call: Call) -> Answer:
         if entry is None or not entry.resumed or (await facts())["made"] == entry.facts["made"]:
             await branches.delete_checkpoint(name, branch, wanted)
         profile = await call.node.profile(name, branch)
-        return reached(at(Answer(204), profile.txid, profile.durable_txid), durable=True)
+        return reached(at(Answer(204), profile.txid, profile.durable_txid), Durability.DURABLE)
 
     return await _once(call, name, facts, run)
 
@@ -260,5 +263,6 @@ def _rewound(result: Rewound) -> Answer:
         "undo_txid": result.undo_txid,
     }
     return reached(
-        at(reply(shown), result.txid, result.durable_txid), durable=result.durable_txid >= result.txid
+        at(reply(shown), result.txid, result.durable_txid),
+        level_of(result.txid, durable_txid=result.durable_txid),
     )

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from memoturnd.core import canonical, names, revisions
+from memoturnd.core.durability import LEVELS, Durability
 from memoturnd.core.principal import ANONYMOUS
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.idempotency import Once
@@ -110,21 +111,18 @@ class Call:
         return cast("AsyncIterator[bytes]", self._file)
 
     @property
-    def durable(self) -> bool:
-        """Whether the request asks that its write be in object storage before it is answered.
+    def durability(self) -> Durability:
+        """The level that the request asks for its write. It may only raise: `local` asks for nothing.
 
-        `local` asks for nothing: it does not lower the node's own default. Raises InvalidRequestError when the
-        header is neither.
+        Raises InvalidRequestError when the header is no level.
         """
         value = self._headers.get(_DURABILITY_HEADER)
         if value is None:
-            return False
-        match value.strip().lower():
-            case b"durable":
-                return True
-            case b"local":
-                return False
-        raise InvalidRequestError("Memoturn-Durability takes `local` or `durable`")
+            return Durability.LOCAL
+        level = LEVELS.get(value.strip().lower().decode("latin-1"))
+        if level is None:
+            raise InvalidRequestError("Memoturn-Durability takes `local`, `replicated` or `durable`")
+        return level
 
     @property
     def min_txid(self) -> int:

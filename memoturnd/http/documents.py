@@ -15,7 +15,7 @@ async def insert(call: Call) -> Answer:
     """Insert documents, all or none."""
     docs = await call.parsed(documents.parse_insert)
     profile = await open_database(call)
-    written = await documents.insert(profile, call.params["coll"], docs, durable=call.durable)
+    written = await documents.insert(profile, call.params["coll"], docs, durability=call.durability)
     call.tell(count=len(written.value))
     return write_reply({"ids": written.value, "txid": written.txid}, written, status=201)
 
@@ -53,7 +53,7 @@ async def update(call: Call) -> Answer:
     """Update the first document that matches a filter, or all; with `upsert` insert one where none does."""
     change = await call.parsed(documents.parse_update)
     profile = await open_database(call)
-    written = await documents.update(profile, call.params["coll"], change, durable=call.durable)
+    written = await documents.update(profile, call.params["coll"], change, durability=call.durability)
     call.tell(count=written.value["modified"])
     answer = {"modified": written.value["modified"], "txid": written.txid}
     if change.upsert:
@@ -66,7 +66,7 @@ async def delete(call: Call) -> Answer:
     """Delete the first document that matches a filter, or all."""
     removal = await call.parsed(documents.parse_delete)
     profile = await open_database(call)
-    written = await documents.delete(profile, call.params["coll"], removal, durable=call.durable)
+    written = await documents.delete(profile, call.params["coll"], removal, durability=call.durability)
     call.tell(count=written.value)
     return write_reply({"deleted": written.value, "txid": written.txid}, written)
 
@@ -87,7 +87,9 @@ async def list_collections(call: Call) -> Answer:
 async def drop(call: Call) -> Answer:
     """Remove a collection with everything in it."""
     profile = await open_database(call)
-    return written_nothing_to_say(await collections.drop(profile, call.params["coll"], durable=call.durable))
+    return written_nothing_to_say(
+        await collections.drop(profile, call.params["coll"], durability=call.durability)
+    )
 
 
 @described(takes=shapes.NewIndex, gives={201: shapes.Indexed})
@@ -95,7 +97,7 @@ async def create_index(call: Call) -> Answer:
     """Index a field of a collection."""
     index = await call.parsed(collections.parse_index)
     profile = await open_database(call)
-    written = await collections.create_index(profile, call.params["coll"], index, durable=call.durable)
+    written = await collections.create_index(profile, call.params["coll"], index, durability=call.durability)
     answer = {"indexed": index.path, "unique": index.unique, "txid": written.txid}
     return write_reply(answer, written, status=201)
 
@@ -113,6 +115,6 @@ async def drop_index(call: Call) -> Answer:
     """Remove the index of a field."""
     profile = await open_database(call)
     written = await collections.drop_index(
-        profile, call.params["coll"], call.params["path"], durable=call.durable
+        profile, call.params["coll"], call.params["path"], durability=call.durability
     )
     return written_nothing_to_say(written)

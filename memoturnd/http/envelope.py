@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from memoturnd.core.durability import Durability
 from memoturnd.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -100,9 +101,9 @@ def at(answer: Answer, txid: int, durable_txid: int) -> Answer:
     return answer
 
 
-def reached(answer: Answer, *, durable: bool) -> Answer:
+def reached(answer: Answer, durability: Durability) -> Answer:
     """Stamp `answer` with the durability that its write has reached; return it."""
-    answer.headers.append((b"memoturn-durability", b"durable" if durable else b"local"))
+    answer.headers.append((b"memoturn-durability", durability.label.encode()))
     return answer
 
 
@@ -113,14 +114,12 @@ def read_reply(value: Any, seen: Seen[Any]) -> Answer:
 
 def write_reply(value: Any, written: Written[Any], *, status: int = 200) -> Answer:
     """Answer a write to a branch with JSON."""
-    return reached(
-        at(reply(value, status=status), written.txid, written.durable_txid), durable=written.durable
-    )
+    return reached(at(reply(value, status=status), written.txid, written.durable_txid), written.durability)
 
 
 def written_nothing_to_say(written: Written[Any]) -> Answer:
     """Answer a write to a branch with 204."""
-    return reached(at(Answer(204), written.txid, written.durable_txid), durable=written.durable)
+    return reached(at(Answer(204), written.txid, written.durable_txid), written.durability)
 
 
 def status_of(error: MemoturnError) -> int:
@@ -137,7 +136,7 @@ def error_reply(error: MemoturnError) -> Answer:
     if isinstance(error, OverloadedError) and error.limit:
         answer.headers.append((b"memoturn-limit", error.limit.encode()))
     if isinstance(error, NotDurableError):
-        reached(answer, durable=False)
+        reached(answer, error.reached)
     if isinstance(error, UnauthorizedError):
         answer.headers.append((b"www-authenticate", b"Bearer"))
     return answer

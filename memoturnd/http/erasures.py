@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from memoturnd.core import cursors, erasures
+from memoturnd.core.durability import Durability
 from memoturnd.core.erasures import Target
 from memoturnd.engine.journal import Entry, Facts
 from memoturnd.http.addresses import database_of, profile_of
@@ -33,7 +34,7 @@ async def erase_of_database(call: Call) -> Answer:
 
 
 async def _erase(call: Call, name: str, branch_name: str) -> Answer:
-    asked, _ = await call.parsed(erasing.parse), call.durable  # which it is in any case
+    asked, _ = await call.parsed(erasing.parse), call.durability  # which it is in any case
 
     async def ask() -> Asked:
         return asked
@@ -65,7 +66,7 @@ async def erase_once(
         call.tell(resource=f"erasures/{erasure_id}", count=len(requested.coupon.targets))
         found = answer(requested)
         found.headers.append((b"memoturn-erasure-id", requested.coupon.id.encode()))
-        return reached(at(found, requested.txid, requested.durable_txid), durable=True)
+        return reached(at(found, requested.txid, requested.durable_txid), Durability.DURABLE)
 
     return await taking_effect_once(call, facts, run, scope=database.uuid)
 
@@ -78,7 +79,7 @@ async def purge(
     """Erase what is forgotten in a profile; `targets` says what that is, NotFoundError where it is not there."""
     call.require_every_branch()
     name, branch_name = profile_of(call)
-    _ = call.durable  # which it is in any case
+    _ = call.durability  # which it is in any case
 
     async def ask() -> Asked:
         profile = await call.node.profile(name, branch_name)

@@ -96,7 +96,7 @@ async def put(call: Call) -> Answer:
         ttl_s=call.integer("ttl"),
         metadata=kv.parse_metadata(call.metadata, "Memoturn-Meta"),
         condition=call.condition(),
-        durable=call.durable,
+        durability=call.durability,
     )
     answer = write_reply({"txid": written.txid}, written)
     answer.headers.append(_etag(written.value))
@@ -108,7 +108,7 @@ async def delete(call: Call) -> Answer:
     """Remove a key where the request's condition holds; 204 also when it had no value."""
     profile = await open_database(call)
     written = await kv.delete(
-        profile, call.params["ns"], call.params["key"], condition=call.condition(), durable=call.durable
+        profile, call.params["ns"], call.params["key"], condition=call.condition(), durability=call.durability
     )
     return written_nothing_to_say(written)
 
@@ -119,7 +119,7 @@ async def increment(call: Call) -> Answer:
     by, ttl_s = kv.parse_increment(call.decoded(decode_json) if call.body else {})
     profile = await open_database(call)
     written = await kv.increment(
-        profile, call.params["ns"], call.params["key"], by, ttl_s=ttl_s, durable=call.durable
+        profile, call.params["ns"], call.params["key"], by, ttl_s=ttl_s, durability=call.durability
     )
     answer = write_reply({**written.value, "txid": written.txid}, written)
     answer.headers.append(_etag(written.value["etag"]))
@@ -131,7 +131,7 @@ async def batch(call: Call) -> Answer:
     """Get, put and remove keys as one commit."""
     items = await call.parsed(kv_batch.parse_batch)
     profile = await open_database(call)
-    written = await kv_batch.apply(profile, call.params["ns"], items, durable=call.durable)
+    written = await kv_batch.apply(profile, call.params["ns"], items, durability=call.durability)
     call.tell(count=len(written.value["puts"]) + len(written.value["deletes"]))
     return write_reply({**written.value, "txid": written.txid}, written)
 

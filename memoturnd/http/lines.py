@@ -36,7 +36,7 @@ async def take(call: Call) -> Answer:
     Raises InvalidRequestError, ConflictError for a profile that has memory already and is not to `replace` it,
     PayloadTooLargeError, OverloadedError.
     """
-    replace, durable = call.flag("replace"), call.durable
+    replace, durability = call.flag("replace"), call.durability
     names.profile_database(call.params["ns"], call.params["profile"])
     spool = call.node.transfers.spool()
     try:
@@ -50,7 +50,7 @@ async def take(call: Call) -> Answer:
             spool.file,
             replace=replace,
             task_ttl_max_s=ttl_max_s,
-            durable=durable,
+            durability=durability,
         )
     finally:
         spool.close()

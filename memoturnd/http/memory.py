@@ -29,12 +29,12 @@ _DEFAULT_SESSIONS: Final = 100
 async def ingest(call: Call) -> Answer:
     """Store up to 1000 memories as one commit, creating the profile where absent."""
     batch = await call.decoded_large(_batch_of)
-    durable = call.durable
+    durability = call.durability
     database, _ = profile_of(call)
     items = memories.capped(batch.items, await call.node.policies.task_ttl_max_s(database))
     embedder = await embedder_for(call, database, is_needed=embedding.needs_vectors(items))
     profile = await open_or_create_profile(call)
-    written = await embedding.ingest(profile, embedder, items, places=batch.places, durable=durable)
+    written = await embedding.ingest(profile, embedder, items, places=batch.places, durability=durability)
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     results = batch.results(written.value["results"])
@@ -73,7 +73,7 @@ async def get(call: Call) -> Answer:
 @described(gives={204: NOTHING})
 async def forget(call: Call) -> Answer:
     """Remove one memory. Raises NotFoundError."""
-    memory_id, durable = call.params["id"], call.durable
+    memory_id, durability = call.params["id"], call.durability
     if await purges(call):
 
         async def targets(profile: BranchProfile) -> list[Target]:
@@ -82,7 +82,7 @@ async def forget(call: Call) -> Answer:
 
         return await purge(call, targets, lambda _: Answer(204))
     profile = await open_profile(call)
-    return written_nothing_to_say(await memories.forget(profile, memory_id, durable=durable))
+    return written_nothing_to_say(await memories.forget(profile, memory_id, durability=durability))
 
 
 @described(gives={200: shapes.Sessions}, values=PAGE)
@@ -101,7 +101,7 @@ async def sessions(call: Call) -> Answer:
 @described(gives={204: NOTHING}, values=(Value("turns", bool, "Remove the transcript too."),))
 async def end_session(call: Call) -> Answer:
     """Remove a session and its tasks, with `turns=true` its transcript too; 204 also when it is unknown."""
-    session_id, turns, durable = names.session_id(call.params["sid"]), call.flag("turns"), call.durable
+    session_id, turns, durability = names.session_id(call.params["sid"]), call.flag("turns"), call.durability
     if turns:
         call.require_surface("turns")
     if await purges(call):
@@ -111,7 +111,9 @@ async def end_session(call: Call) -> Answer:
 
         return await purge(call, targets, lambda _: Answer(204))
     profile = await open_profile(call)
-    return written_nothing_to_say(await session_list.end(profile, session_id, turns=turns, durable=durable))
+    return written_nothing_to_say(
+        await session_list.end(profile, session_id, turns=turns, durability=durability)
+    )
 
 
 class _Batch(msgspec.Struct):

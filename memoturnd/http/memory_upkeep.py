@@ -78,12 +78,12 @@ def _moment(call: Call, name: str) -> int | str | None:
 @described(takes=shapes.Patch, gives={200: shapes.Patched})
 async def patch(call: Call) -> Answer:
     """Change what is said of a memory by hand. Raises NotFoundError."""
-    change, durable = await call.parsed(memory_edits.parse_patch), call.durable
+    change, durability = await call.parsed(memory_edits.parse_patch), call.durability
     database, _ = profile_of(call)
     change = dataclasses.replace(change, task_ttl_max_s=await call.node.policies.task_ttl_max_s(database))
     embedder = await embedder_for(call, database, is_needed="keywords" in change.given)
     profile = await open_profile(call)
-    written = await embedding.patch(profile, embedder, call.params["id"], change, durable=durable)
+    written = await embedding.patch(profile, embedder, call.params["id"], change, durability=durability)
     if "degraded" in written.value:
         call.node.metrics.embed_degraded["ingest"].inc()
     return write_reply({**written.value, "txid": written.txid}, written)
@@ -142,9 +142,9 @@ def _page(call: Call, default: int = memory_list.LIST_LIMIT) -> Page:
 async def undo(call: Call) -> Answer:
     """Make active again what a memory superseded, with an optional reason. Raises NotFoundError, ConflictError."""
     reason = topics.parse_reason(decode_json(call.body)) if call.body else None
-    durable = call.durable
+    durability = call.durability
     profile = await open_profile(call)
-    written = await topics.undo(profile, call.params["id"], reason=reason, durable=durable)
+    written = await topics.undo(profile, call.params["id"], reason=reason, durability=durability)
     return write_reply({**written.value, "txid": written.txid}, written)
 
 
@@ -152,14 +152,14 @@ async def undo(call: Call) -> Answer:
 async def forget_many(call: Call) -> Answer:
     """Remove the memories of a filter or of ids, or show with `dry_run` which those are."""
     forget = await call.parsed(memory_edits.parse_forget)
-    durable, min_txid = call.durable, call.min_txid
+    durability, min_txid = call.durability, call.min_txid
     profile = await open_profile(call)
     if forget.dry_run:
         seen = await memory_edits.would_forget(profile, forget, min_txid=min_txid)
         return read_reply({**seen.value, "txid": seen.txid}, seen)
     if await purges(call):
         return await _purge_many(call, forget)
-    written = await memory_edits.forget_many(profile, forget, durable=durable)
+    written = await memory_edits.forget_many(profile, forget, durability=durability)
     call.tell(count=written.value["forgotten"])
     return write_reply({**written.value, "txid": written.txid}, written)
 
@@ -170,7 +170,7 @@ async def _purge_many(call: Call, forget: Forget) -> Answer:
     meant = (await memory_edits.would_forget(profile, forget)).value
     gone = [row["id"] for row in meant["results"] if row["status"] == "would_forget"]
     if not gone:
-        written = await memory_edits.forget_many(profile, forget, durable=call.durable)
+        written = await memory_edits.forget_many(profile, forget, durability=call.durability)
         return write_reply({**written.value, "txid": written.txid}, written)
 
     async def targets(_: BranchProfile) -> list[Target]:

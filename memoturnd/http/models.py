@@ -31,18 +31,20 @@ async def list_all(call: Call) -> Answer:
 @described(gives={204: NOTHING})
 async def drop(call: Call) -> Answer:
     """Drop a model with its vectors. Raises NotFoundError, ConflictError while a job embeds with it."""
-    durable = call.durable
+    durability = call.durability
     name = call.params["name"]
     name = models.UNNAMED if name == _UNNAMED else models.parse_name(name, "the model")
     profile = await open_profile(call)
-    return written_nothing_to_say(await reembed.drop_model(profile, profile.branch_id, name, durable=durable))
+    return written_nothing_to_say(
+        await reembed.drop_model(profile, profile.branch_id, name, durability=durability)
+    )
 
 
 @described(takes=shapes.Reembed, gives={202: shapes.Job})
 async def begin(call: Call) -> Answer:
     """Begin to embed again what the profile holds; 202, and the job goes on in the background."""
     wanted = reembed.parse(call.decoded(decode_json))
-    durable = call.durable
+    durability = call.durability
     profile = await open_profile(call)
     embedder = await embedder_for(call, profile_of(call)[0])
     if embedder is None:
@@ -56,7 +58,7 @@ async def begin(call: Call) -> Answer:
         )
     jobs = call.node.reembedding
     written = await reembed.begin(
-        profile, profile.branch_id, jobs.new_job_id(), embedder.model, wanted, durable=durable
+        profile, profile.branch_id, jobs.new_job_id(), embedder.model, wanted, durability=durability
     )
     await jobs.go_on(*profile_of(call))
     return write_reply({**written.value, "txid": written.txid}, written, status=202)
@@ -77,6 +79,6 @@ async def progress(call: Call) -> Answer:
 @described(gives={204: NOTHING})
 async def cancel(call: Call) -> Answer:
     """Cancel the job; what it made stays. 204 also where none runs."""
-    durable = call.durable
+    durability = call.durability
     profile = await open_profile(call)
-    return written_nothing_to_say(await reembed.cancel(profile, profile.branch_id, durable=durable))
+    return written_nothing_to_say(await reembed.cancel(profile, profile.branch_id, durability=durability))

@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from memoturnd.core.durability import Durability, level_of
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.idempotency import Once
@@ -63,17 +64,19 @@ class OnceProfile:
         """Newest txid that object storage has."""
         return self._profile.durable_txid
 
-    async def kept(self, *, durable: bool) -> Written[Any] | None:
+    async def kept(self, *, durability: Durability) -> Written[Any] | None:
         """Return what the same request was answered before, None where it is a new one; see `kept` below."""
         request = self._once.request(self._profile.branch_id)
         seen = await self._profile.read(lambda conn, now_ms: idempotency.find(conn, now_ms, request))
-        return None if seen.value is None else await self.write(_gone, durable=durable)
+        return None if seen.value is None else await self.write(_gone, durability=durability)
 
     async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
         """Run `op` on one state; see memoturnd.seams.profile.Profile.read."""
         return await self._profile.read(op, min_txid=min_txid, work=work)
 
-    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
+    async def write(
+        self, op: WriteOp[T], *, durability: Durability = Durability.LOCAL, work: Work = Work.POINT
+    ) -> Written[T]:
         """Apply `op`, unless the same request was applied before: then return what that one returned.
 
         Raises IdempotencyKeyReusedError when the key came with another request, InvalidRequestError when the
@@ -90,21 +93,21 @@ class OnceProfile:
             idempotency.record(conn, now_ms, request, msgspec.json.encode(value))
             return (value, None), True
 
-        written = await self._profile.write(apply, durable=durable, work=work)
+        written = await self._profile.write(apply, durability=durability, work=work)
         value, txid = written.value
         if txid is None:
-            return Written(value, written.txid, written.durable_txid, written.durable)
+            return Written(value, written.txid, written.durable_txid, written.durability)
         once.replayed = True
-        return Written(value, txid, written.durable_txid, txid <= written.durable_txid)
+        return Written(value, txid, written.durable_txid, level_of(txid, durable_txid=written.durable_txid))
 
 
 def _gone(_conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
     raise ConflictError("what was kept under the Idempotency-Key has just expired: send it once more")
 
 
-async def kept(profile: BranchProfile, *, durable: bool) -> Written[Any] | None:
+async def kept(profile: BranchProfile, *, durability: Durability) -> Written[Any] | None:
     """Return what an earlier request with the same Idempotency-Key was answered, None where there was none.
 
     For what is dear and comes before the write. Raises IdempotencyKeyReusedError.
     """
-    return await profile.kept(durable=durable) if isinstance(profile, OnceProfile) else None
+    return await profile.kept(durability=durability) if isinstance(profile, OnceProfile) else None

@@ -21,7 +21,10 @@ _JSON: Final = "application/json"
 _MIN_TXID = Value("Memoturn-Min-Txid", int, "Txid that the state shown must have reached.", is_header=True)
 _AT = Value("at", str, "Revision of the past state to show: a txid, a checkpoint, a time, `head~N`.")
 _DURABILITY = Value(
-    "Memoturn-Durability", str, "`durable` waits until object storage has the write.", is_header=True
+    "Memoturn-Durability",
+    str,
+    "`replicated` waits for the disks of other nodes, `durable` for object storage; it may only raise.",
+    is_header=True,
 )
 _AT_HEADER = Value("Memoturn-At", str, "The same as `at`, which wins.", is_header=True)
 _BRANCH = Value("branch", str, "Branch of the profile; main unless given.")

@@ -14,10 +14,10 @@ from memoturnd.surfaces import sql
 async def run(call: Call) -> Answer:
     """Run a batch of statements as one transaction; a batch that only reads is answered as a read."""
     batch = await call.decoded_large(_batch)
-    durable, min_txid = call.durable, call.min_txid
+    durability, min_txid = call.durability, call.min_txid
     profile = await open_database(call)
     result = await sql.run(
-        profile, batch, durable=durable, min_txid=min_txid, may_write=call.principal.may("write")
+        profile, batch, durability=durability, min_txid=min_txid, may_write=call.principal.may("write")
     )
     body = {"results": result.value, "txid": result.txid}
     return write_reply(body, result) if isinstance(result, Written) else read_reply(body, result)

@@ -20,7 +20,7 @@ async def append(call: Call) -> Answer:
     """Append rows, making the timeline where absent."""
     rows = await call.parsed(timelines.parse_rows)
     profile = await open_database(call)
-    written = await timelines.append(profile, call.params["timeline"], rows, durable=call.durable)
+    written = await timelines.append(profile, call.params["timeline"], rows, durability=call.durability)
     call.tell(count=len(rows))
     return write_reply({**written.value, "txid": written.txid}, written, status=201)
 
@@ -64,7 +64,9 @@ async def put(call: Call) -> Answer:
     """Set a timeline's retention, making the timeline where absent."""
     retention = await call.parsed(timelines.parse_retention)
     profile = await open_database(call)
-    written = await timelines.set_retention(profile, call.params["timeline"], retention, durable=call.durable)
+    written = await timelines.set_retention(
+        profile, call.params["timeline"], retention, durability=call.durability
+    )
     return write_reply({**written.value, "txid": written.txid}, written)
 
 
@@ -72,5 +74,5 @@ async def put(call: Call) -> Answer:
 async def delete(call: Call) -> Answer:
     """Delete a timeline; 204 also when there was none."""
     profile = await open_database(call)
-    written = await timelines.delete(profile, call.params["timeline"], durable=call.durable)
+    written = await timelines.delete(profile, call.params["timeline"], durability=call.durability)
     return written_nothing_to_say(written)

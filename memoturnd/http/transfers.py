@@ -1,6 +1,7 @@
 """Routes of files: a state as a plain SQLite file, and a SQLite file as a new database."""
 
 from memoturnd.core import names
+from memoturnd.core.durability import Durability
 from memoturnd.errors import InvalidRequestError
 from memoturnd.http.addresses import caught_up, database_of, named_database
 from memoturnd.http.call import Call
@@ -55,4 +56,4 @@ async def take(call: Call) -> Answer:
         "created_at": database.created_at,
         "txid": made.txid,
     }
-    return reached(at(reply(shown, status=201), made.txid, made.txid), durable=True)
+    return reached(at(reply(shown, status=201), made.txid, made.txid), Durability.DURABLE)

@@ -25,7 +25,7 @@ async def append(call: Call) -> Answer:
     embedder = await embedder_for(call, database_of(call)[0], is_needed=needs_vectors)
     profile = await open_database(call)
     written = await embedding.append(
-        profile, embedder, call.params["session"], parsed, batch=batch, durable=call.durable
+        profile, embedder, call.params["session"], parsed, batch=batch, durability=call.durability
     )
     value = written.value
     call.tell(count=len(value["seqs"]))
@@ -65,9 +65,11 @@ async def get(call: Call) -> Answer:
 @described(gives={204: NOTHING})
 async def delete(call: Call) -> Answer:
     """Remove one turn. Raises NotFoundError."""
-    seq, durable = _seq(call), call.durable
+    seq, durability = _seq(call), call.durability
     profile = await open_database(call)
-    return written_nothing_to_say(await turns.delete(profile, call.params["session"], seq, durable=durable))
+    return written_nothing_to_say(
+        await turns.delete(profile, call.params["session"], seq, durability=durability)
+    )
 
 
 @described(
@@ -88,7 +90,7 @@ async def delete_range(call: Call) -> Answer:
         first=first,
         last=last,
         everything=everything,
-        durable=call.durable,
+        durability=call.durability,
     )
     call.tell(count=written.value["deleted"])
     return write_reply({**written.value, "txid": written.txid}, written)

@@ -31,7 +31,7 @@ async def upsert(call: Call) -> Answer:
     """Store one vector, or many as one commit; the first ones make the collection."""
     stored, single = await call.parsed(_upsert)
     profile = await open_database(call)
-    written = await vectors.upsert(profile, call.params["coll"], stored, durable=call.durable)
+    written = await vectors.upsert(profile, call.params["coll"], stored, durability=call.durability)
     call.tell(count=len(written.value))
     results = {"status": written.value[0]["status"]} if single else {"results": written.value}
     return write_reply({**results, "txid": written.txid}, written)
@@ -67,7 +67,9 @@ async def list_ids(call: Call) -> Answer:
 async def drop(call: Call) -> Answer:
     """Remove a collection; 204 also when there was none."""
     profile = await open_database(call)
-    return written_nothing_to_say(await vectors.drop(profile, call.params["coll"], durable=call.durable))
+    return written_nothing_to_say(
+        await vectors.drop(profile, call.params["coll"], durability=call.durability)
+    )
 
 
 @described(takes=shapes.Search, gives={200: shapes.Hits})
@@ -84,7 +86,7 @@ async def delete_many(call: Call) -> Answer:
     """Remove vectors by their ids, or by a filter of their metadata, as one commit."""
     wanted = await call.parsed(vectors.parse_delete)
     profile = await open_database(call)
-    written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
+    written = await vectors.delete(profile, call.params["coll"], wanted, durability=call.durability)
     call.tell(count=written.value["deleted"])
     return write_reply({**written.value, "txid": written.txid}, written)
 
@@ -102,5 +104,5 @@ async def delete(call: Call) -> Answer:
     """Remove one vector; 204 also when it was not there."""
     profile = await open_database(call)
     wanted = (names.vector_id(call.params["id"]),)
-    written = await vectors.delete(profile, call.params["coll"], wanted, durable=call.durable)
+    written = await vectors.delete(profile, call.params["coll"], wanted, durability=call.durability)
     return written_nothing_to_say(written)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 
 T = TypeVar("T")
@@ -47,7 +48,13 @@ class Written(Generic[T]):
     value: T
     txid: int
     durable_txid: int
-    durable: bool
+    durability: Durability
+    """The level that was reached."""
+
+    @property
+    def durable(self) -> bool:
+        """Return whether object storage has it."""
+        return self.durability is Durability.DURABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,10 @@ ReadOp = Callable[[ProfileConnection, int], T]
 class Profile(Protocol):
     """A branch of a database, as surfaces see it."""
 
-    async def write(self, op: WriteOp[T], *, durable: bool = False, work: Work = Work.POINT) -> Written[T]:
-        """Apply `op` in a commit round; with `durable` return only when object storage has it.
+    async def write(
+        self, op: WriteOp[T], *, durability: Durability = Durability.LOCAL, work: Work = Work.POINT
+    ) -> Written[T]:
+        """Apply `op` in a commit round, and return when it has reached the level asked for or a higher one.
 
         Raises whatever `op` raised, OverloadedError when the queue or the unshipped window is full,
         DiskFullError, FencedError.

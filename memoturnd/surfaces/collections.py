@@ -12,6 +12,7 @@ from typing import Any, Final
 import apsw
 
 from memoturnd.core import filters, names, paths
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import DOCUMENT_INDEXES, DOCUMENTS
 from memoturnd.errors import ConflictError, InvalidRequestError
@@ -196,10 +197,14 @@ async def list_all(
     )
 
 
-async def drop(profile: Profile, collection: str, *, durable: bool = False) -> Written[None]:
+async def drop(
+    profile: Profile, collection: str, *, durability: Durability = Durability.LOCAL
+) -> Written[None]:
     """Remove a collection; see `apply_drop`. Raises InvalidRequestError for a bad name."""
     names.collection(collection)
-    return await profile.write(lambda conn, _: apply_drop(conn, collection), durable=durable, work=Work.HEAVY)
+    return await profile.write(
+        lambda conn, _: apply_drop(conn, collection), durability=durability, work=Work.HEAVY
+    )
 
 
 async def indexes(profile: Profile, collection: str, *, min_txid: int = 0) -> Seen[list[dict[str, Any]]]:
@@ -209,19 +214,21 @@ async def indexes(profile: Profile, collection: str, *, min_txid: int = 0) -> Se
 
 
 async def create_index(
-    profile: Profile, collection: str, index: Index, *, durable: bool = False
+    profile: Profile, collection: str, index: Index, *, durability: Durability = Durability.LOCAL
 ) -> Written[None]:
     """Index a field; see `apply_create_index`. Raises InvalidRequestError for a bad name."""
     names.collection(collection)
     return await profile.write(
-        lambda conn, _: apply_create_index(conn, collection, index), durable=durable, work=Work.HEAVY
+        lambda conn, _: apply_create_index(conn, collection, index), durability=durability, work=Work.HEAVY
     )
 
 
-async def drop_index(profile: Profile, collection: str, path: str, *, durable: bool = False) -> Written[None]:
+async def drop_index(
+    profile: Profile, collection: str, path: str, *, durability: Durability = Durability.LOCAL
+) -> Written[None]:
     """Remove an index; see `apply_drop_index`. Raises InvalidRequestError for a bad name or path."""
     names.collection(collection)
     paths.field_path(path, "the path")
     return await profile.write(
-        lambda conn, _: apply_drop_index(conn, collection, path), durable=durable, work=Work.HEAVY
+        lambda conn, _: apply_drop_index(conn, collection, path), durability=durability, work=Work.HEAVY
     )

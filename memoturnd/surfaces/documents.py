@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from memoturnd.core import canonical, names, ordering, paths, ulids, updates
+from memoturnd.core.durability import Durability
 from memoturnd.core.filters import Filter
 from memoturnd.core.ordering import Order
 from memoturnd.core.updates import Update
@@ -268,7 +269,7 @@ async def insert(
     collection: str,
     docs: Sequence[New],
     *,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
     randomness: Randomness = _RANDOMNESS,
 ) -> Written[list[str]]:
     """Insert documents; see `apply_insert`. Raises InvalidRequestError for a bad collection."""
@@ -277,7 +278,7 @@ async def insert(
     is_small = len(docs) <= _INLINE_INSERT and sum(len(doc.text) for doc in docs) <= _INLINE_INSERT_BYTES
     return await profile.write(
         lambda conn, now_ms: apply_insert(conn, now_ms, collection, docs, random=random),
-        durable=durable,
+        durability=durability,
         work=Work.POINT if is_small else Work.HEAVY,
     )
 
@@ -287,7 +288,7 @@ async def update(
     collection: str,
     change: Change,
     *,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
     randomness: Randomness = _RANDOMNESS,
 ) -> Written[dict[str, Any]]:
     """Update documents; see `apply_update`. Raises InvalidRequestError for a bad collection."""
@@ -295,18 +296,18 @@ async def update(
     random = _random(randomness)
     return await profile.write(
         lambda conn, now_ms: apply_update(conn, now_ms, collection, change, random=random),
-        durable=durable,
+        durability=durability,
         work=queries.work_of(change.filter),
     )
 
 
 async def delete(
-    profile: Profile, collection: str, removal: Removal, *, durable: bool = False
+    profile: Profile, collection: str, removal: Removal, *, durability: Durability = Durability.LOCAL
 ) -> Written[int]:
     """Delete documents; see `apply_delete`. Raises InvalidRequestError for a bad collection."""
     names.collection(collection)
     return await profile.write(
         lambda conn, _: apply_delete(conn, collection, removal),
-        durable=durable,
+        durability=durability,
         work=Work.POINT if _is_one_by_key(removal.filter) else queries.work_of(removal.filter),
     )

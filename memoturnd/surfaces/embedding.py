@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 from memoturnd.core import names
+from memoturnd.core.durability import Durability
 from memoturnd.core.turn_text import words_in
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
@@ -114,15 +115,17 @@ async def ingest(
     items: list[Item],
     *,
     places: Sequence[int] | None = None,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Store a batch, with vectors of the node's where there is an embedder; see `apply_filled`."""
     if embeddings is None:
-        written = await memories.ingest(profile, items, places=places, durable=durable)
-        return Written({"results": written.value}, written.txid, written.durable_txid, written.durable)
+        written = await memories.ingest(profile, items, places=places, durability=durability)
+        return Written({"results": written.value}, written.txid, written.durable_txid, written.durability)
     filled = replace(await fill(embeddings, items), places=places)
     return await profile.write(
-        lambda conn, now_ms: apply_filled(conn, now_ms, filled), durable=durable, work=memories.work_of(items)
+        lambda conn, now_ms: apply_filled(conn, now_ms, filled),
+        durability=durability,
+        work=memories.work_of(items),
     )
 
 
@@ -133,7 +136,7 @@ async def append(
     new: list[Turn],
     *,
     batch: bool,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Append turns, with vectors of the node's where there is an embedder; return `{seqs}`, and what `ingest` adds.
 
@@ -141,8 +144,8 @@ async def append(
     """
     names.session_id(session_id)
     if embeddings is None:
-        written = await turns.append(profile, session_id, new, batch=batch, durable=durable)
-        return Written({"seqs": written.value}, written.txid, written.durable_txid, written.durable)
+        written = await turns.append(profile, session_id, new, batch=batch, durability=durability)
+        return Written({"seqs": written.value}, written.txid, written.durable_txid, written.durability)
     said = {at: words_in(turn.content.decode()) for at, turn in enumerate(new) if turn.embedding is None}
     filled = await _filled(embeddings, new, {at: words for at, words in said.items() if words.strip()})
 
@@ -151,11 +154,16 @@ async def append(
         seqs, changed = turns.apply_append(conn, now_ms, session_id, fitting.items, batch=batch)
         return {"seqs": seqs, **fitting.said}, changed
 
-    return await profile.write(op, durable=durable, work=turns.work_of(new))
+    return await profile.write(op, durability=durability, work=turns.work_of(new))
 
 
 async def patch(
-    profile: Profile, embeddings: Embeddings | None, memory_id: str, change: Patch, *, durable: bool = False
+    profile: Profile,
+    embeddings: Embeddings | None,
+    memory_id: str,
+    change: Patch,
+    *,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Change what is said of a memory; where that changes its text, the node's vector of it is made anew.
 
@@ -163,7 +171,7 @@ async def patch(
     Raises NotFoundError.
     """
     if embeddings is None or "keywords" not in change.given:
-        return await memory_edits.patch(profile, memory_id, change, durable=durable)
+        return await memory_edits.patch(profile, memory_id, change, durability=durability)
     seen = await profile.read(lambda conn, now_ms: memories.find(conn, now_ms, memory_id))
     vectors: Vectors = [None]
     if seen.value is not None and seen.value.keywords != change.keywords:
@@ -177,7 +185,7 @@ async def patch(
         fits = _replace_vector(conn, now_ms, embeddings.model, before.rid, vectors[0])
         return (answer if fits else {**answer, "degraded": DEGRADED}), changed
 
-    return await profile.write(op, durable=durable, work=memory_edits.work_of(change))
+    return await profile.write(op, durability=durability, work=memory_edits.work_of(change))
 
 
 def _is_task(conn: ProfileConnection, rid: int) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 
 from memoturnd.core import names
 from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.durability import Durability
 from memoturnd.core.turn_text import words_of
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError, PayloadTooLargeError
@@ -395,7 +396,7 @@ async def store(
     items: list[memories.Item],
     dropped: list[dict[str, str]],
     *,
-    durable: bool,
+    durability: Durability,
 ) -> Written[dict[str, Any]]:
     """Ingest what was proposed as one commit; return what `embedding.ingest` does, and `dropped`."""
     if embeddings is None:
@@ -404,11 +405,11 @@ async def store(
             results, changed = memories.apply_ingest(conn, now_ms, items)
             return {"results": results, "dropped": dropped}, changed
 
-        return await profile.write(plain, durable=durable, work=Work.HEAVY)
+        return await profile.write(plain, durability=durability, work=Work.HEAVY)
     filled = await embedding.fill(embeddings, items)
 
     def embedded(conn: ProfileConnection, now_ms: int) -> tuple[dict[str, Any], bool]:
         answer, changed = embedding.apply_filled(conn, now_ms, filled)
         return {**answer, "dropped": dropped}, changed
 
-    return await profile.write(embedded, durable=durable, work=Work.HEAVY)
+    return await profile.write(embedded, durability=durability, work=Work.HEAVY)

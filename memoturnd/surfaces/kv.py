@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from memoturnd.core import names
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError, PayloadTooLargeError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
@@ -306,7 +307,7 @@ async def put(
     ttl_s: int | None = None,
     metadata: str | None = None,
     condition: Condition | None = None,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[str]:
     """Store a value; see `apply_put`. Raises InvalidRequestError for a bad namespace, key or ttl."""
     names.kv_namespace(ns)
@@ -318,7 +319,7 @@ async def put(
         lambda conn, now_ms: apply_put(
             conn, now_ms, ns, key, value, ttl_s=ttl_s, metadata=metadata, condition=condition
         ),
-        durable=durable,
+        durability=durability,
         work=work,
     )
 
@@ -331,13 +332,18 @@ async def get(profile: Profile, ns: str, key: str, *, min_txid: int = 0) -> Seen
 
 
 async def delete(
-    profile: Profile, ns: str, key: str, *, condition: Condition | None = None, durable: bool = False
+    profile: Profile,
+    ns: str,
+    key: str,
+    *,
+    condition: Condition | None = None,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[bool]:
     """Remove a key; see `apply_delete`. Raises InvalidRequestError for a bad namespace or key."""
     names.kv_namespace(ns)
     names.kv_key(key)
     return await profile.write(
-        lambda conn, now_ms: apply_delete(conn, now_ms, ns, key, condition=condition), durable=durable
+        lambda conn, now_ms: apply_delete(conn, now_ms, ns, key, condition=condition), durability=durability
     )
 
 
@@ -352,13 +358,19 @@ def parse_increment(payload: Any) -> tuple[int, int | None]:
 
 
 async def increment(
-    profile: Profile, ns: str, key: str, by: int, *, ttl_s: int | None = None, durable: bool = False
+    profile: Profile,
+    ns: str,
+    key: str,
+    by: int,
+    *,
+    ttl_s: int | None = None,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Add to a number; see `apply_increment`. Raises InvalidRequestError for a bad namespace or key."""
     names.kv_namespace(ns)
     names.kv_key(key)
     return await profile.write(
-        lambda conn, now_ms: apply_increment(conn, now_ms, ns, key, by, ttl_s=ttl_s), durable=durable
+        lambda conn, now_ms: apply_increment(conn, now_ms, ns, key, by, ttl_s=ttl_s), durability=durability
     )
 
 

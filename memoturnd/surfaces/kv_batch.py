@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from memoturnd.core import names
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Work, Written
@@ -183,11 +184,13 @@ def _read(conn: ProfileConnection, now_ms: int, ns: str, keys: tuple[str, ...]) 
     return results
 
 
-async def apply(profile: Profile, ns: str, batch: Batch, *, durable: bool = False) -> Written[dict[str, Any]]:
+async def apply(
+    profile: Profile, ns: str, batch: Batch, *, durability: Durability = Durability.LOCAL
+) -> Written[dict[str, Any]]:
     """Apply a batch; see `apply_batch`. Raises InvalidRequestError for a bad namespace."""
     names.kv_namespace(ns)
     return await profile.write(
         lambda conn, now_ms: apply_batch(conn, now_ms, ns, batch),
-        durable=durable,
+        durability=durability,
         work=Work.POINT if batch.is_small else Work.HEAVY,
     )

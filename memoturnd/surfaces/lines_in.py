@@ -15,6 +15,7 @@ import numpy as np
 
 from memoturnd.core import canonical, names
 from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import MEMORY_VECTORS
@@ -424,7 +425,7 @@ async def take(
     *,
     replace: bool = False,
     task_ttl_max_s: int | None = None,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, int]]:
     """Store what the lines hold as one commit, no task to live longer than `task_ttl_max_s` from now; see `apply_import`."""
 
@@ -432,4 +433,4 @@ async def take(
         end_ms = None if task_ttl_max_s is None else now_ms + 1000 * task_ttl_max_s
         return apply_import(conn, file, branch_id=branch_id, replace=replace, tasks_end_ms=end_ms)
 
-    return await profile.write(op, durable=durable, work=Work.HEAVY)
+    return await profile.write(op, durability=durability, work=Work.HEAVY)

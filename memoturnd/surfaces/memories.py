@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from memoturnd.core import canonical, names
+from memoturnd.core.durability import Durability
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
@@ -453,12 +454,16 @@ def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int
 
 
 async def ingest(
-    profile: Profile, items: list[Item], *, places: Sequence[int] | None = None, durable: bool = False
+    profile: Profile,
+    items: list[Item],
+    *,
+    places: Sequence[int] | None = None,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[list[dict[str, Any]]]:
     """Store a batch; see `apply_ingest`."""
     return await profile.write(
         lambda conn, now_ms: apply_ingest(conn, now_ms, items, places=places),
-        durable=durable,
+        durability=durability,
         work=work_of(items),
     )
 
@@ -474,6 +479,10 @@ async def get(profile: Profile, memory_id: str, *, min_txid: int = 0) -> Seen[di
     return await profile.read(lambda conn, now_ms: read_memory(conn, now_ms, memory_id), min_txid=min_txid)
 
 
-async def forget(profile: Profile, memory_id: str, *, durable: bool = False) -> Written[None]:
+async def forget(
+    profile: Profile, memory_id: str, *, durability: Durability = Durability.LOCAL
+) -> Written[None]:
     """Remove one memory; see `apply_forget`."""
-    return await profile.write(lambda conn, now_ms: apply_forget(conn, now_ms, memory_id), durable=durable)
+    return await profile.write(
+        lambda conn, now_ms: apply_forget(conn, now_ms, memory_id), durability=durability
+    )

@@ -6,6 +6,7 @@ What a memory says is not changed here: a correction is a new memory, which supe
 from dataclasses import dataclass
 from typing import Any, Final
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
@@ -238,12 +239,12 @@ def _results(forget: Forget, found: list[str], status: str) -> list[dict[str, st
 
 
 async def patch(
-    profile: Profile, memory_id: str, change: Patch, *, durable: bool = False
+    profile: Profile, memory_id: str, change: Patch, *, durability: Durability = Durability.LOCAL
 ) -> Written[dict[str, Any]]:
     """Change what is said of a memory; see `apply_patch`."""
     return await profile.write(
         lambda conn, now_ms: apply_patch(conn, now_ms, memory_id, change),
-        durable=durable,
+        durability=durability,
         work=work_of(change),
     )
 
@@ -253,12 +254,14 @@ def work_of(change: Patch) -> Work:
     return Work.POINT if len(change.keywords) <= _INLINE_TEXT else Work.HEAVY
 
 
-async def forget_many(profile: Profile, forget: Forget, *, durable: bool = False) -> Written[dict[str, Any]]:
+async def forget_many(
+    profile: Profile, forget: Forget, *, durability: Durability = Durability.LOCAL
+) -> Written[dict[str, Any]]:
     """Remove memories; see `apply_forget_many`."""
     small = forget.ids is not None and len(forget.ids) <= _INLINE_IDS
     return await profile.write(
         lambda conn, now_ms: apply_forget_many(conn, now_ms, forget),
-        durable=durable,
+        durability=durability,
         work=Work.POINT if small else Work.HEAVY,
     )
 

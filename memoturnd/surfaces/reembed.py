@@ -8,6 +8,7 @@ fork, which is another branch, has none. `memoturnd.reembedding` does the work.
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from memoturnd.core.durability import Durability
 from memoturnd.core.turn_text import words_in
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.errors import ConflictError, InvalidRequestError
@@ -269,20 +270,28 @@ def _store_turn(conn: ProfileConnection, model: models.Model, mid: int, _text: s
 
 
 async def begin(
-    profile: Profile, branch_id: str, job_id: str, model: str, wanted: Wanted, *, durable: bool = False
+    profile: Profile,
+    branch_id: str,
+    job_id: str,
+    model: str,
+    wanted: Wanted,
+    *,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Begin a job; see `apply_begin`."""
     return await profile.write(
         lambda conn, now_ms: apply_begin(conn, now_ms, branch_id, job_id, model, wanted),
-        durable=durable,
+        durability=durability,
         work=Work.HEAVY,
     )
 
 
-async def cancel(profile: Profile, branch_id: str, *, durable: bool = False) -> Written[None]:
+async def cancel(
+    profile: Profile, branch_id: str, *, durability: Durability = Durability.LOCAL
+) -> Written[None]:
     """Cancel the job that runs, if there is one; what it made stays."""
     return await profile.write(
-        lambda conn, now_ms: apply_end(conn, now_ms, branch_id, "cancelled"), durable=durable
+        lambda conn, now_ms: apply_end(conn, now_ms, branch_id, "cancelled"), durability=durability
     )
 
 
@@ -298,7 +307,9 @@ async def progress(
     return await profile.read(op, min_txid=min_txid)
 
 
-async def drop_model(profile: Profile, branch_id: str, name: str, *, durable: bool = False) -> Written[None]:
+async def drop_model(
+    profile: Profile, branch_id: str, name: str, *, durability: Durability = Durability.LOCAL
+) -> Written[None]:
     """Drop a model with its vectors; see `models.apply_drop`. Raises ConflictError while a job embeds with it."""
 
     def op(conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:
@@ -309,4 +320,4 @@ async def drop_model(profile: Profile, branch_id: str, name: str, *, durable: bo
             )
         return models.apply_drop(conn, name)
 
-    return await profile.write(op, durable=durable, work=Work.HEAVY)
+    return await profile.write(op, durability=durability, work=Work.HEAVY)

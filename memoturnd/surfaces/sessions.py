@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.seams.profile import Profile, Seen, Work, Written
 from memoturnd.surfaces import memories, transcripts
@@ -49,12 +50,12 @@ async def recent(
 
 
 async def end(
-    profile: Profile, session_id: str, *, turns: bool = False, durable: bool = False
+    profile: Profile, session_id: str, *, turns: bool = False, durability: Durability = Durability.LOCAL
 ) -> Written[None]:
     """End a session; see `apply_end_session`."""
     work = Work.HEAVY if turns else Work.POINT
     return await profile.write(
         lambda conn, now_ms: apply_end_session(conn, now_ms, session_id, turns=turns),
-        durable=durable,
+        durability=durability,
         work=work,
     )

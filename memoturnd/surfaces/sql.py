@@ -14,6 +14,7 @@ from typing import Any, Final
 import apsw
 
 from memoturnd.core import canonical
+from memoturnd.core.durability import Durability
 from memoturnd.engine import incoming
 from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.engine.shown_schema import on_view, shown_schema
@@ -247,7 +248,7 @@ async def run(
     profile: Profile,
     batch: list[Statement],
     *,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
     min_txid: int = 0,
     may_write: bool = True,
 ) -> Written[list[dict[str, Any]]] | Seen[list[dict[str, Any]]]:
@@ -269,5 +270,5 @@ async def run(
                 "the node has no memory for the statement; do less in one request, or try again"
             ) from error
     return await profile.write(
-        lambda conn, _: run_batch(conn, batch, read_only=False), durable=durable, work=Work.USER
+        lambda conn, _: run_batch(conn, batch, read_only=False), durability=durability, work=Work.USER
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from memoturnd.core import canonical, names, paths
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError
 from memoturnd.seams.profile import ElsewhereError, Profile, Work, Written
@@ -370,35 +371,38 @@ def apply_retention(
 
 
 async def append(
-    profile: Profile, name: str, rows: Sequence[Row], *, durable: bool = False
+    profile: Profile, name: str, rows: Sequence[Row], *, durability: Durability = Durability.LOCAL
 ) -> Written[dict[str, int]]:
     """Append rows; see `apply_append`. Raises InvalidRequestError for a bad name."""
     names.timeline(name)
     if len(rows) <= _INLINE_ROWS and sum(len(row.data) for row in rows) <= _INLINE_TEXT:
         try:
             return await profile.write(
-                lambda conn, now_ms: apply_append(conn, now_ms, name, rows, at_once=True), durable=durable
+                lambda conn, now_ms: apply_append(conn, now_ms, name, rows, at_once=True),
+                durability=durability,
             )
         except ElsewhereError:
             pass
     return await profile.write(
-        lambda conn, now_ms: apply_append(conn, now_ms, name, rows), durable=durable, work=Work.HEAVY
+        lambda conn, now_ms: apply_append(conn, now_ms, name, rows), durability=durability, work=Work.HEAVY
     )
 
 
 async def set_retention(
-    profile: Profile, name: str, retention: Retention, *, durable: bool = False
+    profile: Profile, name: str, retention: Retention, *, durability: Durability = Durability.LOCAL
 ) -> Written[dict[str, Any]]:
     """Set a timeline's retention; see `apply_retention`. Raises InvalidRequestError for a bad name."""
     names.timeline(name)
     return await profile.write(
-        lambda conn, now_ms: apply_retention(conn, now_ms, name, retention), durable=durable, work=Work.HEAVY
+        lambda conn, now_ms: apply_retention(conn, now_ms, name, retention),
+        durability=durability,
+        work=Work.HEAVY,
     )
 
 
-async def delete(profile: Profile, name: str, *, durable: bool = False) -> Written[None]:
+async def delete(profile: Profile, name: str, *, durability: Durability = Durability.LOCAL) -> Written[None]:
     """Delete a timeline; see `apply_delete`. Raises InvalidRequestError for a bad name."""
     names.timeline(name)
     return await profile.write(
-        lambda conn, now_ms: apply_delete(conn, now_ms, name), durable=durable, work=Work.HEAVY
+        lambda conn, now_ms: apply_delete(conn, now_ms, name), durability=durability, work=Work.HEAVY
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from memoturnd.core import cursors
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError, invariant
 from memoturnd.seams.profile import Profile, Seen, Work, Written
@@ -237,9 +238,9 @@ async def topics(
 
 
 async def undo(
-    profile: Profile, memory_id: str, *, reason: str | None = None, durable: bool = False
+    profile: Profile, memory_id: str, *, reason: str | None = None, durability: Durability = Durability.LOCAL
 ) -> Written[dict[str, Any]]:
     """Undo a correction; see `apply_undo`."""
     return await profile.write(
-        lambda conn, now_ms: apply_undo(conn, now_ms, memory_id, reason), durable=durable
+        lambda conn, now_ms: apply_undo(conn, now_ms, memory_id, reason), durability=durability
     )

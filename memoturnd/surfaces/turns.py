@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from memoturnd.core import canonical, names
 from memoturnd.core.bounds import INTEGER_MAX
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import InvalidRequestError, NotFoundError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
@@ -143,13 +144,18 @@ def _touch(conn: ProfileConnection, now_ms: int, session_id: str, turns: list[Tu
 
 
 async def append(
-    profile: Profile, session_id: str, turns: list[Turn], *, batch: bool = True, durable: bool = False
+    profile: Profile,
+    session_id: str,
+    turns: list[Turn],
+    *,
+    batch: bool = True,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[list[int]]:
     """Append turns as one commit; see `apply_append`. Raises InvalidRequestError for a bad session id."""
     names.session_id(session_id)
     return await profile.write(
         lambda conn, now_ms: apply_append(conn, now_ms, session_id, turns, batch=batch),
-        durable=durable,
+        durability=durability,
         work=work_of(turns),
     )
 
@@ -233,10 +239,12 @@ def apply_delete_one(conn: ProfileConnection, session_id: str, seq: int) -> tupl
     return None, True
 
 
-async def delete(profile: Profile, session_id: str, seq: int, *, durable: bool = False) -> Written[None]:
+async def delete(
+    profile: Profile, session_id: str, seq: int, *, durability: Durability = Durability.LOCAL
+) -> Written[None]:
     """Remove one turn. Raises NotFoundError, InvalidRequestError for a bad session id."""
     names.session_id(session_id)
-    return await profile.write(lambda conn, _: apply_delete_one(conn, session_id, seq), durable=durable)
+    return await profile.write(lambda conn, _: apply_delete_one(conn, session_id, seq), durability=durability)
 
 
 async def delete_range(
@@ -246,7 +254,7 @@ async def delete_range(
     first: int | None,
     last: int | None,
     everything: bool,
-    durable: bool = False,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Remove the turns from `first` to `last`, or `everything` there is of a transcript; see `apply_delete`.
 
@@ -261,7 +269,7 @@ async def delete_range(
     if low > high:
         raise InvalidRequestError(f"`from` is {low} and `to` {high}: `from` comes first")
     return await profile.write(
-        lambda conn, _: apply_delete(conn, session_id, low, high), durable=durable, work=Work.HEAVY
+        lambda conn, _: apply_delete(conn, session_id, low, high), durability=durability, work=Work.HEAVY
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from memoturnd.core import names
+from memoturnd.core.durability import Durability
 from memoturnd.core.filters import Filter, compile_filter
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import VECTOR_IDS, VECTORS
@@ -291,7 +292,7 @@ def read_collections(
 
 
 async def upsert(
-    profile: Profile, name: str, vectors: Sequence[Vector], *, durable: bool = False
+    profile: Profile, name: str, vectors: Sequence[Vector], *, durability: Durability = Durability.LOCAL
 ) -> Written[list[dict[str, Any]]]:
     """Store vectors; see `apply_upsert`. Raises InvalidRequestError for a bad collection."""
     names.collection(name)
@@ -299,7 +300,7 @@ async def upsert(
     small = len(vectors) <= _INLINE_ITEMS and size_bytes <= _INLINE_BYTES
     return await profile.write(
         lambda conn, now_ms: apply_upsert(conn, now_ms, name, vectors),
-        durable=durable,
+        durability=durability,
         work=Work.POINT if small else Work.HEAVY,
     )
 
@@ -319,7 +320,11 @@ def parse_delete(payload: Any) -> tuple[str, ...] | Filter:
 
 
 async def delete(
-    profile: Profile, name: str, wanted: tuple[str, ...] | Filter, *, durable: bool = False
+    profile: Profile,
+    name: str,
+    wanted: tuple[str, ...] | Filter,
+    *,
+    durability: Durability = Durability.LOCAL,
 ) -> Written[dict[str, Any]]:
     """Remove vectors by id or by filter; return `{deleted}`, and `results` by id. See `apply_delete`."""
     names.collection(name)
@@ -333,16 +338,16 @@ async def delete(
         return {"deleted": removed, "results": results}, changed
 
     if isinstance(wanted, Filter):
-        return await profile.write(op, durable=durable, work=Work.OPAQUE)
+        return await profile.write(op, durability=durability, work=Work.OPAQUE)
     return await profile.write(
-        op, durable=durable, work=Work.POINT if len(wanted) <= _INLINE_ITEMS else Work.HEAVY
+        op, durability=durability, work=Work.POINT if len(wanted) <= _INLINE_ITEMS else Work.HEAVY
     )
 
 
-async def drop(profile: Profile, name: str, *, durable: bool = False) -> Written[bool]:
+async def drop(profile: Profile, name: str, *, durability: Durability = Durability.LOCAL) -> Written[bool]:
     """Remove a collection; see `apply_drop`. Raises InvalidRequestError for a bad collection."""
     names.collection(name)
-    return await profile.write(lambda conn, _: apply_drop(conn, name), durable=durable, work=Work.HEAVY)
+    return await profile.write(lambda conn, _: apply_drop(conn, name), durability=durability, work=Work.HEAVY)
 
 
 async def get(profile: Profile, name: str, id_: str, *, min_txid: int = 0) -> Seen[dict[str, Any]]:

@@ -11,6 +11,7 @@ from control_plane import schema
 from control_plane.rebuild import told
 from memoturnd.core import layout
 from memoturnd.core import register as registers
+from memoturnd.core.durability import Durability
 from memoturnd.core.limits import Owner, Quotas
 from memoturnd.engine.rebuild import Rebuild
 from memoturnd.replication.archive import Archive
@@ -65,7 +66,7 @@ async def lost(tmp_path):
         await node.tenants.create("empty")
         for name in ("a", "acme/a", "acme/b--c", "gone"):
             await node.databases.ensure_profile(name)
-            await (await node.profile(name)).write(put("k", name), durable=True)
+            await (await node.profile(name)).write(put("k", name), durability=Durability.DURABLE)
         await node.branches.create("a", "f")
         await node.branches.create("a", "burner", ttl_s=10_000)
         await node.branches.create("a", "dropped")

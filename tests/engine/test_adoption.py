@@ -7,6 +7,7 @@ import pytest
 from harness import ShiftedClock, node_on
 from profiles import BY_HAND, keys
 
+from memoturnd.core.durability import Durability
 from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError, RetryableError, StoreUnavailableError
 from memoturnd.stores.memory import MemoryStore
 
@@ -79,7 +80,7 @@ async def write(node):
         conn.execute("INSERT INTO t VALUES (8)")
         return None, True
 
-    await (await node.profile("copy")).write(op, durable=True)
+    await (await node.profile("copy")).write(op, durability=Durability.DURABLE)
 
 
 async def run_due_at(node, clock, ahead_s):

@@ -7,6 +7,7 @@ import time
 import pytest
 from harness import node_on
 
+from memoturnd.core.durability import Durability
 from memoturnd.core.revisions import rfc3339
 from memoturnd.engine.branching import BranchCreated
 from memoturnd.errors import AlreadyExistsError, ConflictError, InvalidRequestError, RequestTimeoutError
@@ -95,7 +96,7 @@ async def test_txids_that_a_power_cut_took_are_not_used_again(tmp_path):
     async with node_on(tmp_path / "a", store, SHIP_INTERVAL_MS="60000") as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("1"), durable=True)
+        await profile.write(put("1"), durability=Durability.DURABLE)
         before = {path: path.stat().st_size for path in (tmp_path / "a").rglob("main.db-wal")}
         acknowledged = await profile.write(put("2"))
         shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -123,7 +124,7 @@ async def test_long_user_statements_neither_hold_up_others_nor_the_stop(tmp_path
 
         async with asyncio.timeout(3):
             assert (await profile.read(get, work=Work.HEAVY)).value == "1"
-            await other.write(put("1"), durable=True)
+            await other.write(put("1"), durability=Durability.DURABLE)
             await profile.write(put("2"), work=Work.HEAVY)
         started_s = time.monotonic()
     assert time.monotonic() - started_s < 8

@@ -9,6 +9,7 @@ from profiles import BY_HAND, everything, keys, killed, put
 
 from memoturnd.core import layout, manifest
 from memoturnd.core import register as registers
+from memoturnd.core.durability import Durability
 from memoturnd.engine.database_deletion import DatabaseDeletion
 from memoturnd.engine.registers import Registers
 from memoturnd.errors import (
@@ -60,7 +61,7 @@ async def assert_whole(node, db="a"):
     assert [row.name for row in await node.branches.list(db)] == ["f"]
     assert await contents(node, db, "f") == {"main": "1", "fork": "only local"}
     for branch in ("main", "f"):
-        await (await node.profile(db, branch)).write(put("again", "1"), durable=True)
+        await (await node.profile(db, branch)).write(put("again", "1"), durability=Durability.DURABLE)
         await (await node.profile(db, branch)).write(
             lambda c, _: (c.execute("DELETE FROM __memoturn_kv WHERE k = 'again'"), True)
         )
@@ -169,7 +170,7 @@ async def test_never_written_database_comes_back_and_is_written_then(tmp_path, s
         await node.databases.delete("a")
         assert (await node.databases.undelete("a")).uuid == uuid
         assert await contents(node) == {}
-        await (await node.profile("a")).write(put("k", "1"), durable=True)
+        await (await node.profile("a")).write(put("k", "1"), durability=Durability.DURABLE)
         await node.databases.delete("a")
         await node.databases.undelete("a")
         assert await contents(node) == {"k": "1"}
@@ -224,7 +225,7 @@ async def test_unshipped_commits_of_an_owner_elsewhere_come_back_with_it(tmp_pat
     async with node_on(tmp_path, store, clock=clock, **BY_HAND, **LONG_OPEN) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("k", "shipped"), durable=True)
+        await profile.write(put("k", "shipped"), durability=Durability.DURABLE)
         await profile.write(put("k", "not shipped"))
         uuid, catalog = profile.ref.database.uuid, node._services.catalog
         await node._services.register_file(uuid).update(
@@ -234,12 +235,12 @@ async def test_unshipped_commits_of_an_owner_elsewhere_come_back_with_it(tmp_pat
         node._registers.forget(uuid)
         await node.collector.collect(uuid)
         with pytest.raises(ConflictError):
-            await profile.write(put("k", "late"), durable=True)
+            await profile.write(put("k", "late"), durability=Durability.DURABLE)
 
         await node.databases.undelete("a")
 
         assert await contents(node) == {"k": "late"}
-        await profile.write(put("x", "more"), durable=True)
+        await profile.write(put("x", "more"), durability=Durability.DURABLE)
 
 
 async def test_files_that_a_killed_node_left_are_found_by_id_whatever_the_name_is_now(tmp_path, store, clock):

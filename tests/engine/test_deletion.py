@@ -6,6 +6,7 @@ from profiles import BY_HAND, everything, keys, manifest_of, put
 
 from memoturnd.core import layout, manifest
 from memoturnd.core import register as registers
+from memoturnd.core.durability import Durability
 from memoturnd.engine.branching import FORK_DEADLINE_S
 from memoturnd.errors import (
     AlreadyExistsError,
@@ -74,7 +75,7 @@ async def test_undeleted_branch_has_all_that_was_committed_even_what_was_not_shi
 
     assert (back.branch, back.parent) == ("f", "main")
     assert await contents(node, "f") == {"main": "1", "x": "only local"}
-    await (await node.profile("a", "f")).write(put("y", "more"), durable=True)
+    await (await node.profile("a", "f")).write(put("y", "more"), durability=Durability.DURABLE)
     assert [row.name for row in await node.branches.list("a")] == ["f"]
 
 
@@ -118,13 +119,13 @@ async def test_name_of_a_deleted_branch_is_free_at_once_and_the_last_one_deleted
 async def test_deleted_branch_takes_no_commit_of_an_owner_elsewhere(node, store):
     await forked(node, x="1")
     profile = await node.profile("a", "f")
-    await profile.write(put("x", "2"), durable=True)
+    await profile.write(put("x", "2"), durability=Durability.DURABLE)
     file = node._services.manifest_file(profile.ref.database.uuid, profile.ref.branch_id)
     await file.update(lambda m: manifest.delete(m, at_ms=5))  # as another node does
     before = await manifest_of(store, profile)
 
     with pytest.raises(ConflictError, match="deleted"):
-        await profile.write(put("x", "late"), durable=True)
+        await profile.write(put("x", "late"), durability=Durability.DURABLE)
     with pytest.raises(BranchNotFoundError, match="deleted"):
         await profile.write(put("x", "later"))
 
@@ -197,7 +198,7 @@ async def test_deleted_database_frees_its_name_at_once_and_goes_after_its_grace(
 
     assert new.uuid != old
     assert await contents(node) == {}
-    await (await node.profile("a")).write(put("main", "new"), durable=True)
+    await (await node.profile("a")).write(put("main", "new"), durability=Durability.DURABLE)
     await pass_time(node, clock, DAY_S - 600)
     assert set(await keys(store, old)) >= before
     await pass_time(node, clock, 1800)
@@ -213,7 +214,7 @@ async def test_lost_catalog_brings_no_deleted_database_or_branch_back_and_purges
     async with node_on(tmp_path / "1", store, clock=clock) as node:
         for name in ("a", "b"):
             await node.databases.create(name)
-            await (await node.profile(name)).write(put("main", name), durable=True)
+            await (await node.profile(name)).write(put("main", name), durability=Durability.DURABLE)
         await forked(node, x="1")
         old = (await node.databases.get("b")).uuid
         await node.catalog_export.export()
@@ -284,7 +285,7 @@ async def test_fork_that_takes_too_long_is_not_promised_and_can_be_made_again(tm
     store = Acting(MemoryStore(clock))
     async with node_on(tmp_path, store, clock=clock, **BY_HAND, **LONG_OPEN) as node:
         await node.databases.create("a")
-        await (await node.profile("a")).write(put("main", "1"), durable=True)
+        await (await node.profile("a")).write(put("main", "1"), durability=Durability.DURABLE)
 
         async def be_late():
             clock.ahead_s += FORK_DEADLINE_S + 1
@@ -303,7 +304,7 @@ async def test_fork_that_maintenance_gave_up_meanwhile_says_so_and_is_made_anew(
     store = Acting(MemoryStore(clock))
     async with node_on(tmp_path, store, clock=clock, **BY_HAND, **LONG_OPEN) as node:
         await node.databases.create("a")
-        await (await node.profile("a")).write(put("main", "1"), durable=True)
+        await (await node.profile("a")).write(put("main", "1"), durability=Durability.DURABLE)
         uuid = (await node.databases.get("a")).uuid
 
         async def give_up():
@@ -326,7 +327,7 @@ async def test_half_made_fork_goes_when_its_time_is_up_although_the_node_was_kil
     store = Failing(MemoryStore(clock))
     async with node_on(tmp_path, store, clock=clock, **BY_HAND, **LONG_OPEN) as node:
         await node.databases.create("a")
-        await (await node.profile("a")).write(put("main", "1"), durable=True)
+        await (await node.profile("a")).write(put("main", "1"), durability=Durability.DURABLE)
         store.fails = LATE["its manifest"]
         with pytest.raises(StoreUnavailableError):
             await node.branches.create("a", "f")

@@ -9,6 +9,7 @@ from harness import ShiftedClock, node_on
 from profiles import BY_HAND, keys, put
 
 from control_plane.catalogs.sqlite import SqliteCatalog
+from memoturnd.core.durability import Durability
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.maintenance import AT_ONCE, CLAIM_S, Maintenance
 from memoturnd.errors import CorruptionError, RetryableError
@@ -246,7 +247,7 @@ async def test_only_what_was_written_is_ever_looked_at(tmp_path):
         await node.maintenance.run_due()
         assert await chores(node) == {}
 
-        await (await node.profile("a")).write(put("k", "1"), durable=True)
+        await (await node.profile("a")).write(put("k", "1"), durability=Durability.DURABLE)
         await node.maintenance.run_due()
 
         uuid = (await node.databases.get("a")).uuid
@@ -268,7 +269,7 @@ async def test_running_node_collects_by_itself(tmp_path):
     async with node_on(tmp_path, store, clock=clock, WARM_AFTER_S="9999", COLD_AFTER_S="9999") as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("k", "1"), durable=True)
+        await profile.write(put("k", "1"), durability=Durability.DURABLE)
         orphan = f"v1/{profile.ref.database.uuid}/branches/{profile.ref.branch_id}/segments/orphan"
         await store.put(orphan, b"left behind")
         async with asyncio.timeout(20):
@@ -283,7 +284,7 @@ async def test_rebuilt_catalog_looks_at_every_database_once(tmp_path):
     async with node_on(tmp_path / "1", store, clock=clock) as node:
         for name in ("a", "b"):
             await node.databases.create(name)
-            await (await node.profile(name)).write(put("k", "1"), durable=True)
+            await (await node.profile(name)).write(put("k", "1"), durability=Durability.DURABLE)
     async with node_on(tmp_path / "2", store, clock=clock) as node:
         assert sorted(kind for kind, _ in await chores(node)) == [COLLECT, COLLECT, RETENTION, RETENTION]
         clock.ahead_s += 601
@@ -315,7 +316,7 @@ async def test_nothing_is_listed_on_the_way_of_a_request(tmp_path):
         await node.databases.create("a")
         profile = await node.profile("a")
         for number in range(3):
-            await profile.write(put("k", str(number)), durable=True)
+            await profile.write(put("k", str(number)), durability=Durability.DURABLE)
         await node.branches.create("a", "f")
         await node.branches.checkpoint("a", "main", "c")
         await node.branches.rewind("a", "main", "c")

@@ -4,6 +4,7 @@ import pytest
 from harness import HandClock, ShiftedClock, node_on
 
 from control_plane.catalogs.sqlite import SqliteCatalog
+from memoturnd.core.durability import Durability
 from memoturnd.core.limits import Defaults, Owner, Quotas
 from memoturnd.engine import metering
 from memoturnd.engine.accounts import Accounts
@@ -192,7 +193,9 @@ async def test_a_node_counts_memories_bytes_and_forgets_none_at_its_stop(tmp_pat
         await node.databases.ensure_profile("app--a")
         profile = await node.profile("app--a")
         facts = [{"type": "fact", "topic_key": f"t{n}", "summary": "s", "content": n} for n in range(5)]
-        await memories.ingest(profile, memories.parse_items({"memories": facts}), durable=True)
+        await memories.ingest(
+            profile, memories.parse_items({"memories": facts}), durability=Durability.DURABLE
+        )
         node.meter.changed("app--a")
         node.meter.served(APP, "app--a", wrote=True, recalled=False)
         await node.meter._count_memories()
@@ -212,7 +215,9 @@ async def test_what_the_collector_lists_corrects_what_is_stored(tmp_path):
     async with node_on(tmp_path, store, clock=clock, USAGE_FLUSH_S="3600") as node:
         database = await node.databases.ensure_profile("app--a")
         profile = await node.profile("app--a")
-        await profile.write(lambda conn, now_ms: (conn.execute("SELECT 1").fetchall(), True), durable=True)
+        await profile.write(
+            lambda conn, now_ms: (conn.execute("SELECT 1").fetchall(), True), durability=Durability.DURABLE
+        )
         await store.put(f"v1/{database.uuid}/branches/{database.main_branch_id}/segments/garbage", b"x" * 500)
         await node.collector.collect(database.uuid)
         await node.meter.flush()

@@ -9,6 +9,7 @@ from pasts import at, files, slow_gets, state, with_values
 from profiles import BY_HAND, everything, get, killed, put
 
 from memoturnd.core import revisions
+from memoturnd.core.durability import Durability
 from memoturnd.engine.past import ASKER_AT_ONCE, ASKER_WAITING, IDLE_READERS, MADE_AT_ONCE, MADE_WAITING
 from memoturnd.errors import (
     ConflictError,
@@ -68,7 +69,7 @@ async def test_state_of_a_txid_never_changes_whatever_the_branch_does(tmp_path, 
         before = [await state(node, txid) for txid in txids]
 
         await node.branches.rewind("a", "main", str(txids[0]))
-        await (await node.profile("a")).write(put("x", "after"), durable=True)
+        await (await node.profile("a")).write(put("x", "after"), durability=Durability.DURABLE)
 
         assert [await state(node, txid) for txid in txids] == before
         assert await state(node, "head~1") == {"x": "0"}
@@ -94,7 +95,7 @@ async def test_fork_shows_its_parents_past_below_the_fork_point(tmp_path, store)
         txids = await with_values(node, 4)
         await node.branches.create("a", "f", at=str(txids[2]))
         fork = await node.profile("a", "f")
-        mine = (await fork.write(put("x", "mine"), durable=True)).txid
+        mine = (await fork.write(put("x", "mine"), durability=Durability.DURABLE)).txid
 
         assert await state(node, txids[0], branch="f") == {"x": "0"}
         assert await state(node, "head~1", branch="f") == {"x": "2"}
@@ -141,7 +142,7 @@ async def test_history_replaced_under_a_node_that_only_reads_is_looked_up_again(
             assert await state(reader, "head") == {"x": "2"}
             known = profile.manifests.cached
             for n in range(40):
-                await mine.write(put("x", f"{n}"), durable=True)
+                await mine.write(put("x", f"{n}"), durability=Durability.DURABLE)
             while (job := mine.owned.shipper.compactor.running) is not None:
                 await asyncio.wait([job])
                 await mine.owned.shipper.ship()
@@ -199,7 +200,7 @@ async def test_past_of_a_branch_that_another_node_owns_takes_no_lease(tmp_path, 
             assert profile.owned is None
 
             assert (await other.profile("a")).owned is None
-        assert (await (await owner.profile("a")).write(put("x", "4"), durable=True)).durable
+        assert (await (await owner.profile("a")).write(put("x", "4"), durability=Durability.DURABLE)).durable
         assert (await owner.profile("a")).owned.shipper.epoch == epoch
 
 
@@ -270,7 +271,9 @@ async def test_state_begins_with_the_nearest_one_below_that_is_here(tmp_path, st
             "1",
             "2",
         ]  # the last ones are too few to be joined
-        txids = [(await profile.write(put("x", value), durable=True)).txid for value in values]
+        txids = [
+            (await profile.write(put("x", value), durability=Durability.DURABLE)).txid for value in values
+        ]
         await state(node, txids[11])
         store.counts.clear()
 

@@ -12,6 +12,7 @@ from harness import node_on
 from pasts import at, files, slow_gets, state, with_values
 from profiles import BY_HAND, everything, get, put
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
 from memoturnd.engine.past import IDLE_READERS
 from memoturnd.errors import (
@@ -272,7 +273,9 @@ async def test_whatever_happens_at_once_every_answer_is_right_and_nothing_leaks(
 
         async def write():
             value = str(len(values))
-            written = await profile.write(put("x", value), durable=chance.random() < 0.3)
+            written = await profile.write(
+                put("x", value), durability=Durability.DURABLE if chance.random() < 0.3 else Durability.LOCAL
+            )
             values[written.txid] = {"x": value}
 
         async def look(branch="main", below=None):

@@ -7,6 +7,7 @@ from shutil import copytree
 import pytest
 from harness import node_on
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
 from memoturnd.errors import NotDurableError, PreconditionFailedError, RequestTimeoutError
 from memoturnd.seams.clock import SystemClock
@@ -110,8 +111,10 @@ async def test_rewind_that_is_not_durable_yet_can_be_undone_once_it_is(tmp_path)
     async with node_on(tmp_path, store, SHIP_INTERVAL_MS="60000") as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        first = await profile.write(put, durable=True)
-        await profile.write(lambda conn, _: (conn.execute("DELETE FROM __memoturn_kv"), True), durable=True)
+        first = await profile.write(put, durability=Durability.DURABLE)
+        await profile.write(
+            lambda conn, _: (conn.execute("DELETE FROM __memoturn_kv"), True), durability=Durability.DURABLE
+        )
         store.faults.append(Fault(FaultKind.STATUS_503, {"put"}, times=None))
 
         with pytest.raises(NotDurableError):

@@ -12,6 +12,7 @@ from harness import node_on
 from profiles import BY_HAND, everything, killed, manifest_of, put
 
 from memoturnd.core import layout
+from memoturnd.core.durability import Durability
 from memoturnd.core.garbage import named_by_manifest
 from memoturnd.engine import branching, rewriting
 from memoturnd.engine.ownership import BranchRef
@@ -256,7 +257,7 @@ async def test_rewrite_may_end_before_any_request_and_the_next_one_finishes_it(t
             again = await node.profile("p")
             await node.rewriter.rewrite(again, erase, ["e1"])
             assert (await again.read(lambda conn, _: rows(conn))).value == without({0: past.state})[0]
-            written = await again.write(put("more", b"1"), durable=True)
+            written = await again.write(put("more", b"1"), durability=Durability.DURABLE)
             assert await objects_with(node, uuid, MARK) == (
                 set(),
                 len((await manifest_of(store, again)).objects),
@@ -304,7 +305,7 @@ async def test_swap_without_an_answer_ends_the_ownership_and_the_file_is_proven(
 
         state = without({0: past.state})[0] if lands else past.state
         assert (await branch.read(lambda conn, _: rows(conn))).value == state
-        written = await branch.write(put("more", b"1"), durable=True)
+        written = await branch.write(put("more", b"1"), durability=Durability.DURABLE)
         assert branch.owned.epoch > epoch
         await node.rewriter.rewrite(branch, erase, ["e1"])
         found = await states(store, await branch.manifests.load(), tmp_path / "s", rows)
@@ -389,7 +390,7 @@ async def test_deleted_branch_is_rewritten_before_it_comes_back(node, tmp_path):
     branch, past = await small_past(node)
     await node.branches.create("p", "gone")
     fork = await node.profile("p", "gone")
-    await fork.write(put("secret9", MARK * 9), durable=True)
+    await fork.write(put("secret9", MARK * 9), durability=Durability.DURABLE)
     await node.branches.delete("p", "gone")
     deleted = node.tiers.get(BranchRef(branch.ref.database, fork.branch_id, "gone"))
 
@@ -481,8 +482,8 @@ async def test_file_that_was_closed_before_another_node_rewrote_history_is_not_s
     async with node_on(tmp_path / "a", store, **BY_HAND) as node:
         branch = await node.profile("p")
         if first == "write":
-            await branch.write(put("more", b"1"), durable=True)
-            await branch.write(put("more", b"2"), durable=True)
+            await branch.write(put("more", b"1"), durability=Durability.DURABLE)
+            await branch.write(put("more", b"2"), durability=Durability.DURABLE)
         seen = (await branch.read(lambda conn, _: rows(conn))).value
         assert {k: v for k, v in seen.items() if k != "more"} == without({0: past.state})[0]
         assert files_with(tmp_path / "a", MARK) == []

@@ -6,6 +6,7 @@ import pytest
 from harness import node_on
 
 from memoturnd.config import HOT_PROFILE_DESCRIPTORS
+from memoturnd.core.durability import Durability
 from memoturnd.errors import OverloadedError
 from memoturnd.seams.profile import Work
 from memoturnd.stores.faulty import Fault, FaultKind, FaultyStore
@@ -141,7 +142,7 @@ async def test_cold_branch_wakes_from_few_objects_however_many_were_shipped(tmp_
     async with node_on(tmp_path, store) as node:
         (profile,) = await some_profiles(node, 1)
         for i in range(60):
-            await profile.write(put(f"k{i}"), durable=True)
+            await profile.write(put(f"k{i}"), durability=Durability.DURABLE)
         assert await node.tiers.evict(profile)
 
         store.counts.clear()
@@ -155,7 +156,7 @@ async def test_hot_profile_takes_no_more_descriptors_than_it_is_counted_for(tmp_
         before = descriptors()
         await node.databases.create("x")
         profile = await node.profile("x")
-        await profile.write(put("k"), durable=True)
+        await profile.write(put("k"), durability=Durability.DURABLE)
         await profile.read(get("k"), work=Work.HEAVY)
 
         assert descriptors() - before <= HOT_PROFILE_DESCRIPTORS
@@ -174,7 +175,7 @@ async def test_catalog_rows_that_a_power_cut_took_come_back_from_the_store(tmp_p
     async with node_on(tmp_path, store) as node:
         (profile,) = await some_profiles(node, 1)
         await node.branches.create("p0", "f")
-        await profile.write(put("k", "new"), durable=True)
+        await profile.write(put("k", "new"), durability=Durability.DURABLE)
         await node.databases.create("other")
         await node._services.catalog.delete_branch(profile.ref.database.uuid, "f")
         await node._services.catalog.forget_database(profile.ref.database.uuid)

@@ -4,6 +4,7 @@ import apsw
 import pytest
 from harness import node_on
 
+from memoturnd.core.durability import Durability
 from memoturnd.errors import MemoturnError, RetryableError
 from memoturnd.seams.profile import Seen, Written
 from memoturnd.stores.memory import MemoryStore
@@ -65,10 +66,10 @@ async def holds_its_tables(profile, next_id):
 async def test_what_writes_counts_commits_and_ships_however_it_begins(tmp_path, text, affected):
     async with node_on(tmp_path, MemoryStore(), SHIP_INTERVAL_MS="60000") as node:
         profile = await profile_on(node)
-        await run(profile, *SCHEMA, durable=True)
+        await run(profile, *SCHEMA, durability=Durability.DURABLE)
         before = profile.txid
 
-        written = await run(profile, text, durable=True)
+        written = await run(profile, text, durability=Durability.DURABLE)
 
         assert isinstance(written, Written)
         assert written.value[0]["rows_affected"] == affected

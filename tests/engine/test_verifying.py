@@ -10,6 +10,7 @@ from profiles import BY_HAND, keys, put
 from ruins import At
 
 from memoturnd.config import Settings
+from memoturnd.core.durability import Durability
 from memoturnd.errors import (
     BranchNotFoundError,
     ConfigurationError,
@@ -40,7 +41,7 @@ async def written(node, name):
     await node.databases.create(name)
     profile = await node.profile(name)
     for n in range(5):
-        await profile.write(put(f"k{n}", "v"), durable=True)
+        await profile.write(put(f"k{n}", "v"), durability=Durability.DURABLE)
     return profile
 
 
@@ -158,7 +159,7 @@ async def test_client_that_leaves_while_the_events_pile_up_ends_it(tmp_path, mon
 async def test_state_without_room_on_the_disk_leaves_it_unfinished(tmp_path):
     async with node_on(tmp_path / "node", MemoryStore(), DISK_BUDGET_BYTES=str(1 << 20), **BY_HAND) as node:
         profile = await written(node, "p")
-        await profile.write(put("large", "x" * (1 << 20)), durable=True)
+        await profile.write(put("large", "x" * (1 << 20)), durability=Durability.DURABLE)
 
         summary = (await lines_of(await begin(node, "p")))[-1]
 
@@ -176,7 +177,10 @@ async def test_verification_goes_on_beside_writes_ships_and_compaction(tmp_path)
         async def write():
             n = 0
             while not stop.is_set():
-                await profile.write(put(f"k{n % 50}", "x" * 500), durable=n % 5 == 0)
+                await profile.write(
+                    put(f"k{n % 50}", "x" * 500),
+                    durability=Durability.DURABLE if n % 5 == 0 else Durability.LOCAL,
+                )
                 n += 1
                 await asyncio.sleep(0)
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 from starlette.requests import ClientDisconnect
 
+from memoturnd.core.durability import Durability
 from memoturnd.errors import InvalidRequestError, OverloadedError, PayloadTooLargeError, UnsupportedMediaError
 from memoturnd.http.call import INLINE_BODY_BYTES, Call, decode_part, headers_of
 from memoturnd.http.gates import BodyMemory
@@ -63,15 +64,23 @@ def test_odd_flag_is_refused():
         call(b"turns=yes").flag("turns")
 
 
-@pytest.mark.parametrize(("value", "durable"), [(b"durable", True), (b" DuraBLE ", True), (b"local", False)])
-def test_durability_is_read_without_case(value, durable):
-    assert call(memoturn_durability=value).durable is durable
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        (b"durable", Durability.DURABLE),
+        (b" DuraBLE ", Durability.DURABLE),
+        (b"replicated", Durability.REPLICATED),
+        (b"local", Durability.LOCAL),
+    ],
+)
+def test_durability_is_read_without_case(value, level):
+    assert call(memoturn_durability=value).durability is level
 
 
 @pytest.mark.parametrize("value", [b"", b"yes", b"durable,durable", b"standard"])
 def test_odd_durability_is_refused(value):
     with pytest.raises(InvalidRequestError, match="Memoturn-Durability"):
-        _ = call(memoturn_durability=value).durable
+        _ = call(memoturn_durability=value).durability
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"-1", b"1.0", b"9007199254740992", b"\xb2"])

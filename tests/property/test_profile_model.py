@@ -22,6 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from memoturnd.core import compaction, keyed, layout
 from memoturnd.core import manifest as manifests
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest, contains
 from memoturnd.core.revisions import parse
 from memoturnd.engine.connection import open_connection
@@ -198,7 +199,9 @@ class ProfileMachine(RuleBasedStateMachine):
         branch = self.name(pick)
 
         async def work(node: Node) -> Any:
-            return await (await node.profile("p", branch)).write(put(key, value), durable=durable)
+            return await (await node.profile("p", branch)).write(
+                put(key, value), durability=Durability.DURABLE if durable else Durability.LOCAL
+            )
 
         written = self.run(work)
         self.committed(branch, written.txid, {**self.models[branch].state, key: value})

@@ -7,6 +7,7 @@ from harness import node_on
 from profiles import BY_HAND, everything, killed, manifest_of, put
 
 from memoturnd.core import compaction
+from memoturnd.core.durability import Durability
 from memoturnd.errors import CorruptionError, FencedError, NotDurableError, StoreUnavailableError
 from memoturnd.replication import swap
 from memoturnd.replication.archive import Archive
@@ -56,14 +57,17 @@ async def fenced_behind_a_landed_swap(tmp_path, *, more=()):
     async with node_on(tmp_path / "first", cable, **BY_HAND) as first:
         await first.databases.create("a")
         profile = await first.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         cable.breaks = True
-        writes = [asyncio.create_task(profile.write(put("x", "2"), durable=True))]
+        writes = [asyncio.create_task(profile.write(put("x", "2"), durability=Durability.DURABLE))]
         await cable.broken.wait()
-        writes += [asyncio.create_task(profile.write(put("x", value), durable=True)) for value in more]
+        writes += [
+            asyncio.create_task(profile.write(put("x", value), durability=Durability.DURABLE))
+            for value in more
+        ]
         async with node_on(tmp_path / "second", bucket, **BY_HAND) as second:
             theirs = await second.profile("a")
-            await theirs.write(put("y", "3"), durable=True)
+            await theirs.write(put("y", "3"), durability=Durability.DURABLE)
             cable.mend()
             outcomes = await asyncio.gather(*writes, return_exceptions=True)
             return (*outcomes, (await theirs.read(everything)).value)
@@ -104,7 +108,7 @@ async def test_file_whose_txid_is_in_a_history_page_is_not_kept_as_another_branc
     async with killed(tmp_path / "n", store, tmp_path / "disk", **BY_HAND) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
     monkeypatch.setattr(compaction, "JOIN_SEGMENTS", 2)
     monkeypatch.setattr(compaction, "PAGE_ENTRIES", 2)
     monkeypatch.setattr(compaction, "choose_join", lambda _current: None)
@@ -112,7 +116,7 @@ async def test_file_whose_txid_is_in_a_history_page_is_not_kept_as_another_branc
         theirs = await other.profile("a")
         for number in range(100):
             last = f"theirs {number}"
-            await theirs.write(put("x", last), durable=True)
+            await theirs.write(put("x", last), durability=Durability.DURABLE)
             standing = await manifest_of(store, theirs)
             if standing.pages:
                 break

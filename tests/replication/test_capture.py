@@ -19,6 +19,7 @@ from profiles import (
 )
 
 import memoturnd
+from memoturnd.core.durability import Durability
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import StoreUnavailableError
@@ -265,14 +266,14 @@ async def test_restarted_log_leads_to_a_snapshot_and_never_to_a_guess(tmp_path):
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         await profile.write(put("lost", "2" * 9000))
         checkpoint_behind_the_back(profile)
         await profile.write(put("y", "3"))
-        await profile.write(put("z", "4"), durable=True)
+        await profile.write(put("z", "4"), durability=Durability.DURABLE)
         assert profile.owned.shipper.surprises == 1
         head = (await profile.read(everything)).value
-        await profile.write(put("after", "5"), durable=True)
+        await profile.write(put("after", "5"), durability=Durability.DURABLE)
         assert profile.owned.shipper.surprises == 1
         standing = await manifest_of(store, profile)
 
@@ -289,7 +290,7 @@ async def test_snapshot_that_fails_to_land_leaves_no_hole_in_the_chain(tmp_path,
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         await profile.write(put("lost", "2" * 9000))
         checkpoint_behind_the_back(profile)
         await profile.write(put("y", "3" * 9000))
@@ -313,7 +314,7 @@ async def test_snapshot_behind_a_reader_waits_and_the_next_ship_makes_it(tmp_pat
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "1" * 9000), durable=True)
+        await profile.write(put("x", "1" * 9000), durability=Durability.DURABLE)
         reader = open_connection(str(profile.files.main), read_only=True, sync="normal", cache_kib=64)
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM __memoturn_kv").get == 1

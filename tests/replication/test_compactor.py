@@ -8,6 +8,7 @@ from harness import node_on
 from profiles import BY_HAND, everything, manifest_of, put, restored
 
 from memoturnd.core import compaction, layout
+from memoturnd.core.durability import Durability
 from memoturnd.replication.compactor import Compactor
 from memoturnd.stores.memory import MemoryStore
 
@@ -19,7 +20,7 @@ async def life(tmp_path):
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         await node.databases.create("a")
         branch = await node.profile("a")
-        await branch.write(put("x", "0"), durable=True)
+        await branch.write(put("x", "0"), durability=Durability.DURABLE)
         yield store, node, branch
 
 
@@ -33,7 +34,7 @@ async def settled(branch):
 
 async def grow(branch, rounds):
     for n in range(rounds):
-        await branch.write(put(f"k{n % 40}", "v" * 500 + str(n)), durable=True)
+        await branch.write(put(f"k{n % 40}", "v" * 500 + str(n)), durability=Durability.DURABLE)
 
 
 async def test_joined_segments_restore_every_round_and_replace_their_inputs(life):
@@ -125,7 +126,7 @@ async def test_snapshot_that_is_stopped_while_it_checkpoints_leaves_every_commit
         await node.databases.create("a")
         profile = await node.profile("a")
         for n in range(3):
-            await profile.write(put("x", str(n)), durable=True)
+            await profile.write(put("x", str(n)), durability=Durability.DURABLE)
         shipper = profile.owned.shipper
         quick, shipper._executor = shipper._executor, Slow(shipper._executor)
         job = asyncio.create_task(shipper._snapshot_beside_writes())

@@ -4,6 +4,7 @@ import pytest
 from harness import node_on
 from profiles import BY_HAND, everything, killed, manifest_of, put
 
+from memoturnd.core.durability import Durability
 from memoturnd.errors import RetryableError
 from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.stores.memory import MemoryStore
@@ -23,7 +24,7 @@ async def test_stop_before_recovery_gives_nothing_back(tmp_path, store, monkeypa
     async with killed(tmp_path / "n", store, tmp_path / "disk", **BY_HAND) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "durable"), durable=True)
+        await profile.write(put("x", "durable"), durability=Durability.DURABLE)
         await profile.write(put("x", "local"))
     with monkeypatch.context() as patch:
         patch.setattr(LocalLeases, "acquire", refuses)
@@ -32,7 +33,7 @@ async def test_stop_before_recovery_gives_nothing_back(tmp_path, store, monkeypa
         assert (await manifest_of(store, profile)).txid_ceiling == before.txid_ceiling > before.head_txid
 
     async with node_on(tmp_path / "other", store, **BY_HAND) as other:
-        theirs = await (await other.profile("a")).write(put("x", "theirs"), durable=True)
+        theirs = await (await other.profile("a")).write(put("x", "theirs"), durability=Durability.DURABLE)
         assert theirs.txid > before.txid_ceiling
     async with node_on(tmp_path / "disk", store, **BY_HAND) as node:
         await (await node.profile("a")).own()
@@ -47,7 +48,7 @@ async def test_node_that_lost_a_branch_leaves_the_lease_to_its_new_owner(tmp_pat
     async with node_on(tmp_path / "first", store, leases=first, **BY_HAND) as loser:
         await loser.databases.create("a")
         profile = await loser.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         assert await profile.close()
         table.placed.clear()  # its lease expired
 
@@ -64,7 +65,7 @@ async def test_own_lease_is_given_back(tmp_path, store):
     ) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         assert table.owner(profile.ref.branch_id).node_id == "n"
 
         assert await node.tiers.evict(profile)

@@ -7,6 +7,7 @@ from harness import node_on
 from profiles import BY_HAND, everything, manifest_of, put
 
 from memoturnd.core import compaction, layout
+from memoturnd.core.durability import Durability
 from memoturnd.errors import MemoturnError
 from memoturnd.replication import swap
 from memoturnd.replication.compactor import REUSE_S
@@ -47,7 +48,7 @@ async def shipped(tmp_path, clock):
     ) as node:
         await node.databases.create("a")
         branch = await node.profile("a")
-        await branch.write(put("x", "0"), durable=True)
+        await branch.write(put("x", "0"), durability=Durability.DURABLE)
         yield store, branch
         store.faults.clear()
         for delayed in list(store._delayed):
@@ -108,14 +109,14 @@ async def test_join_that_waited_too_long_for_a_swap_is_dropped(shipped, clock):
     store, branch = shipped
     shipper = branch.owned.shipper
     while shipper.compactor.running is None:
-        await branch.write(put("x", "v"), durable=True)
+        await branch.write(put("x", "v"), durability=Durability.DURABLE)
     await asyncio.wait([shipper.compactor.running])
     assert shipper._notes
     inputs = len((await manifest_of(store, branch)).segments)
     assert inputs >= compaction.JOIN_SEGMENTS - 1
     clock.ahead_s += REUSE_S + 1
 
-    await branch.write(put("x", "last"), durable=True)
+    await branch.write(put("x", "last"), durability=Durability.DURABLE)
 
     current = await manifest_of(store, branch)
     assert len(current.segments) == inputs + 1, "nothing was joined"

@@ -6,6 +6,7 @@ from harness import ShiftedClock, node_on
 from profiles import BY_HAND, everything, keys, manifest_of, put
 
 from memoturnd.core import layout, manifest
+from memoturnd.core.durability import Durability
 from memoturnd.core.keyed import RECENT_LIMIT
 from memoturnd.core.manifest import HistoryPage
 from memoturnd.errors import RetryableError
@@ -76,7 +77,7 @@ async def test_segment_whose_swap_was_held_up_is_put_again_under_another_name(tm
     ) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("k", "1"), durable=True)
+        await profile.write(put("k", "1"), durability=Durability.DURABLE)
         uuid = profile.ref.database.uuid
         for hold_s, names in ((SNAPSHOT_WITHIN_S - 60, 1), (SNAPSHOT_WITHIN_S + 1, 2)):
             before = set(await keys(store, "/segments/"))

@@ -10,6 +10,7 @@ from harness import node_on
 from profiles import BY_HAND, Cable, everything, keys, manifest_of, put, restored, retained
 
 import memoturnd.node
+from memoturnd.core.durability import Durability
 from memoturnd.engine import branching
 from memoturnd.errors import (
     ConflictError,
@@ -57,7 +58,7 @@ async def test_rewind_is_a_new_commit_and_what_came_after_stays_restorable(store
 
         assert (rewound.rewound_to, rewound.txid, rewound.undo_txid, rewound.durable_txid) == (2, 5, 4, 5)
         assert (await profile.read(everything)).value == {"x": "1"}
-        await profile.write(put("w", "4"), durable=True)
+        await profile.write(put("w", "4"), durability=Durability.DURABLE)
         standing = await manifest_of(store, profile)
 
     assert retained(standing) == [1, 2, 3, 4, 5, 6]
@@ -130,7 +131,7 @@ async def test_rewind_that_sqlite_refuses_changes_nothing_and_says_so(store, tmp
             await node.branches.rewind("a", "main", "2")
 
         assert (profile.txid, (await profile.read(everything)).value) == (3, {"x": "1", "y": "2"})
-        assert (await profile.write(put("z", "3"), durable=True)).txid == 4
+        assert (await profile.write(put("z", "3"), durability=Durability.DURABLE)).txid == 4
 
 
 async def test_rewind_whose_caller_leaves_is_a_commit_all_the_same(store, tmp_path, monkeypatch):
@@ -154,7 +155,7 @@ async def test_rewind_whose_caller_leaves_is_a_commit_all_the_same(store, tmp_pa
             await rewinding
 
         assert profile.txid == 4
-        written = await profile.write(put("z", "3"), durable=True)
+        written = await profile.write(put("z", "3"), durability=Durability.DURABLE)
         assert written.txid == 5
         assert profile.owned.shipper.surprises == 0
         standing = await manifest_of(store, profile)

@@ -10,6 +10,7 @@ from harness import node_on
 from profiles import ProfileLog, get
 
 import memoturnd
+from memoturnd.core.durability import Durability
 from memoturnd.engine.connection import check_library, open_connection
 from memoturnd.errors import ConfigurationError
 from memoturnd.replication.prove import hash_file, prove
@@ -201,7 +202,7 @@ async def test_vectors_of_the_extension_come_back_from_the_store(tmp_path):
     store = MemoryStore()
     async with node_on(tmp_path / "n", store) as node:
         await node.databases.create("a")
-        await (await node.profile("a")).write(make, durable=True)
+        await (await node.profile("a")).write(make, durability=Durability.DURABLE)
     async with node_on(tmp_path / "another disk", store) as node:
         profile = await node.profile("a")
         assert (await profile.read(nearest)).value == 2

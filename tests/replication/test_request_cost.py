@@ -6,6 +6,7 @@ from harness import node_on
 from profiles import BY_HAND, put
 
 from memoturnd.core import compaction
+from memoturnd.core.durability import Durability
 from memoturnd.stores.memory import MemoryStore
 
 METHODS = ("get", "get_range", "put", "put_if_absent", "put_if_match", "delete")
@@ -50,11 +51,11 @@ async def test_round_costs_one_segment_and_one_swap(tmp_path):
     async with node_on(tmp_path / "node", store, **BY_HAND) as node:
         await node.databases.create("p")
         branch = await node.profile("p")
-        await branch.write(put("k", "first"), durable=True)
+        await branch.write(put("k", "first"), durability=Durability.DURABLE)
         store.since()
 
         for n in range(compaction.JOIN_SEGMENTS - 2):
-            await branch.write(put("k", str(n)), durable=True)
+            await branch.write(put("k", str(n)), durability=Durability.DURABLE)
             assert store.since() == {("put", "segments"): 1, ("put_if_match", "manifest.json"): 1}
 
 
@@ -63,10 +64,12 @@ async def test_rounds_that_meet_share_one_segment_and_one_swap(tmp_path):
     async with node_on(tmp_path / "node", store, **BY_HAND) as node:
         await node.databases.create("p")
         branch = await node.profile("p")
-        await branch.write(put("k", "first"), durable=True)
+        await branch.write(put("k", "first"), durability=Durability.DURABLE)
         store.since()
 
-        await asyncio.gather(*(branch.write(put(f"k{n}", "v"), durable=True) for n in range(64)))
+        await asyncio.gather(
+            *(branch.write(put(f"k{n}", "v"), durability=Durability.DURABLE) for n in range(64))
+        )
 
         counts = store.since()
         assert counts["put_if_match", "manifest.json"] <= 2
@@ -79,11 +82,11 @@ async def test_compaction_adds_no_swap_and_few_objects(tmp_path):
     async with node_on(tmp_path / "node", store, **BY_HAND) as node:
         await node.databases.create("p")
         branch = await node.profile("p")
-        await branch.write(put("k", "first"), durable=True)
+        await branch.write(put("k", "first"), durability=Durability.DURABLE)
         store.since()
 
         for n in range(rounds):
-            await branch.write(put(f"k{n % 50}", str(n)), durable=True)
+            await branch.write(put(f"k{n % 50}", str(n)), durability=Durability.DURABLE)
             await settled(branch)
 
         counts = store.since()
@@ -100,7 +103,7 @@ async def test_idle_branches_cost_nothing(tmp_path):
         for n in range(20):
             await node.databases.create(f"p{n}")
             branch = await node.profile(f"p{n}")
-            await branch.write(put("k", "v"), durable=True)
+            await branch.write(put("k", "v"), durability=Durability.DURABLE)
         await node.catalog_export.export()
         store.since()
 

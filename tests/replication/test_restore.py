@@ -12,6 +12,7 @@ from profiles import BY_HAND, everything, keys, manifest_of, put, restored, reta
 
 from memoturnd.core import layout, manifest, segment
 from memoturnd.core.assembly import Part, assemble
+from memoturnd.core.durability import Durability
 from memoturnd.core.pages import PageHashes
 from memoturnd.errors import (
     ConflictError,
@@ -197,7 +198,7 @@ async def test_damaged_branch_is_an_error_and_the_node_serves_the_others(store, 
     async with node_on(tmp_path / "n", store) as node:
         for name in ("bad", "good"):
             await node.databases.create(name)
-            await (await node.profile(name)).write(put("x", name), durable=True)
+            await (await node.profile(name)).write(put("x", name), durability=Durability.DURABLE)
         bad = await manifest_of(store, await node.profile("bad"))
     await damage(store, layout.object_key(bad.db, bad.segments[0]), "flipped")
 
@@ -210,7 +211,7 @@ async def test_damaged_branch_is_an_error_and_the_node_serves_the_others(store, 
                 await profile.write(put("x", "2"))
         good = await node.profile("good")
         assert (await good.read(everything)).value == {"x": "good"}
-        assert (await good.write(put("y", "1"), durable=True)).durable
+        assert (await good.write(put("y", "1"), durability=Durability.DURABLE)).durable
         assert not profile.files.main.exists()
 
 
@@ -267,7 +268,7 @@ async def test_short_write_is_a_full_disk(store, standing, tmp_path, monkeypatch
 async def test_node_without_room_says_so_and_serves_once_there_is(store, tmp_path):
     async with node_on(tmp_path / "n", store) as node:
         await node.databases.create("a")
-        await (await node.profile("a")).write(put("x", "v" * 50_000), durable=True)
+        await (await node.profile("a")).write(put("x", "v" * 50_000), durability=Durability.DURABLE)
     async with node_on(tmp_path / "another disk", store) as node:
         profile = await node.profile("a")
         with files_cannot_grow_beyond(30_000), pytest.raises(DiskFullError):
@@ -281,18 +282,18 @@ async def test_leftovers_of_another_file_are_gone_before_a_restore(store, tmp_pa
     async with node_on(disk, store) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         files = profile.files
     assert files.wal.stat().st_size > 0
     files.main.unlink()  # as where the process ended while it deleted the folder
     async with node_on(tmp_path / "another disk", store) as node:
         other = await node.profile("a")
-        await other.write(put("x", "2"), durable=True)
+        await other.write(put("x", "2"), durability=Durability.DURABLE)
 
     async with node_on(disk, store) as node:
         profile = await node.profile("a")
         assert (await profile.read(everything)).value == {"x": "2"}
-        assert (await profile.write(put("y", "3"), durable=True)).durable
+        assert (await profile.write(put("y", "3"), durability=Durability.DURABLE)).durable
 
 
 async def test_fetch_reads_many_objects_a_few_at_a_time(store, tmp_path):

@@ -11,6 +11,7 @@ from profiles import BY_HAND, everything, put
 
 from memoturnd.core import compaction
 from memoturnd.core import manifest as manifests
+from memoturnd.core.durability import Durability
 from memoturnd.core.retention import Windows
 from memoturnd.errors import ConflictError
 from memoturnd.replication.archive import Archive
@@ -130,6 +131,6 @@ async def test_random_life_is_the_same_without_the_rows(tmp_path, monkeypatch, s
             again = await every_way(store, standing, tmp_path / "s")
             assert again.keys() == ways[name].keys()
             assert {len(sums) for sums in again.values()} == {1}, "each base leads to the same states"
-            await branch.write(put("after", b"1"), durable=True)
+            await branch.write(put("after", b"1"), durability=Durability.DURABLE)
             assert (await node.rewriter.rewrite(branch, erase, ["e1"]))[2:] == (0, 0)
     assert sum(map(len, before.values())) > 60

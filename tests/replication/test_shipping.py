@@ -8,6 +8,7 @@ from profiles import BY_HAND, everything, keys, manifest_of, put, restored, reta
 
 import memoturnd.node
 from memoturnd.core import layout, manifest
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Checkpoint
 from memoturnd.core.register import remove_branch
 from memoturnd.errors import (
@@ -61,7 +62,7 @@ async def started(node, *values):
     """Return profile `a` with one durable write."""
     await node.databases.create("a")
     profile = await node.profile("a")
-    await profile.write(put("x", "0"), durable=True)
+    await profile.write(put("x", "0"), durability=Durability.DURABLE)
     return profile
 
 
@@ -73,7 +74,7 @@ async def test_durable_write_is_acknowledged_only_after_the_manifest_landed(stor
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         profile = await started(node)
         held = Held(store, "put_if_match")
-        writing = asyncio.ensure_future(profile.write(put("x", "1"), durable=True))
+        writing = asyncio.ensure_future(profile.write(put("x", "1"), durability=Durability.DURABLE))
         await held.reached.wait()
         await asyncio.sleep(0.02)
         assert not writing.done()
@@ -94,7 +95,7 @@ async def test_segment_is_in_the_store_before_a_manifest_names_it(store, tmp_pat
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         profile = await started(node)
         held = Held(store, "put", SEGMENTS)
-        writing = asyncio.ensure_future(profile.write(put("x", "1"), durable=True))
+        writing = asyncio.ensure_future(profile.write(put("x", "1"), durability=Durability.DURABLE))
         await held.reached.wait()
         await asyncio.sleep(0.02)
 
@@ -131,7 +132,7 @@ async def test_durable_write_that_cannot_be_shipped_is_applied_and_says_not_to_r
         store.faults.append(fault)
 
         with pytest.raises(NotDurableError, match="do not repeat"):
-            await profile.write(put("x", "1"), durable=True)
+            await profile.write(put("x", "1"), durability=Durability.DURABLE)
 
         assert (await profile.read(everything)).value == {"x": "1"}
         assert profile.durable_txid == 2
@@ -148,9 +149,12 @@ async def test_concurrent_durable_writes_share_one_upload(store, tmp_path):
         profile = await started(node)
         store.counts.clear()
         held = Held(store, "put", SEGMENTS)
-        first = asyncio.ensure_future(profile.write(put("first", "1"), durable=True))
+        first = asyncio.ensure_future(profile.write(put("first", "1"), durability=Durability.DURABLE))
         await held.reached.wait()
-        later = [asyncio.ensure_future(profile.write(put(f"k{n}", "1"), durable=True)) for n in range(20)]
+        later = [
+            asyncio.ensure_future(profile.write(put(f"k{n}", "1"), durability=Durability.DURABLE))
+            for n in range(20)
+        ]
         for _ in range(5000):
             if len(profile.owned.shipper._waiters) == 21:
                 break
@@ -184,9 +188,9 @@ async def test_commits_during_an_upload_wait_for_the_next_one(store, tmp_path):
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         profile = await started(node)
         held = Held(store, "put", SEGMENTS)
-        first = asyncio.ensure_future(profile.write(put("x", "1"), durable=True))
+        first = asyncio.ensure_future(profile.write(put("x", "1"), durability=Durability.DURABLE))
         await held.reached.wait()
-        second = asyncio.ensure_future(profile.write(put("x", "2"), durable=True))
+        second = asyncio.ensure_future(profile.write(put("x", "2"), durability=Durability.DURABLE))
         await asyncio.sleep(0.02)
         held.go.set()
 
@@ -444,7 +448,7 @@ async def test_fenced_writer_stops_at_once_and_answers_no_durable_write(store, t
         shipper, writer = profile.owned.shipper, profile.owned.writer
 
         with pytest.raises(FencedError, match="epoch"):
-            await profile.write(put("x", "1"), durable=True)
+            await profile.write(put("x", "1"), durability=Durability.DURABLE)
 
         with pytest.raises(FencedError):
             writer.submit(put("x", "2"), None)
@@ -478,7 +482,7 @@ async def test_use_after_a_fence_recovers_first(store, tmp_path, use):
             case "sync":
                 assert await node.branches.sync("a", "main") == 2
             case "write":
-                assert (await profile.write(put("y", "1"), durable=True)).durable
+                assert (await profile.write(put("y", "1"), durability=Durability.DURABLE)).durable
             case "read":
                 assert (await profile.read(everything)).value == {"x": "0"}
 

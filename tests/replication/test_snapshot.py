@@ -12,6 +12,7 @@ from profiles import BY_HAND, ProfileLog, everything, keys, manifest_of, put, re
 
 from memoturnd.core import compaction, layout, manifest, pages, segment
 from memoturnd.core.assembly import Part, assemble
+from memoturnd.core.durability import Durability
 from memoturnd.core.pages import PageHashes, page_hash
 from memoturnd.core.segment import Kind, Round
 from memoturnd.errors import CorruptionError, StoreUnavailableError
@@ -266,11 +267,11 @@ async def test_parts_land_in_one_swap_and_are_restored_and_written_on(tmp_path):
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:
         await node.databases.create("a")
         profile = await node.profile("a")
-        await profile.write(put("big", big), durable=True)
+        await profile.write(put("big", big), durability=Durability.DURABLE)
         store.counts.clear()
         await profile.owned.shipper.snapshot()
         assert store.counts["put_if_match"] == 1
-        await profile.write(put("n", "1"), durable=True)
+        await profile.write(put("n", "1"), durability=Durability.DURABLE)
         standing = await manifest_of(store, profile)
     parts = standing.snapshots
     assert len(parts) > 2
@@ -280,7 +281,7 @@ async def test_parts_land_in_one_swap_and_are_restored_and_written_on(tmp_path):
     async with node_on(tmp_path / "another disk", store, **BY_HAND) as node:
         profile = await node.profile("a")
         assert (await profile.read(everything)).value == {"big": big, "n": "1"}
-        await profile.write(put("m", "2"), durable=True)
+        await profile.write(put("m", "2"), durability=Durability.DURABLE)
         standing = await manifest_of(store, profile)
     assert await restored(store, standing, standing.head_txid, tmp_path) == {"big": big, "n": "1", "m": "2"}
 

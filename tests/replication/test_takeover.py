@@ -18,6 +18,7 @@ from profiles import (
     retained,
 )
 
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import CEILING_STEP
 from memoturnd.engine import takeover
 from memoturnd.engine.connection import open_connection
@@ -39,7 +40,7 @@ async def with_tail(tmp_path, store, *, only_in_the_file=False):
         await node.databases.create("a")
         profile = await node.profile("a")
         await profile.write(put("x", "durable"))
-        await profile.write(put("y", "durable"), durable=True)
+        await profile.write(put("y", "durable"), durability=Durability.DURABLE)
         await profile.write(put("x", "local"))
         await profile.write(put("z", "local" * 2000))
         if only_in_the_file:  # the log starts anew, so that txids 4 and 5 are nowhere else
@@ -58,7 +59,7 @@ async def move_on(tmp_path, store, **values):
         profile = await node.profile("a")
         assert (await profile.read(everything)).value == DURABLE
         for key, value in values.items():
-            await profile.write(put(key, value), durable=True)
+            await profile.write(put(key, value), durability=Durability.DURABLE)
         if not values:
             await profile.own()
         return profile.txid
@@ -87,7 +88,7 @@ async def test_commits_that_were_not_shipped_are_shipped_after_a_kill(tmp_path, 
         assert await node.branches.sync("a", "main") == 5
         assert await state(node) == ALL
         profile = await node.profile("a")
-        written = await profile.write(put("after", "1"), durable=True)
+        written = await profile.write(put("after", "1"), durability=Durability.DURABLE)
         assert written.txid == 6
         assert await branches(node) == []
         standing = await manifest_of(store, profile)
@@ -121,7 +122,7 @@ async def test_torn_end_of_the_log_costs_only_the_commit_that_was_not_whole(tmp_
         assert await node.branches.sync("a", "main") == 4
         assert await state(node) == DURABLE | {"x": "local"}
         profile = await node.profile("a")
-        assert (await profile.write(put("after", "1"), durable=True)).txid == 5
+        assert (await profile.write(put("after", "1"), durability=Durability.DURABLE)).txid == 5
         standing = await manifest_of(store, profile)
 
     assert await restored(store, standing, 5, tmp_path / "r") == DURABLE | {"x": "local", "after": "1"}
@@ -219,7 +220,7 @@ async def test_clean_file_of_another_boot_is_proven_or_restored(tmp_path, store,
     async with node_on(disk, store, boot_id="another boot", **BY_HAND) as node:
         profile = await node.profile("a")
         assert await state(node) == {"x": "1"}
-        assert (await profile.write(put("y", "2"), durable=True)).durable
+        assert (await profile.write(put("y", "2"), durability=Durability.DURABLE)).durable
         standing = await manifest_of(store, profile)
 
     assert await branches_of(disk, store) == []
@@ -232,7 +233,7 @@ async def with_clean_file(disk, store):
         profile = await node.profile("a")
         await profile.write(put("w", "v" * 20000))
         await profile.write(lambda conn, _: (conn.execute("DELETE FROM __memoturn_kv"), True))
-        await profile.write(put("x", "1"), durable=True)
+        await profile.write(put("x", "1"), durability=Durability.DURABLE)
         return profile.files.main
 
 
@@ -281,7 +282,7 @@ async def test_tail_of_a_branch_that_moved_on_becomes_a_branch_of_its_own(tmp_pa
         assert await state(node, "recovered-1") == ALL
         kept = await manifest_of(store, await node.profile("a", "recovered-1"))
         profile = await node.profile("a")
-        assert (await profile.write(put("mine", "1"), durable=True)).txid > max(theirs, 5)
+        assert (await profile.write(put("mine", "1"), durability=Durability.DURABLE)).txid > max(theirs, 5)
         assert node.metrics.recovered_branches._value.get() == 1
 
     assert retained(kept) == [5]
@@ -352,12 +353,12 @@ async def test_zombie_that_still_runs_is_fenced_and_its_commits_are_kept(tmp_pat
         await zombie.databases.create("a")
         profile = await zombie.profile("a")
         await profile.write(put("x", "durable"))
-        await profile.write(put("y", "durable"), durable=True)
+        await profile.write(put("y", "durable"), durability=Durability.DURABLE)
         await profile.write(put("x", "zombie"))
         await move_on(tmp_path, store, x="theirs")
 
         with pytest.raises(FencedError):
-            await profile.write(put("z", "zombie"), durable=True)
+            await profile.write(put("z", "zombie"), durability=Durability.DURABLE)
 
         assert await state(zombie) == {"x": "theirs", "y": "durable"}
         (kept,) = await branches(zombie)
@@ -375,7 +376,7 @@ async def test_commits_of_a_fenced_owner_are_not_deleted_with_the_file(tmp_path,
         await zombie.databases.create("a")
         profile = await zombie.profile("a")
         await profile.write(put("x", "durable"))
-        await profile.write(put("y", "durable"), durable=True)
+        await profile.write(put("y", "durable"), durability=Durability.DURABLE)
         await profile.write(put("x", "zombie"))
         await move_on(tmp_path, store)
         with pytest.raises(FencedError):
@@ -455,7 +456,7 @@ async def test_two_nodes_that_race_for_a_branch_end_with_one_owner(tmp_path, sto
 
         store.inner.put_if_match = rival_first
 
-        await first.write(put("who", "first"), durable=True)
+        await first.write(put("who", "first"), durability=Durability.DURABLE)
 
         assert first.owned.epoch > second.owned.epoch
         with pytest.raises(FencedError):
@@ -475,7 +476,7 @@ async def test_txids_above_a_lost_tail_are_never_used_again(tmp_path, store):
     async with node_on(tmp_path / "fresh", store, **BY_HAND) as node:
         profile = await node.profile("a")
         assert await state(node) == DURABLE
-        written = await profile.write(put("x", "new"), durable=True)
+        written = await profile.write(put("x", "new"), durability=Durability.DURABLE)
         assert written.txid > 3 + CEILING_STEP
         standing = await manifest_of(store, profile)
         with pytest.raises(ConflictError):
@@ -491,7 +492,13 @@ async def test_txids_only_grow_through_everything(tmp_path, store):
 
     async def step(node, *, durable=False):
         profile = await node.profile("a")
-        seen.append((await profile.write(put("n", str(len(seen))), durable=durable)).txid)
+        seen.append(
+            (
+                await profile.write(
+                    put("n", str(len(seen))), durability=Durability.DURABLE if durable else Durability.LOCAL
+                )
+            ).txid
+        )
         return profile
 
     async with node_on(tmp_path / "n", store, **BY_HAND) as node:

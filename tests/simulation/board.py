@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from memoturnd.core.durability import Durability
 from memoturnd.errors import (
     ConflictError,
     CorruptionError,
@@ -124,7 +125,11 @@ async def write(board: Board, sim: SimNode, record: Write, source: random.Random
     async def request(node: Node) -> int:
         profile = await node.profile(DB, record.branch)
         record.branch_id = board.shared.branch_ids[record.branch] = profile.ref.branch_id
-        written = await profile.write(write_op(record.number, key, size), durable=record.durable, work=work)
+        written = await profile.write(
+            write_op(record.number, key, size),
+            durability=Durability.DURABLE if record.durable else Durability.LOCAL,
+            work=work,
+        )
         truth.answered(
             profile.ref.database.uuid,
             record.branch_id,

@@ -4,6 +4,7 @@ import pytest
 from harness import node_on
 from prometheus_client.parser import text_string_to_metric_families
 
+from memoturnd.core.durability import Durability
 from memoturnd.metrics import STORE_OPERATIONS, Metrics
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.object_store import ObjectMissingError
@@ -94,7 +95,8 @@ async def test_node_tells_what_it_asked_of_its_store(tmp_path):
         await node.databases.create("p")
         profile = await node.profile("p")
         await profile.write(
-            lambda conn, now: (conn.execute("CREATE TABLE t(x)").fetchall(), True), durable=True
+            lambda conn, now: (conn.execute("CREATE TABLE t(x)").fetchall(), True),
+            durability=Durability.DURABLE,
         )
         spent = node.store_usage - before
 

@@ -3,6 +3,7 @@
 from profiles import everything, put
 
 from memoturnd.core import revisions
+from memoturnd.core.durability import Durability
 from memoturnd.stores.faulty import Fault, FaultKind
 
 
@@ -18,7 +19,7 @@ async def with_values(node, count=3, *, db="a"):
     """Write the key x once per commit, durably, and return the txids."""
     await node.databases.create(db)
     profile = await node.profile(db)
-    return [(await profile.write(put("x", str(n)), durable=True)).txid for n in range(count)]
+    return [(await profile.write(put("x", str(n)), durability=Durability.DURABLE)).txid for n in range(count)]
 
 
 def files(tmp_path):

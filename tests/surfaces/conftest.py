@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.seams.profile import Seen, Work, Written
@@ -22,7 +23,7 @@ class FakeProfile:
         schema.create(self.conn)
         self.conn.execute("COMMIT")
 
-    async def write(self, op, *, durable=False, work=Work.POINT):
+    async def write(self, op, *, durability=Durability.LOCAL, work=Work.POINT):
         self.works.append(("write", work))
         self.conn.round_txid = self.txid + 1
         self.conn.execute("BEGIN IMMEDIATE")
@@ -34,7 +35,7 @@ class FakeProfile:
             raise
         self.txid += changed
         self.conn.execute("COMMIT")
-        return Written(value, self.txid, self.txid if durable else 0, durable)
+        return Written(value, self.txid, self.txid if durability is Durability.DURABLE else 0, durability)
 
     async def read(self, op, *, min_txid=0, work=Work.POINT):
         self.works.append(("read", work))

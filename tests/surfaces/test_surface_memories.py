@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
 from memoturnd.engine.connection import open_connection
 from memoturnd.errors import InvalidRequestError, NotFoundError
@@ -208,7 +209,9 @@ async def test_a_batch_of_duplicates_moves_no_txid(profile):
 
 async def test_big_batches_run_in_the_pool_and_durable_is_passed_on(profile):
     await memories.ingest(profile, parse(item()))
-    written = await memories.ingest(profile, parse(*(item(content=n) for n in range(100))), durable=True)
+    written = await memories.ingest(
+        profile, parse(*(item(content=n) for n in range(100))), durability=Durability.DURABLE
+    )
 
     assert profile.works == [("write", Work.POINT), ("write", Work.HEAVY)]
     assert written.durable
