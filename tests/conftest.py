@@ -44,13 +44,31 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def etcd_server() -> Iterator[str]:
+    """The address of an etcd server, which tests share: each takes a prefix of its own."""
+    from etcd_server import session_etcd
+
+    with session_etcd() as url:
+        yield url
+
+
+@pytest.fixture
+def etcd_url(etcd_server: str) -> str:
+    """The same, for one test."""
+    return etcd_server
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Say which object stores and which model were really there."""
+    """Say which services and which model were really there."""
     if "servers" in sys.modules:
         for line in sys.modules["servers"].REPORT:
             terminalreporter.write_line(line)
     if "postgres_server" in sys.modules:
         for line in sys.modules["postgres_server"].REPORT:
+            terminalreporter.write_line(line)
+    if "etcd_server" in sys.modules:
+        for line in sys.modules["etcd_server"].REPORT:
             terminalreporter.write_line(line)
     if "local_model" in sys.modules:
         terminalreporter.write_line(sys.modules["local_model"].REPORT)

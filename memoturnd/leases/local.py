@@ -41,6 +41,7 @@ class LocalLeases:
         self._address = address
         self._table = table or LeaseTable()
         self._table.nodes[node_id] = LiveNode(node_id, address)
+        self._table.tell(self._table.nodes[node_id])
 
     async def acquire(self, branch_id: str, *, database: str = "", branch: str = "") -> Lease:
         """Take the branch for this node, always with a new epoch, so that an older lease of it is stale.
@@ -69,9 +70,13 @@ class LocalLeases:
             self._drop(lease.branch_id)
 
     def holds(self, lease: Lease) -> bool:
-        """Return whether the lease is the current one of its branch."""
+        """Return whether the lease is this node's, and the current one of its branch."""
         owner = self._table.owner(lease.branch_id)
-        return owner is not None and (owner.node_id, owner.epoch) == (lease.node_id, lease.epoch)
+        return (
+            owner is not None
+            and lease.node_id == self._node_id
+            and (owner.node_id, owner.epoch) == (lease.node_id, lease.epoch)
+        )
 
     def deadline(self) -> float | None:
         """Return None: these leases never expire."""
