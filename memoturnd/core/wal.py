@@ -1,4 +1,4 @@
-"""Reading SQLite's write-ahead log: committed rounds out of raw bytes, and nothing else.
+"""SQLite's write-ahead log: committed rounds out of raw bytes, and the bytes of a log that holds given rounds.
 
 Format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log . A frame counts only if its salts are
 the header's, its checksum continues the chain, and a commit frame follows it; everything behind the last
@@ -9,8 +9,10 @@ whole frame is one dot product with fixed weights (3 us instead of 70 us for a 4
 """
 
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +111,52 @@ def committed_rounds(data: bytes, start: WalPosition, header: WalHeader) -> list
     return rounds
 
 
-def _contributions(data: bytes, first: int, last: int, header: WalHeader) -> list[list[int]]:
+class LogRound(NamedTuple):
+    """A round to be put into a log: the file's size after it, and its (page number, image)s, at least one."""
+
+    db_size_pages: int
+    images: Iterable[tuple[int, bytes]]
+
+
+def encode_log(
+    rounds: Iterable[LogRound], *, page_size: int, salt1: int, salt2: int
+) -> Iterator[bytes | bytearray]:
+    """Yield the bytes of a whole log that holds `rounds`, each one transaction, about 1 MiB at a time.
+
+    Images beyond the size of their round's file are left out. The salts are random 32-bit numbers.
+    """
+    head = struct.pack(">6I", _MAGIC_LITTLE_ENDIAN, _SUPPORTED_VERSION, page_size, 0, salt1, salt2)
+    state = _checksum(np.frombuffer(head, dtype="<u4"), 0, 0)
+    yield head + struct.pack(">2I", *state)
+    header = WalHeader(page_size, big_endian=False, start=WalPosition(salt1, salt2, 0, *state))
+    size_bytes, frames = frame_size_bytes(page_size), _frames(rounds)
+    while taken := list(islice(frames, _FRAMES_PER_SLICE)):
+        data = bytearray().join(
+            part
+            for pgno, commit, image in taken
+            for part in (struct.pack(">6I", pgno, commit, salt1, salt2, 0, 0), image)
+        )
+        for index, contribution in enumerate(_contributions(data, 0, len(taken), header)):
+            state = _advance(state, contribution, page_size)
+            struct.pack_into(">2I", data, index * size_bytes + 16, *state)
+        yield data
+
+
+def _frames(rounds: Iterable[LogRound]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (page number, commit field, image); the last frame of a round commits it."""
+    for size, images in rounds:
+        waiting: tuple[int, bytes] | None = None
+        for pgno, image in images:
+            if not 0 < pgno <= size:
+                continue
+            if waiting is not None:
+                yield waiting[0], 0, waiting[1]
+            waiting = pgno, image
+        if waiting is not None:
+            yield waiting[0], size, waiting[1]
+
+
+def _contributions(data: bytes | bytearray, first: int, last: int, header: WalHeader) -> list[list[int]]:
     """Return what the words of each frame in [first, last) add to the two running sums."""
     size_bytes = frame_size_bytes(header.page_size)
     dtype = ">u4" if header.big_endian else "<u4"

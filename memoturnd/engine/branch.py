@@ -27,14 +27,13 @@ from memoturnd.engine.files import BranchFiles
 from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.kept import Kept
 from memoturnd.engine.ownership import BranchRef, Owned
-from memoturnd.engine.readers import Readers
+from memoturnd.engine.readers import Readers, ReopenedError
 from memoturnd.engine.services import Services, Surroundings
 from memoturnd.errors import (
     BranchNotFoundError,
     FencedError,
     InvariantError,
     PreconditionFailedError,
-    RetryableError,
     invariant,
 )
 from memoturnd.replication.capture import Cursor
@@ -50,6 +49,8 @@ _MAIN_CACHE_KIB = 112
 _READER_CACHE_KIB = 64
 _INLINE_SCAN_BYTES = 2 * 1024 * 1024
 """File size up to which a scan runs on the event loop."""
+_REOPENED = 3
+"""How often a read is tried again whose file was opened anew before its turn came."""
 _COMPACT_OBJECTS = 4
 """Objects that a restore may read before a branch that goes cold gets a snapshot."""
 
@@ -155,6 +156,14 @@ class Branch:
 
     async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
         """Run `op` on one state at or above `min_txid`; see memoturnd.seams.profile.Profile.read."""
+        for _ in range(_REOPENED):
+            try:
+                return await self._read(op, min_txid, work)
+            except ReopenedError:
+                continue  # a replica's file is opened anew with every segment
+        return await self._read(op, min_txid, work)
+
+    async def _read(self, op: ReadOp[T], min_txid: int, work: Work) -> Seen[T]:
         self.users += 1
         try:
             while not (self._ready or self._empty) or self._fenced or min_txid > self.txid:
@@ -179,7 +188,7 @@ class Branch:
                 return await self._read_in_pool(op, self.services.user_executor)
             async with self._readers.reading():
                 if not self._ready:
-                    raise RetryableError(f"{self.ref} was closed while a read waited; send it again")
+                    raise ReopenedError(f"{self.ref} was closed while a read waited; send it again")
                 return await self._read_in_pool(op, self.services.executor)
         finally:
             self.leave()
@@ -405,6 +414,33 @@ class Branch:
         self._conn = None
         if self._kept is not None:
             self._kept.close()
+
+    async def close_for_a_log(self, *, wait_s: float) -> None:
+        """Close every connection but the main one; see Readers.close_all. The engine's reads are held back."""
+        self._ready = False
+        await self._readers.close_all(self.services.clock, wait_s=wait_s)
+
+    @asynccontextmanager
+    async def reopening(self) -> AsyncIterator[bool]:
+        """Let a copy that is only read be brought up to date inside the block: no read runs, none begins.
+
+        Says False where there is none to bring up to date: the branch is owned, or its file is not open. Leaving the
+        block with an error drops the file: the next read restores it.
+        """
+        async with self._transition:
+            if self.owned is not None or not self._ready or self._fenced:
+                yield False
+                return
+            async with self._readers.held_back():
+                try:
+                    yield True
+                    self._ready = True
+                except BaseException:
+                    self.close_connections()
+                    self.manifests.forget()
+                    self.known = None
+                    self.files.remove()
+                    raise
 
     def stands_empty(self) -> None:
         """Note that the branch has no state yet: reads see an empty profile."""

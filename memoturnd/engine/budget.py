@@ -138,8 +138,10 @@ def within_deadline(conn: ProfileConnection, deadlines: Deadlines, work: Callabl
     try:
         return work()
     except apsw.InterruptError as error:
-        raise budget.ended or RequestTimeoutError(
-            "the statement was stopped; do less in one request"
+        raise (
+            conn.stopped_by
+            or budget.ended
+            or RequestTimeoutError("the statement was stopped; do less in one request")
         ) from error
     finally:
         conn.guard.budget = None

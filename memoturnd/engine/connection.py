@@ -19,7 +19,7 @@ import sqlite_vec
 from memoturnd.core import filters, patterns
 from memoturnd.engine.guard import RESERVED_PREFIX, Guard, OverBudgetError, UserStatements, is_reserved
 from memoturnd.engine.kept import Kept
-from memoturnd.errors import ConfigurationError, InvariantError
+from memoturnd.errors import ConfigurationError, InvariantError, MemoturnError
 
 __all__ = [
     "PAGE_SIZE_BYTES",
@@ -103,6 +103,8 @@ class ProfileConnection(apsw.Connection):
     """Txid of the commit round that is open on this connection."""
     newest_ulid: int = 0
     """The ULID made last on this connection, as a number, so that the next one follows it."""
+    stopped_by: MemoturnError | None = None
+    """Why what runs on it is stopped, for good: the file is about to be opened anew."""
 
     def user_statements(self, read_only: bool, schema_view: str | None = None) -> UserStatements:
         """Return the block inside which statements are a user's: run them by the block's `execute`.
@@ -117,6 +119,8 @@ class ProfileConnection(apsw.Connection):
 
     def between_statements(self) -> None:
         """Be called between two statements of a batch. Raises what ends it, once they took too much together."""
+        if self.stopped_by is not None:
+            raise self.stopped_by
         if self.guard.budget is not None:
             self.guard.budget.between()
 

@@ -8,8 +8,10 @@ open elsewhere, so that a branch gives those back only when it is closed itself.
 another read of its branch to end. No more are in use than there are threads, because a read takes its
 connection on the thread that runs it.
 
-What changes the file waits for the engine's reads to end, and holds new ones back. A user's read may take long and
-is not waited for: it ends on the state that it began with, and its connection is closed when it comes back.
+What puts another file in the place of this one waits for the engine's reads to end, and holds new ones back. A user's
+read may take long and is not waited for: it ends on the state that it began with, and its connection is closed when it
+comes back. What puts another log beside the same file (memoturnd.engine.replaying) must not have that: SQLite's
+connections of one process share one index of the log. It waits for users' reads too, for a while, and then stops them.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from typing import Final
 
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import RetryableError
+from memoturnd.seams.clock import Clock
 
 AT_ONCE: Final = 3
 """Reads of one branch that the engine's pool runs at once, so that others find a thread."""
@@ -32,6 +35,13 @@ IDLE_LIMIT: Final = 64
 """Reader connections of a node that may be open without use: one takes about 170 KiB."""
 IDLE_S: Final = 30.0
 """Time after which an unused one is closed."""
+STOPPED_S: Final = 5.0
+"""How long a read that was told to stop may take to do so."""
+_LOOK_S: Final = 0.002
+
+
+class ReopenedError(RetryableError):
+    """The file was closed between a read's coming and its turn: it can be asked again of the one that is open now."""
 
 
 class IdleReaders:
@@ -94,6 +104,8 @@ class Readers:
         """Connections that are open, idle ones too."""
         self.generation = 0
         """Counts how often the connections were closed: a read that began before has no business with later ones."""
+        self._in_use: set[ProfileConnection] = set()
+        """Taken, and neither idle again nor closed: also where nobody waits for the read any more."""
         self._shared = shared
         self._monotonic_s = monotonic_s
         self._allowed = 1
@@ -131,12 +143,37 @@ class Readers:
                 await self._left.wait()
             yield
 
+    async def close_all(self, clock: Clock, *, wait_s: float) -> None:
+        """Close every connection, once what is read on it has ended; what has not after `wait_s` is stopped.
+
+        What is stopped fails with a RetryableError. Raises RetryableError where something does not stop.
+        """
+        self.close()
+        now_s = clock.monotonic_s()
+        stop_s, end_s = now_s + wait_s, now_s + wait_s + STOPPED_S
+        while self._in_use:
+            now_s = clock.monotonic_s()
+            if now_s > end_s:
+                raise RetryableError("a read of the profile does not end; try again")
+            if now_s >= stop_s:
+                self._stop_reads()  # again and again: one that is between two statements does not notice
+            await clock.sleep(_LOOK_S)
+
+    def _stop_reads(self) -> None:
+        with self._shared.changed:
+            for conn in self._in_use:
+                conn.stopped_by = RetryableError(
+                    "this node's copy came to a newer state while the statement ran; send it again, or, where it takes "
+                    "long, with Memoturn-Consistency: primary"
+                )
+                conn.interrupt()
+
     # ---- on any thread
 
     def take(self, generation: int, connect: Callable[[], ProfileConnection]) -> ProfileConnection:
         """Return a connection of the `generation` in which the read was asked for, by `connect` where none is idle.
 
-        Raises RetryableError when the file was closed since, and what `connect` raises.
+        Raises ReopenedError when the file was closed since, and what `connect` raises.
         """
         conn = self._take_idle(generation)
         if conn is not None:
@@ -144,7 +181,9 @@ class Readers:
         try:
             with self._opening:  # so that no file is opened that is being closed, or another in its place
                 self._check(generation)
-                return connect()
+                conn = connect()
+                self._in_use.add(conn)
+                return conn
         except BaseException:
             with self._shared.changed:
                 if generation == self.generation:
@@ -161,6 +200,7 @@ class Readers:
                 if self.idle:
                     conn = self.idle.pop()
                     shared.drop(conn)
+                    self._in_use.add(conn)
                     return conn
                 if self.opened >= self._allowed and shared.grant():
                     self._allowed += 1
@@ -171,7 +211,7 @@ class Readers:
 
     def _check(self, generation: int) -> None:
         if generation != self.generation:
-            raise RetryableError("the profile was closed while a read waited; send it again")
+            raise ReopenedError("the profile was closed while a read waited; send it again")
 
     def give(self, conn: ProfileConnection, generation: int) -> None:
         """Take a connection back: keep it for the next read, or close it."""
@@ -179,11 +219,13 @@ class Readers:
         shared = self._shared
         with shared.changed:
             if generation == self.generation:
+                self._in_use.discard(conn)
                 self.idle.append(conn)
                 closing = shared.put(conn, self, self._monotonic_s())
                 shared.changed.notify_all()
         if closing is not None:
             closing.close()
+        self._in_use.discard(conn)  # behind the close: until then the file is open
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it comes back."""

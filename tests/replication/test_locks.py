@@ -89,6 +89,7 @@ MAY_OPEN = {
     "engine/incoming.py": "an imported file that is nobody's yet, with no connection on it",
     "engine/transfers.py": "files that are saved or imported, beside those of branches",
     "engine/files.py": "the marks `owner` and `clean`",
+    "replication/apply.py": "a log that is being made, beside the one that is there",
     "replication/capture.py": "the log, which carries no locks",
     "replication/page_file.py": "a state that only a rewrite of history has, which SQLite sees through pages that are handed to it",
     "replication/rewrite.py": "a restored state that only a rewrite has, with no connection on it",
@@ -154,6 +155,7 @@ def test_only_the_shipper_and_the_takeover_checkpoint():
     assert {name for name, count in found.items() if count} == {
         "engine/incoming.py",  # an imported file that is nobody's yet
         "engine/past.py",  # a file that no live connection has
+        "engine/replaying.py",  # a file that this node only reads, or has not taken over yet
         "engine/takeover.py",
         "replication/shipper.py",
     }
