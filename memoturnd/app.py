@@ -9,14 +9,16 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import structlog
 import uvicorn
 
 from control_plane.catalogs.open import open_catalog
 from control_plane.http.alone import SERVED_ALONE
+from memoturnd.cluster_settings import identified
 from memoturnd.config import Settings, connections_limit
-from memoturnd.datadir import boot_id, lock_data_dir
+from memoturnd.datadir import boot_id, instance_id, lock_data_dir
 from memoturnd.embedders.open import open_embedder
 from memoturnd.http.app import create_app
 from memoturnd.http.auditing import Auditor
@@ -24,7 +26,7 @@ from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.http.route import Route
 from memoturnd.http.routes import ROUTES
 from memoturnd.language_models.open import open_models
-from memoturnd.leases.local import LocalLeases
+from memoturnd.leases.open import Load, opened_leases
 from memoturnd.metrics import Metrics
 from memoturnd.node import STORE_TIMEOUT_S, Node, running
 from memoturnd.seams.catalog import Catalog
@@ -72,15 +74,21 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
         executor = PoolExecutor(settings.sqlite_threads)
         metrics = Metrics()
         catalog = await open_catalog(settings, clock, metrics)
-        leases = LocalLeases(settings.node_id, settings.advertise)
+        load = Load()
         models = open_models(settings, clock)
         sockets: list[socket.socket] = []
         try:
             sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early
+            instance = instance_id(settings.data_dir)
+            settings = identified(settings, instance, port=sockets[0].getsockname()[1])
             await probe(TimedStore(store, STORE_TIMEOUT_S))
             if embedder is not None:
                 await embedder.start()
+            alone = replace(settings, etcd=None)  # a control plane owns no branch
             async with (
+                opened_leases(
+                    settings if hosts_profiles else alone, clock, instance=instance, load=load
+                ) as leases,
                 running(
                     settings,
                     store=store,
@@ -97,6 +105,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                 ) as node,
                 _surroundings(node, settings, catalog, clock, hosts_profiles=hosts_profiles) as routes,
             ):
+                load.measure = node.tiers.load
                 server = _Server(
                     uvicorn.Config(
                         create_app(
@@ -129,7 +138,6 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
             if embedder is not None:
                 await embedder.close()
             await models.close()
-            await leases.close()
             await catalog.close()
             await store.close()
             executor.close()

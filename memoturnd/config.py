@@ -3,7 +3,6 @@
 The table in `memoturnd.settings_table` drives parsing, `memoturnd --help` and the documentation.
 """
 
-import os
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from memoturnd.cluster_settings import cluster_problems, standing
 from memoturnd.core.limits import Defaults, Quotas
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.core.self_hosted import is_self_hosted
@@ -48,6 +48,10 @@ class Settings:
     s3_client: Literal["aiobotocore", "obstore"]
     s3_connections: int
     catalog: Secret | None
+    etcd: Secret | None
+    etcd_ca_file: Path | None
+    etcd_prefix: str
+    lease_ttl_s: int
     auth: Literal["off", "on"]
     platform_key: Secret | None
     platform_key_file: Path | None
@@ -251,7 +255,9 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS={coarse_s:g} is below MEMOTURN_PITR_RETENTION_SECS={fine_s:g}: "
             "history is kept at every commit first, then at one an hour",
         )
-    return problems + _embedder_contradictions(values) + _models_without_name(values)
+    return (
+        problems + cluster_problems(values) + _embedder_contradictions(values) + _models_without_name(values)
+    )
 
 
 def _credentials(values: Mapping[str, Any]) -> list[str]:
@@ -336,8 +342,7 @@ def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
     values |= _language_models(values)
     derived = {
         "object_store": f"file://{values['data_dir'] / 'objects'}",
-        "advertise": f"http://{values['listen']}",
-        "node_id": f"node-{os.getpid()}",
+        **standing(values),
         "log_format": "console" if is_tty else "json",
         "embed_provider": "off" if values["embed_api_key"] is None else "voyage",
         "embed_self_hosted_hosts": (),

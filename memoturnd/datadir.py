@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Self
 
 from memoturnd.errors import ConfigurationError
-from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
+from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
 
 BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 LOCK_NAME = ".lock"
 BOOT_NAME = "boot"
+INSTANCE_NAME = "instance"
 
 
 class DataDirLock:
@@ -111,6 +112,25 @@ def note_boot(path: Path, boot: str) -> None:
         (path / BOOT_NAME).write_text(boot)
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+def instance_id(path: Path, randomness: Randomness | None = None) -> str:
+    """Return the directory's own id, made at its first use: who has it and the lock is the same node as before.
+
+    Raises ConfigurationError when it can neither be read nor written.
+    """
+    name = path / INSTANCE_NAME
+    try:
+        if name.exists() and (known := name.read_text(encoding="ascii").strip()):
+            return known
+        made = (randomness or SystemRandomness()).hex(16)
+        fresh = name.with_suffix(".new")
+        fresh.write_text(made, encoding="ascii")
+        fresh.replace(name)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error if isinstance(error, OSError) else OSError(errno.EINVAL, f"{name} is no text")
+        raise _unusable(path, reason) from error
+    return made
 
 
 def _hold(path: Path, file: int) -> None:

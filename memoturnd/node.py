@@ -67,6 +67,7 @@ from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableErro
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.http.admission import Admission, OpenAdmission
+from memoturnd.leases.standing import lease_answers
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.policies import Policies
 from memoturnd.reembedding import Reembedding
@@ -250,7 +251,7 @@ class Node:
         answers: dict[str, str] = {}
         probes = {
             "store": services.store.get("v1/_probe/ready"),
-            "leases": services.leases.owner_of("ready"),
+            "leases": lease_answers(services.leases, services.clock),
             "catalog": services.catalog.ping(),
         }
         for name, probe in probes.items():

@@ -182,6 +182,26 @@ def _catalog(text: str) -> Secret:
     return Secret(text)
 
 
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+
+
+def _etcd(text: str) -> Secret:
+    if not re.fullmatch(
+        rf"https?://(?:[\x21-\x3f\x41-\x7e]+:[\x21-\x3f\x41-\x7e]*@)?{_HOST}(?:,{_HOST}){{0,15}}", text
+    ):
+        raise ValueError(
+            "must be http://HOST:PORT or https://HOST:PORT, more members with commas behind (HOST:PORT,HOST:PORT), "
+            "USER:PASSWORD@ in front of the first where they ask for it"
+        )
+    return Secret(text)
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"/(?:[A-Za-z0-9._-]{1,64}/){1,8}", text):
+        raise ValueError("must be /NAME/, of A-Z a-z 0-9 . _ -, with a slash at both ends")
+    return text
+
+
 def _keys(text: str) -> Secret:
     """Several secrets in one value, which are looked at where they are used."""
     if not re.fullmatch(r"[\x20-\x7e\r\n\t]{1,65536}", text):
@@ -251,7 +271,8 @@ SETTINGS: tuple[Setting, ...] = (
         _advertise,
         "",
         "",
-        "Address at which other nodes and gateways reach this one.",
+        "Address at which other nodes and gateways reach this one. In a cluster, a node that listens everywhere says the "
+        "one that it has on its way to etcd.",
         derived="http://{listen}",
     ),
     Setting(
@@ -260,7 +281,8 @@ SETTINGS: tuple[Setting, ...] = (
         _node_id,
         "",
         "",
-        "Name under which this node holds its leases.",
+        "Name under which this node holds its leases. In a cluster each node has its own: the host's name and an id that "
+        "stays in the data directory, unless one is set.",
         derived="node-{process id}",
     ),
     Setting(
@@ -300,6 +322,42 @@ SETTINGS: tuple[Setting, ...] = (
         "share, or a file of this node. `memoturn-control migrate` brings its schema up to date.",
         derived="{data dir}/registry.db",
         secret=True,
+    ),
+    Setting(
+        "MEMOTURN_ETCD",
+        "etcd",
+        _etcd,
+        "",
+        "",
+        "The etcd in which the nodes of a cluster agree on who owns what: http(s)://USER:PASSWORD@HOST:2379,HOST:2379,... "
+        "with all its members. Takes a catalog, an object store and a cluster key that the nodes share.",
+        derived="none: this node is alone",
+        secret=True,
+    ),
+    Setting(
+        "MEMOTURN_ETCD_CA_FILE",
+        "etcd_ca_file",
+        _path,
+        "",
+        "",
+        "File with the certificates by which https:// members of etcd are known.",
+        derived="those of the system",
+    ),
+    Setting(
+        "MEMOTURN_ETCD_PREFIX",
+        "etcd_prefix",
+        _prefix,
+        "/memoturn/",
+        "",
+        "What the cluster's keys in etcd begin with; each cluster has its own.",
+    ),
+    Setting(
+        "MEMOTURN_LEASE_TTL_S",
+        "lease_ttl_s",
+        _whole(2, 60),
+        "10",
+        "seconds",
+        "How long etcd waits for a node that says nothing before others may own what it owned. The same on every node.",
     ),
     Setting(
         "MEMOTURN_AUTH",

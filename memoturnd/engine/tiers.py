@@ -77,6 +77,10 @@ class Tiers:
         """Return (hot, warm, bytes on disk)."""
         return len(self._hot), len(self._warm), self._disk_bytes
 
+    def load(self) -> float:
+        """Return the part of the hot pool that is in use, from 0 to 1."""
+        return len(self._hot) / self.limits.hot_cap
+
     def adopt_warm(self, branch: Branch) -> None:
         """Count files that an earlier process left, all shipped."""
         branch.disk_bytes = branch.files.size_bytes()

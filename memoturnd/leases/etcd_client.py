@@ -9,7 +9,9 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import aiohttp
 
@@ -50,6 +52,15 @@ class Endpoints:
     user: str = ""
     password: str = field(default="", repr=False)
     ca_file: str | None = None
+
+
+def endpoints(setting: str, ca_file: Path | None) -> Endpoints:
+    """Return what MEMOTURN_ETCD (`http(s)://[USER:PASSWORD@]HOST:PORT,HOST:PORT...`) and the file of its CA name."""
+    scheme, _, rest = setting.partition("://")
+    credential, _, hosts = rest.rpartition("@")
+    user, _, password = credential.partition(":")
+    urls = tuple(f"{scheme}://{host}" for host in hosts.split(","))
+    return Endpoints(urls, unquote(user), unquote(password), None if ca_file is None else str(ca_file))
 
 
 class EtcdClient:

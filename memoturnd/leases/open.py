@@ -1,0 +1,61 @@
+"""Which leases a node uses, by its settings: in process for a node alone, in etcd for a cluster."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from memoturnd.config import Settings
+from memoturnd.leases.local import LocalLeases
+from memoturnd.seams.clock import Clock
+from memoturnd.seams.leases import Leases
+
+
+class Load:
+    """How busy the node is, from 0 to 1. Leases tell it, and are there before the node is: `measure` is set then."""
+
+    def __init__(self) -> None:
+        self.measure: Callable[[], float] = lambda: 0.0
+
+    def __call__(self) -> float:
+        """Return the part of the node's capacity in use."""
+        return self.measure()
+
+
+@asynccontextmanager
+async def opened_leases(
+    settings: Settings, clock: Clock, *, instance: str, load: Callable[[], float]
+) -> AsyncIterator[Leases]:
+    """Give the leases that the settings ask for, kept until the end, which gives everything back.
+
+    `instance` is the data directory's own id. Raises ConfigurationError where another node has this one's name,
+    RetryableError where etcd does not answer.
+    """
+    if settings.etcd is None:
+        leases = LocalLeases(settings.node_id, settings.advertise)
+        yield leases
+        await leases.close()
+        return
+    from memoturnd.leases.etcd import CALL_SHARE, EtcdLeases, Identity  # it brings the HTTP client
+    from memoturnd.leases.etcd_client import EtcdClient, endpoints
+
+    shared = EtcdLeases(
+        EtcdClient(
+            endpoints(settings.etcd.reveal(), settings.etcd_ca_file),
+            timeout_s=CALL_SHARE * settings.lease_ttl_s,
+        ),
+        Identity(settings.node_id, settings.advertise, instance),
+        clock,
+        ttl_s=settings.lease_ttl_s,
+        prefix=settings.etcd_prefix,
+        load=load,
+    )
+    try:
+        await shared.start()
+        async with asyncio.TaskGroup() as group:
+            kept = group.create_task(shared.keep())
+            try:
+                yield shared
+            finally:
+                kept.cancel()
+    finally:
+        await shared.close()
