@@ -68,12 +68,10 @@ class Member:
 
     def start(self) -> None:
         """Start it; `OwnEtcd.wait` waits."""
-        self._process = subprocess.Popen(
-            self._command,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._data / f"{self.name}.log").open("ab"),
-            cwd=self._data,
-        )
+        with (self._data / f"{self.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=subprocess.DEVNULL, stderr=log, cwd=self._data
+            )
 
     @property
     def is_running(self) -> bool:

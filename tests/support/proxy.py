@@ -1,8 +1,9 @@
-"""A TCP proxy that fails like a network: between a client and an HTTP server, one asyncio task per direction.
+"""A TCP proxy that fails like a network: between clients and a server, one asyncio task per direction.
 
     async with FaultProxy("127.0.0.1", 9000) as proxy:
         proxy.drop_replies(r"^PUT ", times=1)      # the request is delivered, its answer is not
         proxy.mode = Mode.BLACKHOLE                # nothing is answered any more
+        proxy.modes["n1"] = Mode.REFUSE            # for one client alone, as `source` names it by its port
 
 Interim answers (`HTTP/1.1 100 Continue`) pass even where an answer is dropped, else the body is never sent.
 """
@@ -11,10 +12,13 @@ import asyncio
 import re
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
+
+MOST_HEADS = 20_000
 
 
 class Mode(Enum):
@@ -25,6 +29,8 @@ class Mode(Enum):
     """Connections are accepted, bytes are swallowed."""
     RESET = "reset"
     """Connections are accepted, then reset at the first byte."""
+    REFUSE = "refuse"
+    """Connections are reset as soon as they are made; see also `FaultProxy.refuse`."""
 
 
 class Ending(Enum):
@@ -46,21 +52,29 @@ class _Drop:
 class _Connection:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
+    source: str = ""
     drop: _Drop | None = None
+    robbed: bool = False
+    """Whether bytes of it were swallowed, so that it is of no use any more."""
     tasks: list["asyncio.Task[None]"] = field(default_factory=list)
 
 
 class FaultProxy:
     """`requests` are the heads of the requests that came; `dropped` counts answers that were not passed on."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(
+        self, host: str, port: int, *, listen: str = "127.0.0.1", source: Callable[[int], str] | None = None
+    ) -> None:
         self._target = (host, port)
+        self._listen = listen
+        self._source = source
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self._drops: list[_Drop] = []
         self.port = 0
         self.mode = Mode.PASS
+        self.modes: dict[str, Mode] = {}
         self.latency_s = 0.0
         self.requests: list[str] = []
         self.dropped = 0
@@ -79,7 +93,7 @@ class FaultProxy:
     async def accept(self) -> None:
         """Listen, on the same port as before."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._accepted, self._listen, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
@@ -93,11 +107,12 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def cut(self) -> None:
-        """Reset every connection that is open."""
+    def cut(self, source: str | None = None, *, robbed: bool = False) -> None:
+        """Reset every connection that is open, or those of one source, or those that lost bytes."""
         for connection in list(self._connections):
-            _reset(connection.client)
-            _reset(connection.server)
+            if source in (None, connection.source) and (connection.robbed or not robbed):
+                _reset(connection.client)
+                _reset(connection.server)
 
     def drop_replies(self, pattern: str, times: int = 1, ending: Ending = Ending.RESET) -> None:
         """Deliver the next `times` requests whose head matches, and keep their answers to ourselves."""
@@ -124,8 +139,12 @@ class FaultProxy:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        source = self._source(writer.get_extra_info("peername")[1]) if self._source else ""
+        if self.modes.get(source, self.mode) is Mode.REFUSE:
+            _reset(writer)
+            return
         server_reader, server_writer = await asyncio.open_connection(*self._target)
-        connection = _Connection(writer, server_writer)
+        connection = _Connection(writer, server_writer, source)
         self._connections.add(connection)
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,19 +165,25 @@ class FaultProxy:
         while data := await reader.read(65536):
             if head := _request_head(data):
                 self.requests.append(head)
+                if len(self.requests) > MOST_HEADS:
+                    del self.requests[: MOST_HEADS // 2]
                 self._mark(head, connection)
-            if self.mode is Mode.RESET:
+            mode = self.modes.get(connection.source, self.mode)
+            if mode in (Mode.RESET, Mode.REFUSE):
                 _reset(connection.client)
                 return
-            if self.mode is Mode.BLACKHOLE:
+            if mode is Mode.BLACKHOLE:
+                connection.robbed = True
                 continue
-            await asyncio.sleep(self.latency_s)
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
             connection.server.write(data)
             await connection.server.drain()
 
     async def _down(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         while data := await reader.read(65536):
-            if self.mode is Mode.BLACKHOLE:
+            if self.modes.get(connection.source, self.mode) is Mode.BLACKHOLE:
+                connection.robbed = True
                 continue
             if connection.drop is not None:
                 interim, data = _without_interim(data)

@@ -1,0 +1,1 @@
+"""A cluster of real processes, faults, and what must hold under them."""

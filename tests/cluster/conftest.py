@@ -1,0 +1,21 @@
+"""One cluster for the tests of a module."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.harness import Cluster, running_cluster
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes, two gateways, three members of etcd; leases of three seconds."""
+    with running_cluster(tmp_path_factory.mktemp("cluster"), members=3, ttl_s=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+    """That cluster, whole, and mended behind the test."""
+    yield shared_cluster
+    shared_cluster.recover()
