@@ -1,7 +1,9 @@
-"""The `memoturnd` command: one node, configured by environment variables."""
+"""The `memoturnd` command: one node, or several on one port, configured by environment variables."""
 
+import asyncio
 import os
 import sys
+from collections.abc import Callable
 
 import uvloop
 
@@ -9,12 +11,17 @@ from memoturnd import __version__
 from memoturnd.app import serve, set_up_logging
 from memoturnd.config import Settings, help_text
 from memoturnd.errors import ConfigurationError, MemoturnError
+from memoturnd.workers.preparing import prepare
+from memoturnd.workers.settings import MOST_WORKERS, worker_settings
+from memoturnd.workers.supervising import supervise
 
-_USAGE = """usage: memoturnd [--help | --version]
+_USAGE = """usage: memoturnd [--workers N | --help | --version]
 
 Runs one Memoturn node until SIGTERM or Ctrl-C. With no settings at all it is the whole product in one
 process on http://127.0.0.1:8080, keeping its data in ./data. Exits 0 after a clean stop, 2 when a setting
 is wrong, 1 on any other failure.
+
+  --workers N   run N nodes on this machine behind one port, each in a process with a core to itself
 
 """
 
@@ -32,22 +39,60 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         sys.stdout.write(f"memoturnd {__version__}\n")
         return 0
-    if arguments:
-        sys.stderr.write(
-            f"memoturnd: unknown argument {arguments[0]!r}; settings are environment variables: --help\n"
-        )
+    try:
+        run = _parse(arguments)
+    except ValueError as error:
+        sys.stderr.write(f"memoturnd: {error}; settings are environment variables: --help\n")
         return 2
     try:
-        settings = Settings.from_env(os.environ)
-        set_up_logging(settings)
-        sys.setswitchinterval(_SWITCH_S)
-        uvloop.run(serve(settings))
+        return run(Settings.from_env(os.environ))
     except ConfigurationError as error:
         sys.stderr.write(f"memoturnd: {error}\n")
         return 2
     except (MemoturnError, OSError) as error:
         sys.stderr.write(f"memoturnd: {error}\n")
         return 1
+
+
+def _parse(arguments: list[str]) -> Callable[[Settings], int]:
+    """Return what the arguments ask for. Raises ValueError."""
+    match [word for argument in arguments for word in argument.split("=", 1)]:
+        case []:
+            return _run_node
+        case ["--workers", text]:
+            workers = _number(text)
+            return lambda settings: _run_supervisor(settings, workers)
+        case ["--worker", text] if "/" in text:  # what the supervisor starts
+            which, _, of = text.partition("/")
+            workers = _number(of)
+            if which == "prepare":
+                return lambda settings: _run_preparation(settings, workers)
+            worker = _number(which, least=0, most=workers - 1)
+            return lambda settings: _run_node(worker_settings(settings, worker, workers, os.environ))
+    raise ValueError(f"unknown argument {arguments[0]!r}")
+
+
+def _number(text: str, *, least: int = 1, most: int = MOST_WORKERS) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise ValueError(f"{text!r} is not a number of workers from {least} to {most}")
+    return int(text)
+
+
+def _run_node(settings: Settings) -> int:
+    set_up_logging(settings)
+    sys.setswitchinterval(_SWITCH_S)
+    uvloop.run(serve(settings))
+    return 0
+
+
+def _run_supervisor(settings: Settings, workers: int) -> int:
+    set_up_logging(settings)
+    return asyncio.run(supervise(settings, workers, os.environ))
+
+
+def _run_preparation(settings: Settings, workers: int) -> int:
+    set_up_logging(settings)
+    uvloop.run(prepare(settings, workers))
     return 0
 
 

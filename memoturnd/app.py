@@ -36,6 +36,9 @@ from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
 from memoturnd.stores.timed import TimedStore
 from memoturnd.trust import cluster_key
+from memoturnd.workers.child import tell_ready, when_orphaned
+from memoturnd.workers.left_folders import left_by_workers, ship_left
+from memoturnd.workers.settings import WorkerSettings
 
 GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
@@ -82,6 +85,10 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
             instance = instance_id(settings.data_dir)
             settings = identified(settings, instance, port=sockets[0].getsockname()[1])
             await probe(TimedStore(store, STORE_TIMEOUT_S))
+            if hosts_profiles and (left := left_by_workers(settings)):
+                await ship_left(
+                    [settings, *left], store=store, catalog=catalog, clock=clock, executor=executor
+                )
             if embedder is not None:
                 await embedder.start()
             alone = replace(settings, etcd=None)  # a control plane owns no branch
@@ -129,7 +136,10 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     loop.add_signal_handler(number, _stop, server, number)
                 for bound in sockets:
                     bound.listen(_BACKLOG)  # who believes the announcement must be able to connect
-                _announce(settings, port=sockets[0].getsockname()[1], hosts_profiles=hosts_profiles)
+                _announce(settings, port=settings.listen.port, hosts_profiles=hosts_profiles)
+                if isinstance(settings, WorkerSettings):
+                    when_orphaned(loop, lambda: _stop(server, signal.SIGHUP))
+                    tell_ready(settings.advertise)
                 await server.serve(sockets)
                 _log.info("draining")
         finally:
@@ -256,6 +266,7 @@ def set_up_logging(settings: Settings) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([_names_worker(settings.worker)] if isinstance(settings, WorkerSettings) else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -269,6 +280,16 @@ def set_up_logging(settings: Settings) -> None:
         stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _names_worker(worker: int) -> structlog.typing.Processor:
+    """Return what lets each line of the log say which worker wrote it."""
+
+    def name(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["worker"] = worker
+        return event
+
+    return name
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -137,6 +137,16 @@ class Settings:
         return self.auth == "off" and self.listen.is_loopback
 
     @property
+    def shared_dir(self) -> Path:
+        """Where the catalog's file and the node's own keys are: with other workers of this machine, where there are any."""
+        return self.data_dir
+
+    @property
+    def shares_catalog(self) -> bool:
+        """Whether other nodes use the catalog."""
+        return self.catalog is not None
+
+    @property
     def default_quotas(self) -> Defaults:
         """The quotas of tenants and namespaces that have none of their own."""
         return Defaults(self.tenant_quotas, self.namespace_quotas)

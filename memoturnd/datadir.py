@@ -25,6 +25,12 @@ class DataDirLock:
         self.path = path
         self._file: int | None = file
 
+    def fileno(self) -> int:
+        """Return the descriptor: a process that inherits it holds the directory as well, until it ends."""
+        if self._file is None:
+            raise ValueError(f"{self.path} is not held any more")
+        return self._file
+
     def close(self) -> None:
         """Let go of the directory. Safe to repeat."""
         if self._file is not None:

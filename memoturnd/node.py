@@ -140,6 +140,8 @@ class Node:
         self.authority: Authority | None = None
         """Keys, tokens and revocations; None while authentication is off."""
         self.admission: Admission = OpenAdmission()
+        self.recovery: asyncio.Task[None] | None = None
+        """What an earlier process left is shipped by it."""
         self.embedder = embedder
         self.policies = policies
         self.audit = audit
@@ -487,7 +489,7 @@ async def _started(
     try:
         if presence is not None:
             await presence.announce()
-        dirty = await node.start(shares_catalog=settings.catalog is not None)
+        dirty = await node.start(shares_catalog=settings.shares_catalog)
         await node.admit_by(admission, authority)
     except BaseException:
         node.audit.let_go()
@@ -616,7 +618,7 @@ async def running(
         _set_limits(metrics, settings)
         presence = Presence(catalog, clock, node_id=settings.node_id, address=settings.advertise)
         dirty = await _started(node, presence if hosts_profiles else None, settings, admission, authority)
-        recovery = group.create_task(node.recover(dirty))
+        recovery = node.recovery = group.create_task(node.recover(dirty))
         loops = [
             group.create_task(work)
             for work in (

@@ -15,7 +15,7 @@ async def open_catalog(settings: Settings, clock: Clock, metrics: Metrics) -> Ca
     RetryableError when Postgres does not answer.
     """
     if settings.catalog is None:
-        return SqliteCatalog(settings.data_dir / "registry.db", sync=settings.sync)
+        return SqliteCatalog(settings.shared_dir / "registry.db", sync=settings.sync)
     from control_plane.catalogs.postgres import PostgresBackend, open_postgres
 
     catalog = await open_postgres(

@@ -279,7 +279,7 @@ def _source(settings: Settings, store: ObjectStore) -> KeySource:
         return FixedKeys(settings.auth_key.reveal())
     if settings.auth_key_file is not None:
         return KeysInFile(settings.auth_key_file)
-    own = OwnKeys(settings.data_dir)
+    own = OwnKeys(settings.shared_dir)
     if settings.persist_auth_key and not own.exists():
         return StoredKeys(store)
     return own

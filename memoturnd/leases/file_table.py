@@ -183,6 +183,11 @@ def drop_node(connection: apsw.Connection, node_id: str) -> None:
     connection.execute("DELETE FROM nodes WHERE node_id = ?", (node_id,))
 
 
+def set_load(connection: apsw.Connection, node_id: str, load: float) -> None:
+    """Note the part of a node's capacity in use."""
+    connection.execute("UPDATE nodes SET load = ? WHERE node_id = ?", (load, node_id))
+
+
 def owner_in(connection: apsw.Connection, branch_id: str) -> Owner | None:
     """Return who is noted as the owner, dead or alive."""
     row = connection.execute(_OWNERS + " WHERE o.branch_id = ?", (branch_id,)).fetchone()

@@ -7,6 +7,7 @@ owned can be taken at once, and what a stopped one owns cannot. Nothing expires,
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -23,6 +24,7 @@ from memoturnd.leases.file_table import (
     nodes_in,
     owner_in,
     put_owner,
+    set_load,
 )
 from memoturnd.leases.file_watch import FileWatch
 from memoturnd.seams.clock import Randomness
@@ -30,6 +32,9 @@ from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.leases import Change, Lease, LiveNode, Owner, SyncSet
 
 T = TypeVar("T")
+LOAD_S: Final = 3.0
+LOAD_STEP: Final = 0.05
+"""A node's load is told at most so often, and when it has changed by so much."""
 _TAKE_TIMES: Final = 200
 _TAKE_PAUSE_S: Final = 0.005
 _MEMBERS = msgspec.json.Decoder(tuple[LiveNode, ...])
@@ -49,7 +54,17 @@ class FileLeases:
 
     is_shared = True
 
-    def __init__(self, folder: Path, node_id: str, address: str, *, lock: int, session: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        node_id: str,
+        address: str,
+        *,
+        lock: int,
+        session: str,
+        load: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._load = load
         self._node_id = node_id
         self._address = address
         self._session = session
@@ -70,8 +85,9 @@ class FileLeases:
         *,
         randomness: Randomness,
         unshipped: Iterable[Unshipped] = (),
+        load: Callable[[], float] = lambda: 0.0,
     ) -> Self:
-        """Let the node `node_id` be there, reached at `address`.
+        """Let the node `node_id` be there, reached at `address`; `load` tells the part of its capacity in use, for `keep`.
 
         It gets the branches of which it has unshipped commits, but for those that another node owns by now, in the same
         moment: nobody takes one over without them. Raises ConfigurationError where a node of this identity runs,
@@ -79,7 +95,7 @@ class FileLeases:
         """
         lock = await _hold(NodeLocks(folder), folder, node_id)
         try:
-            leases = cls(folder, node_id, address, lock=lock, session=randomness.hex(8))
+            leases = cls(folder, node_id, address, lock=lock, session=randomness.hex(8), load=load)
         except BaseException:
             os.close(lock)
             raise
@@ -164,6 +180,17 @@ class FileLeases:
     def watch(self) -> AsyncIterator[Change]:
         """Yield everything, then each change, at most 0.2 s late."""
         return self._watch.watch()
+
+    async def keep(self) -> None:
+        """Tell the node's load where it has changed, for ever."""
+        told = 0.0
+        while True:
+            await asyncio.sleep(LOAD_S)
+            load = min(1.0, self._load())
+            if abs(load - told) >= LOAD_STEP:
+                with suppress(RetryableError):
+                    await self._write(lambda c, load=load: set_load(c, self._node_id, load))  # type: ignore[misc]
+                    told = load
 
     async def close(self) -> None:
         """Give everything back, and be there no more."""

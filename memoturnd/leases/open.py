@@ -1,13 +1,16 @@
-"""Which leases a node uses, by its settings: in process for a node alone, in etcd for a cluster."""
+"""Which leases a node uses, by its settings: in process for a node alone, in a table for workers, in etcd for a cluster."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from memoturnd.config import Settings
+from memoturnd.engine.files import found
+from memoturnd.leases.files import FileLeases, Unshipped
 from memoturnd.leases.local import LocalLeases
-from memoturnd.seams.clock import Clock
+from memoturnd.seams.clock import Clock, SystemRandomness
 from memoturnd.seams.leases import Leases
+from memoturnd.workers.settings import WorkerSettings
 
 
 class Load:
@@ -30,6 +33,10 @@ async def opened_leases(
     `instance` is the data directory's own id. Raises ConfigurationError where another node has this one's name,
     RetryableError where etcd does not answer.
     """
+    if isinstance(settings, WorkerSettings):
+        async with _of_worker(settings, load) as files:
+            yield files
+        return
     if settings.etcd is None:
         leases = LocalLeases(settings.node_id, settings.advertise)
         yield leases
@@ -59,3 +66,29 @@ async def opened_leases(
                 kept.cancel()
     finally:
         await shared.close()
+
+
+@asynccontextmanager
+async def _of_worker(settings: WorkerSettings, load: Callable[[], float]) -> AsyncIterator[Leases]:
+    unshipped = [
+        Unshipped(branch_id, owner.db_name, owner.branch)
+        for _, branch_id, owner, clean in found(settings.data_dir / "dbs")
+        if owner is not None and not clean
+    ]
+    files = await FileLeases.open(
+        settings.leases_dir,
+        settings.node_id,
+        settings.advertise,
+        randomness=SystemRandomness(),
+        unshipped=unshipped,
+        load=load,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            kept = group.create_task(files.keep())
+            try:
+                yield files
+            finally:
+                kept.cancel()
+    finally:
+        await files.close()

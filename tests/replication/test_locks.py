@@ -85,6 +85,7 @@ MAY_OPEN = {
     "audit/spool.py": "the spool of audit events",
     "datadir.py": "its lock and the boot id",
     "leases/file_table.py": "the locks of nodes",
+    "leases/open.py": "no file: leases are opened by a method of that name",
     "disk.py": "folders",
     "engine/incoming.py": "an imported file that is nobody's yet, with no connection on it",
     "engine/transfers.py": "files that are saved or imported, beside those of branches",
