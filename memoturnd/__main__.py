@@ -15,13 +15,11 @@ from memoturnd.workers.preparing import prepare
 from memoturnd.workers.settings import MOST_WORKERS, worker_settings
 from memoturnd.workers.supervising import supervise
 
-_USAGE = """usage: memoturnd [--workers N | --help | --version]
+_USAGE = """usage: memoturnd [--help | --version]
 
 Runs one Memoturn node until SIGTERM or Ctrl-C. With no settings at all it is the whole product in one
 process on http://127.0.0.1:8080, keeping its data in ./data. Exits 0 after a clean stop, 2 when a setting
 is wrong, 1 on any other failure.
-
-  --workers N   run N nodes on this machine behind one port, each in a process with a core to itself
 
 """
 

@@ -136,7 +136,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     loop.add_signal_handler(number, _stop, server, number)
                 for bound in sockets:
                     bound.listen(_BACKLOG)  # who believes the announcement must be able to connect
-                _announce(settings, port=settings.listen.port, hosts_profiles=hosts_profiles)
+                _announce(settings, port=sockets[0].getsockname()[1], hosts_profiles=hosts_profiles)
                 if isinstance(settings, WorkerSettings):
                     when_orphaned(loop, lambda: _stop(server, signal.SIGHUP))
                     tell_ready(settings.advertise)

@@ -90,27 +90,25 @@ class Table:
 
     def __init__(self, folder: Path, *, to_read: bool = False) -> None:
         self._path = folder / "leases.db"
+        self._begin = "BEGIN" if to_read else "BEGIN IMMEDIATE"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._connection = self._open(to_read=to_read)
+            self._connection = self._open()
         except (apsw.Error, OSError) as error:
             raise ConfigurationError(
                 f"cannot use the lease table {self._path} ({error}); check that its folder can be written; while no "
                 "node runs the file may be removed"
             ) from error
 
-    def _open(self, *, to_read: bool) -> apsw.Connection:
+    def _open(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path))
         try:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             connection.execute("PRAGMA journal_mode = WAL")
             # A commit that power loss takes was of processes that are dead: epochs in manifests go on from there.
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.transaction_mode = "IMMEDIATE"
             if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
-                with connection:
-                    connection.execute(_SCHEMA)
-            connection.transaction_mode = "DEFERRED" if to_read else "IMMEDIATE"
+                connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
         except BaseException:
             connection.close()
             raise
@@ -119,9 +117,16 @@ class Table:
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
         """Give the connection inside of a transaction. Raises RetryableError."""
+        connection = self._connection
         try:
-            with self._connection as connection:
+            # As statements: apsw's own transactions keep the interpreter locked while they wait for another process.
+            connection.execute(self._begin)
+            try:
                 yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         except apsw.Error as error:
             raise RetryableError(
                 f"the lease table {self._path} does not answer ({error}); try again, then check its disk"

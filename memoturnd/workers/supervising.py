@@ -167,7 +167,7 @@ class Supervisor:
     async def _either(self, *events: asyncio.Event) -> None:
         """Return once all of these have happened, or all is to stop."""
         stopping = asyncio.ensure_future(self._stopping.wait())
-        waiting: asyncio.Future[object] = asyncio.gather(*(event.wait() for event in events))
+        waiting = asyncio.gather(*(event.wait() for event in events))
         both: list[asyncio.Future[Any]] = [stopping, waiting]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for one in both:

@@ -8,10 +8,12 @@ from etcd_server import fresh_prefix
 from lease_support import etcd_leases
 
 from memoturnd.errors import FencedError, NotOwnerError
+from memoturnd.leases.files import FileLeases
 from memoturnd.leases.local import LeaseTable, LocalLeases
+from memoturnd.seams.clock import SystemRandomness
 from memoturnd.seams.leases import Lease, LiveNode, NodeLeft, Owner, Placed, Placements, SyncSet
 
-IMPLEMENTATIONS = ("local", "etcd")
+IMPLEMENTATIONS = ("local", "files", "etcd")
 WITHIN_S = 5.0
 
 
@@ -24,6 +26,9 @@ class Nodes:
             case "local":
                 table = LeaseTable()
                 self._open = lambda node_id, address: local(node_id, address, table)
+            case "files":
+                folder = request.getfixturevalue("tmp_path")
+                self._open = lambda node_id, address: files(node_id, address, folder)
             case "etcd":
                 url, prefix = request.getfixturevalue("etcd_url"), fresh_prefix()
                 self._open = lambda node_id, address: etcd_leases(url, node_id, address, prefix=prefix)
@@ -38,6 +43,13 @@ class Nodes:
 @asynccontextmanager
 async def local(node_id, address, table):
     leases = LocalLeases(node_id, address, table)
+    yield leases
+    await leases.close()
+
+
+@asynccontextmanager
+async def files(node_id, address, folder):
+    leases = await FileLeases.open(folder, node_id, address, randomness=SystemRandomness())
     yield leases
     await leases.close()
 
