@@ -14,7 +14,7 @@
       AlreadyExistsError         choose another name                          409 already_exists
       ConflictError              read again, then decide                      409 conflict
         FencedError              another node owns the branch now             409 conflict
-        NotOwnerError            ask its owner, which the error names         409 conflict
+        NotOwnerError            ask its owner, which the error names         421 not_owner
       PreconditionFailedError    the state asked for is not here (yet)        412 precondition_failed
       RetryableError             send the same request again later            503 unavailable
         OverloadedError          ... after `retry_after_s`                    429 overloaded
@@ -23,6 +23,7 @@
           StoreRefusedError      ... once its settings are right              503 unavailable
         DiskFullError            ... once the node's disk has room            503 unavailable
       NotDurableError            do not repeat it; POST .../sync waits        500 not_durable
+      OutcomeUnknownError        read, then decide whether to send it again   500 outcome_unknown
       UnconfiguredError          switch the feature on at the node            503 unconfigured
       UpstreamError              try again later, or look at the provider     502 internal
       CorruptionError            stop and look: stored bytes are not right    500 internal
@@ -125,6 +126,8 @@ class FencedError(ConflictError):
 class NotOwnerError(ConflictError):
     """Another node owns the branch: nothing was applied here. `owner` says which; None where it is not known."""
 
+    code = "not_owner"
+
     def __init__(self, message: str, owner: "Owner | None" = None) -> None:
         super().__init__(message)
         self.owner = owner
@@ -185,6 +188,16 @@ class NotDurableError(MemoturnError):
     def __init__(self, message: str, *, reached: Durability = Durability.LOCAL) -> None:
         super().__init__(message)
         self.reached = reached
+
+
+class OutcomeUnknownError(MemoturnError):
+    """The write was sent to the node that owns the branch, and no answer came: it may have been applied, or not.
+
+    Its status is 500, as that of NotDurableError, so that no client repeats it by itself. With an Idempotency-Key it
+    would have been repeated safely.
+    """
+
+    code = "outcome_unknown"
 
 
 class UnconfiguredError(MemoturnError):

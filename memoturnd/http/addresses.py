@@ -5,6 +5,8 @@ from memoturnd.errors import DatabaseNotFoundError, NotFoundError
 from memoturnd.http.call import Call
 from memoturnd.http.ports import BranchProfile, Node
 
+_DB = "/v1/db/{db}"
+
 
 def database_of(call: Call) -> tuple[str, str]:
     """Return the qualified name and branch of `{db}`, which is `name` or `name@branch`. Raises InvalidRequestError."""
@@ -32,6 +34,16 @@ def profile_of(call: Call) -> tuple[str, str]:
     database = call.qualified(names.profile_database(call.params["ns"], call.params["profile"]))
     branch = call.branch
     return database, branch if branch == names.MAIN_BRANCH else names.branch(branch)
+
+
+def branch_addressed(call: Call, template: str) -> tuple[str, str] | None:
+    """Return the qualified name and branch that a request is about, None where its path names no branch. Raises InvalidRequestError."""
+    if "profile" in call.params:
+        return profile_of(call)
+    if not template.startswith(_DB):
+        return None
+    name, branch = database_of(call)
+    return (name, branch_of(call)) if "branch" in call.params else (name, branch)
 
 
 async def open_database(call: Call) -> BranchProfile:

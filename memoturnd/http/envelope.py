@@ -21,6 +21,8 @@ from memoturnd.errors import (
     MethodNotAllowedError,
     NotDurableError,
     NotFoundError,
+    NotOwnerError,
+    OutcomeUnknownError,
     OverloadedError,
     PayloadTooLargeError,
     PreconditionFailedError,
@@ -32,6 +34,7 @@ from memoturnd.errors import (
     UpstreamError,
 )
 from memoturnd.http.streaming import Stream
+from memoturnd.seams.leases import Owner
 from memoturnd.seams.profile import Seen, Written
 
 Header = tuple[bytes, bytes]
@@ -45,6 +48,9 @@ SQLITE: Final[Header] = (b"content-type", b"application/vnd.sqlite3")
 REPLAYED: Final[Header] = (b"idempotent-replayed", b"true")
 """On an answer that an earlier request with the same Idempotency-Key has had."""
 
+UNAPPLIED: Final[Header] = (b"memoturn-applied", b"false")
+"""On an answer that says that nothing was applied, so that the request may be sent again without harm."""
+
 STATUS: Final[dict[type[MemoturnError], int]] = {
     InvalidRequestError: 400,
     UnauthorizedError: 401,
@@ -54,6 +60,7 @@ STATUS: Final[dict[type[MemoturnError], int]] = {
     RequestTimeoutError: 408,
     AlreadyExistsError: 409,
     ConflictError: 409,
+    NotOwnerError: 421,
     PreconditionFailedError: 412,
     PayloadTooLargeError: 413,
     UnsupportedMediaError: 415,
@@ -62,6 +69,7 @@ STATUS: Final[dict[type[MemoturnError], int]] = {
     MemoturnError: 500,
     UpstreamError: 502,
     NotDurableError: 500,  # not 503, which clients repeat by themselves: the write is applied already
+    OutcomeUnknownError: 500,
     RetryableError: 503,
     UnconfiguredError: 503,
 }
@@ -133,6 +141,10 @@ def error_reply(error: MemoturnError) -> Answer:
     answer = reply({"error": str(error), "code": error.code}, status=status)
     if isinstance(error, RetryableError) and status in _RETRY_STATUSES:
         answer.headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
+    if isinstance(error, RetryableError | NotOwnerError) and not isinstance(error, RequestTimeoutError):
+        answer.headers.append(UNAPPLIED)
+    if isinstance(error, NotOwnerError) and error.owner is not None:
+        answer.headers += _owner(error.owner)
     if isinstance(error, OverloadedError) and error.limit:
         answer.headers.append((b"memoturn-limit", error.limit.encode()))
     if isinstance(error, NotDurableError):
@@ -140,6 +152,14 @@ def error_reply(error: MemoturnError) -> Answer:
     if isinstance(error, UnauthorizedError):
         answer.headers.append((b"www-authenticate", b"Bearer"))
     return answer
+
+
+def _owner(owner: Owner) -> list[Header]:
+    return [
+        (b"memoturn-owner-node", owner.node_id.encode()),
+        (b"memoturn-owner", owner.address.encode()),
+        (b"memoturn-owner-epoch", b"%d" % owner.epoch),
+    ]
 
 
 def is_internal(error: MemoturnError) -> bool:

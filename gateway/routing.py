@@ -1,0 +1,139 @@
+"""One request on its way to whoever is to have it: sent, and sent again by the rules, until there is an answer or no time is left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.forwarding import Forwarder, LostError, Request, UnconnectedError, Upstream
+from memoturnd.core.retries import Act, Asked, Event, Outcome, decide
+from memoturnd.errors import OutcomeUnknownError, RetryableError
+from memoturnd.seams.leases import Owner
+
+MISDIRECTED: Final = 421
+_UNAVAILABLE: Final = 503
+_ADDRESS_SCHEMES: Final = ("http://", "https://")
+
+Key = tuple[str, str]
+"""A branch as requests name it: the database's qualified name, and the branch's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes. With `forwarded` that node may not forward it again."""
+
+    node_id: str
+    address: str
+    forwarded: bool = True
+
+
+class Where(Protocol):
+    """Knows who is to have a request."""
+
+    async def target(self, key: Key | None, failed: frozenset[str]) -> Target | None:
+        """Return where to send it, None where there is nobody; `failed` are nodes that this request could not reach."""
+        ...
+
+    def learned(self, key: Key | None, owner: Owner) -> None:
+        """Take note of an owner that a node named."""
+        ...
+
+    async def changed(self, key: Key | None, wait_s: float) -> None:
+        """Wait until something is known that was not, or for `wait_s`."""
+        ...
+
+    def saw(self, target: Target, event: Event) -> None:
+        """Take note of what became of an attempt."""
+        ...
+
+
+class Router:
+    """Sends requests by the rules. `attempt_s` bounds one attempt of a request that can be repeated."""
+
+    def __init__(self, forwarder: Forwarder, where: Where, *, now_s: Callable[[], float], attempt_s: float) -> None:
+        self._forwarder = forwarder
+        self._where = where
+        self._now_s = now_s
+        self._attempt_s = attempt_s
+
+    async def route(self, request: Request, asked: Asked, key: Key | None, *, deadline_s: float) -> Upstream:
+        """Return the answer; `deadline_s` is a reading of the clock.
+
+        Raises RetryableError where it was surely not applied (then with `Memoturn-Applied: false`) or does no harm when it is
+        sent again, OutcomeUnknownError, and ClientDisconnect.
+        """
+        attempts, hint, failed = 0, None, frozenset[str]()
+        reason = "no node is there"
+        while True:
+            attempts += 1
+            target = hint or await self._where.target(key, failed)
+            hint, upstream = None, None
+            outcome = Outcome(Event.UNCONNECTED)
+            if target is not None:
+                left_s = deadline_s - self._now_s()
+                try:
+                    upstream = await self._forwarder.send(
+                        target.address,
+                        request,
+                        forwarded=target.forwarded,
+                        timeout_s=max(0.001, min(left_s, self._attempt_s) if asked.repeatable else left_s),
+                    )
+                except UnconnectedError as error:
+                    reason, failed = str(error), failed | {target.node_id}
+                except (LostError, TimeoutError) as error:
+                    reason, failed = str(error) or f"{target.address} did not answer in time", failed | {target.node_id}
+                    outcome = Outcome(Event.LOST)
+                else:
+                    outcome, hint = self._seen(upstream, key)
+                self._where.saw(target, outcome.event)
+                if request.body.is_spent and asked.replayable:
+                    asked = Asked(asked.reads, asked.keyed, replayable=False)
+            elif failed:
+                failed = frozenset()  # all of them again
+            step = decide(asked, outcome, attempts=attempts, left_s=deadline_s - self._now_s())
+            if step.act is Act.ANSWER and upstream is not None:
+                return upstream
+            if upstream is not None:
+                reason = f"{target.address if target else 'a node'} answered {upstream.status}"
+                upstream.close()
+            if step.act is not Act.HINT:
+                hint = None
+            if step.act is Act.AGAIN:
+                await self._where.changed(key, step.wait_s)
+            elif step.act is not Act.HINT:
+                raise _given_up(step.act, reason)
+
+    def _seen(self, upstream: Upstream, key: Key | None) -> tuple[Outcome, Target | None]:
+        if upstream.status not in {MISDIRECTED, _UNAVAILABLE}:
+            return Outcome(Event.ANSWERED, upstream.status), None
+        unapplied = upstream.header(b"memoturn-applied") == b"false"
+        owner = owner_in(upstream) if upstream.status == MISDIRECTED else None
+        if owner is None:
+            return Outcome(Event.ANSWERED, upstream.status, unapplied), None
+        self._where.learned(key, owner)
+        return Outcome(Event.ANSWERED, upstream.status, unapplied, hinted=True), Target(owner.node_id, owner.address)
+
+
+def owner_in(upstream: Upstream) -> Owner | None:
+    """Return the owner that an answer names, None where it names none."""
+    node_id, address, epoch = (
+        (upstream.header(name) or b"").decode("latin-1")
+        for name in (b"memoturn-owner-node", b"memoturn-owner", b"memoturn-owner-epoch")
+    )
+    if not node_id or not address.startswith(_ADDRESS_SCHEMES) or not epoch.isdecimal():
+        return None
+    return Owner(node_id, address, int(epoch))
+
+
+class UnansweredError(RetryableError):
+    """No answer came in time to a request that does no harm when it is sent again; what it asked for may have been done."""
+
+
+def _given_up(act: Act, reason: str) -> RetryableError | OutcomeUnknownError:
+    if act is Act.UNKNOWN:
+        return OutcomeUnknownError(
+            f"the write was sent, and no answer came ({reason}): it may have been applied; read, then decide. Writes with an "
+            "Idempotency-Key are repeated safely"
+        )
+    if act is Act.UNANSWERED:
+        return UnansweredError(f"no answer came in time ({reason}); send it again")
+    return RetryableError(f"no node could take the request in time ({reason}); nothing was applied, send it again")
