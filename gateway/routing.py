@@ -49,11 +49,20 @@ class Where(Protocol):
 class Router:
     """Sends requests by the rules. `attempt_s` bounds one attempt of a request that can be repeated."""
 
-    def __init__(self, forwarder: Forwarder, where: Where, *, now_s: Callable[[], float], attempt_s: float) -> None:
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        where: Where,
+        *,
+        now_s: Callable[[], float],
+        attempt_s: float,
+        sent: Callable[[], None] = lambda: None,
+    ) -> None:
         self._forwarder = forwarder
         self._where = where
         self._now_s = now_s
         self._attempt_s = attempt_s
+        self._sent = sent
 
     async def route(self, request: Request, asked: Asked, key: Key | None, *, deadline_s: float) -> Upstream:
         """Return the answer; `deadline_s` is a reading of the clock.
@@ -70,6 +79,7 @@ class Router:
             outcome = Outcome(Event.UNCONNECTED)
             if target is not None:
                 left_s = deadline_s - self._now_s()
+                self._sent()
                 try:
                     upstream = await self._forwarder.send(
                         target.address,

@@ -7,20 +7,30 @@ a request exists is answered in the error envelope too.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from prometheus_client import Counter, Gauge
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from memoturnd.errors import InvalidRequestError, MemoturnError, OverloadedError, RequestTimeoutError
 from memoturnd.http.envelope import error_reply
-from memoturnd.metrics import Metrics
 
 HEADER_BYTES = 64 * 1024
 """Most bytes that the request line and the headers of one request may have together."""
 ABORT = "memoturn.abort"
 """ASGI extension: its `abort` ends the connection at once, without sending what waits to be sent."""
+GONE = "memoturn.gone"
+"""ASGI extension: what stands under its key `call` is called when the connection ends while the request is being served."""
 HEADERS_S = 10.0
 """Longest time from opening a connection, or from the first byte of a later request, to complete headers."""
+
+
+class ConnectionMetrics(Protocol):
+    """Where connections are counted."""
+
+    connections: Gauge
+    connections_limit: Gauge
+    shed: dict[str, Counter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class ConnectionLimits:
     header_bytes: int = HEADER_BYTES
 
 
-def bounded_protocol(limits: ConnectionLimits, metrics: Metrics) -> type[asyncio.Protocol]:
+def bounded_protocol(limits: ConnectionLimits, metrics: ConnectionMetrics) -> type[asyncio.Protocol]:
     """Return the protocol class for uvicorn's `http` setting."""
     metrics.connections_limit.set(limits.connections)
 
@@ -47,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection. Made by `bounded_protocol`, which sets the class's bounds."""
 
     limits: ConnectionLimits
-    metrics: Metrics
+    metrics: ConnectionMetrics
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -73,6 +83,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().connection_lost(exc)
         self.metrics.connections.set(len(self.connections))
+        scope = getattr(self, "scope", None)
+        if scope is not None and (call := scope["extensions"][GONE].get("call")) is not None:
+            call()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the connection was turned away."""
@@ -82,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start to count a request's headers."""
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}, GONE: {}}
         self._header_bytes = 0
         if self._header_timer is None:
             self._await_headers()

@@ -1,0 +1,300 @@
+"""The gateway's application: every request but three of its own goes to the node that it concerns, and the answer comes back as it is."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.addresses import address_of
+from gateway.forwarding import Body, Forwarder, LostError, Request, Upstream, as_sent, body_of, has_body, target_of
+from gateway.hedging import Hedge
+from gateway.metrics import GatewayMetrics
+from gateway.placements import PlacementCache
+from gateway.routing import Router, UnansweredError
+from memoturnd.core.retries import Asked
+from memoturnd.errors import MemoturnError, OutcomeUnknownError, OverloadedError, RetryableError
+from memoturnd.http.envelope import TEXT, UNAPPLIED, Answer, error_reply, internal_error_reply, is_internal, reply
+from memoturnd.http.gates import BodyMemory, InFlight
+from memoturnd.http.protocol import ABORT, GONE
+from memoturnd.http.route import Route
+from memoturnd.http.tree import Tree
+from memoturnd.seams.clock import Clock, Randomness
+
+SLACK_S: Final = 5.0
+"""How much longer than a node's own deadline the gateway waits, so that the node's answer comes first."""
+STREAMED_S: Final = 3600.0
+"""Longest time to the answer of a request whose body is too long to be kept."""
+ATTEMPT_S: Final = 10.0
+"""Longest time that one attempt of a request waits for its answer, where the request can be repeated and asks no model."""
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_log = structlog.get_logger("gateway")
+
+
+class Limits(Protocol):
+    """The settings that the application reads."""
+
+    @property
+    def request_timeout_s(self) -> float:
+        """Seconds that a node takes at most for a request."""
+        ...
+
+    @property
+    def model_timeout_s(self) -> float:
+        """Seconds more where it asks a language model."""
+        ...
+
+    @property
+    def gateway_concurrency(self) -> int:
+        """Most requests that wait for nodes at once."""
+        ...
+
+    @property
+    def gateway_body_bytes(self) -> int:
+        """Most bytes of request bodies kept at once."""
+        ...
+
+    @property
+    def gateway_hedge_ms(self) -> int:
+        """Milliseconds after which a read goes to a second node too, 0 for never."""
+        ...
+
+
+class Gateway:
+    """The ASGI application. `placements` says where requests go, and is fed by whoever runs this."""
+
+    def __init__(
+        self,
+        placements: PlacementCache,
+        forwarder: Forwarder,
+        limits: Limits,
+        *,
+        routes: Iterable[Route],
+        clock: Clock,
+        randomness: Randomness,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._placements = placements
+        self._tree = Tree(routes)
+        self._now_s = clock.monotonic_s
+        self._randomness = randomness
+        self._metrics = metrics
+        self._timeout_s = limits.request_timeout_s + SLACK_S
+        self._model_timeout_s = limits.model_timeout_s
+        self._stall_s = limits.request_timeout_s
+        self._slots = InFlight(limits.gateway_concurrency)
+        self._bodies = BodyMemory(limits.gateway_body_bytes)
+        router = Router(forwarder, placements, now_s=self._now_s, attempt_s=ATTEMPT_S, sent=metrics.attempts.inc)
+        slow = Router(forwarder, placements, now_s=self._now_s, attempt_s=STREAMED_S, sent=metrics.attempts.inc)
+        self._routers = {False: router, True: slow}
+        self._hedge = (
+            Hedge(
+                router,
+                forwarder,
+                placements,
+                after_s=limits.gateway_hedge_ms / 1000,
+                now_s=self._now_s,
+                count=metrics.hedges.inc,
+            )
+            if limits.gateway_hedge_ms
+            else None
+        )
+        self._timers: dict[int, Callable[[float], None]] = {}
+        self._show()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises nothing: every failure is an answer, or ends the connection."""
+        if scope["type"] != "http":
+            return
+        own = _OWN.get(scope["path"]) if scope["method"] in {"GET", "HEAD"} else None
+        if own is not None:
+            await _send(own(self), scope, send)
+            return
+        gone: dict[str, Callable[[], object]] = scope.get("extensions", {}).get(GONE, {})
+        task = asyncio.current_task()
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            if task is not None:
+                task.cancel()
+
+        gone["call"] = leave
+        try:
+            await self._serve(scope, receive, send)
+        except (ClientDisconnect, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not left:
+                raise
+            if left and task is not None:
+                task.uncancel()
+            self._metrics.failures["gone"].inc()
+        finally:
+            gone.pop("call", None)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = self._now_s()
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        request_id = self._request_id(headers)
+        kept_bytes = 0
+        try:
+            upstream: Upstream | None = None
+            try:
+                body = await body_of(receive, wait_s=self._stall_s) if has_body(headers) else Body()
+                self._keep(body.size_bytes)
+                kept_bytes = body.size_bytes
+                upstream = await self._forward(scope, headers, body, request_id, started_s)
+            except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered
+                if isinstance(error, ClientDisconnect):
+                    raise
+                answer = self._failed(error, request_id)
+                answer.headers.append((b"memoturn-request-id", request_id))
+                self._observe(answer.status, started_s)
+                await _send(answer, scope, send)
+                return
+            self._observe(upstream.status, started_s)
+            try:
+                await self._relay(upstream, scope, receive, send)
+            finally:
+                upstream.close()
+        finally:
+            self._bodies.give(kept_bytes)
+
+    async def _forward(
+        self, scope: Scope, headers: list[tuple[bytes, bytes]], body: Body, request_id: bytes, started_s: float
+    ) -> Upstream:
+        method: str = scope["method"]
+        about = address_of(self._tree, method, scope["raw_path"], scope["query_string"], headers)
+        request = Request(method, target_of(scope), as_sent(headers, request_id), body)
+        asked = Asked(about.reads, "idempotency-key" in request.headers)
+        if body.is_whole:
+            deadline_s = started_s + self._timeout_s + (self._model_timeout_s if about.asks_model else 0.0)
+        else:
+            deadline_s = started_s + STREAMED_S
+        await self._enter()
+        try:
+            router = self._routers[about.asks_model or not body.is_whole]
+            if self._hedge is not None and self._hedge.may(about, request):
+                return await self._hedge.route(request, asked, about, deadline_s=deadline_s)
+            return await router.route(request, asked, about.key, deadline_s=deadline_s)
+        finally:
+            self._slots.leave()
+
+    async def _relay(self, upstream: Upstream, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the node's answer to the client; one that breaks off ends the client's connection too."""
+        start: Message = {"type": "http.response.start", "status": upstream.status, "headers": upstream.headers}
+        await send(start)
+        if upstream.body is not None:
+            await send({"type": "http.response.body", "body": upstream.body})
+            return
+        try:
+            async for chunk in upstream.chunks():
+                async with asyncio.timeout(self._stall_s):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (LostError, TimeoutError) as error:
+            _log.warning("an answer was broken off", path=scope["path"], error=str(error) or "the client is too slow")
+            self._metrics.failures["broken_off"].inc()
+            await _break_off(scope, receive)
+            return
+        await send({"type": "http.response.body", "body": b""})
+
+    def _keep(self, size_bytes: int) -> None:
+        try:
+            self._bodies.take(size_bytes)
+        except OverloadedError:
+            self._metrics.shed["body_memory"].inc()
+            raise
+
+    async def _enter(self) -> None:
+        try:
+            await self._slots.enter()
+        except OverloadedError:
+            self._metrics.shed["concurrency"].inc()
+            raise
+
+    def _failed(self, error: Exception, request_id: bytes) -> Answer:
+        if isinstance(error, TimeoutError):
+            error = RetryableError("the request's body did not come in time; nothing was sent on, send it again")
+        if not isinstance(error, MemoturnError) or is_internal(error):
+            _log.error("request_failed", request_id=request_id.decode(), exc_info=error)
+            return internal_error_reply(request_id.decode())
+        answer = error_reply(error)
+        if isinstance(error, UnansweredError):
+            answer.headers.remove(UNAPPLIED)
+            self._metrics.failures["unanswered"].inc()
+        elif isinstance(error, OutcomeUnknownError):
+            self._metrics.failures["outcome_unknown"].inc()
+        elif isinstance(error, RetryableError) and not isinstance(error, OverloadedError):
+            self._metrics.failures["unavailable"].inc()
+        return answer
+
+    def _observe(self, status: int, started_s: float) -> None:
+        timer = self._timers.get(status // 100)
+        if timer is None:
+            timer = self._timers[status // 100] = self._metrics.timer(status // 100)
+        timer(self._now_s() - started_s)
+
+    def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        for name, value in headers:
+            if name == b"memoturn-request-id" and _REQUEST_ID.fullmatch(value):
+                return value
+        return self._randomness.hex(8).encode()
+
+    # ---- what the gateway answers itself
+
+    def health(self) -> Answer:
+        """Answer that the process runs."""
+        return Answer(200, b"ok", [TEXT])
+
+    def ready(self) -> Answer:
+        """Answer whether requests can be routed: the cluster is known, and a node in it answers."""
+        places = self._placements
+        if not places.can_route:
+            told = f"{len(places.nodes)} nodes are known" if places.is_fed else "nothing is known of the cluster yet"
+            return error_reply(RetryableError(f"not ready: {told}, and none that answers"))
+        return reply({"nodes": len(places.nodes), "placements": places.owners})
+
+    def metrics(self) -> Answer:
+        """Answer with the gateway's metrics."""
+        return Answer(200, self._metrics.render(), [(b"content-type", b"text/plain; version=1.0.0; charset=utf-8")])
+
+    def _show(self) -> None:
+        metrics, places = self._metrics, self._placements
+        metrics.in_flight.set_function(lambda: self._slots.running)
+        metrics.in_flight_limit.set(self._slots.limit)
+        metrics.waiting.set_function(lambda: self._slots.waiting)
+        metrics.waiting_limit.set(self._slots.waiting_limit)
+        metrics.body_bytes.set_function(lambda: self._bodies.held_bytes)
+        metrics.body_limit_bytes.set(self._bodies.limit_bytes)
+        metrics.nodes.set_function(lambda: len(places.nodes))
+        metrics.open_breakers.set_function(lambda: places.open_breakers)
+        metrics.placements.set_function(lambda: places.owners)
+        metrics.placements_limit.set(places.limit)
+        metrics.changes.set_function(lambda: places.changes)
+
+
+_OWN: Final[dict[str, Callable[[Gateway], Answer]]] = {
+    "/health": Gateway.health,
+    "/ready": Gateway.ready,
+    "/metrics": Gateway.metrics,
+}
+
+
+async def _send(answer: Answer, scope: Scope, send: Send) -> None:
+    answer.headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+
+
+async def _break_off(scope: Scope, receive: Receive) -> None:
+    """End the connection of an answer that cannot be finished, so that nobody takes what came for all of it."""
+    abort = scope.get("extensions", {}).get(ABORT)
+    if abort is None:
+        raise ClientDisconnect
+    scope["extensions"].get(GONE, {}).pop("call", None)
+    abort["abort"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
