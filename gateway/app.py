@@ -10,14 +10,30 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.addresses import address_of
-from gateway.forwarding import Body, Forwarder, LostError, Request, Upstream, as_sent, body_of, has_body, target_of
+from gateway.forwarding import (
+    Body,
+    Forwarder,
+    LostError,
+    Request,
+    Upstream,
+    as_sent,
+    body_of,
+    has_body,
+    target_of,
+)
 from gateway.hedging import Hedge
 from gateway.metrics import GatewayMetrics
 from gateway.placements import PlacementCache
-from gateway.routing import Router, UnansweredError
+from gateway.routing import Router
 from memoturnd.core.retries import Asked
-from memoturnd.errors import MemoturnError, OutcomeUnknownError, OverloadedError, RetryableError
-from memoturnd.http.envelope import TEXT, UNAPPLIED, Answer, error_reply, internal_error_reply, is_internal, reply
+from memoturnd.errors import (
+    MemoturnError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RetryableError,
+    UnansweredError,
+)
+from memoturnd.http.envelope import TEXT, Answer, error_reply, internal_error_reply, is_internal, reply
 from memoturnd.http.gates import BodyMemory, InFlight
 from memoturnd.http.protocol import ABORT, GONE
 from memoturnd.http.route import Route
@@ -87,8 +103,12 @@ class Gateway:
         self._stall_s = limits.request_timeout_s
         self._slots = InFlight(limits.gateway_concurrency)
         self._bodies = BodyMemory(limits.gateway_body_bytes)
-        router = Router(forwarder, placements, now_s=self._now_s, attempt_s=ATTEMPT_S, sent=metrics.attempts.inc)
-        slow = Router(forwarder, placements, now_s=self._now_s, attempt_s=STREAMED_S, sent=metrics.attempts.inc)
+        router = Router(
+            forwarder, placements, now_s=self._now_s, attempt_s=ATTEMPT_S, sent=metrics.attempts.inc
+        )
+        slow = Router(
+            forwarder, placements, now_s=self._now_s, attempt_s=STREAMED_S, sent=metrics.attempts.inc
+        )
         self._routers = {False: router, True: slow}
         self._hedge = (
             Hedge(
@@ -147,7 +167,7 @@ class Gateway:
                 self._keep(body.size_bytes)
                 kept_bytes = body.size_bytes
                 upstream = await self._forward(scope, headers, body, request_id, started_s)
-            except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered
+            except Exception as error:
                 if isinstance(error, ClientDisconnect):
                     raise
                 answer = self._failed(error, request_id)
@@ -164,7 +184,12 @@ class Gateway:
             self._bodies.give(kept_bytes)
 
     async def _forward(
-        self, scope: Scope, headers: list[tuple[bytes, bytes]], body: Body, request_id: bytes, started_s: float
+        self,
+        scope: Scope,
+        headers: list[tuple[bytes, bytes]],
+        body: Body,
+        request_id: bytes,
+        started_s: float,
     ) -> Upstream:
         method: str = scope["method"]
         about = address_of(self._tree, method, scope["raw_path"], scope["query_string"], headers)
@@ -185,7 +210,11 @@ class Gateway:
 
     async def _relay(self, upstream: Upstream, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the node's answer to the client; one that breaks off ends the client's connection too."""
-        start: Message = {"type": "http.response.start", "status": upstream.status, "headers": upstream.headers}
+        start: Message = {
+            "type": "http.response.start",
+            "status": upstream.status,
+            "headers": upstream.headers,
+        }
         await send(start)
         if upstream.body is not None:
             await send({"type": "http.response.body", "body": upstream.body})
@@ -195,7 +224,9 @@ class Gateway:
                 async with asyncio.timeout(self._stall_s):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (LostError, TimeoutError) as error:
-            _log.warning("an answer was broken off", path=scope["path"], error=str(error) or "the client is too slow")
+            _log.warning(
+                "an answer was broken off", path=scope["path"], error=str(error) or "the client is too slow"
+            )
             self._metrics.failures["broken_off"].inc()
             await _break_off(scope, receive)
             return
@@ -217,13 +248,14 @@ class Gateway:
 
     def _failed(self, error: Exception, request_id: bytes) -> Answer:
         if isinstance(error, TimeoutError):
-            error = RetryableError("the request's body did not come in time; nothing was sent on, send it again")
+            error = RetryableError(
+                "the request's body did not come in time; nothing was sent on, send it again"
+            )
         if not isinstance(error, MemoturnError) or is_internal(error):
             _log.error("request_failed", request_id=request_id.decode(), exc_info=error)
             return internal_error_reply(request_id.decode())
         answer = error_reply(error)
         if isinstance(error, UnansweredError):
-            answer.headers.remove(UNAPPLIED)
             self._metrics.failures["unanswered"].inc()
         elif isinstance(error, OutcomeUnknownError):
             self._metrics.failures["outcome_unknown"].inc()
@@ -253,13 +285,19 @@ class Gateway:
         """Answer whether requests can be routed: the cluster is known, and a node in it answers."""
         places = self._placements
         if not places.can_route:
-            told = f"{len(places.nodes)} nodes are known" if places.is_fed else "nothing is known of the cluster yet"
+            told = (
+                f"{len(places.nodes)} nodes are known"
+                if places.is_fed
+                else "nothing is known of the cluster yet"
+            )
             return error_reply(RetryableError(f"not ready: {told}, and none that answers"))
         return reply({"nodes": len(places.nodes), "placements": places.owners})
 
     def metrics(self) -> Answer:
         """Answer with the gateway's metrics."""
-        return Answer(200, self._metrics.render(), [(b"content-type", b"text/plain; version=1.0.0; charset=utf-8")])
+        return Answer(
+            200, self._metrics.render(), [(b"content-type", b"text/plain; version=1.0.0; charset=utf-8")]
+        )
 
     def _show(self) -> None:
         metrics, places = self._metrics, self._placements

@@ -7,12 +7,12 @@ go through in pieces both ways; a short one of a request is kept, so that it can
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from multidict import CIMultiDict
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 from yarl import URL
 
 from memoturnd.errors import InvalidRequestError
@@ -111,13 +111,12 @@ class Body:
 def has_body(headers: list[Header]) -> bool:
     """Return whether a request says that it has a body."""
     return any(
-        (name == b"content-length" and value != b"0") or name == b"transfer-encoding" for name, value in headers
+        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
+        for name, value in headers
     )
 
 
-async def body_of(
-    receive: Receive, *, keep_bytes: int = KEPT_BODY_BYTES, wait_s: float = 30.0
-) -> Body:
+async def body_of(receive: Receive, *, keep_bytes: int = KEPT_BODY_BYTES, wait_s: float = 30.0) -> Body:
     """Return a request's body, up to `keep_bytes` of which are read. Raises ClientDisconnect, TimeoutError."""
     message = await receive()
     pieces, size_bytes = [], 0
@@ -147,9 +146,10 @@ class Request:
         self.body = body
 
 
-def target_of(scope: "Any") -> str:
+def target_of(scope: Scope) -> str:
     """Return the path and query of a request, byte for byte. Raises InvalidRequestError where they are not ASCII."""
-    raw, query = scope["raw_path"], scope["query_string"]
+    raw: bytes = scope["raw_path"]
+    query: bytes = scope["query_string"]
     try:
         return (raw + b"?" + query if query else raw).decode("ascii")
     except UnicodeDecodeError as error:
@@ -191,7 +191,9 @@ class Upstream:
 
     __slots__ = ("_done", "_response", "body", "headers", "size_bytes", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, body: bytes | None, done: Callable[[], None]) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, body: bytes | None, done: Callable[[], None]
+    ) -> None:
         self.status = response.status
         self.headers = [
             (name.lower(), value) for name, value in end_to_end(list(response.raw_headers), drop=HOP_BY_HOP)
@@ -282,7 +284,9 @@ class Forwarder:
             headers = headers.copy()
             headers["memoturn-forwarded"] = "1"
         body = request.body
-        data = None if not body.size_bytes and body.is_whole else (body.kept if body.is_whole else body.chunks())
+        data = (
+            None if not body.size_bytes and body.is_whole else (body.kept if body.is_whole else body.chunks())
+        )
         peer.in_use += 1
         release = _once(peer)
         response = None

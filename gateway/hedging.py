@@ -37,7 +37,12 @@ class Hedge:
     def may(about: Addressed, request: Request) -> bool:
         """Return whether a request is a read of a branch that takes a replica's answer, and costs no model's."""
         consistency = request.headers.get("memoturn-consistency", "")
-        return about.reads and about.key is not None and not about.asks_model and consistency.strip().lower() == "cached"
+        return (
+            about.reads
+            and about.key is not None
+            and not about.asks_model
+            and consistency.strip().lower() == "cached"
+        )
 
     async def route(self, request: Request, asked: Asked, about: Addressed, *, deadline_s: float) -> Upstream:
         """Return the first answer; raises as Router.route does."""
@@ -50,7 +55,10 @@ class Hedge:
                 self._count()
                 second = asyncio.ensure_future(
                     self._forwarder.send(
-                        target.address, request, forwarded=target.forwarded, timeout_s=deadline_s - self._now_s()
+                        target.address,
+                        request,
+                        forwarded=target.forwarded,
+                        timeout_s=deadline_s - self._now_s(),
                     )
                 )
                 await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)

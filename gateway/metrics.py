@@ -25,7 +25,9 @@ class GatewayMetrics:
             buckets=_BUCKETS_S,
         )
         self.attempts = self._counter("attempts_total", "Requests sent to nodes, each attempt counted.")
-        self.hedges = self._counter("hedged_reads_total", "Reads sent to a second node because the owner was slow.")
+        self.hedges = self._counter(
+            "hedged_reads_total", "Reads sent to a second node because the owner was slow."
+        )
         endings = Counter(
             "memoturn_gateway_failures_total",
             "Requests that no node's answer ended, by how they ended.",
@@ -49,7 +51,9 @@ class GatewayMetrics:
         self.body_bytes = self._gauge("body_bytes", "Bytes of request bodies that are kept to be sent again.")
         self.body_limit_bytes = self._gauge("body_limit_bytes", "Most bytes of request bodies kept at once.")
         self.nodes = self._gauge("nodes", "Nodes that are there.")
-        self.open_breakers = self._gauge("open_breakers", "Nodes that are left alone for now, because they failed.")
+        self.open_breakers = self._gauge(
+            "open_breakers", "Nodes that are left alone for now, because they failed."
+        )
         self.placements = self._gauge("placements", "Branches whose owner is known.")
         self.placements_limit = self._gauge("placements_limit", "Most branches whose owner is known at once.")
         self.changes = self._gauge("watch_changes", "Changes told by the watch since the start.")

@@ -139,7 +139,9 @@ class PlacementCache:
         """Return the owner; where it cannot be reached, another node that may reach it; where nobody owns the branch, its place."""
         if key is None:
             self._point = (self._point + _GOLDEN) % 1.0
-            node = self._admitted(failed, lambda avoiding: spread(self.nodes.values(), self._point, avoiding=avoiding))
+            node = self._admitted(
+                failed, lambda avoiding: spread(self.nodes.values(), self._point, avoiding=avoiding)
+            )
             return None if node is None else Target(node.node_id, node.address, forwarded=False)
         owner = self._owners.get(key)
         if owner is not None and owner.node_id not in failed and self._admits(owner.node_id):

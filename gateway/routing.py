@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from gateway.forwarding import Forwarder, LostError, Request, UnconnectedError, Upstream
 from memoturnd.core.retries import Act, Asked, Event, Outcome, decide
-from memoturnd.errors import OutcomeUnknownError, RetryableError
+from memoturnd.errors import OutcomeUnknownError, RetryableError, UnansweredError
 from memoturnd.seams.leases import Owner
 
 MISDIRECTED: Final = 421
@@ -90,7 +90,10 @@ class Router:
                 except UnconnectedError as error:
                     reason, failed = str(error), failed | {target.node_id}
                 except (LostError, TimeoutError) as error:
-                    reason, failed = str(error) or f"{target.address} did not answer in time", failed | {target.node_id}
+                    reason, failed = (
+                        str(error) or f"{target.address} did not answer in time",
+                        failed | {target.node_id},
+                    )
                     outcome = Outcome(Event.LOST)
                 else:
                     outcome, hint = self._seen(upstream, key)
@@ -120,7 +123,9 @@ class Router:
         if owner is None:
             return Outcome(Event.ANSWERED, upstream.status, unapplied), None
         self._where.learned(key, owner)
-        return Outcome(Event.ANSWERED, upstream.status, unapplied, hinted=True), Target(owner.node_id, owner.address)
+        return Outcome(Event.ANSWERED, upstream.status, unapplied, hinted=True), Target(
+            owner.node_id, owner.address
+        )
 
 
 def owner_in(upstream: Upstream) -> Owner | None:
@@ -134,10 +139,6 @@ def owner_in(upstream: Upstream) -> Owner | None:
     return Owner(node_id, address, int(epoch))
 
 
-class UnansweredError(RetryableError):
-    """No answer came in time to a request that does no harm when it is sent again; what it asked for may have been done."""
-
-
 def _given_up(act: Act, reason: str) -> RetryableError | OutcomeUnknownError:
     if act is Act.UNKNOWN:
         return OutcomeUnknownError(
@@ -146,4 +147,6 @@ def _given_up(act: Act, reason: str) -> RetryableError | OutcomeUnknownError:
         )
     if act is Act.UNANSWERED:
         return UnansweredError(f"no answer came in time ({reason}); send it again")
-    return RetryableError(f"no node could take the request in time ({reason}); nothing was applied, send it again")
+    return RetryableError(
+        f"no node could take the request in time ({reason}); nothing was applied, send it again"
+    )

@@ -19,6 +19,7 @@
       RetryableError             send the same request again later            503 unavailable
         OverloadedError          ... after `retry_after_s`                    429 overloaded
         RequestTimeoutError      ... or with less work in it                  408 request_timeout
+        UnansweredError          ... which may be applied, and does no harm   503 unavailable
         StoreUnavailableError    ... once the object store answers            503 unavailable
           StoreRefusedError      ... once its settings are right              503 unavailable
         DiskFullError            ... once the node's disk has room            503 unavailable
@@ -163,6 +164,10 @@ class RequestTimeoutError(RetryableError):
     """The request or a statement in it ran past its deadline."""
 
     code = "request_timeout"
+
+
+class UnansweredError(RetryableError):
+    """The node that was asked did not answer. It may have done what it was asked for, which does no harm when it is asked again."""
 
 
 class StoreUnavailableError(RetryableError):

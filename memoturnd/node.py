@@ -63,7 +63,7 @@ from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.erasing import RELEASE_S, Erasing
-from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
+from memoturnd.errors import DatabaseNotFoundError, MemoturnError, NotFoundError, RetryableError
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.http.admission import Admission, OpenAdmission
@@ -234,6 +234,16 @@ class Node:
     async def owner_of(self, branch: Branch) -> Holder | None:
         """Return the other node that owns a branch; None where this one does, or nobody. Raises RetryableError."""
         return await owner_elsewhere(self._services, branch)
+
+    async def owner_elsewhere(self, db_name: str, branch: str) -> Holder | None:
+        """Return the other node that owns a branch; None where this one does, or nobody, or where there is no such branch.
+
+        Raises RetryableError.
+        """
+        try:
+            return await self.owner_of(await self.profile(db_name, branch))
+        except NotFoundError:
+            return None
 
     @property
     def store_usage(self) -> StoreUsage:

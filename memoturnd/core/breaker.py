@@ -42,7 +42,9 @@ class Breaker:
         """Note that it could not be connected to, or did not answer."""
         self._failures += 1
         if self._failures >= FAILURES or self._probing:
-            self._open_s = min(LONGEST_OPEN_S, max(FIRST_OPEN_S, 2 * self._open_s if self._probing else self._open_s))
+            self._open_s = min(
+                LONGEST_OPEN_S, max(FIRST_OPEN_S, 2 * self._open_s if self._probing else self._open_s)
+            )
             self._until_s = now_s + self._open_s
         self._probing = False
 

@@ -6,7 +6,8 @@ its capacity that is free.
 """
 
 import math
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import xxhash
@@ -25,7 +26,9 @@ def weight(node: LiveNode) -> float:
     return math.ceil(free * STEPS) / STEPS
 
 
-def place(database: str, nodes: Iterable[LiveNode], *, avoiding: Set[str] = _NOBODY) -> LiveNode | None:
+def place(
+    database: str, nodes: Iterable[LiveNode], *, avoiding: AbstractSet[str] = _NOBODY
+) -> LiveNode | None:
     """Return the node for a database by its qualified name, None where no node may have it.
 
     Ids in `avoiding` are not considered. A node with load 1 gets something only where every node has.
@@ -35,7 +38,9 @@ def place(database: str, nodes: Iterable[LiveNode], *, avoiding: Set[str] = _NOB
     return max(free or candidates, key=lambda node: (_draw(database, node), node.node_id), default=None)
 
 
-def spread(nodes: Iterable[LiveNode], point: float, *, avoiding: Set[str] = _NOBODY) -> LiveNode | None:
+def spread(
+    nodes: Iterable[LiveNode], point: float, *, avoiding: AbstractSet[str] = _NOBODY
+) -> LiveNode | None:
     """Return the node for a request that concerns no database: each has a part of [0, 1) as large as its weight, and `point` lies in one."""
     candidates = [node for node in nodes if node.node_id not in avoiding]
     free = [node for node in candidates if weight(node) > 0]

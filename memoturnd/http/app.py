@@ -1,6 +1,6 @@
 """The application: one Starlette router in front of the route table, and what every request passes through.
 
-In order: find the route, turn away web pages of other origins, ask who it is, and whether he is within his limits, hold room for its audit event, pass the gates (control rate, slot), read the body within its limit, run the handler
+In order: find the route, turn away web pages of other origins, ask who it is, send on what another node owns (where nodes share branches), ask whether he is within his limits, hold room for its audit event, pass the gates (control rate, slot), read the body within its limit, run the handler
 under the request's deadline, turn whatever it raised into the error envelope, write the event down, send, measure. Files that come or go
 (memoturnd.http.streaming) have a pace to keep instead of the deadline.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 import structlog
@@ -27,15 +27,26 @@ from memoturnd.errors import (
     MemoturnError,
     MethodNotAllowedError,
     NotFoundError,
+    NotOwnerError,
     OverloadedError,
     RequestTimeoutError,
+    RetryableError,
+    UnansweredError,
     UnauthorizedError,
+    invariant,
 )
 from memoturnd.http.admission import Admission
 from memoturnd.http.auditing import Auditor, Entry
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
-from memoturnd.http.envelope import REPLAYED, Answer, error_reply, internal_error_reply, is_internal
+from memoturnd.http.envelope import (
+    REPLAYED,
+    UNAPPLIED,
+    Answer,
+    error_reply,
+    internal_error_reply,
+    is_internal,
+)
 from memoturnd.http.gates import BodyMemory, InFlight, TokenBuckets
 from memoturnd.http.limits import Limiter, Target
 from memoturnd.http.past import PastNode
@@ -49,6 +60,9 @@ from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
 from memoturnd.seams.object_store import ObjectMissingError
 
+if TYPE_CHECKING:
+    from memoturnd.http.forwarding import Forwarding
+
 SMALL_BODY_BYTES: Final = 1 << 20
 """Largest body of a route that carries no data to store."""
 BODIES_OF_MEMORY: Final = 4
@@ -57,6 +71,8 @@ BODIES_OF_MEMORY: Final = 4
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, and so no length of one."""
+_MOVES: Final = 8
+"""Times that a request follows its branch from node to node before it is given up."""
 _UNMATCHED: Final = "unmatched"
 _NOWHERE: Final[tuple[dict[str, Route], dict[str, str]]] = ({}, {})
 _log = structlog.get_logger("memoturnd.http")
@@ -72,8 +88,12 @@ def create_app(
     routes: Iterable[Route] = ROUTES,
     admission: Admission | None = None,
     auditor: Auditor | None = None,
+    forwarding: "Forwarding | None" = None,
 ) -> ASGIApp:
-    """Build the ASGI application that serves `node`, to whom it admits unless `admission` says otherwise; without `auditor` unaudited."""
+    """Build the ASGI application that serves `node`, to whom it admits unless `admission` says otherwise.
+
+    Without `auditor` it is unaudited; without `forwarding` no other node owns branches.
+    """
     api = Api(
         node,
         settings,
@@ -82,6 +102,7 @@ def create_app(
         routes,
         admission or node.admission,
         auditor,
+        forwarding,
     )
     return Router([api], redirect_slashes=False, lifespan=lifespan)
 
@@ -98,8 +119,10 @@ class Api(BaseRoute):
         routes: Iterable[Route],
         admission: Admission,
         auditor: Auditor | None,
+        forwarding: "Forwarding | None",
     ) -> None:
         self._node = node
+        self._forwarding = forwarding
         self._auditor = auditor
         self._admission = admission
         self._clock = clock
@@ -148,7 +171,7 @@ class Api(BaseRoute):
     async def _answer(
         self, scope: Scope, receive: Receive, request_id: bytes, trail: "_Trail"
     ) -> tuple[str, Answer]:
-        template = _UNMATCHED
+        template, route = _UNMATCHED, None
         try:
             by_method, params = (
                 self._tree.find(scope.get("raw_path") or quote(scope["path"]).encode()) or _NOWHERE
@@ -164,16 +187,13 @@ class Api(BaseRoute):
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
             await self._admit(route, call, request_id)
-            target = None if route.kind is Kind.OPEN else await self._limiter.admit(route, call)
-            if self._auditor is not None:
-                trail.begin(await self._auditor.begin(route, call, request_id))
-            if target is not None:
-                _look_back(route, call)
-            return template, await self._pass_gates(route, call, receive, target)
+            if self._forwarding is None:
+                return template, await self._serve(route, call, receive, request_id, trail)
+            return template, await self._serve_or_forward(route, call, scope, receive, request_id, trail)
         except MemoturnError as error:
             if is_internal(error):
                 return template, self._internal(error, template, request_id)
-            return template, error_reply(error)
+            return template, _refusal(error, route)
         except ClientDisconnect:
             raise
         except asyncio.CancelledError as error:
@@ -183,6 +203,37 @@ class Api(BaseRoute):
             return template, self._internal(error, template, request_id)
         except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered with 500
             return template, self._internal(error, template, request_id)
+
+    async def _serve_or_forward(
+        self, route: Route, call: Call, scope: Scope, receive: Receive, request_id: bytes, trail: "_Trail"
+    ) -> Answer:
+        """Let the owner of the branch answer, which is this node where no other one is."""
+        invariant(self._forwarding is not None, "only a node among others forwards")
+        hop = cast("Forwarding", self._forwarding).hop(scope, receive, request_id)
+        for _ in range(_MOVES):
+            answer = await hop.elsewhere(route, call)
+            if answer is not None:
+                return answer
+            try:
+                return await self._serve(route, call, hop.receive, request_id, trail)
+            except NotOwnerError as error:
+                trail.drop()
+                answer = await hop.misdirected(route, call, error)
+                if answer is not None:
+                    return answer
+        raise RetryableError(
+            "the branch went from node to node meanwhile; nothing was applied, send it again"
+        )
+
+    async def _serve(
+        self, route: Route, call: Call, receive: Receive, request_id: bytes, trail: "_Trail"
+    ) -> Answer:
+        target = None if route.kind is Kind.OPEN else await self._limiter.admit(route, call)
+        if self._auditor is not None:
+            trail.begin(await self._auditor.begin(route, call, request_id))
+        if target is not None:
+            _look_back(route, call)
+        return await self._pass_gates(route, call, receive, target)
 
     async def _admit(self, route: Route, call: Call, request_id: bytes) -> None:
         try:
@@ -302,6 +353,12 @@ class _Trail:
         if entry is not None:
             self.noting.enter_context(noted_by(entry.note))
 
+    def drop(self) -> None:
+        """Write nothing down: the node that serves the request does."""
+        if self.entry is not None:
+            self.entry.drop()
+        self.entry = None
+
     def end(self, answer: Answer | None, request_id: bytes) -> None:
         """Write down the request's event, once, where it has one."""
         if self.entry is not None:
@@ -328,6 +385,15 @@ class _Timers:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+def _refusal(error: MemoturnError, route: Route | None) -> Answer:
+    """Answer with an error; that nothing was applied is said of what is applied whole or not at all."""
+    answer = error_reply(error)
+    in_parts = route is not None and (route.body is Body.FILE or route.kind is Kind.CONTROL)
+    if (in_parts or isinstance(error, UnansweredError)) and UNAPPLIED in answer.headers:
+        answer.headers.remove(UNAPPLIED)
+    return answer
 
 
 def _replayed(call: Call, answer: Answer) -> Answer:

@@ -73,6 +73,10 @@ class Entry:
         """Write the event down, before the answer leaves; no answer is a request that was broken off."""
         self.auditor.end(self, answer, request_id)
 
+    def drop(self) -> None:
+        """Write nothing down, and give the room back."""
+        self.auditor.drop(self)
+
 
 class Auditor:
     """Writes an event for every request that is audited."""
@@ -113,9 +117,13 @@ class Auditor:
             if entry.reserved or denied:
                 self._write(entry, answer or _UNSTARTED, request_id)
         finally:
-            if entry.reserved:
-                entry.reserved = False
-                self._log.release()
+            self.drop(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """Give an entry's room back; see Entry.drop."""
+        if entry.reserved:
+            entry.reserved = False
+            self._log.release()
 
     async def denied(
         self, route: Route, call: Call, error: UnauthorizedError | ForbiddenError, request_id: bytes

@@ -28,6 +28,7 @@ from memoturnd.errors import (
     PreconditionFailedError,
     RequestTimeoutError,
     RetryableError,
+    UnansweredError,
     UnauthorizedError,
     UnconfiguredError,
     UnsupportedMediaError,
@@ -141,7 +142,9 @@ def error_reply(error: MemoturnError) -> Answer:
     answer = reply({"error": str(error), "code": error.code}, status=status)
     if isinstance(error, RetryableError) and status in _RETRY_STATUSES:
         answer.headers.append((b"retry-after", b"%d" % max(1, error.retry_after_s)))
-    if isinstance(error, RetryableError | NotOwnerError) and not isinstance(error, RequestTimeoutError):
+    if isinstance(error, RetryableError | NotOwnerError) and not isinstance(
+        error, RequestTimeoutError | UnansweredError
+    ):
         answer.headers.append(UNAPPLIED)
     if isinstance(error, NotOwnerError) and error.owner is not None:
         answer.headers += _owner(error.owner)

@@ -10,15 +10,15 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from gateway.forwarding import Body, Forwarder, Request, Upstream, as_sent, body_of, has_body, target_of
-from gateway.routing import Key, Router, Target, UnansweredError
+from gateway.routing import Key, Router, Target
 from memoturnd.core.retries import Asked, Event
-from memoturnd.errors import NotFoundError, NotOwnerError, RetryableError
+from memoturnd.errors import NotOwnerError, RetryableError, UnansweredError
 from memoturnd.http.addresses import branch_addressed
 from memoturnd.http.call import Call
-from memoturnd.http.envelope import UNAPPLIED, Answer, error_reply
+from memoturnd.http.envelope import Answer
 from memoturnd.http.ports import HttpSettings, Node
-from memoturnd.http.route import Kind, Route
 from memoturnd.http.route import Body as BodyKind
+from memoturnd.http.route import Kind, Route
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.leases import Owner
 
@@ -64,7 +64,7 @@ class Hop:
             return None
         if call.header(FORWARDED) is not None:
             raise NotOwnerError(f"node {owner.node_id} owns the branch: send the request there", owner)
-        return await self._send(route, call, key, look, owner)
+        return await self._send(route, key, look, owner)
 
     async def misdirected(self, route: Route, call: Call, error: NotOwnerError) -> Answer | None:
         """Return the answer of the owner that a handler named; None where the handler is to be asked again.
@@ -74,16 +74,18 @@ class Hop:
         if call.header(FORWARDED) is not None:
             raise error
         if route.body is BodyKind.FILE:
-            raise UnansweredError("the branch went to another node while the file came; send it again") from error
+            raise UnansweredError(
+                "the branch went to another node while the file came; send it again"
+            ) from error
         if self._body is None:
             self._body = Body(call.body)
         self.receive = self._body.replay()
         if error.owner is None:
             await asyncio.sleep(0.05)
             return None
-        return await self._send(route, call, None, _nobody, error.owner)
+        return await self._send(route, None, _nobody, error.owner)
 
-    async def _send(self, route: Route, call: Call, key: Key | None, look: Look, owner: Owner) -> Answer | None:
+    async def _send(self, route: Route, key: Key | None, look: Look, owner: Owner) -> Answer | None:
         if self._body is None:
             self._body = await self._forwarding.body(self._scope, self.receive)
         try:
@@ -93,9 +95,9 @@ class Hop:
         except _HereError:
             self.receive = self._body.replay()
             return None
-        return self._answer(call, upstream)
+        return self._answer(upstream)
 
-    def _answer(self, call: Call, upstream: Upstream) -> Answer:
+    def _answer(self, upstream: Upstream) -> Answer:
         headers = [header for header in upstream.headers if header[0] not in _REPLACED]
         if upstream.body is None or self._scope["method"] == "HEAD":
             return Answer(upstream.status, headers=headers, stream=upstream)
@@ -147,15 +149,7 @@ class Forwarding:
 
     def looking(self, key: Key) -> Look:
         """Return what finds the other node that owns a branch."""
-
-        async def look() -> Owner | None:
-            try:
-                branch = await self._node.profile(*key)
-            except NotFoundError:
-                return None  # what serves it says so
-            return await self._node.owner_of(branch)
-
-        return look
+        return lambda: self._node.owner_elsewhere(*key)
 
     async def body(self, scope: Scope, receive: Receive) -> Body:
         """Return a request's body. Raises ClientDisconnect, RetryableError where it does not come."""
@@ -164,16 +158,23 @@ class Forwarding:
         try:
             return await body_of(receive, wait_s=self._timeout_s)
         except TimeoutError as error:
-            raise RetryableError("the body did not come in time; nothing was changed, send it again") from error
+            raise RetryableError(
+                "the body did not come in time; nothing was changed, send it again"
+            ) from error
 
     async def send(
         self, scope: Scope, route: Route, body: Body, request_id: bytes, where: _Lookup, key: Key | None
     ) -> Upstream:
         """Return the owner's answer. Raises RetryableError, OutcomeUnknownError, _HereError."""
         if self._waiting >= MOST_AT_ONCE:
-            raise RetryableError(f"{MOST_AT_ONCE} requests wait for other nodes, which is the bound; try again")
+            raise RetryableError(
+                f"{MOST_AT_ONCE} requests wait for other nodes, which is the bound; try again"
+            )
         request = Request(scope["method"], target_of(scope), as_sent(scope["headers"], request_id), body)
-        asked = Asked(route.kind is Kind.READ or scope["method"] in {"GET", "HEAD"}, "idempotency-key" in request.headers)
+        asked = Asked(
+            route.kind is Kind.READ or scope["method"] in {"GET", "HEAD"},
+            "idempotency-key" in request.headers,
+        )
         timeout_s = self._timeout_s + (self._model_timeout_s if route.asks_model else 0.0)
         attempt_s = STREAMED_S if route.asks_model or not body.is_whole else ATTEMPT_S
         router = Router(self._forwarder, where, now_s=self._now_s, attempt_s=attempt_s)
@@ -191,11 +192,3 @@ class Forwarding:
 
 async def _nobody() -> Owner | None:
     return None
-
-
-def error_answer(error: RetryableError) -> Answer:
-    """Answer with an error of a request that went elsewhere; one without an answer is not said to be unapplied."""
-    answer = error_reply(error)
-    if isinstance(error, UnansweredError):
-        answer.headers.remove(UNAPPLIED)
-    return answer

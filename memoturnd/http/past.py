@@ -25,6 +25,7 @@ from memoturnd.http.ports import (
 from memoturnd.metrics import Metrics
 from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.language_model import LanguageModels
+from memoturnd.seams.leases import Owner
 
 if TYPE_CHECKING:
     from memoturnd.auth.authority import Authority
@@ -142,6 +143,10 @@ class PastNode:
     async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
         """Return a branch as it was. Raises DatabaseNotFoundError, BranchNotFoundError."""
         return await self._node.past(db_name, branch, self._at, asker=self._asker)
+
+    async def owner_elsewhere(self, db_name: str, branch: str) -> Owner | None:
+        """Return the other node that owns a branch."""
+        return await self._node.owner_elsewhere(db_name, branch)
 
     async def past(self, db_name: str, branch: str, at: Revision, *, asker: str = "") -> BranchProfile:
         """Return a branch as it was at another revision."""

@@ -23,6 +23,7 @@ from memoturnd.replication.points import Window
 from memoturnd.seams.catalog import BranchRow, Database, Tenant
 from memoturnd.seams.embedder import Embeddings
 from memoturnd.seams.language_model import LanguageModels
+from memoturnd.seams.leases import Owner
 from memoturnd.seams.profile import Profile
 from memoturnd.surfaces.erasing import Asked
 
@@ -630,6 +631,10 @@ class Node(Protocol):
 
     async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        ...
+
+    async def owner_elsewhere(self, db_name: str, branch: str) -> Owner | None:
+        """Return the other node that owns a branch; None where this one does, or nobody, or where there is no such branch."""
         ...
 
     async def past(self, db_name: str, branch: str, at: Revision, *, asker: str = "") -> BranchProfile:

@@ -22,7 +22,14 @@ async def served(app, metrics=None, **limits):
     """Serve an application as a node or a gateway is served; yields its base URL."""
     protocol = bounded_protocol(ConnectionLimits(256, **limits), metrics or Metrics())
     config = uvicorn.Config(
-        app, port=0, loop="none", http=protocol, lifespan="off", log_config=None, access_log=False, server_header=False
+        app,
+        port=0,
+        loop="none",
+        http=protocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
     )
     config.timeout_graceful_shutdown = 2
     server = uvicorn.Server(config)
@@ -102,13 +109,20 @@ class Echo:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        self.seen.append((scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], bytes(body)))
-        status, headers, answer = self.answers.pop(0) if self.answers else (self.status, self.headers, self.body)
+        self.seen.append(
+            (scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], bytes(body))
+        )
+        status, headers, answer = (
+            self.answers.pop(0) if self.answers else (self.status, self.headers, self.body)
+        )
         answer = bytes(body) if answer is None else answer
         length = [] if status in {204, 304} else [(b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
         await send(
-            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" or status in {204, 304} else answer}
+            {
+                "type": "http.response.body",
+                "body": b"" if scope["method"] == "HEAD" or status in {204, 304} else answer,
+            }
         )
 
 

@@ -66,7 +66,10 @@ async def test_method_path_query_headers_and_body_arrive_as_they_were_sent(metho
             url = httpx.URL(parts.url, raw_path=b"/v1/db/notes/kv/n/a%2Fb%20c//..%2f?x=%2B+1&x=2&=&%00")
             request = client.build_request(method, url, content=body)
             request.headers = httpx.Headers(
-                [(k.encode(), v.encode()) for k, v in [*SENT, ("host", "127.0.0.1:1"), ("content-length", str(len(body)))]]
+                [
+                    (k.encode(), v.encode())
+                    for k, v in [*SENT, ("host", "127.0.0.1:1"), ("content-length", str(len(body)))]
+                ]
             )
             answer = await client.send(request, stream=True)
             got = b"".join([chunk async for chunk in answer.aiter_raw()])
@@ -83,7 +86,9 @@ async def test_method_path_query_headers_and_body_arrive_as_they_were_sent(metho
     assert answer.headers["content-length"] == str(len(echo.body))
 
 
-@pytest.mark.parametrize("status", [200, 201, 204, 206, 304, 400, 401, 403, 404, 409, 412, 413, 422, 429, 500, 502])
+@pytest.mark.parametrize(
+    "status", [200, 201, 204, 206, 304, 400, 401, 403, 404, 409, 412, 413, 422, 429, 500, 502]
+)
 async def test_every_status_comes_back(status):
     async with behind_gateway() as (parts, [echo]):
         echo.status, echo.body = status, b"{}"
@@ -97,7 +102,11 @@ async def test_every_status_comes_back(status):
 
 async def test_headers_about_the_connection_end_with_it():
     async with behind_gateway() as (parts, [echo]):
-        echo.headers = [(b"connection", b"keep-alive, x-mine"), (b"keep-alive", b"timeout=9"), (b"x-mine", b"1")]
+        echo.headers = [
+            (b"connection", b"keep-alive, x-mine"),
+            (b"keep-alive", b"timeout=9"),
+            (b"x-mine", b"1"),
+        ]
         answer = await raw_exchange(
             parts.url,
             b"GET /v1/databases HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 3\r\n"
@@ -105,7 +114,10 @@ async def test_headers_about_the_connection_end_with_it():
         )
 
     names = {name for name, _ in echo.seen[0][3]}
-    assert names & {b"connection", b"x-hop", b"keep-alive", b"te", b"proxy-authorization", b"memoturn-forwarded"} == set()
+    assert (
+        names & {b"connection", b"x-hop", b"keep-alive", b"te", b"proxy-authorization", b"memoturn-forwarded"}
+        == set()
+    )
     assert b"x-stays" in names
     assert b"x-mine" not in answer
     assert b"timeout=9" not in answer
@@ -126,7 +138,9 @@ async def test_headers_about_the_connection_end_with_it():
 )
 async def test_a_request_whose_end_is_in_doubt_is_not_sent_on(head):
     async with behind_gateway() as (parts, [echo]):
-        request = b"POST /v1/databases HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + head + b"\r\n0\r\n\r\nGET /x"
+        request = (
+            b"POST /v1/databases HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + head + b"\r\n0\r\n\r\nGET /x"
+        )
         answer = await raw_exchange(parts.url, request)
 
     assert answer.startswith(b"HTTP/1.1 400")
@@ -213,7 +227,13 @@ async def test_events_come_through_as_they_are_sent():
 
     async def events(scope, receive, send):
         del scope, receive
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream")],
+            }
+        )
         while (event := await step.get()) is not None:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
