@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -32,6 +33,7 @@ from memoturnd.node import STORE_TIMEOUT_S, Node, running
 from memoturnd.seams.catalog import Catalog
 from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
+from memoturnd.seams.leases import Leases
 from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
 from memoturnd.stores.timed import TimedStore
@@ -39,6 +41,9 @@ from memoturnd.trust import cluster_key
 from memoturnd.workers.child import tell_ready, when_orphaned
 from memoturnd.workers.left_folders import left_by_workers, ship_left
 from memoturnd.workers.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from memoturnd.http.forwarding import Forwarding
 
 GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
@@ -111,6 +116,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     hosts_profiles=hosts_profiles,
                 ) as node,
                 _surroundings(node, settings, catalog, clock, hosts_profiles=hosts_profiles) as routes,
+                forwarding_of(node, settings, leases, clock) as forwarding,
             ):
                 load.measure = node.tiers.load
                 server = _Server(
@@ -121,6 +127,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                             clock=clock,
                             routes=routes,
                             auditor=Auditor(node.audit, node.audit_rules, clock),
+                            forwarding=forwarding,
                         ),
                         loop="none",
                         http=bounded_protocol(ConnectionLimits(connections), node.metrics),
@@ -172,6 +179,23 @@ async def _surroundings(
         yield SERVED_ALONE
     finally:
         await http.close()
+
+
+@contextlib.asynccontextmanager
+async def forwarding_of(
+    node: Node, settings: Settings, leases: Leases, clock: Clock
+) -> AsyncIterator["Forwarding | None"]:
+    """Return what sends requests to other nodes, None for a node that shares nothing with others."""
+    if not leases.is_shared:
+        yield None
+        return
+    from memoturnd.http.forwarding import Forwarding  # the HTTP client is for clusters
+
+    forwarding = Forwarding(node, settings, clock)
+    try:
+        yield forwarding
+    finally:
+        await forwarding.close()
 
 
 def _bind(listen: Address) -> list[socket.socket]:

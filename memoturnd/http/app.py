@@ -31,7 +31,6 @@ from memoturnd.errors import (
     OverloadedError,
     RequestTimeoutError,
     RetryableError,
-    UnansweredError,
     UnauthorizedError,
     invariant,
 )
@@ -71,6 +70,8 @@ BODIES_OF_MEMORY: Final = 4
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, and so no length of one."""
+_PARTS: Final = ("/branches", "/erasures", "/reembed")
+"""In the templates of routes that change more than one branch by one commit."""
 _MOVES: Final = 8
 """Times that a request follows its branch from node to node before it is given up."""
 _UNMATCHED: Final = "unmatched"
@@ -390,10 +391,18 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "O
 def _refusal(error: MemoturnError, route: Route | None) -> Answer:
     """Answer with an error; that nothing was applied is said of what is applied whole or not at all."""
     answer = error_reply(error)
-    in_parts = route is not None and (route.body is Body.FILE or route.kind is Kind.CONTROL)
-    if (in_parts or isinstance(error, UnansweredError)) and UNAPPLIED in answer.headers:
+    if route is not None and _is_in_parts(route) and UNAPPLIED in answer.headers:
         answer.headers.remove(UNAPPLIED)
     return answer
+
+
+def _is_in_parts(route: Route) -> bool:
+    """Return whether a request may have had an effect although it failed: it has several, or one in object storage that may land later."""
+    return (
+        route.body is Body.FILE
+        or route.kind is Kind.CONTROL
+        or any(part in route.template for part in _PARTS)
+    )
 
 
 def _replayed(call: Call, answer: Answer) -> Answer:

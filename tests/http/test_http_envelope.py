@@ -5,6 +5,7 @@ import pytest
 
 from memoturnd import errors
 from memoturnd.http.envelope import STATUS, error_reply, internal_error_reply, status_of
+from memoturnd.seams.leases import Owner
 from memoturnd.seams.object_store import ObjectMissingError
 
 ROWS = [
@@ -30,6 +31,9 @@ ROWS = [
     (errors.StoreRefusedError("x"), 503, "unavailable"),
     (errors.DiskFullError("x"), 503, "unavailable"),
     (errors.NotDurableError("x"), 500, "not_durable"),
+    (errors.NotOwnerError("x"), 421, "not_owner"),
+    (errors.OutcomeUnknownError("x"), 500, "outcome_unknown"),
+    (errors.UnansweredError("x"), 503, "unavailable"),
     (errors.UnconfiguredError("x"), 503, "unconfigured"),
     (errors.UpstreamError("x"), 502, "internal"),
     (errors.CorruptionError("x"), 500, "internal"),
@@ -46,6 +50,19 @@ def test_error_class_answers_its_status_and_code(error, status, code):
 
     assert answer.status == status_of(error) == status
     assert msgspec.json.decode(answer.body) == {"error": "x", "code": code}
+
+
+UNAPPLIED = [
+    (errors.NotOwnerError("x"), True),
+    (errors.OverloadedError("x"), True),
+    (errors.StoreUnavailableError("x"), True),
+    (errors.DiskFullError("x"), True),
+    (errors.RequestTimeoutError("x"), False),
+    (errors.UnansweredError("x"), False),
+    (errors.OutcomeUnknownError("x"), False),
+    (errors.NotDurableError("x"), False),
+    (errors.ConflictError("x"), False),
+]
 
 
 def test_every_row_of_the_table_and_every_class_of_the_tree_is_tried():
@@ -93,3 +110,20 @@ def test_internal_error_names_only_the_request_id():
 
     assert body["code"] == "internal"
     assert body["error"].endswith("abc")
+
+
+@pytest.mark.parametrize(("error", "said"), UNAPPLIED)
+def test_what_was_surely_not_applied_is_said_to_be_so(error, said):
+    assert ((b"memoturn-applied", b"false") in error_reply(error).headers) is said
+
+
+def test_an_answer_that_is_not_the_owners_names_him():
+    owner = Owner("n1", "http://n1:8080", 7)
+
+    headers = error_reply(errors.NotOwnerError("x", owner)).headers
+
+    assert headers[-3:] == [
+        (b"memoturn-owner-node", b"n1"),
+        (b"memoturn-owner", b"http://n1:8080"),
+        (b"memoturn-owner-epoch", b"7"),
+    ]

@@ -123,7 +123,13 @@ REQUESTS = {
     (503, "unavailable"): unavailable,
     (500, "internal"): internal,
 }
-ELSEWHERE = {(401, "unauthorized"), (500, "not_durable"), (502, "internal")}
+ELSEWHERE = {
+    (401, "unauthorized"),
+    (421, "not_owner"),
+    (500, "not_durable"),
+    (500, "outcome_unknown"),
+    (502, "internal"),
+}
 """No route asks for a credential yet; the others are in test_http_routes.py and test_http_asking.py."""
 
 
