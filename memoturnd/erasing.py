@@ -322,7 +322,7 @@ class Erasing:
         total = Rewritten(0, 0, 0, 0)
         ids = [work.coupon.id for work in works]
         for _ in range(PASSES_LIMIT):
-            before = [work.coupon.document_ids for work in works]
+            before = [(work.coupon.memory_ids, work.coupon.document_ids) for work in works]
             erasers = [_eraser(work.coupon) for work in works]
             shared = Shared()
             for name, entry in (await self._registered(database.uuid)).items():
@@ -343,7 +343,7 @@ class Erasing:
                     erasures.found, memory_ids=eraser.memory_ids, document_ids=eraser.document_ids
                 )
                 work.coupon = await work.file.update(change)
-            if before == [work.coupon.document_ids for work in works]:
+            if before == [(work.coupon.memory_ids, work.coupon.document_ids) for work in works]:
                 break
         return total
 

@@ -10,6 +10,7 @@
       NotFoundError              name something that exists                   404 not_found
         DatabaseNotFoundError                                                 404 database_not_found
         BranchNotFoundError                                                   404 branch_not_found
+        ChangesGoneError         read all of it again, and go on from there   410 changes_gone
       MethodNotAllowedError      use another method                           405 method_not_allowed
       AlreadyExistsError         choose another name                          409 already_exists
       ConflictError              read again, then decide                      409 conflict
@@ -100,6 +101,12 @@ class BranchNotFoundError(NotFoundError):
     """No branch or checkpoint of that name exists."""
 
     code = "branch_not_found"
+
+
+class ChangesGoneError(NotFoundError):
+    """The change feed does not reach back to where it was asked to go on from."""
+
+    code = "changes_gone"
 
 
 class MethodNotAllowedError(MemoturnError):

@@ -19,6 +19,7 @@ from memoturnd.errors import CorruptionError
 
 META_PAGE = 2
 """Root page of `__memoturn_meta`: the first table that the schema creates."""
+_META_INTEGERS = 5
 LOCK_BYTE = 0x40000000
 _MASK = 0xFFFFFFFFFFFFFFFF
 _LEAF_TABLE_PAGE = 0x0D
@@ -169,7 +170,7 @@ def parse_meta_page(image: bytes) -> RoundMeta:
         end = at + header_size
         values: list[int] = []
         value_at = end
-        while body < end:
+        while body < end and len(values) < _META_INTEGERS:  # behind them there is text, from version 3 on
             serial, body = _varint(image, body)
             value, value_at = _integer(image, value_at, serial)
             values.append(value)

@@ -21,7 +21,7 @@ from memoturnd.core import names, revisions
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.revisions import BeforeHead, Revision
-from memoturnd.engine import idempotency, schema
+from memoturnd.engine import changes, idempotency, schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.deletion import Deletion
@@ -521,13 +521,15 @@ def _replay(past: Path, live: ProfileConnection, txid: int, at_ms: int, epoch: i
         idempotency.carry_forward(live, source)
         keep(source)
         schema.note_replaced(source, txid)
-        schema.write_meta(source, txid, at_ms, epoch)
+        source.noted.why = "rewound"
+        changes.record(source, txid, at_ms, epoch)
         source.execute("COMMIT")
         with live.backup("main", source, "main") as backup:
             backup.step(-1)
     finally:
         source.close()
     live.guard.virtual = None
+    live.recent_bytes = None
 
 
 class _Use:

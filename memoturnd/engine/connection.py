@@ -17,6 +17,7 @@ import apsw
 import sqlite_vec
 
 from memoturnd.core import filters, patterns
+from memoturnd.core.changes import Noted
 from memoturnd.engine.guard import RESERVED_PREFIX, Guard, OverBudgetError, UserStatements, is_reserved
 from memoturnd.engine.kept import Kept
 from memoturnd.errors import ConfigurationError, InvariantError, MemoturnError
@@ -101,6 +102,10 @@ class ProfileConnection(apsw.Connection):
     """What is kept in memory of the file, where this connection reads its newest state."""
     round_txid: int = 0
     """Txid of the commit round that is open on this connection."""
+    noted: Noted
+    """What the open round changed so far, for the change feed."""
+    recent_bytes: int | None = None
+    """About how long the text of the newest rounds is that memoturnd.engine.changes moves; None where it is not known."""
     newest_ulid: int = 0
     """The ULID made last on this connection, as a number, so that the next one follows it."""
     stopped_by: MemoturnError | None = None
@@ -223,6 +228,7 @@ def _is_new(filename: str) -> bool:
 
 def _restrict(conn: ProfileConnection) -> None:
     """Set what is the same on every connection."""
+    conn.noted = Noted()
     conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)

@@ -10,6 +10,7 @@ that.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -162,6 +163,7 @@ _DDL = _MAKING | {
     apsw.SQLITE_DROP_VTABLE,
     apsw.SQLITE_REINDEX,
 }
+_CHANGING = _ROWS | _DDL
 _HOUSEKEEPING = (_DDL - _MAKING) | {apsw.SQLITE_ALTER_TABLE}
 """Actions of statements that read and write what SQLite keeps by themselves, and have no part of a user's in them."""
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE, apsw.SQLITE_FUNCTION})
@@ -215,7 +217,8 @@ class UserStatements:
     why one was refused (None if none was), `needs_write` whether that was for writing where only reads are
     allowed, `needs_schema` whether one reads the schema table, which users see by a view (`schema_view`, see
     memoturnd.engine.shown_schema). Of the last statement `columns` are the names of its columns, `statements` how many there were in
-    its text, `is_explain` whether it only explains.
+    its text, `is_explain` whether it only explains. `changing` is what was asked of the authorizer that writes: the action
+    and its two names.
     """
 
     # Defaults in the class: most blocks change few of them.
@@ -226,6 +229,7 @@ class UserStatements:
     _most_bytes = USER_LENGTH_LIMIT_BYTES
     _schema_version = 0
     _sql: str | None = None
+    changing: AbstractSet[tuple[int, str | None, str | None]] = frozenset()
     columns: Sequence[str] = ()
     ddl = False
     denied: str | None = None
@@ -501,6 +505,8 @@ class Guard:
         self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
     ) -> int:
         seen = self.seen
+        if seen is not None and action in _CHANGING:
+            seen.changing = {*seen.changing, (action, first, second)}
         if seen is None or (action, first, second, database) in seen.fine:
             return _OK
         if source is not None and source == seen.schema_view:

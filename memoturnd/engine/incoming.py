@@ -20,7 +20,7 @@ import numpy as np
 
 from memoturnd.core import canonical, names, paths
 from memoturnd.core.bounds import INTEGER_MAX
-from memoturnd.engine import families, idempotency, incoming_timelines, schema
+from memoturnd.engine import changes, families, idempotency, incoming_timelines, schema
 from memoturnd.engine.connection import (
     PAGE_SIZE_BYTES,
     RESERVED_PREFIX,
@@ -438,6 +438,7 @@ def _stamp(path: Path, txid: int, now_ms: int) -> None:
         schema.migrate(conn, schema.read_meta(conn))
         idempotency.forget_all(conn)
         schema.write_meta(conn, txid, now_ms, 0)
+        changes.forget(conn, txid)
         conn.execute("COMMIT")
         root = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = '__memoturn_meta'").get
         invariant(root == schema.META_ROOT_PAGE, "the meta table is on page 2", root=root)

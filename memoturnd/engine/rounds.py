@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-from memoturnd.engine import schema
+from memoturnd.engine import changes, schema
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.errors import DiskFullError, InvariantError, RequestTimeoutError, RetryableError
 from memoturnd.seams.profile import WriteOp
@@ -38,9 +38,18 @@ class Round:
 
 
 def run_round(
-    conn: ProfileConnection, ops: Sequence[WriteOp[Any]], *, txid: int, now_ms: int, epoch: int
+    conn: ProfileConnection,
+    ops: Sequence[WriteOp[Any]],
+    *,
+    txid: int,
+    now_ms: int,
+    epoch: int,
+    lost_after: int | None = None,
 ) -> Round:
-    """Run `ops` in one transaction that commits as `txid`; without any change nothing is committed."""
+    """Run `ops` in one transaction that commits as `txid`; without any change nothing is committed.
+
+    `lost_after` is the commit before it where there may have been others between them, which were lost with their node.
+    """
     conn.round_txid = txid
     outcomes = tuple(Outcome() for _ in ops)
     live = list(range(len(ops)))
@@ -53,7 +62,10 @@ def run_round(
             if not changed:
                 conn.execute("ROLLBACK")
                 return Round(outcomes, committed=False, now_ms=now_ms)
-            schema.write_meta(conn, txid, now_ms, epoch)
+            if conn.noted or lost_after is not None:
+                changes.record(conn, txid, now_ms, epoch, lost_after=lost_after)
+            else:
+                schema.write_meta(conn, txid, now_ms, epoch)
             conn.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - BEGIN, the meta row or COMMIT itself: no single op is to blame
             roll_back(conn)
@@ -76,6 +88,8 @@ def _attempt(
 ) -> tuple[int | None, bool]:
     """Run the live ops in an open transaction; return (the op that ended the transaction, any change)."""
     conn.execute("BEGIN IMMEDIATE")
+    noted = conn.noted
+    noted.clear()
     together = len(live) > 1
     any_change = False
     for index in live:
@@ -83,6 +97,7 @@ def _attempt(
         outcome.value, outcome.changed, outcome.error = None, False, None
         if together:
             conn.execute("SAVEPOINT op")
+            mark = noted.mark()
         try:
             outcome.value, outcome.changed = ops[index](conn, now_ms)
         except Exception as error:  # noqa: BLE001 - whatever an op raises is its own answer
@@ -91,6 +106,7 @@ def _attempt(
                 return index, False
             if together:
                 conn.execute("ROLLBACK TO op")
+                noted.back_to(mark)
         if not conn.in_transaction:
             outcome.error = InvariantError("a statement ended the round's transaction without an error")
             return index, False

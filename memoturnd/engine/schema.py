@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from memoturnd.core.turn_text import words_in
-from memoturnd.engine import families
+from memoturnd.engine import changes, families
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.errors import ConflictError, CorruptionError, invariant
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 META_ROOT_PAGE: Final = 2
 _NORMAL: Final = 1
 """What SQLite calls `PRAGMA synchronous=normal`."""
@@ -136,6 +136,15 @@ _ADDED_IN_2 = (
     "CREATE VIRTUAL TABLE __memoturn_memory_terms USING fts5vocab('__memoturn_memories_fts', 'instance')",
 )
 
+# `recent_changes` and `__memoturn_changes` hold what the last rounds changed; see memoturnd.engine.changes. `end_bytes` adds up
+# the rows up to this one. Of the rounds up to `changes_after` nothing is kept.
+_ADDED_IN_3 = (
+    "ALTER TABLE __memoturn_meta ADD COLUMN recent_changes TEXT NOT NULL DEFAULT ''",
+    """CREATE TABLE __memoturn_changes(
+ txid INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, end_bytes INTEGER NOT NULL, rounds TEXT NOT NULL)""",
+    "ALTER TABLE __memoturn_lineage ADD COLUMN changes_after INTEGER NOT NULL DEFAULT 0",
+)
+
 _READ_META = "SELECT schema_version, txid, at_ms, epoch FROM __memoturn_meta"
 _WRITE_META = "UPDATE __memoturn_meta SET txid = ?, at_ms = ?, epoch = ? WHERE id = 1"
 
@@ -199,8 +208,17 @@ def transcript_key(session_id: str) -> bytes:
     return hashlib.blake2b(session_id.encode(), digest_size=16).digest()
 
 
+def _to_3(conn: apsw.Connection) -> None:
+    """Make room for what rounds change; of those that were before nothing is known."""
+    for statement in _ADDED_IN_3:
+        conn.execute(statement, can_cache=False)
+    conn.execute(
+        "UPDATE __memoturn_lineage SET changes_after = (SELECT txid FROM __memoturn_meta)", can_cache=False
+    )
+
+
 Migration = Callable[[ProfileConnection], None]
-MIGRATIONS: Final[Sequence[Migration]] = (_to_2,)
+MIGRATIONS: Final[Sequence[Migration]] = (_to_2, _to_3)
 """`MIGRATIONS[n]` takes a file from version n + 1 to n + 2, inside an open transaction."""
 
 
@@ -235,6 +253,8 @@ def create_anywhere(conn: apsw.Connection, *, version: int = SCHEMA_VERSION) -> 
     conn.execute(_META, can_cache=False)
     conn.execute("INSERT INTO __memoturn_meta VALUES (1, ?, 0, 0, 0)", (version,), can_cache=False)
     added = (*_ADDED_IN_1, _VECTORS_OF_1, _MESSAGES_OF_1) if version == 1 else (*_ADDED_IN_1, *_ADDED_IN_2)
+    if version > 2:  # noqa: PLR2004 - what version 3 added
+        added = (*added, *_ADDED_IN_3)
     for statement in added:
         conn.execute(statement, can_cache=False)
 
@@ -248,10 +268,15 @@ def create_as_commit(conn: ProfileConnection, *, txid: int, at_ms: int, epoch: i
     invariant(conn.pragma("page_count") <= 1, "the file was not empty", file=conn.filename)
     template = _take_template()
     try:
-        write_meta(template, txid, at_ms, epoch)
+        if txid > 1:  # commits before it were lost with their node, if there were any
+            changes.record(template, txid, at_ms, epoch, lost_after=0)
+        else:
+            write_meta(template, txid, at_ms, epoch)
         with _log_without_fsync(conn), conn.backup("main", template, "main") as backup:
             backup.step(-1)
     finally:
+        if txid > 1:
+            changes.forget(template, 0)
         _TEMPLATES.append(template)
 
 

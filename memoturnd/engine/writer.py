@@ -214,8 +214,10 @@ class Writer:
     def _round(self, ops: list[WriteOp[Any]], conn: ProfileConnection) -> Round:
         now_ms = self.round_time_ms()
         started_s = self._clock.monotonic_s()
+        txid, before = self.next_txid, self._target.txid
+        lost_after = before if txid > before + 1 else None
         try:
-            round_ = run_round(conn, ops, txid=self.next_txid, now_ms=now_ms, epoch=self.epoch)
+            round_ = run_round(conn, ops, txid=txid, now_ms=now_ms, epoch=self.epoch, lost_after=lost_after)
         except Exception as error:  # noqa: BLE001 - a round must answer everybody who waits for it
             round_ = Round(tuple(Outcome(error=error) for _ in ops), committed=False, now_ms=now_ms)
         self._metrics.commit_seconds.observe(self._clock.monotonic_s() - started_s)

@@ -13,6 +13,7 @@ import msgspec
 from memoturnd.core.durability import Durability
 from memoturnd.errors import (
     AlreadyExistsError,
+    ChangesGoneError,
     ConflictError,
     ForbiddenError,
     IdempotencyKeyReusedError,
@@ -61,6 +62,7 @@ STATUS: Final[dict[type[MemoturnError], int]] = {
     RequestTimeoutError: 408,
     AlreadyExistsError: 409,
     ConflictError: 409,
+    ChangesGoneError: 410,
     NotOwnerError: 421,
     PreconditionFailedError: 412,
     PayloadTooLargeError: 413,

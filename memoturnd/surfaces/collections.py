@@ -99,6 +99,7 @@ def apply_drop(conn: ProfileConnection, collection: str) -> tuple[None, bool]:
     if not exists(conn, collection):
         return None, False
     conn.execute(f"DROP TABLE {table_of(collection)}", can_cache=False)
+    conn.noted.dropped("documents", collection)
     return None, True
 
 
@@ -159,6 +160,7 @@ def apply_create_index(conn: ProfileConnection, collection: str, index: Index) -
     )
     try:
         conn.execute(sql, can_cache=False)
+        conn.noted.more("documents", collection)
     except apsw.ConstraintError as error:
         raise ConflictError(
             f"documents of {collection} hold equal values of {path}: make them differ before the index is unique"
@@ -171,6 +173,7 @@ def apply_drop_index(conn: ProfileConnection, collection: str, path: str) -> tup
     if not is_indexed(conn, collection, path):
         return None, False
     conn.execute(f"DROP INDEX {_index_of(collection, path)}", can_cache=False)
+    conn.noted.more("documents", collection)
     return None, True
 
 

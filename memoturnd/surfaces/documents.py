@@ -152,6 +152,7 @@ def apply_insert(
         conn.executemany(f"INSERT INTO {collections.table_of(collection)}(id, doc) VALUES (?, ?)", rows)
     except apsw.ConstraintError as error:
         raise collections.taken(error, rows[conn.total_changes() - before][0]) from error
+    conn.noted.put_all("documents", collection, [key for key, _ in rows])
     return [key for key, _ in rows], True
 
 
@@ -209,6 +210,7 @@ def _update_one(conn: ProfileConnection, collection: str, row: int, update: Upda
         conn.execute(f"UPDATE {table} SET doc = ? WHERE rowid = ?", (after, row))
     except apsw.ConstraintError as error:
         raise collections.taken(error, key) from error
+    conn.noted.put("documents", collection, key)
     return True
 
 
@@ -246,10 +248,9 @@ def apply_delete(conn: ProfileConnection, collection: str, removal: Removal) -> 
     else:
         by = queries.order_by(conn, collection, filter_, removal.order.without(filter_.equal))
         query = f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {filter_.sql} ORDER BY {by} LIMIT 1)"
-    before = conn.total_changes()
-    conn.execute(query, filter_.bindings)
-    deleted = conn.total_changes() - before
-    return deleted, deleted > 0
+    deleted: Any = conn.execute(f"{query} RETURNING id", filter_.bindings).fetchall()
+    conn.noted.deleted_all("documents", collection, (key for (key,) in deleted))
+    return len(deleted), bool(deleted)
 
 
 # ---- operations

@@ -21,7 +21,7 @@ from memoturnd.core.erasures import (
     TurnTarget,
     VectorTarget,
 )
-from memoturnd.engine import schema
+from memoturnd.engine import changes, schema
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.families import MEMORY_VECTORS
 from memoturnd.errors import InvalidRequestError
@@ -247,6 +247,7 @@ class Eraser:
         """Ids of memories that the targets turned out to name."""
         self.document_ids = set(document_ids)
         """(collection, id) of documents that the targets turned out to name."""
+        self._known_memories = frozenset(memory_ids)
         self._known = sorted(
             self.document_ids
         )  # what one state tells must not change what becomes of another
@@ -311,6 +312,33 @@ class Eraser:
             routes.add(_INCREMENT_ROUTE)
         return routes, {name for name in named if name}
 
+    @property
+    def may_name_more(self) -> bool:
+        """Return whether what was removed earlier may have been of the targets, without this being able to tell."""
+        return any(
+            target.topic_key is not None
+            or target.session_id is not None
+            or (target.document is not None and target.document.filter is not None)
+            for target in self.targets
+        )
+
+    def names_in_changes(self) -> set[str]:
+        """Return the names by which the change feed may speak of what is erased, those aside that a state tells."""
+        found = {*self._known_memories, *self.named}
+        for target in self.targets:
+            found.update(
+                {
+                    target.session_id or "",
+                    target.turn.session_id if target.turn else "",
+                    target.kv.key or target.kv.prefix or target.kv.ns if target.kv else "",
+                    target.vector.id if target.vector else "",
+                    target.timeline.key if target.timeline else "",
+                    target.document.id or "" if target.document else "",
+                }
+            )
+        found.update(id_ for _, id_ in self._known)
+        return {name for name in found if name}
+
 
 def apply_all(erasers: Sequence[Eraser], conn: ProfileConnection, now_ms: int) -> tuple[int, bool]:
     """Take the targets of several erasers out of the newest state, as a write; return how many rows went."""
@@ -349,7 +377,10 @@ def _take_out_all(erasers: Sequence[Eraser], conn: ProfileConnection, *, live: b
     routes, names_ = (
         set[str]().union(*each) for each in zip(*(one.answers() for one in erasers), strict=True)
     )
-    return gone + state.answers(sorted(routes), sorted(names_)) + state.tidy()
+    gone += state.answers(sorted(routes), sorted(names_)) + state.tidy()
+    named_changes = state.ids.union(*(eraser.names_in_changes() for eraser in erasers))
+    unknown = any(eraser.may_name_more for eraser in erasers)
+    return gone + state.changes(sorted(named_changes), any_gone=gone > 0, unknown=unknown)
 
 
 def _tables(conn: ProfileConnection) -> set[str]:
@@ -364,6 +395,8 @@ class _State:
         self._conn = conn
         self._tables = tables
         self._live = live
+        self.ids: set[str] = set()
+        """Ids of the memories and documents that were here."""
 
     def _has(self, table: str) -> bool:
         return table in self._tables
@@ -401,7 +434,9 @@ class _State:
                 memories.note_change(self._conn, row[0])
         if self._has("__memoturn_reembed"):
             self._run("UPDATE __memoturn_reembed SET error = NULL WHERE error IS NOT NULL")
-        return [row[1] for row in found]
+        ids = [row[1] for row in found]
+        self.ids.update(ids)
+        return ids
 
     def _mend(self, gone: dict[str, str | None]) -> None:
         """Let what was superseded by a memory that is gone point to the next one that stays."""
@@ -448,7 +483,10 @@ class _State:
     def document(self, collection: str, id_: str) -> int:
         """Remove a document."""
         table = collections.table_of(collection)
-        return self._run(f"DELETE FROM {table} WHERE id = ?", id_) if self._has(table) else 0
+        gone = self._run(f"DELETE FROM {table} WHERE id = ?", id_) if self._has(table) else 0
+        if gone:
+            self.ids.add(id_)
+        return gone
 
     def keys(self, target: KeyTarget) -> int:
         """Remove key-values."""
@@ -510,6 +548,25 @@ class _State:
         for name in named:
             gone += self._run(f"DELETE FROM {table} WHERE instr(answer, CAST(? AS BLOB))", name)
         return gone
+
+    def changes(self, named: Sequence[str], *, any_gone: bool, unknown: bool) -> int:
+        """Forget what is kept of the changes of rounds, where that names one of these; return how many rows that is.
+
+        All of it goes: what one round says of a key cannot be told from what another says. Of the state that a writer goes on
+        from it goes also where names are `unknown`, since later states are not looked at.
+        """
+        if not self._has("__memoturn_changes"):
+            return 0
+        is_named = changes.mentions(self._conn, list(named)) or (
+            unknown and self._live and changes.any_kept(self._conn)
+        )
+        if self._live and (any_gone or is_named):
+            self._conn.noted.why = "erased"
+        if not is_named:
+            return 0
+        txid = self._conn.round_txid - 1 if self._live else schema.read_meta(self._conn).txid
+        changes.forget(self._conn, txid)
+        return 1
 
     # ---- what indexes of words keep of words that are gone
 

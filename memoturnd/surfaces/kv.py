@@ -155,6 +155,7 @@ def store(
     """Write a row, whatever is there, and return its ETag."""
     tag = _new_tag(conn, value, metadata)
     conn.execute(_PUT, (ns, key, value, expires_at_ms, metadata, tag))
+    conn.noted.put("kv", ns, key)
     return tag.hex()
 
 
@@ -184,6 +185,8 @@ def apply_delete(
     before = conn.total_changes()
     conn.execute(_DELETE, (ns, key))
     deleted = conn.total_changes() > before
+    if deleted:
+        conn.noted.deleted("kv", ns, key)
     return deleted, deleted
 
 

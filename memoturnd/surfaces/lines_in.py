@@ -399,6 +399,7 @@ def apply_import(
     if tasks_end_ms is not None:
         conn.execute(_END_TASKS, (tasks_end_ms,))
     schema.note_replaced(conn, conn.round_txid)
+    conn.noted.why = "imported"
     return counts, True
 
 

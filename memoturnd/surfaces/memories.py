@@ -49,7 +49,8 @@ _REVIVE = """UPDATE __memoturn_memories SET superseded_by = NULL, superseded_at 
  WHERE rid = ?"""
 _SUPERSEDE = "UPDATE __memoturn_memories SET superseded_by = ?, superseded_at = ? WHERE rid = ?"
 _RELINK = """UPDATE __memoturn_memories
- SET superseded_by = (SELECT superseded_by FROM __memoturn_memories WHERE rid = ?) WHERE superseded_by = ?"""
+ SET superseded_by = (SELECT superseded_by FROM __memoturn_memories WHERE rid = ?) WHERE superseded_by = ?
+ RETURNING id"""
 _TOUCH_SESSION = """INSERT INTO __memoturn_memory_sessions(id, created_at, last_active_at) VALUES (?1, ?2, ?2)
  ON CONFLICT(id) DO UPDATE SET last_active_at = max(last_active_at, excluded.last_active_at)"""
 
@@ -304,6 +305,7 @@ def _store(
         else:
             conn.execute(_SUPERSEDE, (id_, now_ms, newest.rid))
             note_change(conn, newest.rid)
+            conn.noted.put("memory", None, newest.id)
             replaced.append(newest.id)
     if item.embedding is not None:
         table = of_name[item.embedding_model].table
@@ -312,6 +314,7 @@ def _store(
         origins.store(conn, rid, item.origin)
     if item.session_id is not None:
         touch_session(conn, now_ms, item.session_id)
+    conn.noted.put("memory", None, id_)
     return replaced
 
 
@@ -356,9 +359,11 @@ def remove(conn: ProfileConnection, found: Found) -> None:
         conn.execute(f"DELETE FROM {model.table} WHERE rid = ?", (found.rid,))
     origins.remove(conn, found.rid)
     # Its successor as it is now: another removal of the same round may have moved it since it was found.
-    conn.execute(_RELINK, (found.rid, found.id))
+    relinked: Any = conn.execute(_RELINK, (found.rid, found.id))
+    conn.noted.put_all("memory", None, [id_ for (id_,) in relinked])
     conn.execute("DELETE FROM __memoturn_memories WHERE rid = ?", (found.rid,))
     note_change(conn, found.rid)
+    conn.noted.deleted("memory", None, found.id)
 
 
 def unindex(conn: ProfileConnection, rid: int, summary: str, keywords: str) -> None:
@@ -440,13 +445,15 @@ def sweep_expired(conn: ProfileConnection, now_ms: int, limit: int) -> tuple[int
     )
     for row in expired:
         remove(conn, Found(*row))
-    before = conn.total_changes()
-    conn.execute(
+    keys = _rows(
+        conn,
         "DELETE FROM __memoturn_kv WHERE (ns, k) IN"
-        " (SELECT ns, k FROM __memoturn_kv WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+        " (SELECT ns, k FROM __memoturn_kv WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING ns, k",
         (now_ms, limit),
     )
-    swept = len(expired) + conn.total_changes() - before + idempotency.sweep(conn, now_ms, limit)
+    for ns, key in keys:
+        conn.noted.deleted("kv", ns, key)
+    swept = len(expired) + len(keys) + idempotency.sweep(conn, now_ms, limit)
     return swept, swept > 0
 
 

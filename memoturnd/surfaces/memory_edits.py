@@ -113,6 +113,7 @@ def apply_patch(
     if changed:
         updated_at = now_ms
         conn.execute(_UPDATE, (pinned, importance, keywords, expires_at, updated_at, rid))
+        conn.noted.put("memory", None, memory_id)
     if keywords != before[2]:
         memories.unindex(conn, rid, summary, before[2])
         memories.index(conn, rid, summary, keywords)

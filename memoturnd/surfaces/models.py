@@ -174,6 +174,7 @@ def apply_drop(conn: ProfileConnection, name: str) -> tuple[None, bool]:
         conn.execute(f"DROP TABLE {table}")
     conn.execute("DELETE FROM __memoturn_models WHERE name = ?", (name,))
     schema.note_replaced(conn, conn.round_txid)
+    conn.noted.deleted("memory", "models", name)
     return None, True
 
 

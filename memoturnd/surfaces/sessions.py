@@ -37,6 +37,8 @@ def apply_end_session(
     for task in tasks:
         memories.remove(conn, Found(*task))
     conn.execute("DELETE FROM __memoturn_memory_sessions WHERE id = ?", (session_id,))
+    if conn.changes():
+        conn.noted.deleted("memory", "sessions", session_id)
     if turns:
         transcripts.delete(conn, session_id)
     return None, conn.total_changes() > before

@@ -20,7 +20,7 @@ from memoturnd.engine.connection import Binding, ProfileConnection
 from memoturnd.engine.shown_schema import on_view, shown_schema
 from memoturnd.errors import ForbiddenError, InvalidRequestError, RetryableError
 from memoturnd.seams.profile import Profile, Seen, Work, Written
-from memoturnd.surfaces import fields
+from memoturnd.surfaces import fields, sql_changes
 
 ROWS_LIMIT: Final = 10_000
 RESULT_LIMIT_BYTES: Final = 32 * 1024 * 1024
@@ -183,7 +183,10 @@ def _run_statement(
         "rows": rows,
         "rows_affected": conn.changes() if changed_rows else 0,
     }
-    return result, changed_rows or seen.has_changed_schema()
+    changed_schema = seen.ddl and seen.has_changed_schema()
+    if changed_rows or changed_schema:
+        sql_changes.note(conn, seen, rows=changed_rows, schema=changed_schema)
+    return result, changed_rows or changed_schema
 
 
 def _run_on_shown_schema(

@@ -175,6 +175,7 @@ def apply_append(
         timeline = timeline._replace(gone_at=0)
     kept = _Append(conn, timeline, at_once=at_once).run(batch)
     conn.execute(_COUNT_ARRIVED, (len(rows), timeline.id))
+    conn.noted.put_all("timelines", name, batch)
     remove_older(conn, timeline, timeline.shown_from(now_ms), 2 * len(rows) + REMOVED_AT_LEAST)
     return {
         "appended": kept,
@@ -299,6 +300,7 @@ def apply_delete(conn: ProfileConnection, now_ms: int, name: str) -> tuple[None,
         return None, False
     conn.execute("UPDATE __memoturn_timelines SET name = NULL WHERE id = ?", (timeline.id,))
     _remove_deleted(conn, timeline, REMOVED_BY_DELETE)
+    conn.noted.dropped("timelines", name)
     return None, True
 
 
@@ -364,7 +366,10 @@ def apply_retention(
         "retention_s": retention.seconds,
         "retention_rows": retention.rows,
     }
-    return value, conn.total_changes() > before
+    changed = conn.total_changes() > before
+    if changed:
+        conn.noted.more("timelines", name)
+    return value, changed
 
 
 # ---- what routes call

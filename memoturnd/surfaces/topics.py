@@ -184,6 +184,7 @@ def apply_undo(
     conn.execute(_BRING_BACK, (now_ms, version + 1, reason, back_rid))
     memories.note_change(conn, rid)
     memories.note_change(conn, back_rid)
+    conn.noted.put_all("memory", None, (memory_id, back_id))
     return {"undone": memory_id, "active": back_id, "version": version + 1}, True
 
 

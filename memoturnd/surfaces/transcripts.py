@@ -140,7 +140,8 @@ def delete(conn: ProfileConnection, session_id: str, first: int = 0, last: int =
         _remove_words(conn, f"SELECT mid, content {_RANGE}", wanted)
     for table in vector_tables(conn):
         conn.execute(f"DELETE FROM {table} WHERE mid IN (SELECT mid {_RANGE})", wanted)
-    conn.execute(f"DELETE {_RANGE}", wanted)
+    gone: Any = conn.execute(f"DELETE {_RANGE} RETURNING seq", wanted).fetchall()
+    conn.noted.deleted_all("turns", session_id, (seq for (seq,) in gone))
     if anew:
         index_anew(conn)
     return count

@@ -125,6 +125,7 @@ def apply_append(
             tables[kind] = _ensure_table(conn, now_ms, *kind, where)
         transcripts.insert_vector(conn, tables[kind], mid, turn.embedding)
     _touch(conn, now_ms, session_id, turns)
+    conn.noted.put_all("turns", session_id, range(first, first + len(turns)))
     return list(range(first, first + len(turns))), True
 
 

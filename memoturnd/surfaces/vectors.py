@@ -136,7 +136,9 @@ def apply_upsert(
     results = []
     for vector in vectors:
         status = _store(conn, collection.table, rid, vector)
-        rid += status != "unchanged"
+        if status != "unchanged":
+            rid += 1
+            conn.noted.put("vectors", name, vector.id)
         results.append({"id": vector.id, "status": status})
     changed = rid > collection.next_rid
     if changed:
@@ -196,6 +198,8 @@ def apply_delete(conn: ProfileConnection, name: str, ids: Iterable[str]) -> tupl
         deleted = collection is not None and _changes(
             conn, f"DELETE FROM {collection.table} WHERE id = ?", (id_,)
         )
+        if deleted:
+            conn.noted.deleted("vectors", name, id_)
         results.append({"id": id_, "status": "deleted" if deleted else "absent"})
     removed = sum(result["status"] == "deleted" for result in results)
     if collection is not None and removed:
@@ -208,10 +212,12 @@ def apply_delete_matching(conn: ProfileConnection, name: str, wanted: Filter) ->
     collection = find(conn, name)
     if collection is None:
         return 0, False
-    removed = _changes(conn, f"DELETE FROM {collection.table} WHERE {wanted.sql}", wanted.bindings)
+    statement = f"DELETE FROM {collection.table} WHERE {wanted.sql} RETURNING id"
+    removed: Any = conn.execute(statement, wanted.bindings).fetchall()
     if removed:
-        _note_removed(conn, name, collection, removed)
-    return removed, removed > 0
+        _note_removed(conn, name, collection, len(removed))
+        conn.noted.deleted_all("vectors", name, (id_ for (id_,) in removed))
+    return len(removed), bool(removed)
 
 
 def _changes(conn: ProfileConnection, statement: str, bindings: tuple[Any, ...]) -> int:
@@ -227,6 +233,7 @@ def apply_drop(conn: ProfileConnection, name: str) -> tuple[bool, bool]:
         return False, False
     conn.execute(f"DROP TABLE {collection.table}", can_cache=False)
     conn.execute("DELETE FROM __memoturn_vector_collections WHERE name = ?", (name,))
+    conn.noted.dropped("vectors", name)
     return True, True
 
 

@@ -52,7 +52,12 @@ def test_a_node_that_does_not_own_the_branch_is_taken_at_its_word(asked):
 
 
 def test_two_nodes_that_name_each_other_are_not_asked_in_a_ring():
-    assert [act(WRITE, HINTED, attempts=n) for n in (1, 2, 3, 4)] == [Act.HINT, Act.HINT, Act.AGAIN, Act.AGAIN]
+    assert [act(WRITE, HINTED, attempts=n) for n in (1, 2, 3, 4)] == [
+        Act.HINT,
+        Act.HINT,
+        Act.AGAIN,
+        Act.AGAIN,
+    ]
 
 
 def test_nobody_is_shown_a_421():

@@ -18,6 +18,7 @@ ROWS = [
     (errors.DatabaseNotFoundError("x"), 404, "database_not_found"),
     (errors.BranchNotFoundError("x"), 404, "branch_not_found"),
     (errors.MethodNotAllowedError("x"), 405, "method_not_allowed"),
+    (errors.ChangesGoneError("x"), 410, "changes_gone"),
     (errors.AlreadyExistsError("x"), 409, "already_exists"),
     (errors.ConflictError("x"), 409, "conflict"),
     (errors.FencedError("x"), 409, "conflict"),

@@ -16,6 +16,7 @@ from memoturnd.core import erasures as erased
 from memoturnd.core import segment
 from memoturnd.core.manifest import ERASURES_KEPT
 from memoturnd.core.policy_document import new, with_policy
+from memoturnd.engine import changes
 from memoturnd.errors import StoreUnavailableError
 from memoturnd.http.app import create_app
 from memoturnd.http.auditing import Auditor
@@ -237,6 +238,61 @@ async def test_nothing_that_was_erased_is_in_any_object_or_file_and_all_else_is_
     await place.call("GET", f"{MEMORY}/memories?at=early")
     await place.call("POST", f"{DB}/verify?deep=true")
     assert '"outcome":"clean"' in (await place.call("POST", f"{DB}/verify?deep=true")).text
+
+
+NAMED = [
+    {"kv": {"ns": "ns", "key": f"{MARK}-key"}},
+    {"kv": {"ns": "ns", "prefix": f"{MARK}-pre"}},
+    {"document": {"collection": "people", "id": f"{MARK}-doc"}},
+    {"document": {"collection": "people", "filter": {"name": "Ann"}}},
+    {"vector": {"collection": "vecs", "id": f"{MARK}-vector"}},
+    {"timeline": {"name": "line", "key": f"{MARK}-series"}},
+    {"session_id": f"{MARK}-session", "turns": True},
+]
+
+
+async def test_no_key_that_was_erased_is_left_in_what_rounds_say_that_they_changed(place):
+    """Not of what was removed long before the erasure either."""
+    memory = await ingest(place, topic_key="diet", summary="vegan", content=1)
+    await place.call("POST", f"{DB}/sync", json={})
+    keys = [f"{DB}/kv/ns/{MARK}-key", f"{DB}/kv/ns/{MARK}-prefixed"]
+    for path in keys:
+        await place.call("PUT", path, content=b"x")
+    docs = [{"_id": f"{MARK}-doc", "n": 1}, {"_id": f"{MARK}-ann", "name": "Ann"}]
+    await place.call("POST", f"{DB}/docs/people/insert", json={"docs": docs})
+    await place.call("POST", f"{DB}/vectors/vecs", json={"id": f"{MARK}-vector", "embedding": [1]})
+    await place.call("POST", f"{DB}/timelines/line/rows", json={"key": f"{MARK}-series", "data": 1})
+    turn = {"role": "user", "content": "hello"}
+    await place.call("POST", f"{DB}/memory/{MARK}-session/turns", json=turn)
+    await place.call("DELETE", f"{MEMORY}/memories/{memory}")
+    for path in keys:
+        await place.call("DELETE", path)
+    await place.call("POST", f"{DB}/docs/people/delete", json={"filter": {}, "multi": True})
+    await place.call("DELETE", f"{DB}/memory/{MARK}-session/turns?all=true")
+    for n in range(40):  # so that it moves from one place to the other
+        await place.call("PUT", f"{DB}/kv/ns/other", content=str(n).encode())
+    assert await place.objects_with() or place.files_with()
+    assert files_with(place.folder, memory.encode())
+
+    erasure = await place.erase(targets=[*NAMED, {"topic_key": "diet", "type": "fact"}])
+    since = (await place.coupon(erasure))["forget_txid"]["main"]
+    await place.call("PUT", f"{DB}/kv/ns/other", content=b"later")
+    await place.later(GRACE_S + 600)
+    await place.completed(erasure)
+
+    # What an erasure was asked for is kept with it.
+    assert [key for key in await place.objects_with() if "/erasures/" not in key] == []
+    assert [path for path in place.files_with() if "audit" not in str(path)] == []
+
+    def kept(conn):
+        floor = conn.execute("SELECT changes_after FROM __memoturn_lineage").get
+        found = changes.read_after(conn, floor, 1000)
+        return [(change.txid, change.why) for change in found], memory in repr(found)
+
+    standing = (await registered(place.node, await place.uuid))["main"]
+    told = await states(place.store, standing, place.folder / "looked", kept)
+    assert not any(named for _, named in told.values())
+    assert told[since + 1][0] == [(since, "erased"), (since + 1, None)]
 
 
 async def test_what_was_stored_again_is_new_and_stays_and_what_a_rewind_brought_back_goes(place):
