@@ -63,6 +63,7 @@ class Settings:
     token_audience: str | None
     token_max_lifetime_s: int
     durability: Literal["local", "replicated", "durable"]
+    sync_replicas: int
     sync: Literal["normal", "full"]
     hot_cap: int
     memory_budget_bytes: int

@@ -42,6 +42,7 @@ WAKE_TIERS: Final = ("warm", "cold")
 DRILL_OUTCOMES: Final = ("ok", "damaged", "skipped", "failed")
 PAST_OUTCOMES: Final = ("hit", "shared", "miss")
 ERASURE_STEPS: Final = ("requested", "rewritten", "blocked", "completed")
+TAIL_OUTCOMES: Final = ("found", "nothing", "lost")
 PASS_OUTCOMES: Final = ("done", "stopped", "failed")
 EMBED_CALLS: Final = ("ok", "refused", "failed", "shed")
 EMBED_TEXTS: Final = ("cached", "embedded", "failed")
@@ -88,6 +89,7 @@ class Metrics:
         self._accounts()
         self._commits()
         self._shipping()
+        self._tails()
         self._store()
         self._tiers()
         self._past()
@@ -235,6 +237,42 @@ class Metrics:
             "recovered_branches_total",
             "Local tails kept as a branch of their own because the manifest had moved on.",
         )
+
+    def _tails(self) -> None:
+        self.tails = self._gauge("tails", "Branches of other nodes whose commits this one holds.")
+        self.tail_bytes = self._gauge(
+            "tail_bytes", "Bytes on disk of other nodes' commits; part of the disk budget."
+        )
+        self.tail_push_seconds = Histogram(
+            "memoturn_tail_push_seconds",
+            "Time in which the nodes of a sync set got the commits that waited for level replicated.",
+            registry=self.registry,
+            buckets=_SHIP_BUCKETS_S,
+        )
+        self.tail_push_failures = self._counter(
+            "tail_push_failures_total", "Pushes that a node of a sync set did not take."
+        )
+        self.tail_fallbacks = self._counter(
+            "tail_fallbacks_total", "Writes at level replicated that waited for object storage instead."
+        )
+        self.sync_set_changes = self._counter("sync_set_changes_total", "Sync sets that lost a node.")
+        self.tails_refused = self._counter(
+            "tails_refused_total", "Pushes refused here, of owners that were replaced."
+        )
+        self.tails_stranded = self._counter(
+            "tails_stranded_total", "Pieces held here that their branch went on without."
+        )
+        self.tails_contradicted = self._counter(
+            "tails_contradicted_total",
+            "Commits held by other nodes that a takeover found not to follow on the head.",
+        )
+        self.tail_rounds_found = self._counter(
+            "tail_rounds_found_total", "Txids that takeovers brought back from other nodes."
+        )
+        takeovers = self._counter(
+            "tail_takeovers_total", "Takeovers of branches with a sync set, by what it had.", "outcome"
+        )
+        self.tail_takeovers = {outcome: takeovers.labels(outcome) for outcome in TAIL_OUTCOMES}
 
     def _store(self) -> None:
         requests = self._counter(

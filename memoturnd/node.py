@@ -57,6 +57,8 @@ from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.registers import Registers
 from memoturnd.engine.rewriting import Rewriter
 from memoturnd.engine.services import Services
+from memoturnd.engine.tails import SWEEP_S as TAILS_SWEEP_S
+from memoturnd.engine.tails import TELL_S, Tails
 from memoturnd.engine.tenants import Tenants
 from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
@@ -77,6 +79,7 @@ from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
+from memoturnd.replication.tail_store import TailStore
 from memoturnd.seams.catalog import COLLECT, ERASE, GOVERN, MAIN, REEMBED, RETENTION, SWEEP, Catalog, Database
 from memoturnd.seams.clock import Clock, Randomness
 from memoturnd.seams.embedder import Embedder
@@ -109,6 +112,8 @@ HEAP_ROOM_BYTES = 1024 * 1024 * 1024
 """Users' statements that are beyond the event loop's budget: so many run, so many wait, the next gets a 429."""
 ACCOUNTS_S = 1.0
 """How often it is looked whether usage is to be put away, and quotas are to be read."""
+TAILS_OF_DISK = 4
+"""The part of the disk budget, one in so many, that other nodes' tails may take."""
 COMPACTIONS = 2
 """Branches compacted at once; more wait."""
 REWRITTEN_SLACK_MS = 3_600_000
@@ -220,6 +225,8 @@ class Node:
             metrics=services.metrics,
             is_busy=is_behind,
         )
+        self.tails = services.tails
+        """The tails that this node holds for others, and where its own are."""
         self.memory = services.memory
         """What is kept in memory of the files that are open."""
         self._registers = registers
@@ -280,6 +287,12 @@ class Node:
         if failed:
             raise RetryableError("not ready: " + "; ".join(f"{n}: {a}" for n, a in failed.items()))
         return answers
+
+    async def tell_tails(self) -> None:
+        """Let the nodes that hold commits of this one's branches know what is in object storage by now."""
+        for branch in self.tiers.hot():
+            if branch.owned is not None:
+                await branch.owned.tail.tell()
 
     async def count(self) -> None:
         """Put away what was counted where it is time, and read what has become old of the accounts in use."""
@@ -452,6 +465,8 @@ class Node:
         metrics.extra_readers.set(self._services.readers.extra)
         metrics.hot_handles_limit.set(self.tiers.limits.hot_cap)
         metrics.disk_bytes.set(disk_bytes)
+        metrics.tails.set(len(self.tails.store))
+        metrics.tail_bytes.set(self.tails.store.size_bytes)
         made, making = self.tiers.past.counts
         metrics.past_states.set(made)
         metrics.past_making.set(making)
@@ -477,6 +492,8 @@ def _tending(
     return [
         scheduler.run(),
         periodic(clock, SWEEP_S, "tier sweep", node.tiers.sweep),
+        periodic(clock, TELL_S, "tails", node.tell_tails),
+        periodic(clock, TAILS_SWEEP_S, "tail sweep", node.tails.sweep),
         periodic(clock, BURNER_S, "burner sweep", node.housekeeping.delete_burners),
         periodic(clock, ROWS_S, "expiry sweep", node.housekeeping.sweep_rows),
         periodic(clock, TICK_S, "maintenance", node.maintenance.run_due),
@@ -595,6 +612,23 @@ async def running(
             graces=Graces(
                 unreachable_ms=round(1000 * settings.gc_grace_s),
                 deleted_ms=round(1000 * settings.delete_grace_s),
+            ),
+            tails=Tails(
+                leases,
+                asked,
+                TailStore(
+                    Path(settings.data_dir) / "tails",
+                    fsync=settings.sync == "full",
+                    limit_bytes=settings.disk_budget_bytes // TAILS_OF_DISK,
+                    clock=clock,
+                    executor=executor,
+                    metrics=metrics,
+                ),
+                timed,
+                node_id=settings.node_id,
+                replicas=settings.sync_replicas,
+                clock=clock,
+                metrics=metrics,
             ),
             memory=Memory(settings.recall_cache_bytes, evicted=metrics.recall_cache_evictions.inc),
         )

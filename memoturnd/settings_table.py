@@ -459,6 +459,14 @@ SETTINGS: tuple[Setting, ...] = (
         "replicated also the disks of MEMOTURN_SYNC_REPLICAS other nodes, durable is the object store.",
     ),
     Setting(
+        "MEMOTURN_SYNC_REPLICAS",
+        "sync_replicas",
+        _whole(1, 8),
+        "1",
+        "nodes",
+        "Other nodes that hold a write at level replicated before its answer, each on its disk.",
+    ),
+    Setting(
         "MEMOTURN_SYNC",
         "sync",
         _choice(normal="normal", full="full"),

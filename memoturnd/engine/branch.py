@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from memoturnd.core import wal
-from memoturnd.core.durability import Durability, level_of
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine import schema, takeover
@@ -146,11 +146,8 @@ class Branch:
             if shipper.dirty_since_s is not None and shipper.crowded():
                 await shipper.wait_for_room()
             value, txid = await owned.writer.submit(op, work)
-            if max(durability, self.services.durability) > Durability.LOCAL and txid > shipper.durable_txid:
-                await shipper.wait_durable(txid)
-            return Written(
-                value, txid, shipper.durable_txid, level_of(txid, durable_txid=shipper.durable_txid)
-            )
+            level = await owned.reach(txid, max(durability, self.services.durability))
+            return Written(value, txid, shipper.durable_txid, level)
         finally:
             self.leave()
 
@@ -403,6 +400,7 @@ class Branch:
         if self.owned is not None:
             self.owned.capture.close()
             self.owned.shipper.stopped = True
+            self.owned.tail.close()
             self.services.scheduler.drop(self.owned.shipper)
         self._close_files()
 
@@ -599,6 +597,7 @@ class Branch:
                 self.owned = None
                 self._empty = False
                 await self.services.executor.run(self.files.remove)
+            await self.services.tails.abandon(self.lease)
 
     @property
     def is_main(self) -> bool:

@@ -14,6 +14,7 @@ from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.readers import IdleReaders
+from memoturnd.engine.tails import Tails
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
@@ -66,6 +67,8 @@ class Services:
     accounts: Accounts
     """What tenants and namespaces may use."""
     graces: Graces
+    tails: Tails
+    """What other nodes hold of this node's branches, and this one of theirs, before object storage has it."""
     memory: Memory
     """What is kept in memory of the files that are open."""
     readers: IdleReaders = field(default_factory=IdleReaders)

@@ -3,6 +3,7 @@
 Called by the branch's state machine inside its transition lock. Nothing here serves requests.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING
 import apsw
 import structlog
 
-from memoturnd.core import layout
+from memoturnd.core import layout, tails
 from memoturnd.core import manifest as transitions
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.core.recovery import Decision, Local, Verdict, decide
+from memoturnd.core.segment import Segment
 from memoturnd.core.wal import WalPosition
 from memoturnd.engine import schema
+from memoturnd.engine import tails as tailing
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.files import Clean, Owner
 from memoturnd.engine.ownership import Owned
@@ -32,6 +35,7 @@ from memoturnd.replication.capture import Capture, Cursor
 from memoturnd.replication.prove import prove
 from memoturnd.replication.restore import Restored, restore
 from memoturnd.replication.shipper import Shipper
+from memoturnd.replication.tail_stream import TailStream
 from memoturnd.seams.leases import Lease
 
 if TYPE_CHECKING:
@@ -180,9 +184,27 @@ async def take_over(branch: "Branch") -> Owned:
             current = await branch.manifests.update(own)
         except FencedError:
             continue  # decide again on what stands now
+        found = await services.tails.find(branch, current)
+        if tails.is_beyond(found, max(current.head_txid, 0 if local is None else local.txid)):
+            decision = _with_tail(decision, before, local, found)
         await _settle(branch, current, decision, local)
+        if branch.txid == current.head_txid and found:
+            await tailing.apply(branch, current, found)
         return await _start(branch, lease, decision, current)
     raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
+
+
+def _with_tail(
+    decision: Decision, before: Manifest, local: Local | None, found: Sequence[Segment]
+) -> Decision:
+    """Return the decision where other nodes hold more than the local file: theirs is taken, on the restored head.
+
+    A local tail is a part of it, or is kept as another branch. The last owner may have committed more than they hold.
+    """
+    start_txid, verdict = max(decision.start_txid, before.txid_ceiling), decision.verdict
+    if verdict is Verdict.TAIL and local is not None:
+        verdict = Verdict.STALE if tails.holds(found, local.txid) else Verdict.DIVERGED
+    return Decision(verdict, start_txid)
 
 
 async def _reaching(branch: "Branch", before: Manifest, local: Local | None) -> Manifest:
@@ -206,6 +228,7 @@ async def give_back(branch: "Branch") -> None:
             )
         branch.manifests.forget()
     if branch.lease is not None:
+        await services.tails.release(branch.lease, branch.lease.epoch if owner is None else owner.epoch)
         await services.leases.release(branch.lease)
         branch.lease = None
 
@@ -420,6 +443,18 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         metrics=services.metrics,
         spawn=services.spawn,
     )
+    tail = TailStream(
+        branch,
+        shipper,
+        services.tails,
+        uuid=ref.database.uuid,
+        lease=lease,
+        epoch=epoch,
+        clock=services.clock,
+        executor=services.executor,
+        metrics=services.metrics,
+        spawn=services.spawn,
+    )
     if branch.txid > cursor.txid:
         shipper.committed()
     if branch.txid == 0:
@@ -427,4 +462,4 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         branch.look_at_log()
     elif (meta := schema.read_meta(branch.conn)).schema_version < schema.SCHEMA_VERSION:
         await writer.commit(lambda conn, _: (None, schema.migrate(conn, meta)))
-    return Owned(lease, epoch, writer, shipper, capture)
+    return Owned(lease, epoch, writer, shipper, capture, tail)

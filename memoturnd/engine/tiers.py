@@ -178,7 +178,12 @@ class Tiers:
 
     def _free_bytes(self) -> int:
         """Return how many bytes past states may take as things stand."""
-        return self.limits.disk_budget_bytes - self._disk_bytes - self._scratch_bytes
+        return (
+            self.limits.disk_budget_bytes
+            - self._disk_bytes
+            - self._scratch_bytes
+            - self._services.tails.store.size_bytes
+        )
 
     async def sweep(self) -> None:
         """Send down what was idle long enough, and what the disk has no room for."""

@@ -52,6 +52,7 @@ from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.protocol import ABORT
 from memoturnd.http.route import Body, Kind, Route
+from memoturnd.http.route import Scope as RouteScope
 from memoturnd.http.routes import ROUTES
 from memoturnd.http.streaming import Pace, send_chunks
 from memoturnd.http.tree import Tree
@@ -262,7 +263,9 @@ class Api(BaseRoute):
         if route.body is Body.FILE:
             call.take_file(receive, self._limits_bytes[Body.FILE], Pace(self._clock, self._timeout_s))
             return _replayed(call, await route.handler(call))
-        return await self._within_deadline(route, call, receive, slot_of=target.owner)
+        # A slot of this node must not wait for a slot of another one that waits for this one's.
+        slot_of = None if route.scope is RouteScope.INTERNAL else target.owner
+        return await self._within_deadline(route, call, receive, slot_of=slot_of)
 
     async def _within_deadline(
         self, route: Route, call: Call, receive: Receive, *, slot_of: Owner | None
@@ -271,7 +274,7 @@ class Api(BaseRoute):
         try:
             async with asyncio.timeout(timeout_s) as timer:
                 if slot_of is None:
-                    return await route.handler(call)
+                    return await self._handled(route, call, receive)
                 return await self._in_slot(route, call, receive, slot_of)
         except TimeoutError as error:
             if not timer.expired():
@@ -289,11 +292,16 @@ class Api(BaseRoute):
             self._shed["concurrency"].inc()
             raise
         try:
+            return await self._handled(route, call, receive)
+        finally:
+            self._slots.leave(owner)
+
+    async def _handled(self, route: Route, call: Call, receive: Receive) -> Answer:
+        try:
             if route.body is not Body.NONE:
                 await self._read(route.body, call, receive)
             return _replayed(call, await route.handler(call))
         finally:
-            self._slots.leave(owner)
             self._bodies.give(call.held_bytes)
 
     async def _read(self, body: Body, call: Call, receive: Receive) -> None:

@@ -18,6 +18,7 @@ from memoturnd.http.ports import (
     Node,
     Policies,
     Reembedding,
+    Tails,
     Tenants,
     Transfers,
     Verifications,
@@ -64,6 +65,11 @@ class PastNode:
     def branches(self) -> Branches:
         """The branches, as they are now."""
         return self._node.branches
+
+    @property
+    def tails(self) -> Tails:
+        """The commits of other nodes that this one holds now."""
+        return self._node.tails
 
     @property
     def journal(self) -> Journal:

@@ -13,6 +13,7 @@ from memoturnd.core.erasures import Coupon
 from memoturnd.core.policy import Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
 from memoturnd.core.revisions import Revision
+from memoturnd.core.tails import Push
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
@@ -526,6 +527,31 @@ class Erasing(Protocol):
         ...
 
 
+class TailHolder(Protocol):
+    """Holds other nodes' commits until object storage has them."""
+
+    async def push(self, push: Push, data: bytes) -> None:
+        """Keep a piece of a tail; see memoturnd.replication.tail_store."""
+        ...
+
+    async def read(self, branch_id: str, epoch: int) -> list[bytes]:
+        """Return what is held of a branch to its new owner."""
+        ...
+
+    async def forget(self, branch_id: str, epoch: int) -> None:
+        """Let go of a branch."""
+        ...
+
+
+class Tails(Protocol):
+    """Tails, as routes reach them."""
+
+    @property
+    def store(self) -> TailHolder:
+        """What is held here."""
+        ...
+
+
 class Node(Protocol):
     """The node behind the routes."""
 
@@ -567,6 +593,11 @@ class Node(Protocol):
     @property
     def verifications(self) -> Verifications:
         """Verifications of what object storage has."""
+        ...
+
+    @property
+    def tails(self) -> "Tails":
+        """The commits of other nodes that this one holds."""
         ...
 
     @property

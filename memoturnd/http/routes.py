@@ -7,6 +7,7 @@ that is not here does not exist, and what is said here about one is true.
 from typing import Final
 
 from control_plane.http.routes import CONTROL_ROUTES
+from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH
 from memoturnd.http import (
     asking,
     branches,
@@ -20,6 +21,7 @@ from memoturnd.http import (
     models,
     ops,
     sql,
+    tails,
     timelines,
     transfers,
     turns,
@@ -43,6 +45,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/openapi.json", ops.api_description, Kind.OPEN, Body.NONE, Scope.NONE),
     *CONTROL_ROUTES,
+    Route("POST", PUSH_PATH, tails.push, Kind.WRITE, Body.RAW, Scope.INTERNAL),
+    Route("POST", READ_PATH, tails.read, Kind.WRITE, Body.NONE, Scope.INTERNAL),
+    Route("POST", FORGET_PATH, tails.forget, Kind.WRITE, Body.NONE, Scope.INTERNAL),
     Route("PUT", "/v1/databases/{db}/import", transfers.take, Kind.CONTROL, Body.FILE, Scope.PLATFORM),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),

@@ -61,6 +61,19 @@ class Capture:
         self._header_bytes = b""
         self._known_header: wal.WalHeader | None = None
         self._may_restart = cursor.position is None
+        self._beside: Capture | None = None
+
+    def beside_it(self) -> "Capture":
+        """Return another reader of the same log, which begins where this one stands and goes on by itself.
+
+        It is told of checkpoints as well, while it is the last one that was made.
+        """
+        made = Capture(
+            self._path, page_size=self.page_size, cursor=self.cursor, hashes=self.hashes.duplicate()
+        )
+        made._may_restart = self._may_restart
+        self._beside = made
+        return made
 
     def pending_bytes(self, log_frames: int) -> int:
         """Return the log bytes behind the cursor, given the frames in the log as SQLite counts them."""
@@ -106,6 +119,8 @@ class Capture:
         alone, and whatever log comes next is a surprise, until a snapshot has landed.
         """
         self._may_restart = txid == self.cursor.txid
+        if self._beside is not None:
+            self._beside.checkpointed(txid)
 
     def restart_at(self, txid: int, hashes: PageHashes) -> None:
         """Start anew behind a snapshot of `txid` that landed: whatever log comes next belongs behind it."""
@@ -164,7 +179,7 @@ class Capture:
 
     def _batch(self, found: list[wal.WalRound], head_txid: int, max_bytes: int) -> Batch:
         frame_bytes = wal.frame_size_bytes(self.page_size)
-        previous, size_bytes = self.cursor.txid, 0
+        previous, size_bytes, epoch = self.cursor.txid, 0, 0
         taken: list[tuple[int, int, wal.WalRound, dict[int, int]]] = []
         for round_ in found:
             size_bytes += len(round_.pages) * frame_bytes
@@ -174,6 +189,9 @@ class Capture:
             txid = meta.txid
             if self.cursor.position is None and txid <= self.cursor.txid:
                 continue  # the log did not restart behind the snapshot: these rounds are in it
+            if taken and txid > previous + 1 and meta.epoch > epoch:
+                break  # another owner went on from here, above all txids that the one before may have used
+            epoch = meta.epoch
             if txid <= previous or (taken and txid != previous + 1) or txid > head_txid:
                 raise SurpriseError(f"the log goes from txid {previous} to {txid}, the head is {head_txid}")
             if previous == 0 and len(round_.pages) != round_.db_size_pages:

@@ -102,6 +102,8 @@ class Shipper:
         self._stop_error: MemoturnError | None = None
         self.stopped = False
         self.surprises = 0
+        self.on_landed: Callable[[int], None] = lambda _txid: None
+        """Told of each txid up to which all is durable."""
         self.label = f"{uuid}/{branch_id}"
         self._uuid = uuid
         self._branch_id = branch_id
@@ -570,6 +572,7 @@ class Shipper:
         self.durable_txid = txid
         more = self._source.txid > txid
         self.dirty_since_s = (self._since_capture_s or self.dirty_since_s) if more else None
+        self.on_landed(txid)
         for waited, future in self._waiters:
             if waited <= txid and not future.done():
                 future.set_result(None)

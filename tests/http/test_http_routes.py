@@ -588,7 +588,7 @@ def test_every_route_that_writes_or_reads_a_branch_is_tried_for_its_headers():
     assert reads_now == of_now & {route for route in ROUTES if route.kind is Kind.READ}
     assert (
         found(WRITES) | found(EMBEDDING_WRITES)
-        == {route for route in ROUTES if route.kind is Kind.WRITE} - always_durable
+        == {route for route in ROUTES if route.kind is Kind.WRITE} - always_durable - of_nodes
     )
     assert found(READS) >= {route for route in ROUTES if route.kind is Kind.READ} - of_no_branch
 
@@ -613,7 +613,14 @@ def test_only_the_operators_routes_need_no_scope():
 def test_routes_without_a_body_are_those_whose_method_has_none():
     for route in ROUTES:
         bodiless = route.method in {"GET", "DELETE"} or route.template.endswith(
-            ("/rewind/undo", "/branches/{branch}/undelete", "/verify", "/keys/rotate")
+            (
+                "/rewind/undo",
+                "/branches/{branch}/undelete",
+                "/verify",
+                "/keys/rotate",
+                "/tail/read",
+                "/tail/forget",
+            )
         )
         assert (route.body is Body.NONE) is bodiless, route.template
 

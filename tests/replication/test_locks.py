@@ -94,6 +94,7 @@ MAY_OPEN = {
     "replication/capture.py": "the log, which carries no locks",
     "replication/page_file.py": "a state that only a rewrite of history has, which SQLite sees through pages that are handed to it",
     "replication/rewrite.py": "a restored state that only a rewrite has, with no connection on it",
+    "replication/tail_store.py": "pieces of other nodes' tails, which are no databases",
     "replication/prove.py": "the log, which carries no locks",
     "replication/new_file.py": "a new file beside the database's name, and a past state that nobody writes, to copy it",
     "replication/verify_states.py": "a restored state that only the verification has",

@@ -14,6 +14,7 @@ from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.leases import Leases
 from memoturnd.seams.object_store import ObjectStore
+from memoturnd.seams.peers import Peers
 
 
 class HandClock:
@@ -58,6 +59,7 @@ async def node_on(
     leases: Leases | None = None,
     clock: Clock | None = None,
     catalog: Catalog | None = None,
+    peers: Peers | None = None,
     **env: str,
 ) -> AsyncIterator[Node]:
     """Run a node with its files in `data_dir`, on `store`; `env` are settings without their prefix.
@@ -85,6 +87,7 @@ async def node_on(
             executor=executor,
             boot_id=boot_id,
             embedder=embedder,
+            peers=peers,
         ) as node:
             yield node
     finally:

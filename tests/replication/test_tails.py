@@ -1,0 +1,217 @@
+"""Commits that other nodes hold before object storage does, and takeovers that find them again."""
+
+import asyncio
+
+import pytest
+from profiles import everything, put
+from tail_cluster import Cluster
+
+from memoturnd.core.durability import Durability
+from memoturnd.engine import tails as tailing
+from memoturnd.errors import FencedError, MemoturnError
+
+REPLICATED = Durability.REPLICATED
+
+
+@pytest.fixture
+async def cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(tailing, "READ_S", 0.3)
+    monkeypatch.setattr(tailing, "AGAIN_S", 0.05)
+    async with Cluster(tmp_path) as made:
+        await made.start("a", "b", "c")
+        await made.nodes["a"].databases.create("p")
+        yield made
+
+
+async def write(cluster, name, key, value="1", level=REPLICATED):
+    return await (await cluster.profile(name)).write(put(key, value), durability=level)
+
+
+async def seen(cluster, name):
+    profile = await cluster.profile(name)
+    await profile.own()
+    return (await profile.read(everything)).value
+
+
+async def test_replicated_write_survives_the_owner_and_its_disk_while_the_bucket_is_down(cluster):
+    await write(cluster, "a", "first", level=Durability.DURABLE)
+    cluster.cables["a"].cut = True  # from here on nothing of the owner's gets to the bucket
+    written = [await write(cluster, "a", f"k{n}") for n in range(5)]
+    assert {w.durability for w in written} == {REPLICATED}
+    (member,) = cluster.members()
+
+    await cluster.kill("a")
+
+    other = next(name for name in cluster.nodes if name != member)
+    assert await seen(cluster, other) == {"first": "1", **{f"k{n}": "1" for n in range(5)}}
+    after = await write(cluster, other, "after", level=Durability.DURABLE)
+    assert after.txid > written[-1].txid + 60_000  # the owner may have used more than was found
+
+
+async def test_member_itself_takes_over(cluster):
+    cluster.cables["a"].cut = True
+    with pytest.raises(MemoturnError):
+        await write(cluster, "a", "x")  # the branch's first write needs the bucket
+    cluster.cables["a"].cut = False
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    await cluster.kill("a")
+
+    assert await seen(cluster, member) == {"x": "1"}
+
+
+async def test_all_that_follows_on_a_found_tail_is_found_by_the_next_takeover(cluster):
+    await write(cluster, "a", "x", "a")
+    await cluster.kill("a")
+    await write(cluster, "b", "y", "b")
+    await cluster.start("a")
+    await cluster.kill("b")
+
+    assert await seen(cluster, "a") == {"x": "a", "y": "b"}
+    assert await seen_in_store(cluster, "a") == {"x": "a", "y": "b"}
+
+
+async def seen_in_store(cluster, name):
+    """Return what object storage has, once all is shipped."""
+    profile = await cluster.profile(name)
+    await profile.owned.shipper.ship()
+    assert profile.owned.shipper.surprises == 0
+    assert await profile.close()
+    await profile.evict()
+    return (await profile.read(everything)).value
+
+
+async def test_dead_member_is_replaced_and_the_new_one_has_everything(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    cluster.cut.add(member)
+    written = await write(cluster, "a", "y")
+    assert written.durability is REPLICATED
+    (other,) = cluster.members()
+    assert other != member
+
+    await cluster.kill(member)
+    await cluster.kill("a")
+
+    assert await seen(cluster, other) == {"x": "1", "y": "1"}
+
+
+async def test_takeover_says_that_nobody_answers(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    await cluster.kill(member)
+    await cluster.kill("a")
+    (left,) = cluster.nodes
+
+    assert await seen(cluster, left) == {}
+    assert lost(cluster, left) == 1
+
+
+def lost(cluster, name):
+    return cluster.nodes[name].metrics.tail_takeovers["lost"]._value.get()
+
+
+async def test_member_that_lost_its_disk_is_not_taken_for_one_that_holds_nothing(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    await cluster.kill(member)
+    await cluster.start(member)
+    await cluster.kill("a")
+
+    assert await seen(cluster, member) == {}
+    assert lost(cluster, member) == 1
+
+
+async def test_owner_that_was_replaced_gets_no_acknowledgement(cluster):
+    await write(cluster, "a", "x", "a")
+    (member,) = cluster.members()
+    cluster.replace("a")
+    other = next(name for name in ("b", "c") if name != member)
+    assert await seen(cluster, other) == {"x": "a"}
+
+    with pytest.raises(FencedError):
+        await write(cluster, "a", "z", "zombie")
+    assert await seen(cluster, other) == {"x": "a"}
+
+
+async def test_fence_is_kept_through_a_restart_of_the_member(cluster):
+    await write(cluster, "a", "x", "a")
+    (member,) = cluster.members()
+    cluster.replace("a")
+    other = next(name for name in ("b", "c") if name != member)
+    await seen(cluster, other)
+    await cluster.kill(member, disk_too=False)
+    await cluster.start(member)
+
+    stream = (await cluster.profile("a")).owned.tail
+    store = cluster.nodes[member].tails.store
+    assert store.held()
+    with pytest.raises(FencedError):
+        await write(cluster, "a", "z", "zombie")
+    assert stream.replicated_txid < (await cluster.profile("a")).txid
+
+
+async def test_without_another_node_a_replicated_write_waits_for_object_storage(cluster):
+    await cluster.kill("b")
+    await cluster.kill("c")
+    written = await write(cluster, "a", "x")
+    assert written.durability is Durability.DURABLE
+    assert not cluster.table.sync_sets
+
+
+async def test_nothing_is_left_when_the_branch_is_given_back(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    profile = await cluster.profile("a")
+    assert len(cluster.nodes[member].tails.store) == 1
+
+    assert await profile.close()
+    assert await profile.evict()
+
+    assert not cluster.table.sync_sets
+    store = cluster.nodes[member].tails.store
+    assert (len(store), store.size_bytes) == (0, 0)
+    assert list((cluster.folder / member / "tails").iterdir()) == []
+
+
+async def test_members_let_go_of_what_is_durable(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    store = cluster.nodes[member].tails.store
+    assert store.size_bytes > 0
+    await (await cluster.profile("a")).owned.shipper.ship()
+
+    await cluster.nodes["a"].tell_tails()
+
+    assert (len(store), store.size_bytes) == (1, 0)
+    await write(cluster, "a", "y")
+    assert store.size_bytes > 0
+
+
+async def test_stream_goes_on_through_checkpoints_and_ships_between(cluster):
+    values = {}
+    for n in range(12):
+        values[f"r{n}"] = str(n)
+        assert (await write(cluster, "a", f"r{n}", str(n))).durability is REPLICATED
+        values[f"l{n}"] = "x" * 3000
+        await write(cluster, "a", f"l{n}", "x" * 3000, Durability.LOCAL)
+        profile = await cluster.profile("a")
+        if n % 3 == 0:
+            await profile.owned.shipper.ship()
+        if n % 4 == 0:
+            await profile.owned.shipper.snapshot()  # a checkpoint: the log starts anew
+    values["end"] = "1"
+    assert (await write(cluster, "a", "end")).durability is REPLICATED
+    assert profile.owned.shipper.surprises == 0
+    cluster.cables["a"].cut = True
+    await cluster.kill("a")
+
+    assert await seen(cluster, "b") == values
+
+
+async def test_writes_at_the_same_time_share_a_push(cluster):
+    await write(cluster, "a", "x")
+    cluster.asked.clear()
+    written = await asyncio.gather(*(write(cluster, "a", f"k{n}") for n in range(200)))
+    assert {w.durability for w in written} == {REPLICATED}
+    assert len(cluster.asked) < 20
