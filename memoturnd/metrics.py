@@ -37,6 +37,8 @@ STORE_OPERATIONS: Final = (
     "list",
 )
 COMPACTION_OUTCOMES: Final = ("joined", "snapshot", "rolled", "failed")
+PUSH_OUTCOMES: Final = ("ok", "refused", "failed", "skipped")
+REPLICA_OUTCOMES: Final = ("pushed", "fetched", "restored", "gap", "dropped")
 OPEN_TIERS: Final = ("hot", "warm")
 WAKE_TIERS: Final = ("warm", "cold")
 DRILL_OUTCOMES: Final = ("ok", "damaged", "skipped", "failed")
@@ -90,6 +92,7 @@ class Metrics:
         self._commits()
         self._shipping()
         self._tails()
+        self._replicas()
         self._store()
         self._tiers()
         self._past()
@@ -273,6 +276,40 @@ class Metrics:
             "tail_takeovers_total", "Takeovers of branches with a sync set, by what it had.", "outcome"
         )
         self.tail_takeovers = {outcome: takeovers.labels(outcome) for outcome in TAIL_OUTCOMES}
+
+    def _replicas(self) -> None:
+        pushes = self._counter(
+            "replica_pushes_total",
+            "Segments for replicas, by outcome: ok, refused, failed, skipped (what waited for a slow one).",
+            "outcome",
+        )
+        self.replica_pushes = {outcome: pushes.labels(outcome) for outcome in PUSH_OUTCOMES}
+        self.replica_pushed_bytes = self._counter(
+            "replica_pushed_bytes_total", "Bytes of segments that replicas have taken."
+        )
+        self.replica_subscribers = self._gauge(
+            "replica_subscribers", "Nodes that follow branches of this one, counted once for each branch."
+        )
+        self.replica_subscribers_limit = self._gauge("replica_subscribers_limit", "Most of these.")
+        steps = self._counter(
+            "replica_steps_total",
+            "What befell replicas: pushed or fetched segments applied, restored whole, a gap found, dropped.",
+            "outcome",
+        )
+        self.replica_steps = {outcome: steps.labels(outcome) for outcome in REPLICA_OUTCOMES}
+        self.replicas = self._gauge("replicas", "Branches of other nodes that this one keeps up to date.")
+        self.replicas_limit = self._gauge("replicas_limit", "Most of these.")
+        self.replica_age_seconds = self._histogram(
+            "replica_age_seconds",
+            "Age of replicas, each looked at several times a second: since their owner last confirmed all of it.",
+            _SHIP_BUCKETS_S,
+        )
+        self.replica_oldest_age_seconds = self._gauge(
+            "replica_oldest_age_seconds", "Age of the replica that is behind most."
+        )
+        self.replica_apply_seconds = self._histogram(
+            "replica_apply_seconds", "Time to bring a replica up to date by segments.", _SHIP_BUCKETS_S
+        )
 
     def _store(self) -> None:
         requests = self._counter(

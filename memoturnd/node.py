@@ -55,8 +55,11 @@ from memoturnd.engine.presence import BEAT_S, Presence
 from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.registers import Registers
+from memoturnd.engine.replicas import CONFIRM_S, REPLICAS_LIMIT, Replicas
 from memoturnd.engine.rewriting import Rewriter
 from memoturnd.engine.services import Services
+from memoturnd.engine.streams import Streams
+from memoturnd.engine.subscribers import NODE_LIMIT, Subscribers
 from memoturnd.engine.tails import SWEEP_S as TAILS_SWEEP_S
 from memoturnd.engine.tails import TELL_S, Tails
 from memoturnd.engine.tenants import Tenants
@@ -167,6 +170,7 @@ class Node:
         self.rewriter = Rewriter(services)
         self.drill = Drill(services, self.tiers)
         self.catalog_export = CatalogExport(services)
+        self.streams = Streams(services.subscribers, services.replicas, self.tiers)
         self.retention = retention
         acts = Acts(audit, audit_rules, services.clock)
         self.housekeeping = Housekeeping(services, self.tiers, self.branches, acts)
@@ -474,6 +478,8 @@ class Node:
         metrics.disk_budget_bytes.set(self.tiers.limits.disk_budget_bytes)
         memory = self.memory
         metrics.recall_cache_bytes.set(memory.size_bytes)
+        metrics.replicas.set(len(self._services.replicas))
+        metrics.replica_subscribers.set(len(self._services.subscribers))
         metrics.recall_cache_profiles.set(len(memory))
         owned = [branch.owned for branch in self.tiers.hot() if branch.owned is not None]
         sizes = [o.shipper.unshipped_bytes for o in owned]
@@ -500,6 +506,7 @@ def _tending(
         periodic(clock, RETENTION_S, "audit retention", node.audit_retention.run),
         periodic(clock, RELEASE_S, "release", node.erasing.release),
         periodic(clock, BEAT_S, "sign of life", presence.beat),
+        periodic(clock, CONFIRM_S, "replicas", node.streams.tend),
         *([] if drill_s == 0 else [periodic(clock, drill_s, "restore drill", node.drill.run)]),
     ]
 
@@ -631,6 +638,10 @@ async def running(
                 metrics=metrics,
             ),
             memory=Memory(settings.recall_cache_bytes, evicted=metrics.recall_cache_evictions.inc),
+            subscribers=Subscribers(asked, clock, metrics, spawn),
+            replicas=Replicas(
+                leases, asked, clock, metrics, spawn, node_id=settings.node_id, address=settings.advertise
+            ),
         )
         windows = Windows(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
@@ -685,6 +696,7 @@ async def running(
             recovery.cancel()
             await node.reembedding.close()
             await node.tiers.past.close()
+            node.streams.close()
             left = await node.drain()
             await audit.close()
             if hosts_profiles:
@@ -744,3 +756,5 @@ def _set_limits(metrics: Metrics, settings: Settings) -> None:
     metrics.unshipped_branch_limit_bytes.set(settings.unshipped_max_bytes)
     metrics.unshipped_age_limit_seconds.set(settings.unshipped_max_age_s)
     metrics.recall_cache_limit_bytes.set(settings.recall_cache_bytes)
+    metrics.replicas_limit.set(REPLICAS_LIMIT)
+    metrics.replica_subscribers_limit.set(NODE_LIMIT)

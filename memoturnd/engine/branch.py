@@ -20,7 +20,7 @@ from memoturnd.core import wal
 from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
-from memoturnd.engine import schema, takeover
+from memoturnd.engine import replica, schema, takeover
 from memoturnd.engine.budget import within_deadline, within_steps
 from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open_connection
 from memoturnd.engine.files import BranchFiles
@@ -83,6 +83,7 @@ class Branch:
         self.was_open = False
         """Whether this process has had the file open: an earlier one's may be of a history that was rewritten since."""
         self.used_s = services.clock.monotonic_s()
+        self.seen_s = float("-inf")
         self.disk_bytes = 0
         """Bytes on disk when last looked at: at closing, and at opening."""
         self._kept: Kept | None = None
@@ -304,18 +305,27 @@ class Branch:
                 raise
             self._ready, self._empty = True, False
 
-    async def _refresh(self) -> None:
+    async def compare(self) -> None:
         """Take the newer state where another node has moved the branch on; nothing unshipped is here then."""
         async with self._transition:
             if self.owned is not None:
                 return
             current = await self.manifests.load(fresh=True)
-            if current is None or current.head_txid <= self.txid or self.users > 1:
+            takeover.refuse_deleted(self, current)
+            if current is None or current.head_txid <= self.txid:
+                return
+            if await replica.catch_up(self, current):
+                return
+            if self.users > 1:
                 return
             self.close_connections()
             self.files.remove()
             await takeover.restore_head(self, current)
+            self.services.metrics.replica_steps["restored"].inc()
             self._ready, self._empty = True, False
+
+    async def _refresh(self) -> None:
+        await self.compare()
 
     async def _leave_fenced_state(self) -> None:
         """After a fence: close everything, so that the file is looked at anew. Its commits stay on disk."""
@@ -422,23 +432,22 @@ class Branch:
     async def reopening(self) -> AsyncIterator[bool]:
         """Let a copy that is only read be brought up to date inside the block: no read runs, none begins.
 
-        Says False where there is none to bring up to date: the branch is owned, or its file is not open. Leaving the
-        block with an error drops the file: the next read restores it.
+        Called inside `changing`. Says False where there is none to bring up to date: the branch is owned, or its file is
+        not open. Leaving the block with an error drops the file: the next read restores it.
         """
-        async with self._transition:
-            if self.owned is not None or not self._ready or self._fenced:
-                yield False
-                return
-            async with self._readers.held_back():
-                try:
-                    yield True
-                    self._ready = True
-                except BaseException:
-                    self.close_connections()
-                    self.manifests.forget()
-                    self.known = None
-                    self.files.remove()
-                    raise
+        if self.owned is not None or not self._ready or self._fenced:
+            yield False
+            return
+        async with self._readers.held_back():
+            try:
+                yield True
+                self._ready = True
+            except BaseException:
+                self.close_connections()
+                self.manifests.forget()
+                self.known = None
+                self.files.remove()
+                raise
 
     def stands_empty(self) -> None:
         """Note that the branch has no state yet: reads see an empty profile."""
@@ -598,6 +607,7 @@ class Branch:
                 self._empty = False
                 await self.services.executor.run(self.files.remove)
             await self.services.tails.abandon(self.lease)
+        self.services.subscribers.changed(self.branch_id)
 
     @property
     def is_main(self) -> bool:

@@ -143,6 +143,17 @@ class BranchFiles:
         if self._fsync:
             sync_folder(path.parent)
 
+    def unmark(self) -> None:
+        """Take the marks from a file of which all is in object storage, before it is changed: a crash then drops it.
+
+        Raises DiskFullError.
+        """
+        try:
+            self._owner.unlink(missing_ok=True)  # first: an owner's file that is not clean may hold commits
+            self._clean.unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(self._clean, error) from error
+
     def is_marked(self) -> bool:
         """Return whether there is an owner marker, readable or not."""
         return self._owner.exists()

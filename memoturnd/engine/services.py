@@ -14,6 +14,8 @@ from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.readers import IdleReaders
+from memoturnd.engine.replicas import Replicas
+from memoturnd.engine.subscribers import Subscribers
 from memoturnd.engine.tails import Tails
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
@@ -71,6 +73,10 @@ class Services:
     """What other nodes hold of this node's branches, and this one of theirs, before object storage has it."""
     memory: Memory
     """What is kept in memory of the files that are open."""
+    subscribers: Subscribers
+    """Who follows the branches that this node owns."""
+    replicas: Replicas
+    """The branches of others that this node follows."""
     readers: IdleReaders = field(default_factory=IdleReaders)
 
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:

@@ -92,7 +92,7 @@ async def open_for_reading(branch: "Branch") -> bool:
         raise BranchNotFoundError(f"{branch.ref} has no manifest in object storage: create the branch again")
     if current is None:
         await refuse_a_lost_manifest(branch)
-    _refuse_deleted(branch, current)
+    refuse_deleted(branch, current)
     if current is None or current.head_txid == 0:
         branch.stands_empty()
         return True
@@ -159,7 +159,7 @@ async def take_over(branch: "Branch") -> Owned:
     )
     for _ in range(_ATTEMPTS):
         before = await _manifest(branch)
-        _refuse_deleted(branch, before)
+        refuse_deleted(branch, before)
         local = _inspect(branch)
         decision = decide(await _reaching(branch, before, local), local)
         epoch = max(lease.epoch, before.epoch + 1)
@@ -259,7 +259,8 @@ async def _manifest(branch: "Branch") -> Manifest:
     return current
 
 
-def _refuse_deleted(branch: "Branch", current: Manifest | None) -> None:
+def refuse_deleted(branch: "Branch", current: Manifest | None) -> None:
+    """Raise BranchNotFoundError where the manifest says that the branch was deleted."""
     if current is not None and current.deleted_at is not None:
         branch.manifests.forget()  # it may come back
         raise BranchNotFoundError(f"{branch.ref} was deleted; undelete it while its grace lasts")
@@ -413,6 +414,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         wake=lambda urgent: services.scheduler.note(shipper, urgent),
         uploads=lambda: services.agenda.changed(ref.database.uuid, ref.branch_id),
         lets_go=lambda: services.agenda.let_go(ref.database.uuid),
+        shipped=lambda data: services.subscribers.shipped(ref.branch_id, data),
         fenced=branch.fenced,
         randomness=services.randomness,
         compaction_slots=services.compaction_slots,

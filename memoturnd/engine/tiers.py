@@ -68,6 +68,10 @@ class Tiers:
             branch = self._all[ref.branch_id] = Branch(ref, self._services, self._surroundings)
         return branch
 
+    def find(self, branch_id: str) -> Branch | None:
+        """Return a branch that is open, or held by somebody; None where there is none of that id."""
+        return self._all.get(branch_id)
+
     def hot(self) -> Iterator[Branch]:
         """Yield the branches that are open, least recently placed first."""
         return iter(list(self._hot))

@@ -158,7 +158,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     f"PUT {_TIMELINE}": "timelines.update",
     f"DELETE {_TIMELINE}": "timelines.delete",
 }
-"""The action of each route, by its method and template. Those of Kind.OPEN have none: they show nothing of anybody's."""
+"""The action of each route, by its method and template. Those of Kind.OPEN and Kind.PEER have none: they show nobody's things
+to anybody."""
 
 _ADMINISTRATIVE: Final = ("db.create", "db.delete", "db.undelete", "db.import", "token.", "policy.", "quota.", "tenant.", "node.", "key.", "erasure.")  # fmt: skip
 _SHOWING: Final = frozenset({"db.verify", "sql.check", "tail.push", "tail.read", "tail.forget"})
@@ -168,7 +169,7 @@ _TAKEN_AWAY: Final = frozenset({"export", "memory.export", "audit.export"})
 
 def act_of(route: Route) -> Act | None:
     """Return what a route does, None for one that is never audited. Raises LookupError for one without an action."""
-    if route.kind is Kind.OPEN:
+    if route.kind in {Kind.OPEN, Kind.PEER}:
         return None
     action = ACTIONS.get(route.operation)
     if action is None:

@@ -69,6 +69,7 @@ BODIES_OF_MEMORY: Final = 4
 """Request bodies together take one part in this many of the memory budget, and one whole body at least."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_UNGATED: Final = frozenset({Kind.OPEN, Kind.PEER})
 _BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, and so no length of one."""
 _PARTS: Final = ("/branches", "/erasures", "/reembed")
@@ -230,7 +231,7 @@ class Api(BaseRoute):
     async def _serve(
         self, route: Route, call: Call, receive: Receive, request_id: bytes, trail: "_Trail"
     ) -> Answer:
-        target = None if route.kind is Kind.OPEN else await self._limiter.admit(route, call)
+        target = None if route.kind in _UNGATED else await self._limiter.admit(route, call)
         if self._auditor is not None:
             trail.begin(await self._auditor.begin(route, call, request_id))
         if target is not None:

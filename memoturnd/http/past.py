@@ -9,6 +9,7 @@ from memoturnd.core.revisions import Revision
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.journal import Journal
 from memoturnd.engine.metering import Meter
+from memoturnd.engine.streams import Streams
 from memoturnd.http.ports import (
     Branches,
     BranchProfile,
@@ -55,6 +56,11 @@ class PastNode:
     def meter(self) -> Meter:
         """What they have used."""
         return self._node.meter
+
+    @property
+    def streams(self) -> Streams:
+        """What nodes ask one another about replicas, of now."""
+        return self._node.streams
 
     @property
     def tenants(self) -> Tenants:

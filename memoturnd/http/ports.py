@@ -18,6 +18,7 @@ from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
 from memoturnd.engine.metering import Meter
+from memoturnd.engine.streams import Streams
 from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
@@ -603,6 +604,11 @@ class Node(Protocol):
     @property
     def embedder(self) -> Embeddings | None:
         """What embeds texts that come without a vector, None where nothing does."""
+        ...
+
+    @property
+    def streams(self) -> Streams:
+        """What nodes ask one another about replicas."""
         ...
 
     @property

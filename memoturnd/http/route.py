@@ -23,6 +23,9 @@ class Kind(Enum):
     """Changes or lists the directory of databases, or verifies one, within the control rate."""
     OPEN = "open"
     """Serves the node's operator; passes every gate, so that it answers on a busy node."""
+    PEER = "peer"
+    """What nodes tell one another all the time, with the cluster key: passes every gate, and is not audited. Of its body, too,
+    no more is held than of all others' together."""
 
 
 class Body(Enum):

@@ -7,6 +7,7 @@ that is not here does not exist, and what is said here about one is true.
 from typing import Final
 
 from control_plane.http.routes import CONTROL_ROUTES
+from memoturnd.core import replica_wire as wire
 from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH
 from memoturnd.http import (
     asking,
@@ -20,6 +21,7 @@ from memoturnd.http import (
     memory_upkeep,
     models,
     ops,
+    replicas,
     sql,
     tails,
     timelines,
@@ -48,6 +50,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", PUSH_PATH, tails.push, Kind.WRITE, Body.RAW, Scope.INTERNAL),
     Route("POST", READ_PATH, tails.read, Kind.WRITE, Body.NONE, Scope.INTERNAL),
     Route("POST", FORGET_PATH, tails.forget, Kind.WRITE, Body.NONE, Scope.INTERNAL),
+    Route("POST", wire.SUBSCRIBE, replicas.subscribe, Kind.PEER, Body.SMALL, Scope.INTERNAL),
+    Route("POST", wire.CONFIRM, replicas.confirm, Kind.PEER, Body.SMALL, Scope.INTERNAL),
+    Route("POST", wire.CHANGED, replicas.changed, Kind.PEER, Body.SMALL, Scope.INTERNAL),
+    Route("POST", wire.INGEST, replicas.ingest, Kind.PEER, Body.RAW, Scope.INTERNAL),
     Route("PUT", "/v1/databases/{db}/import", transfers.take, Kind.CONTROL, Body.FILE, Scope.PLATFORM),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),
     Route("POST", f"{_MEMORY}/recall", memory.recall, Kind.READ, Body.SMALL, Scope.READ),

@@ -88,6 +88,7 @@ class Shipper:
         wake: Callable[[bool], None],
         uploads: Callable[[], None],
         lets_go: Callable[[], None],
+        shipped: Callable[[bytes | None], None],
         fenced: Callable[[FencedError], None],
         randomness: Randomness,
         compaction_slots: asyncio.Semaphore,
@@ -117,6 +118,7 @@ class Shipper:
         self._wake = wake
         self._uploads = uploads
         self._lets_go = lets_go
+        self._shipped = shipped
         self._fenced = fenced
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
@@ -306,6 +308,7 @@ class Shipper:
         self._prepared = None
         self._metrics.segment_bytes.observe(ref.size_bytes)
         self._landed(ref.max)
+        self._shipped(data)
 
     async def _prepare(self, *, holding_gate: bool) -> _Prepared:
         """Capture the next rounds inside the commit's critical section, and encode them outside it."""
@@ -361,6 +364,7 @@ class Shipper:
             self._since_capture_s = None
         await self._snapshot(txid, at_ms, then)
         self._landed(txid)
+        self._shipped(None)
 
     async def snapshot(self) -> None:
         """Ship what is unshipped, then put a snapshot of the head, so that a restore reads one object."""
@@ -409,6 +413,7 @@ class Shipper:
                 return False
             self.capture.restart_at(self.durable_txid, hashes)
             self._checkpointed_frames = 0
+            self._shipped(None)
             return True
 
     async def _swapped(self, change: Transition) -> Manifest:

@@ -626,7 +626,7 @@ def test_routes_without_a_body_are_those_whose_method_has_none():
 
 
 async def test_routes_that_are_not_built_answer_the_envelope(client):
-    for path in ("/v1/nothing", "/internal/replica/ingest"):
+    for path in ("/v1/nothing", "/internal/replica/nothing"):
         assert failure(await client.post(path, json={})) == (404, "not_found")
 
 

@@ -42,7 +42,7 @@ async def shipped(store, owner, seen):
 
 
 async def apply(branch, segments):
-    async with branch.reopening() as is_open:
+    async with branch.changing(), branch.reopening() as is_open:
         assert is_open
         cursor, hashes = branch.known
         proven = follow(cursor.txid, hashes, segments)
@@ -149,7 +149,7 @@ async def test_rounds_that_cannot_be_applied_leave_no_file_that_is_served(pair):
         raise RetryableError("half way")
 
     with pytest.raises(RetryableError, match="half way"):
-        async with copy.reopening():
+        async with copy.changing(), copy.reopening():
             await replay(copy, broken, txid=2, size_bytes=1)
 
     assert not copy.files.exists()

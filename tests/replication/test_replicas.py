@@ -1,0 +1,261 @@
+"""Replicas on another node: they follow their owner, say how old they are, and heal whatever is lost on the way."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from harness import node_on
+from profiles import BY_HAND, everything, get, put
+
+from memoturnd.core import replica_wire as wire
+from memoturnd.core.durability import Durability
+from memoturnd.engine import replicas as following
+from memoturnd.engine import subscribers as pushing
+from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError, RetryableError
+from memoturnd.leases.local import LeaseTable, LocalLeases
+from memoturnd.seams.clock import SystemClock
+from memoturnd.stores.faulty import FaultyStore
+from memoturnd.stores.memory import MemoryStore
+
+DURABLE = Durability.DURABLE
+
+
+async def until(true):
+    """Wait until `true()` holds."""
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 - what is waited for is the product's, which tells nobody
+            await asyncio.sleep(0.005)
+
+
+class Wires:
+    """Nodes that ask one another without HTTP. `cut` holds what does not get through, `sent` what did."""
+
+    def __init__(self):
+        self.nodes = {}
+        self.cut = set()
+        self.sent = []
+
+    async def ask(self, address, path, *, body=b"", headers=None, timeout_s, method="POST"):
+        """Hand a request to the other node's side of it."""
+        await asyncio.sleep(0)
+        if path in self.cut or address in self.cut or address not in self.nodes:
+            raise RetryableError(f"{address} does not answer")
+        self.sent.append((address, path))
+        streams = self.nodes[address].streams
+        match path:
+            case wire.SUBSCRIBE:
+                return streams.subscribe(wire.msgspec.json.decode(body, type=wire.Subscribe))
+            case wire.CONFIRM:
+                asked = wire.msgspec.json.decode(body, type=wire.Confirm)
+                return wire.encode(streams.confirm(asked))
+            case wire.CHANGED:
+                return await streams.changed(wire.msgspec.json.decode(body, type=wire.Changed).branches)
+            case wire.INGEST:
+                names = (wire.UUID_HEADER, wire.BRANCH_HEADER, wire.BRANCH_ID_HEADER, wire.KIND_HEADER)
+                return await streams.ingest(*(headers[name] for name in names), body)
+
+    def count(self, path):
+        return sum(one == path for _, one in self.sent)
+
+
+class Cluster:
+    """Two nodes and a bucket: `a` owns database x, `b` reads it."""
+
+    def __init__(self, a, b, store, wires):
+        self.a, self.b, self.store, self.wires = a, b, store, wires
+
+    async def cached(self, op=everything):
+        branch = await self.b.profile("x")
+        seen = await branch.read(op)
+        self.b._services.replicas.touch(branch)
+        return seen
+
+    @property
+    def known(self):
+        return self.b._services.replicas
+
+    async def reaches(self, txid):
+        """Wait until the replica is there, without reading it: that would compare it with the manifest."""
+        branch = await self.b.profile("x")
+        await until(lambda: branch.txid >= txid)
+        return branch
+
+
+@pytest.fixture
+async def cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "CONFIRM_S", 0.02)
+    monkeypatch.setattr("memoturnd.node.CONFIRM_S", 0.02)
+    async with cluster_on(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def cluster_on(tmp_path, **env):
+    table, store, wires = LeaseTable(), FaultyStore(MemoryStore(), SystemClock()), Wires()
+    names = {"a": "http://a", "b": "http://b"}
+    async with (
+        node_on(
+            tmp_path / "a",
+            store,
+            leases=LocalLeases("a", names["a"], table),
+            peers=wires,
+            NODE_ID="a",
+            ADVERTISE=names["a"],
+            **BY_HAND,
+            **env,
+        ) as a,
+        node_on(
+            tmp_path / "b",
+            store,
+            leases=LocalLeases("b", names["b"], table),
+            peers=wires,
+            NODE_ID="b",
+            ADVERTISE=names["b"],
+            **BY_HAND,
+            **env,
+        ) as b,
+    ):
+        wires.nodes = {names["a"]: a, names["b"]: b}
+        database = await a.databases.create("x")
+        await b._services.catalog.create_database(database)
+        owner = await a.profile("x")
+        await owner.write(put("k", "0"), durability=DURABLE)
+        made = Cluster(a, b, store, wires)
+        await made.cached()
+        await until(lambda: len(a._services.subscribers))
+        yield made
+
+
+async def write(cluster, key, value):
+    return (await (await cluster.a.profile("x")).write(put(key, value), durability=DURABLE)).txid
+
+
+async def test_replica_follows_every_ship_without_reading_the_bucket(cluster):
+    replica = await cluster.b.profile("x")
+    for n in range(5):
+        txid = await write(cluster, "k", str(n))
+        await cluster.reaches(txid)
+        assert (await replica.read(get("k"))).value == str(n)
+
+    metrics = cluster.b.metrics.replica_steps
+    assert metrics["pushed"]._value.get() == 5
+    assert metrics["gap"]._value.get() == metrics["restored"]._value.get() == 0
+
+
+async def test_age_is_the_time_since_the_owner_confirmed_all_of_it(cluster):
+    owner, replica = await cluster.a.profile("x"), await cluster.b.profile("x")
+    clock = SystemClock()
+    await asyncio.sleep(0.2)
+    assert clock.monotonic_s() - replica.seen_s < 0.15
+
+    await owner.write(put("k", "1"))  # not shipped: the replica is as old as this
+    written_s = clock.monotonic_s()
+    await asyncio.sleep(0.2)
+    assert replica.seen_s <= written_s
+
+    await owner.owned.shipper.ship()
+    await cluster.reaches(owner.txid)
+    await asyncio.sleep(0.2)
+    assert replica.seen_s > written_s
+
+    cluster.wires.cut.add("http://a")
+    await asyncio.sleep(0.2)
+    assert clock.monotonic_s() - replica.seen_s > 0.15
+
+
+async def test_lost_push_is_found_and_fetched(cluster, monkeypatch):
+    monkeypatch.setattr(following, "LOST_S", 0.05)
+    cluster.wires.cut.add("http://b")
+    txid = await write(cluster, "k", "lost")
+    cluster.wires.cut.clear()
+
+    replica = await cluster.reaches(txid)
+
+    assert (await replica.read(get("k"))).value == "lost"
+
+
+async def test_gap_is_closed_by_the_missing_segments_alone(cluster):
+    cluster.wires.cut.add("http://b")
+    for n in range(3):
+        await write(cluster, f"missed{n}", "v" * 9000)
+    cluster.wires.cut.clear()
+    cluster.store.counts.clear()
+
+    txid = await write(cluster, "k", "after")
+    replica = await cluster.reaches(txid)
+
+    assert len((await replica.read(everything)).value) == 4
+    assert cluster.b.metrics.replica_steps["fetched"]._value.get() >= 1
+    assert cluster.b.metrics.replica_steps["restored"]._value.get() == 0
+
+
+async def test_slow_replica_never_delays_a_ship_and_loses_what_waits(cluster, monkeypatch):
+    release = asyncio.Event()
+    through = cluster.wires.ask
+
+    async def slow(address, path, **rest):
+        if path == wire.INGEST:
+            await release.wait()
+        return await through(address, path, **rest)
+
+    monkeypatch.setattr(cluster.wires, "ask", slow)
+    for n in range(3 * pushing.WAITING_LIMIT):
+        async with asyncio.timeout(1):
+            txid = await write(cluster, "k", str(n))
+    assert cluster.a.metrics.replica_pushes["skipped"]._value.get() >= 1
+
+    release.set()
+    replica = await cluster.reaches(txid)
+    assert (await replica.read(get("k"))).value == str(n)
+
+
+async def test_push_to_the_owner_or_to_nobody_is_refused(cluster):
+    owner = await cluster.a.profile("x")
+    uuid = owner.ref.database.uuid
+    with pytest.raises(ConflictError, match="owned by this node"):
+        await cluster.a.streams.ingest(uuid, "main", None, "segment", b"x")
+    with pytest.raises(NotFoundError, match="does not follow"):
+        await cluster.b.streams.ingest("0" * 32, "main", None, "segment", b"x")
+    with pytest.raises(InvalidRequestError, match="not readable"):
+        await cluster.b.streams.ingest(uuid, "main", None, "segment", b"x")
+
+
+async def test_deletion_reaches_a_replica_at_once(cluster):
+    replica = await cluster.b.profile("x")
+
+    await cluster.a.databases.delete("x")
+
+    await until(lambda: not replica.hot and not replica.files.exists())
+
+
+async def test_replica_finds_the_next_owner(cluster, monkeypatch):
+    monkeypatch.setattr(following, "OWNER_AGAIN_S", 0.05)
+    owner, replica = await cluster.a.profile("x"), await cluster.b.profile("x")
+    assert await owner.close()
+    assert await owner.give_back()
+
+    mine = await replica.write(put("k", "b's"), durability=DURABLE)
+
+    assert mine.txid > owner.txid
+    seen = await owner.read(get("k"), min_txid=mine.txid)
+    assert seen.value == "b's"
+    cluster.a._services.replicas.touch(owner)
+    later = (await replica.write(put("k", "again"), durability=DURABLE)).txid
+    await until(lambda: owner.txid >= later)
+    assert (await owner.read(get("k"))).value == "again"
+
+
+async def test_unused_replica_is_not_followed_any_more(cluster, monkeypatch):
+    monkeypatch.setattr(following, "UNUSED_S", 0.05)
+    monkeypatch.setattr(pushing, "SILENT_S", 0.05)
+
+    await until(lambda: not len(cluster.known) and not len(cluster.a._services.subscribers))
+
+
+async def test_subscribers_of_a_branch_and_of_a_node_are_bounded(cluster, monkeypatch):
+    subscribers, ref = cluster.a._services.subscribers, (await cluster.a.profile("x")).ref
+    for n in range(pushing.BRANCH_LIMIT - 1):
+        subscribers.note(ref, f"http://{n}")
+    with pytest.raises(RetryableError, match=r"8 replicas"):
+        subscribers.note(ref, "http://more")
+    subscribers.note(ref, "http://b")  # who is there stays
