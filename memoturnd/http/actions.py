@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH
 from memoturnd.http.route import Kind, Route
 
 
@@ -117,9 +116,6 @@ ACTIONS: Final[Mapping[str, str]] = {
     f"POST {_BRANCH}/rewind": "branch.rewind",
     f"POST {_BRANCH}/rewind/undo": "branch.rewind_undo",
     f"GET {_DB}/kv/{{ns}}": "kv.list",
-    f"POST {PUSH_PATH}": "tail.push",
-    f"POST {READ_PATH}": "tail.read",
-    f"POST {FORGET_PATH}": "tail.forget",
     f"POST {_DB}/kv/{{ns}}": "kv.batch",
     f"GET {_KEY}": "kv.get",
     f"PUT {_KEY}": "kv.put",
@@ -162,7 +158,7 @@ ACTIONS: Final[Mapping[str, str]] = {
 to anybody."""
 
 _ADMINISTRATIVE: Final = ("db.create", "db.delete", "db.undelete", "db.import", "token.", "policy.", "quota.", "tenant.", "node.", "key.", "erasure.")  # fmt: skip
-_SHOWING: Final = frozenset({"db.verify", "sql.check", "tail.push", "tail.read", "tail.forget"})
+_SHOWING: Final = frozenset({"db.verify", "sql.check"})
 _TAKEN_AWAY: Final = frozenset({"export", "memory.export", "audit.export"})
 """What takes all of it away is not audited like a read of some of it."""
 
