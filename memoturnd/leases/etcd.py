@@ -145,7 +145,7 @@ class EtcdLeases:
             self._lose(session)
             await self._grant()
         else:
-            session.deadline_s = self._deadline(sent_s, ttl_s)
+            session.deadline_s = max(session.deadline_s, self._deadline(sent_s, ttl_s))
 
     def _deadline(self, sent_s: float, ttl_s: int) -> float:
         return sent_s + min(ttl_s, self._ttl_s) - MARGIN_SHARE * self._ttl_s
@@ -296,8 +296,9 @@ class EtcdLeases:
         raise AssertionError("unreachable")
 
     async def _current(self) -> _Session:
-        if self._session is None:
-            await self._grant()
+        """Return a session that stands by this node's clock too. Raises RetryableError."""
+        if self.left_s == 0:
+            await self._renew()
         if self._session is None:
             raise RetryableError("this node has no lease; try again")
         return self._session

@@ -107,12 +107,15 @@ class EtcdClient:
             "progress_notify": True,
         }
         try:
-            async with self._open().post(
-                self._url(at, "watch"),
-                json={"create_request": create},
-                headers=await self._headers(at),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._attempt_s),
-            ) as answer:
+            async with asyncio.timeout(
+                self._attempt_s
+            ):  # the stream itself may be as long and as silent as it likes
+                answer = await self._open().post(
+                    self._url(at, "watch"),
+                    json={"create_request": create},
+                    headers=await self._headers(at),
+                )
+            async with answer:
                 lines = _lines(answer.content)
                 following: asyncio.Task[bytes] | None = None
                 silent_s = 0.0
@@ -134,7 +137,7 @@ class EtcdClient:
                 finally:
                     if following is not None:
                         following.cancel()
-                        await asyncio.wait({following})
+                        await asyncio.gather(following, return_exceptions=True)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             self._leave(at)
             raise EtcdUnavailableError(
