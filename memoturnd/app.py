@@ -99,7 +99,11 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
             alone = replace(settings, etcd=None)  # a control plane owns no branch
             async with (
                 opened_leases(
-                    settings if hosts_profiles else alone, clock, instance=instance, load=load
+                    settings if hosts_profiles else alone,
+                    clock,
+                    instance=instance,
+                    load=load,
+                    metrics=metrics,
                 ) as leases,
                 running(
                     settings,

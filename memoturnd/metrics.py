@@ -104,6 +104,7 @@ class Metrics:
         self._policies()
         self._audit()
         self._credentials()
+        self._leases()
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` at the start of every scrape, for gauges that are cheaper to compute than to keep."""
@@ -118,6 +119,16 @@ class Metrics:
     def request_timer(self, route: str, method: str, status_class: str) -> Callable[[float], None]:
         """Return the function that records one request's seconds; `route` is a template, never a path."""
         return self.request_seconds.labels(route, method, status_class).observe
+
+    def _leases(self) -> None:
+        self.leases_held = self._gauge("leases_held", "Branches that this node owns.")
+        self.lease_age_seconds = self._gauge("lease_age_seconds", "Time that the node's lease has stood.")
+        self.lease_left_seconds = self._gauge(
+            "lease_left_seconds", "Time until this node must stop writing unless its lease is renewed."
+        )
+        self.lease_renewals_failed = self._counter(
+            "lease_renewals_failed", "Renewals of the node's lease that failed, and are tried again."
+        )
 
     def _http(self) -> None:
         self.request_seconds = Histogram(

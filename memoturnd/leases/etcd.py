@@ -58,7 +58,7 @@ class _Session:
 class EtcdLeases:
     """Leases of one node. `start` before anything else, `keep` beside it.
 
-    `load` tells the part of the node's capacity in use, from 0 to 1.
+    `load` tells the part of the node's capacity in use, from 0 to 1; `on_failed_renewal` is told of each.
     """
 
     is_shared = True
@@ -72,9 +72,10 @@ class EtcdLeases:
         ttl_s: int,
         prefix: str,
         load: Callable[[], float] = lambda: 0.0,
+        on_failed_renewal: Callable[[], None] = lambda: None,
     ) -> None:
-        self.load = load
-        self.renewals_failed = 0
+        self._on_failed_renewal = on_failed_renewal
+        self._load_now = load
         self._client = client
         self._identity = identity
         self._clock = clock
@@ -128,7 +129,7 @@ class EtcdLeases:
                 await self._tell_load()
                 pause_s = self._ttl_s / RENEWALS
             except (RetryableError, CorruptionError) as error:
-                self.renewals_failed += 1
+                self._on_failed_renewal()
                 pause_s = _AGAIN_S
                 _log.warning("the lease could not be renewed", left_s=self.left_s, error=str(error))
                 await self._clock.sleep(_AGAIN_S)
@@ -139,7 +140,7 @@ class EtcdLeases:
             await self._grant()
             return
         sent_s = self._clock.monotonic_s()
-        answer = await self._client.call("lease/keepalive", {"ID": session.id})
+        answer = await self._client.call("lease/keepalive", {"ID": session.id}, is_urgent=True)
         ttl_s = int(answer.get("result", {}).get("TTL", 0))
         if ttl_s <= 0:  # of a lease that has expired, without an error
             self._lose(session)
@@ -164,7 +165,7 @@ class EtcdLeases:
             if self._session is not None:
                 return
             sent_s = self._clock.monotonic_s()
-            answer = await self._client.call("lease/grant", {"TTL": str(self._ttl_s)})
+            answer = await self._client.call("lease/grant", {"TTL": str(self._ttl_s)}, is_urgent=True)
             session = _Session(str(answer["ID"]), sent_s, self._deadline(sent_s, int(answer["TTL"])))
             try:
                 await self._name(session)
@@ -182,7 +183,9 @@ class EtcdLeases:
         revision = 0
         while True:
             answer = await self._client.call(
-                "kv/txn", records.take_over(key, record, session.id, revision=revision)
+                "kv/txn",
+                records.take_over(key, record, session.id, revision=revision),
+                is_urgent=True,
             )
             if records.was_done(answer):
                 self._told = (load, self._clock.monotonic_s())
@@ -209,7 +212,7 @@ class EtcdLeases:
         self._told = (load, now_s)
 
     def _load(self) -> float:
-        return round(min(1.0, max(0.0, self.load())), 2)
+        return round(min(1.0, max(0.0, self._load_now())), 2)
 
     async def _revoke(self, session: _Session) -> None:
         try:

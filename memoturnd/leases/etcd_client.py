@@ -5,7 +5,6 @@ travel as base64, 64-bit numbers as text, and what is zero, empty or false is le
 """
 
 import asyncio
-import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -14,12 +13,13 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import aiohttp
+import msgspec
 
-from memoturnd.errors import RetryableError
+from memoturnd.errors import OverloadedError, RetryableError
 
 MOST_CONNECTIONS: Final = 64
-MOST_CALLS: Final = 64
-"""Calls at once; more wait within their own time."""
+MOST_CALLS: Final = 32
+"""Calls at once; more wait within their own time. What keeps a lease does not wait for them."""
 MOST_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """Of one message of a watch: far above what a server sends at once."""
 
@@ -76,15 +76,25 @@ class EtcdClient:
         self._slots = asyncio.Semaphore(MOST_CALLS)
         self._session: aiohttp.ClientSession | None = None
 
-    async def call(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def call(self, path: str, body: Mapping[str, Any], *, is_urgent: bool = False) -> dict[str, Any]:
         """POST to `/v3/{path}` and return the answer. May be done twice where the first answer was lost.
 
-        Raises EtcdUnavailableError, EtcdRefusedError, LeaseGoneError, CompactedError.
+        Raises EtcdUnavailableError, EtcdRefusedError, LeaseGoneError, CompactedError; OverloadedError where an `is_urgent`
+        one would have been sent.
         """
+        sent = is_urgent
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                return await self._call(path, body)
+            async with asyncio.timeout(self._timeout_s):
+                if is_urgent:
+                    return await self._call(path, body)
+                async with self._slots:
+                    sent = True
+                    return await self._call(path, body)
         except TimeoutError as error:
+            if not sent:
+                raise OverloadedError(
+                    f"{MOST_CALLS} calls of etcd are under way, and none ended within {self._timeout_s:g} s; try again"
+                ) from error
             self._leave(self._at)
             raise EtcdUnavailableError(
                 f"etcd did not answer {path} within {self._timeout_s:g} s: {self._told()}"
@@ -131,14 +141,14 @@ class EtcdClient:
                         following, silent_s = (None, 0.0) if done else (following, silent_s)
                         if not line:
                             raise EtcdUnavailableError(f"etcd at {self._endpoints.urls[at]} ended a watch")
-                        events = self._events(json.loads(line), answer.status)
+                        events = self._events(msgspec.json.decode(line), answer.status)
                         if events:
                             yield events
                 finally:
                     if following is not None:
                         following.cancel()
                         await asyncio.gather(following, return_exceptions=True)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, msgspec.MsgspecError) as error:
             self._leave(at)
             raise EtcdUnavailableError(
                 f"the watch of etcd at {self._endpoints.urls[at]} broke: {error or type(error).__name__}"
@@ -177,8 +187,8 @@ class EtcdClient:
             ):
                 text = await answer.read()
             try:
-                return self._told_by(answer.status, json.loads(text))
-            except ValueError as error:
+                return self._told_by(answer.status, msgspec.json.decode(text))
+            except msgspec.MsgspecError as error:
                 raise EtcdUnavailableError(f"{answer.status} {text[:200]!r}") from error
             except EtcdRefusedError:
                 if not (again and self._token):

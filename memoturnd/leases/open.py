@@ -8,6 +8,7 @@ from memoturnd.config import Settings
 from memoturnd.engine.files import found
 from memoturnd.leases.files import FileLeases, Unshipped
 from memoturnd.leases.local import LocalLeases
+from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock, SystemRandomness
 from memoturnd.seams.leases import Leases
 from memoturnd.workers.settings import WorkerSettings
@@ -26,7 +27,7 @@ class Load:
 
 @asynccontextmanager
 async def opened_leases(
-    settings: Settings, clock: Clock, *, instance: str, load: Callable[[], float]
+    settings: Settings, clock: Clock, *, instance: str, load: Callable[[], float], metrics: Metrics
 ) -> AsyncIterator[Leases]:
     """Give the leases that the settings ask for, kept until the end, which gives everything back.
 
@@ -55,17 +56,30 @@ async def opened_leases(
         ttl_s=settings.lease_ttl_s,
         prefix=settings.etcd_prefix,
         load=load,
+        on_failed_renewal=metrics.lease_renewals_failed.inc,
     )
+
+    def measure() -> None:
+        metrics.leases_held.set(shared.held)
+        metrics.lease_age_seconds.set(shared.age_s)
+        metrics.lease_left_seconds.set(shared.left_s)
+
+    metrics.before_scrape(measure)
+    failure: Exception | None = None
     try:
         await shared.start()
         async with asyncio.TaskGroup() as group:
             kept = group.create_task(shared.keep())
             try:
                 yield shared
+            except Exception as error:  # noqa: BLE001 - raised again below, as itself and not in a group
+                failure = error
             finally:
                 kept.cancel()
     finally:
         await shared.close()
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager

@@ -80,6 +80,8 @@ class Member:
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
         self._process.send_signal(signal.SIGSTOP)
+        # Its threads stop one after the other.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
