@@ -28,6 +28,7 @@ class Errands:
         task = self._spawn(self._run(name, work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # where it was cancelled before it began
 
     def close(self) -> None:
         """Cancel what runs, and begin nothing any more."""
