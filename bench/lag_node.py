@@ -17,8 +17,9 @@ from typing import Final
 
 import uvloop
 
-from memoturnd.app import serve, set_up_logging
+from memoturnd.app import serve
 from memoturnd.config import Settings
+from memoturnd.serving import set_up_logging
 
 TICK_S: Final = 0.001
 _OVERDUE_S: Final = 0.015

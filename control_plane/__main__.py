@@ -9,9 +9,10 @@ import uvloop
 
 from control_plane.schema import REVISION
 from memoturnd import __version__
-from memoturnd.app import serve, set_up_logging
+from memoturnd.app import serve
 from memoturnd.config import Settings
 from memoturnd.errors import ConfigurationError, MemoturnError
+from memoturnd.serving import set_up_logging
 
 _USAGE = """usage: memoturn-control COMMAND
 

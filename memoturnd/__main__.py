@@ -8,9 +8,10 @@ from collections.abc import Callable
 import uvloop
 
 from memoturnd import __version__
-from memoturnd.app import serve, set_up_logging
+from memoturnd.app import serve
 from memoturnd.config import Settings, help_text
 from memoturnd.errors import ConfigurationError, MemoturnError
+from memoturnd.serving import set_up_logging
 from memoturnd.workers.preparing import prepare
 from memoturnd.workers.settings import MOST_WORKERS, worker_settings
 from memoturnd.workers.supervising import supervise

@@ -2,18 +2,13 @@
 
 import asyncio
 import contextlib
-import errno
-import logging
-import resource
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 
 from control_plane.catalogs.open import open_catalog
 from control_plane.http.alone import SERVED_ALONE
@@ -34,6 +29,7 @@ from memoturnd.seams.catalog import Catalog
 from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.leases import Leases
+from memoturnd.serving import BACKLOG, Server, bind, raise_descriptor_limit, stop
 from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
 from memoturnd.stores.timed import TimedStore
@@ -49,17 +45,7 @@ GRACE_S = 2
 """How long requests under way may take to end when the node stops; shipping and closing come after."""
 PEER_SHARE = 0.9
 """Part of a request's time that a data-plane node may take of it, so that its failure is told before the request's own."""
-_BACKLOG = 2048
-_DESCRIPTORS = 1_048_576
 _log = structlog.get_logger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to `serve`: uvicorn would raise them again before the node has drained."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
@@ -71,7 +57,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
     OSError when the address cannot be bound.
     """
     loop = asyncio.get_running_loop()
-    descriptors = _raise_descriptor_limit()
+    descriptors = raise_descriptor_limit()
     connections = connections_limit(settings.max_concurrency, descriptors)
     with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
         clock = SystemClock()
@@ -86,7 +72,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
         models = open_models(settings, clock)
         sockets: list[socket.socket] = []
         try:
-            sockets = _bind(settings.listen)  # before anything is opened: a taken port ends the start early
+            sockets = bind(settings.listen)  # before anything is opened: a taken port ends the start early
             instance = instance_id(settings.data_dir)
             settings = identified(settings, instance, port=sockets[0].getsockname()[1])
             await probe(TimedStore(store, STORE_TIMEOUT_S))
@@ -123,33 +109,25 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                 forwarding_of(node, settings, leases, clock) as forwarding,
             ):
                 load.measure = node.tiers.load
-                server = _Server(
-                    uvicorn.Config(
-                        create_app(
-                            node,
-                            settings,
-                            clock=clock,
-                            routes=routes,
-                            auditor=Auditor(node.audit, node.audit_rules, clock),
-                            forwarding=forwarding,
-                        ),
-                        loop="none",
-                        http=bounded_protocol(ConnectionLimits(connections), node.metrics),
-                        lifespan="off",
-                        log_config=None,
-                        access_log=False,
-                        backlog=_BACKLOG,
-                        server_header=False,
-                        timeout_graceful_shutdown=GRACE_S,
-                    )
+                server = Server.of(
+                    create_app(
+                        node,
+                        settings,
+                        clock=clock,
+                        routes=routes,
+                        auditor=Auditor(node.audit, node.audit_rules, clock),
+                        forwarding=forwarding,
+                    ),
+                    bounded_protocol(ConnectionLimits(connections), node.metrics),
+                    grace_s=GRACE_S,
                 )
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, _stop, server, number)
+                    loop.add_signal_handler(number, stop, server, number)
                 for bound in sockets:
-                    bound.listen(_BACKLOG)  # who believes the announcement must be able to connect
+                    bound.listen(BACKLOG)  # who believes the announcement must be able to connect
                 _announce(settings, port=sockets[0].getsockname()[1], hosts_profiles=hosts_profiles)
                 if isinstance(settings, WorkerSettings):
-                    when_orphaned(loop, lambda: _stop(server, signal.SIGHUP))
+                    when_orphaned(loop, lambda: stop(server, signal.SIGHUP))
                     tell_ready(settings.advertise)
                 await server.serve(sockets)
                 _log.info("draining")
@@ -202,61 +180,6 @@ async def forwarding_of(
         await forwarding.close()
 
 
-def _bind(listen: Address) -> list[socket.socket]:
-    """Return a bound socket per address of the host, all on one port. Raises OSError that says what to do."""
-    sockets: list[socket.socket] = []
-    try:
-        _bind_each(listen, sockets)
-    except OSError as error:
-        for bound in sockets:
-            bound.close()
-        raise OSError(
-            f"cannot listen on {listen}: {error.strerror or error}; stop what listens there, or set "
-            "MEMOTURN_LISTEN to a free port of this machine"
-        ) from error
-    return sockets
-
-
-def _bind_each(listen: Address, sockets: list[socket.socket]) -> None:
-    port = listen.port
-    found = socket.getaddrinfo(listen.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    absent: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        bound = socket.socket(family, kind, protocol)
-        sockets.append(bound)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            bound.bind((address[0], port, *address[2:]))
-        except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
-            # A name may stand for an address that this machine does not have, such as ::1 without IPv6.
-            absent = error
-            sockets.pop().close()
-        else:
-            port = port or bound.getsockname()[1]
-    if absent is not None and not sockets:
-        raise absent
-
-
-def _raise_descriptor_limit() -> int:
-    """Take as many descriptors as the system grants, and return how many: connections and profiles share them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and wanted > soft:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-
-
-def _stop(server: uvicorn.Server, number: int) -> None:
-    _log.info("stopping", signal=signal.Signals(number).name)
-    server.should_exit = True
-
-
 def _announce(settings: Settings, *, port: int, hosts_profiles: bool) -> None:
     if not hosts_profiles:
         _log.info(
@@ -281,45 +204,3 @@ def _announce(settings: Settings, *, port: int, hosts_profiles: bool) -> None:
         a_local_write_survives=survives[settings.sync],
         at_risk_when_the_disk_is_lost=f"up to {settings.unshipped_max_age_s:g} s, usually {settings.ship_interval_ms} ms",
     )
-
-
-def set_up_logging(settings: Settings) -> None:
-    """Send structured logs to stderr, as text for people or JSON for machines."""
-    level = getattr(logging, settings.log_level.upper())
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            *([_names_worker(settings.worker)] if isinstance(settings, WorkerSettings) else []),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(
-        stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-
-
-def _names_worker(worker: int) -> structlog.typing.Processor:
-    """Return what lets each line of the log say which worker wrote it."""
-
-    def name(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event["worker"] = worker
-        return event
-
-    return name
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Drop the trace of each request that was cut off by a stop: uvicorn has said how many there were."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

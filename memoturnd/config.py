@@ -5,7 +5,7 @@ The table in `memoturnd.settings_table` drives parsing, `memoturnd --help` and t
 
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -32,6 +32,8 @@ _OWN_FILES = frozenset(setting.variable for setting in SETTINGS if setting.varia
 """Files that are read again while the node runs, and so are settings of their own."""
 CLIENT_VARIABLES = frozenset(PREFIX + name for name in ("URL", "TOKEN", "SOURCE", "MCP_HOST", "MCP_PORT"))
 """Settings of the clients, which may share the node's environment."""
+GATEWAY_PREFIX = PREFIX + "GATEWAY_"
+"""What settings of gateways alone begin with, which may share the node's environment."""
 TEST_VARIABLES = (PREFIX + "TEST_", PREFIX + "REQUIRE_SERVICES", PREFIX + "SERVICES_DIR")
 """What settings of the test suite and of `scripts/services` begin with; they may be left in a developer's shell."""
 
@@ -165,7 +167,7 @@ class Settings:
             text = environ.get(setting.variable, "") or setting.default
             try:
                 if setting.variable + FILE not in _OWN_FILES and setting.secret:
-                    text = _from_file(setting, environ, text)
+                    text = from_file(setting, environ, text)
                 values[setting.field] = setting.parse(text) if text else None
             except ValueError as error:
                 shown = "***" if setting.secret else repr(text)
@@ -202,8 +204,13 @@ def hot_cap(hot_cap: int, nofile: int, memory_budget_bytes: int) -> int:
 
 def help_text() -> str:
     """Return the settings for a terminal: each with its default, unit and meaning."""
+    return rows_of_help(SETTINGS)
+
+
+def rows_of_help(settings: Iterable[Setting]) -> str:
+    """Return some settings for a terminal."""
     lines = ["Settings (environment variables):", ""]
-    for setting in SETTINGS:
+    for setting in settings:
         unit = f" {setting.unit}" if setting.unit else ""
         lines.append(f"  {setting.variable}  (default: {setting.shown_default}{unit})")
         lines += textwrap.wrap(setting.help, 88, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -227,12 +234,12 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
         for name in environ
         if name.startswith(PREFIX)
         and name not in known | CLIENT_VARIABLES
-        and not name.startswith(TEST_VARIABLES)
+        and not name.startswith((*TEST_VARIABLES, GATEWAY_PREFIX))
     )
     return [f"{name} is not a setting{did_you_mean(name, known)}" for name in strange]
 
 
-def _from_file(setting: Setting, environ: Mapping[str, str], text: str) -> str:
+def from_file(setting: Setting, environ: Mapping[str, str], text: str) -> str:
     """Return a secret, from the file that `..._FILE` names where that is set. Raises ValueError, which shows no secret."""
     path = environ.get(setting.variable + FILE, "")
     if not path:

@@ -88,7 +88,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 # Parsers raise ValueError with what the value must be.
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return the parser of a whole number within bounds."""
+
     def parse(text: str) -> int:
         value = int(text) if re.fullmatch(r"-?[0-9]{1,19}", text) else None
         if value is None or not least <= value <= most:
@@ -96,6 +98,9 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+_whole = whole_number
 
 
 def _number(least: float, most: float) -> Callable[[str], float]:
@@ -133,7 +138,8 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def _listen(text: str) -> Address:
+def listen_address(text: str) -> Address:
+    """Parse HOST:PORT. Raises ValueError."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
     if found is None or int(found[3]) > _MOST_PORT:
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
@@ -260,7 +266,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MEMOTURN_LISTEN",
         "listen",
-        _listen,
+        listen_address,
         "127.0.0.1:8080",
         "",
         "Address to listen on. Without authentication only loopback is accepted; port 0 lets the system choose.",

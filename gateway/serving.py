@@ -1,0 +1,99 @@
+"""The gateway as a process: what it knows of the cluster, its application, and the server in front of it."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+
+from gateway.app import Gateway
+from gateway.forwarding import Forwarder
+from gateway.metrics import GatewayMetrics
+from gateway.placements import PlacementCache
+from gateway.settings import GatewaySettings
+from memoturnd.config import connections_limit
+from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
+from memoturnd.http.routes import ROUTES
+from memoturnd.leases.etcd import CALL_SHARE, EtcdWatching
+from memoturnd.leases.etcd_client import EtcdClient, endpoints
+from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
+from memoturnd.seams.leases import Watching
+from memoturnd.serving import BACKLOG, Server, bind, raise_descriptor_limit, stop
+from memoturnd.settings_table import Address
+
+GRACE_S = 5
+"""How long requests under way may take to end when the gateway stops."""
+CONNECTIONS_PER_REQUEST = 4
+"""Connections of clients for each request that may be forwarded at once; many idle, or take an answer slowly."""
+_log = structlog.get_logger(__name__)
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Run a gateway on etcd until SIGTERM or SIGINT. Raises ConfigurationError, OSError when the address cannot be bound."""
+    clock = SystemClock()
+    client = EtcdClient(
+        endpoints(settings.etcd.reveal(), settings.etcd_ca_file), timeout_s=CALL_SHARE * settings.lease_ttl_s
+    )
+    watching = EtcdWatching(client, clock, ttl_s=settings.lease_ttl_s, prefix=settings.etcd_prefix)
+    try:
+        await serve_watching(settings, watching, clock=clock)
+    finally:
+        await watching.close()
+
+
+async def serve_watching(
+    settings: GatewaySettings,
+    watching: Watching,
+    *,
+    clock: Clock | None = None,
+    on_ready: Callable[[int], None] = lambda _port: None,
+) -> None:
+    """Run a gateway that follows `watching` until SIGTERM or SIGINT; `on_ready` is told the port once it can route.
+
+    Raises OSError when the address cannot be bound.
+    """
+    loop = asyncio.get_running_loop()
+    clock = clock or SystemClock()
+    descriptors = raise_descriptor_limit()
+    sockets = bind(settings.listen)
+    metrics = GatewayMetrics()
+    forwarder = Forwarder(now_s=clock.monotonic_s)
+    placements = PlacementCache(now_s=clock.monotonic_s, left=forwarder.drop)
+    app = Gateway(
+        placements,
+        forwarder,
+        settings,
+        routes=ROUTES,
+        clock=clock,
+        randomness=SystemRandomness(),
+        metrics=metrics,
+    )
+    connections = connections_limit(
+        CONNECTIONS_PER_REQUEST * settings.gateway_concurrency // 2, 2 * descriptors
+    )
+    server = Server.of(app, bounded_protocol(ConnectionLimits(connections), metrics), grace_s=GRACE_S)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, server, number)
+    port: int = sockets[0].getsockname()[1]
+    try:
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(placements.feed(watching))
+            telling = group.create_task(_tell(placements, port, on_ready))
+            for bound in sockets:
+                bound.listen(BACKLOG)
+            _log.info("memoturn-gateway is up", url=f"http://{Address(settings.listen.host, port)}")
+            await server.serve(sockets)
+            feeding.cancel()
+            telling.cancel()
+    finally:
+        for listening in sockets:
+            listening.close()
+        await forwarder.close()
+    _log.info("stopped")
+
+
+async def _tell(placements: PlacementCache, port: int, on_ready: Callable[[int], None]) -> None:
+    while not placements.can_route:
+        await placements.changed(None, 0.5)
+    _log.info("requests can be routed", nodes=len(placements.nodes), placements=placements.owners)
+    on_ready(port)

@@ -1,0 +1,161 @@
+"""What every server of the project does alike: bind its address, take what descriptors there are, log, and stop on a signal."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
+
+import structlog
+import uvicorn
+
+from memoturnd.settings_table import Address
+from memoturnd.workers.settings import WorkerSettings
+
+BACKLOG = 2048
+_DESCRIPTORS = 1_048_576
+_log = structlog.get_logger(__name__)
+
+
+class Logged(Protocol):
+    """The settings of the log."""
+
+    @property
+    def log_level(self) -> Literal["debug", "info", "warning", "error"]:
+        """The least that is logged."""
+        ...
+
+    @property
+    def log_format(self) -> Literal["console", "json"]:
+        """Text for people, or JSON for machines."""
+        ...
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to `serve`: uvicorn would raise them again before the node has drained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take no signal."""
+        yield
+
+    @classmethod
+    def of(cls, app: Any, protocol: "type[asyncio.Protocol]", *, grace_s: int) -> "Server":
+        """Return a server of `app` whose connections are `protocol`; when it stops, requests have `grace_s` seconds to end."""
+        return cls(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http=protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                backlog=BACKLOG,
+                server_header=False,
+                timeout_graceful_shutdown=grace_s,
+            )
+        )
+
+
+def bind(listen: Address) -> list[socket.socket]:
+    """Return a bound socket per address of the host, all on one port. Raises OSError that says what to do."""
+    sockets: list[socket.socket] = []
+    try:
+        _bind_each(listen, sockets)
+    except OSError as error:
+        for bound in sockets:
+            bound.close()
+        raise OSError(
+            f"cannot listen on {listen}: {error.strerror or error}; stop what listens there, or set "
+            "MEMOTURN_LISTEN to a free port of this machine"
+        ) from error
+    return sockets
+
+
+def _bind_each(listen: Address, sockets: list[socket.socket]) -> None:
+    port = listen.port
+    found = socket.getaddrinfo(listen.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    absent: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        bound = socket.socket(family, kind, protocol)
+        sockets.append(bound)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            bound.bind((address[0], port, *address[2:]))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            # A name may stand for an address that this machine does not have, such as ::1 without IPv6.
+            absent = error
+            sockets.pop().close()
+        else:
+            port = port or bound.getsockname()[1]
+    if absent is not None and not sockets:
+        raise absent
+
+
+def raise_descriptor_limit() -> int:
+    """Take as many descriptors as the system grants, and return how many: connections and profiles share them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def stop(server: uvicorn.Server, number: int) -> None:
+    """Let a server end on a signal."""
+    _log.info("stopping", signal=signal.Signals(number).name)
+    server.should_exit = True
+
+
+def set_up_logging(settings: Logged) -> None:
+    """Send structured logs to stderr, as text for people or JSON for machines."""
+    level = getattr(logging, settings.log_level.upper())
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            *([_names_worker(settings.worker)] if isinstance(settings, WorkerSettings) else []),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _names_worker(worker: int) -> structlog.typing.Processor:
+    """Return what lets each line of the log say which worker wrote it."""
+
+    def name(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["worker"] = worker
+        return event
+
+    return name
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop the trace of each request that was cut off by a stop: uvicorn has said how many there were."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
