@@ -45,6 +45,8 @@ WHOLE_BYTES: Final = 64 * 1024
 """Answers up to this size are taken in one piece."""
 _HEADER_BYTES: Final = 64 * 1024
 _DROPPED: Final = HOP_BY_HOP | {FORWARDED, b"expect"}
+_REPLACED: Final = HOP_BY_HOP | {b"date"}
+"""Headers of an answer that whoever sends it on writes itself, or that end with the connection."""
 _SKIPPED: Final = frozenset({"Accept", "Accept-Encoding", "User-Agent", "Content-Type"})
 """What the HTTP client would add by itself."""
 
@@ -196,7 +198,7 @@ class Upstream:
     ) -> None:
         self.status = response.status
         self.headers = [
-            (name.lower(), value) for name, value in end_to_end(list(response.raw_headers), drop=HOP_BY_HOP)
+            (name.lower(), value) for name, value in end_to_end(list(response.raw_headers), drop=_REPLACED)
         ]
         self.body = body
         """The whole body, where it was short; None where it is still to come."""

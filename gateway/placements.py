@@ -150,6 +150,9 @@ class PlacementCache:
         node = self._admitted(avoiding, lambda skipped: place(key[0], self.nodes.values(), avoiding=skipped))
         return None if node is None else Target(node.node_id, node.address, forwarded=owner is None)
 
+    def polled(self, target: Target) -> None:
+        """Return None: the connections of a node that is not there any more are cut."""
+
     def learned(self, key: Key | None, owner: Owner) -> None:
         """Take note of an owner that a node named, unless a newer one is known."""
         if key is None:

@@ -1,6 +1,7 @@
 """One request on its way to whoever is to have it: sent, and sent again by the rules, until there is an answer or no time is left."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -9,6 +10,8 @@ from memoturnd.core.retries import Act, Asked, Event, Outcome, decide
 from memoturnd.errors import OutcomeUnknownError, RetryableError, UnansweredError
 from memoturnd.seams.leases import Owner
 
+POLL_S: Final = 0.5
+"""How often it is asked whether an owner that has not answered yet is one still."""
 MISDIRECTED: Final = 421
 _UNAVAILABLE: Final = 503
 _ADDRESS_SCHEMES: Final = ("http://", "https://")
@@ -31,6 +34,10 @@ class Where(Protocol):
 
     async def target(self, key: Key | None, failed: frozenset[str]) -> Target | None:
         """Return where to send it, None where there is nobody; `failed` are nodes that this request could not reach."""
+        ...
+
+    def polled(self, target: Target) -> Callable[[], Awaitable[bool]] | None:
+        """Return what tells whether an answer can still be expected from there, None where connections that have no end are cut."""
         ...
 
     def learned(self, key: Key | None, owner: Owner) -> None:
@@ -81,11 +88,10 @@ class Router:
                 left_s = deadline_s - self._now_s()
                 self._sent()
                 try:
-                    upstream = await self._forwarder.send(
-                        target.address,
+                    upstream = await self._attempt(
+                        target,
                         request,
-                        forwarded=target.forwarded,
-                        timeout_s=max(0.001, min(left_s, self._attempt_s) if asked.repeatable else left_s),
+                        max(0.001, min(left_s, self._attempt_s) if asked.repeatable else left_s),
                     )
                 except UnconnectedError as error:
                     reason, failed = str(error), failed | {target.node_id}
@@ -115,6 +121,25 @@ class Router:
             elif step.act is not Act.HINT:
                 raise _given_up(step.act, reason)
 
+    async def _attempt(self, target: Target, request: Request, timeout_s: float) -> Upstream:
+        sending = self._forwarder.send(
+            target.address, request, forwarded=target.forwarded, timeout_s=timeout_s
+        )
+        still = self._where.polled(target)
+        if still is None:
+            return await sending
+        task = asyncio.ensure_future(sending)
+        try:
+            while not (await asyncio.wait([task], timeout=POLL_S))[0] and await still():
+                pass
+        except BaseException:
+            _give_up(task)
+            raise
+        if task.done():
+            return task.result()
+        _give_up(task)
+        raise LostError(f"{target.address} owns the branch no more, and has not answered")
+
     def _seen(self, upstream: Upstream, key: Key | None) -> tuple[Outcome, Target | None]:
         if upstream.status not in {MISDIRECTED, _UNAVAILABLE}:
             return Outcome(Event.ANSWERED, upstream.status), None
@@ -126,6 +151,15 @@ class Router:
         return Outcome(Event.ANSWERED, upstream.status, unapplied, hinted=True), Target(
             owner.node_id, owner.address
         )
+
+
+def _give_up(task: "asyncio.Future[Upstream]") -> None:
+    def close(done: "asyncio.Future[Upstream]") -> None:
+        if not done.cancelled() and done.exception() is None:
+            done.result().close()
+
+    task.add_done_callback(close)
+    task.cancel()
 
 
 def owner_in(upstream: Upstream) -> Owner | None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
-from gateway.app import Gateway
+from gateway.app import Gateway, Limits
 from gateway.forwarding import Forwarder
 from gateway.metrics import GatewayMetrics
 from gateway.placements import PlacementCache
@@ -28,6 +30,15 @@ CONNECTIONS_PER_REQUEST = 4
 _log = structlog.get_logger(__name__)
 
 
+class Settings(Limits, Protocol):
+    """The settings of a gateway but for where it learns who owns what."""
+
+    @property
+    def listen(self) -> Address:
+        """Address to listen on."""
+        ...
+
+
 async def serve(settings: GatewaySettings) -> None:
     """Run a gateway on etcd until SIGTERM or SIGINT. Raises ConfigurationError, OSError when the address cannot be bound."""
     clock = SystemClock()
@@ -42,20 +53,22 @@ async def serve(settings: GatewaySettings) -> None:
 
 
 async def serve_watching(
-    settings: GatewaySettings,
+    settings: Settings,
     watching: Watching,
     *,
     clock: Clock | None = None,
+    sockets: list[socket.socket] | None = None,
     on_ready: Callable[[int], None] = lambda _port: None,
 ) -> None:
     """Run a gateway that follows `watching` until SIGTERM or SIGINT; `on_ready` is told the port once it can route.
 
-    Raises OSError when the address cannot be bound.
+    It listens on `sockets`, which are bound already, or else on the address of the settings. Raises OSError when that
+    cannot be bound.
     """
     loop = asyncio.get_running_loop()
     clock = clock or SystemClock()
     descriptors = raise_descriptor_limit()
-    sockets = bind(settings.listen)
+    sockets = sockets or bind(settings.listen)
     metrics = GatewayMetrics()
     forwarder = Forwarder(now_s=clock.monotonic_s)
     placements = PlacementCache(now_s=clock.monotonic_s, left=forwarder.drop)

@@ -120,6 +120,20 @@ class _Lookup:
             raise _HereError
         return Target(owner.node_id, owner.address)
 
+    def polled(self, target: Target) -> Callable[[], Awaitable[bool]] | None:
+        """Return what asks the lease service whether the node owns the branch still, None where the branch is not known."""
+        if self._look is _nobody:
+            return None
+
+        async def still() -> bool:
+            try:
+                owner = await self._look()
+            except RetryableError:
+                return True  # nobody can say otherwise
+            return owner is not None and owner.node_id == target.node_id
+
+        return still
+
     def learned(self, key: Key | None, owner: Owner) -> None:
         """Do nothing: the lease service is asked each time."""
 

@@ -58,7 +58,7 @@ def settings(**changes):
 class Parts:
     """A gateway's parts, which a test may look into."""
 
-    def __init__(self, **changes):
+    def __init__(self, timeout_s=None, **changes):
         clock = SystemClock()
         self.metrics = GatewayMetrics()
         self.forwarder = Forwarder(now_s=clock.monotonic_s, connect_s=0.5)
@@ -72,6 +72,8 @@ class Parts:
             randomness=SystemRandomness(),
             metrics=self.metrics,
         )
+        if timeout_s is not None:
+            self.app._timeout_s = timeout_s
         self.url = ""
 
     def knows(self, nodes, owners=()):

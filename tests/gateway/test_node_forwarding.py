@@ -1,10 +1,14 @@
 """A node reached directly forwards what another one owns, and nothing is lost on the way."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
+from gateway_support import served
 from node_support import cluster, gateway_of
+
+from memoturnd.leases.local import LocalLeases
 
 KEY = "/v1/db/notes/kv/n/k"
 
@@ -165,3 +169,35 @@ async def test_writes_go_on_through_a_gateway_while_branches_change_hands(two, c
 
     assert {status for status, _ in statuses} == {200}
     assert int(total) == len(statuses)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_an_owner_that_says_nothing_is_waited_for_until_its_lease_ends(two, client, method):
+    _, other = await owned_by_first(two, client)
+    [branch] = [one for one in two.nodes["n1"].node.tiers._all.values() if one.is_ours]
+    await branch.close()
+    await branch.give_back()
+    ended = asyncio.Event()
+
+    async def silent(scope, receive, send):
+        del scope, receive, send
+        await ended.wait()
+
+    async with served(silent) as address:
+        await _waits_for(address, two, client, method, branch, other)
+        ended.set()
+
+
+async def _waits_for(address, two, client, method, branch, other):
+    paused = LocalLeases("n3", address, two.table)
+    await paused.acquire(branch.branch_id, database="notes", branch="main")
+
+    headers = {"Idempotency-Key": "k"}
+    asking = asyncio.create_task(client.request(method, other + KEY, content=b"2", headers=headers))
+    await asyncio.sleep(0.3)
+    assert not asking.done()
+    await paused.close()
+
+    began_s = time.monotonic()
+    assert (await asking).status_code == 200
+    assert time.monotonic() - began_s < 2
