@@ -16,8 +16,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-REVISION: Final = 5
-"""The revision that this release works with; as `user_version` in an embedded file, as 0005 in `alembic_version`."""
+REVISION: Final = 6
+"""The revision that this release works with; as `user_version` in an embedded file, as 0006 in `alembic_version`."""
 
 NAME: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text in the order of its code points, in Postgres too, whatever that database sorts by."""
@@ -56,6 +56,8 @@ databases: Final = _table(
     # Whether the export (`exports`) has heard of it.
     sa.Column("queued", FLAG, nullable=False, server_default=NO),
     sa.Column("deleted_at", WHOLE),
+    # What is set for it (memoturnd.core.database_settings), as its register has it.
+    sa.Column("settings", sa.Text(), nullable=False, server_default=sa.text("''")),
 )
 sa.Index(
     "databases_live",

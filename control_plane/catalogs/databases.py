@@ -30,6 +30,7 @@ _COLUMNS = (
     databases.c.written,
     databases.c.tenant,
     databases.c.deleted_at,
+    databases.c.settings,
 )
 _ROW = sa.select(*_COLUMNS)
 _INSERT = sa.insert(databases).values(
@@ -65,6 +66,9 @@ _MARK_WRITTEN = (
     .where(databases.c.uuid == _uuid, ~databases.c.written)
     .values(written=sa.true())
     .returning(databases.c.queued)
+)
+_SET_SETTINGS = (
+    sa.update(databases).where(databases.c.uuid == _uuid).values(settings=sa.bindparam("settings"))
 )
 _SOFT_DELETE = (
     sa.update(databases).where(databases.c.uuid == _uuid, _live).values(deleted_at=_at, queued=sa.true())
@@ -188,6 +192,10 @@ class Directory(Part):
             for (queued,) in await session.rows(_MARK_WRITTEN, uuid=uuid):
                 if queued:
                     await exports.note(session, exports.DATABASE, uuid, None)
+
+    async def set_settings(self, uuid: str, settings: str) -> None:
+        """Keep what is set for a database, as its register has it; no error when it is gone."""
+        await self._backend.run(_SET_SETTINGS, uuid=uuid, settings=settings)
 
     async def delete_database(self, uuid: str, *, at_ms: int) -> None:
         """Mark the database as deleted: its name is free, its branch rows are gone. No error when it is already gone."""
@@ -320,8 +328,8 @@ class Directory(Part):
 
 def database_of(row: Row) -> Database:
     """Return the database of a row of `_COLUMNS`."""
-    name, uuid, main_branch_id, created_at, written, tenant, deleted_at, *_ = row
-    return Database(name, uuid, main_branch_id, created_at, bool(written), tenant, deleted_at)
+    name, uuid, main_branch_id, created_at, written, tenant, deleted_at, settings, *_ = row
+    return Database(name, uuid, main_branch_id, created_at, bool(written), tenant, deleted_at, settings)
 
 
 async def _locked(session: Session, uuid: str) -> tuple[Database, bool] | None:

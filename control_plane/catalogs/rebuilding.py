@@ -68,6 +68,7 @@ _RESTORE_DATABASE = sa.insert(databases).values(
     written=sa.true(),
     queued=sa.true(),
     deleted_at=sa.bindparam("deleted_at", type_=WHOLE),
+    settings=sa.bindparam("settings"),
 )
 _RESTORE_TENANT = (
     postgresql.insert(tenants)
@@ -145,6 +146,7 @@ class Rebuilding(Part):
                 main_branch_id=database.main_branch_id,
                 created_at=database.created_at,
                 deleted_at=database.deleted_at,
+                settings=database.settings,
             )
         except TakenError as error:
             raise AlreadyExistsError(f"database {database.qualified_name} already exists") from error

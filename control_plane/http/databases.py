@@ -1,6 +1,6 @@
 """Routes of the directory: databases, and the profiles of a namespace."""
 
-from memoturnd.core import cursors, names
+from memoturnd.core import cursors, database_settings, names
 from memoturnd.engine.journal import Entry, Facts
 from memoturnd.errors import AlreadyExistsError, DatabaseNotFoundError
 from memoturnd.http.addresses import named_database, namespace
@@ -129,12 +129,15 @@ async def list_namespaces(call: Call) -> Answer:
 
 
 def _shown(database: Database) -> dict[str, object]:
-    return {
+    shown: dict[str, object] = {
         "name": database.name,
         "uuid": database.uuid,
         "created_at": database.created_at,
         "tenant": database.tenant,
     }
+    if database.settings:
+        shown["durability"] = database_settings.decode(database.settings)
+    return shown
 
 
 def _shown_deleted(call: Call, database: Database) -> dict[str, object]:

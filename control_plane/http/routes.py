@@ -2,7 +2,18 @@
 
 from typing import Final
 
-from control_plane.http import audit, databases, internal, keys, policies, quotas, tenants, tokens, usage
+from control_plane.http import (
+    audit,
+    databases,
+    internal,
+    keys,
+    policies,
+    quotas,
+    settings,
+    tenants,
+    tokens,
+    usage,
+)
 from memoturnd.http.route import Body, Kind, Route, Scope
 
 _NAMESPACE_POLICY: Final = "/v1/namespaces/{ns}/policy"
@@ -36,6 +47,8 @@ CONTROL_ROUTES: Final[tuple[Route, ...]] = (
     Route("PUT", _NAMESPACE_POLICY, policies.put, Kind.CONTROL, Body.SMALL, Scope.PLATFORM),
     Route("GET", _PROFILE_POLICY, policies.get_override, Kind.CONTROL, Body.NONE, Scope.READ),
     Route("PUT", _PROFILE_POLICY, policies.put_override, Kind.CONTROL, Body.SMALL, Scope.ADMIN),
+    Route("GET", "/v1/db/{db}/settings", settings.get, Kind.CONTROL, Body.NONE, Scope.READ),
+    Route("PUT", "/v1/db/{db}/settings", settings.put, Kind.CONTROL, Body.SMALL, Scope.ADMIN),
     Route("GET", "/v1/namespaces/{ns}/audit", audit.read, Kind.CONTROL, Body.NONE, Scope.NAMESPACE_ADMIN),
     Route(
         "GET",

@@ -1,5 +1,6 @@
 """The levels of durability, in their order, and which of them a write waits for. Pure."""
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -29,3 +30,16 @@ def level_of(txid: int, *, durable_txid: int, replicated_txid: int = 0) -> Durab
     if txid <= durable_txid:
         return Durability.DURABLE
     return Durability.REPLICATED if txid <= replicated_txid else Durability.LOCAL
+
+
+def level_for(
+    asked: Durability, surface: str, rules: Mapping[str, Durability], node: Durability = Durability.LOCAL
+) -> Durability:
+    """Return the level that a write waits for: the highest of what is asked for, the node's default, and what the rules say.
+
+    `surface` is what is written, such as `docs/orders`, empty where it is none. Of the rules the most specific counts: the
+    one for it, for its kind (`docs`), `default`. So a rule may be below the database's default; a request only raises.
+    """
+    kind = surface.partition("/")[0]
+    said = next((rules[name] for name in (surface, kind, "default") if name in rules), Durability.LOCAL)
+    return max(asked, said, node)

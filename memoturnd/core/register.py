@@ -46,6 +46,8 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
     branches: dict[str, RegisteredBranch | None]
     branch_runs: tuple[RunRef, ...] = ()
     deleted_at: Count | None = None
+    durability: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """The levels that writes to its surfaces wait for (memoturnd.core.database_settings), where any is set."""
 
 
 replace = msgspec.structs.replace
@@ -177,6 +179,16 @@ def settle_branch(register: Register, name: str, branch: RegisteredBranch) -> Re
     if known is None or known.id != branch.id or (name in register.branches and not known.is_new):
         return register
     return replace(register, branches={**register.branches, name: replace(branch, is_new=False)})
+
+
+def levels(register: Register) -> dict[str, str]:
+    """Return what is set for the database."""
+    return {} if isinstance(register.durability, msgspec.UnsetType) else register.durability
+
+
+def with_levels(register: Register, levels: dict[str, str]) -> Register:
+    """Return the register with these settings in place of those before."""
+    return replace(register, durability=levels or msgspec.UNSET)
 
 
 def touch(register: Register) -> Register:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from memoturnd.core import wal
+from memoturnd.core.database_settings import NO_RULES, LevelRules
 from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
@@ -66,6 +67,8 @@ class Branch:
             services.branches_folder, ref.database.uuid, ref.branch_id, fsync=services.sync == "full"
         )
         self.manifests: SwapFile[Manifest] = services.manifest_file(ref.database.uuid, ref.branch_id)
+        self.rules: LevelRules = NO_RULES
+        """What is set for the database, as of the last request."""
         self.owned: Owned | None = None
         self.lease: Lease | None = None
         """The lease that this node last took of the branch, and did not give back."""

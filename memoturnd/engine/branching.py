@@ -18,6 +18,7 @@ import msgspec
 
 from memoturnd.core import manifest as transitions
 from memoturnd.core import names, revisions
+from memoturnd.core.database_settings import rules_of
 from memoturnd.core.manifest import Checkpoint, Manifest, Pin, Rewind
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.core.revisions import BeforeHead, Revision
@@ -98,10 +99,14 @@ class Branching:
     async def find(self, db_name: str, branch: str = MAIN) -> Branch:
         """Return a branch by name. Raises DatabaseNotFoundError, BranchNotFoundError."""
         database = await self._services.catalog.get_database(db_name)
-        if branch == MAIN:
-            return self._tiers.get(BranchRef(database, database.main_branch_id, MAIN))
-        row = await self._services.catalog.get_branch(database.uuid, names.branch(branch))
-        return self._tiers.get(BranchRef(database, row.branch_id, branch))
+        branch_id = database.main_branch_id
+        if branch != MAIN:
+            branch_id = (
+                await self._services.catalog.get_branch(database.uuid, names.branch(branch))
+            ).branch_id
+        found = self._tiers.get(BranchRef(database, branch_id, branch))
+        found.rules = rules_of(database.settings)
+        return found
 
     async def find_by_id(self, db_uuid: str, branch_id: str) -> Branch:
         """Return a branch by its ids. Raises DatabaseNotFoundError, BranchNotFoundError."""

@@ -4,9 +4,11 @@ A deletion frees the name at once. What was written stays for a while, and goes 
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from memoturnd.core import names
+from memoturnd.core import database_settings, names
 from memoturnd.core.limits import owner_of
+from memoturnd.core.register import with_levels
 from memoturnd.engine.database_deletion import DatabaseDeletion
 from memoturnd.engine.registers import Registers
 from memoturnd.engine.services import Services
@@ -20,6 +22,7 @@ class Databases:
 
     def __init__(self, services: Services, tiers: Tiers, registers: Registers) -> None:
         self._services = services
+        self._registers = registers
         self._deletion = DatabaseDeletion(services, tiers, registers)
         self._delete: Callable[[Database], Awaitable[None]] = self._deletion.delete
 
@@ -38,6 +41,18 @@ class Databases:
     async def get(self, name: str) -> Database:
         """Return the database. Raises DatabaseNotFoundError."""
         return await self._services.catalog.get_database(name)
+
+    async def set_durability(self, name: str, levels: dict[str, str]) -> Database:
+        """Set the levels that writes to a database's surfaces wait for, in place of those before.
+
+        Raises DatabaseNotFoundError, StoreUnavailableError: what was set is then not known, and may be set again.
+        """
+        services, database = self._services, await self.get(name)
+        file = await self._registers.ensure(database)
+        await file.update(lambda register: with_levels(register, levels))
+        settings = database_settings.encode(levels)
+        await services.catalog.set_settings(database.uuid, settings)
+        return replace(database, settings=settings)
 
     async def last_deleted(self, name: str) -> str | None:
         """Return the uuid of the database that was deleted last under a name, None where none waits."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Never, TypeVar
 
+from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, Revision
@@ -47,6 +48,11 @@ class PastProfile:
     def durable_txid(self) -> int:
         """Return the newest txid of the branch that is known to be in object storage."""
         return max(self._durable_txid, self._branch.durable_txid, self._txid)
+
+    @property
+    def rules(self) -> LevelRules:
+        """Return what is set for the database, for writes, which there are none of."""
+        return self._branch.rules
 
     async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
         """Run `op` on the past state, at that state's wall time.

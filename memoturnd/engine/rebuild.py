@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from memoturnd.core import export, layout, names
+from memoturnd.core import database_settings, export, layout, names
 from memoturnd.core import register as registers
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.coupons import Coupons
@@ -213,6 +213,7 @@ class Rebuild:
             written=True,
             tenant=found.tenant,
             deleted_at=found.deleted_at if found.state == "deleted" else None,
+            settings=database_settings.encode(registers.levels(found)),
         )
         if await self._enter_database(database) and found.state == "live":
             await self._enter_branches(found.uuid, branches)
@@ -222,6 +223,8 @@ class Rebuild:
         catalog, kind = self._catalog, "databases" if database.deleted_at is None else "deleted databases"
         known = await self._known(database.uuid)
         is_same = known is not None and (known.deleted_at is None) is (database.deleted_at is None)
+        if known is not None and known.settings != database.settings and not self._is_dry:
+            await catalog.set_settings(database.uuid, database.settings)
         if is_same and known is not None and known.written:
             self.report.there[kind] += 1
             return True

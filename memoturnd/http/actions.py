@@ -121,6 +121,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     f"PUT {_KEY}": "kv.put",
     f"DELETE {_KEY}": "kv.delete",
     f"POST {_KEY}/increment": "kv.increment",
+    f"GET {_DB}/settings": "db.settings",
+    f"PUT {_DB}/settings": "db.settings_set",
     f"GET {_DB}/docs": "documents.collections",
     f"DELETE {_DOCUMENTS}": "documents.drop",
     f"POST {_DOCUMENTS}/insert": "documents.insert",
@@ -157,7 +159,7 @@ ACTIONS: Final[Mapping[str, str]] = {
 """The action of each route, by its method and template. Those of Kind.OPEN and Kind.PEER have none: they show nobody's things
 to anybody."""
 
-_ADMINISTRATIVE: Final = ("db.create", "db.delete", "db.undelete", "db.import", "token.", "policy.", "quota.", "tenant.", "node.", "key.", "erasure.")  # fmt: skip
+_ADMINISTRATIVE: Final = ("db.create", "db.delete", "db.undelete", "db.import", "db.settings_set", "token.", "policy.", "quota.", "tenant.", "node.", "key.", "erasure.")  # fmt: skip
 _SHOWING: Final = frozenset({"db.verify", "sql.check"})
 _TAKEN_AWAY: Final = frozenset({"export", "memory.export", "audit.export"})
 """What takes all of it away is not audited like a read of some of it."""

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from memoturnd.core import canonical, names, revisions
+from memoturnd.core import canonical, database_settings, names, revisions
 from memoturnd.core.durability import LEVELS, Durability
 from memoturnd.core.principal import ANONYMOUS
 from memoturnd.core.revisions import Revision
@@ -21,6 +21,7 @@ from memoturnd.errors import (
     invariant,
 )
 from memoturnd.http.gates import BodyMemory
+from memoturnd.http.levels import LeveledProfile
 from memoturnd.http.once import OnceProfile, parse_once
 from memoturnd.http.ports import BranchProfile, Node
 from memoturnd.http.streaming import Pace, receive_chunks, too_large
@@ -173,7 +174,13 @@ class Call:
         return self.once
 
     def applying_once(self, profile: BranchProfile) -> BranchProfile:
-        """Return the profile, such that a write with an Idempotency-Key is applied once. Raises InvalidRequestError."""
+        """Return the profile as requests write to it: at the level that is set, and with an Idempotency-Key once.
+
+        Raises InvalidRequestError.
+        """
+        if profile.rules:
+            template = self.operation.partition(" ")[2]
+            profile = LeveledProfile(profile, database_settings.surface_of(template, self.params))
         once = self.asks_once()
         return profile if once is None else OnceProfile(profile, once)
 

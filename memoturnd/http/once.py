@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.durability import Durability, level_of
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import ProfileConnection
@@ -63,6 +64,11 @@ class OnceProfile:
     def durable_txid(self) -> int:
         """Newest txid that object storage has."""
         return self._profile.durable_txid
+
+    @property
+    def rules(self) -> LevelRules:
+        """What is set for the database."""
+        return self._profile.rules
 
     async def kept(self, *, durability: Durability) -> Written[Any] | None:
         """Return what the same request was answered before, None where it is a new one; see `kept` below."""

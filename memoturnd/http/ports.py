@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Optional, Protocol
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
+from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.erasures import Coupon
 from memoturnd.core.policy import Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
@@ -94,6 +95,11 @@ class BranchProfile(Profile, Protocol):
     @property
     def durable_txid(self) -> int:
         """Newest txid that object storage has."""
+        ...
+
+    @property
+    def rules(self) -> LevelRules:
+        """What is set for the database about the levels that writes wait for."""
         ...
 
 
@@ -221,6 +227,10 @@ class Databases(Protocol):
 
     async def get(self, name: str) -> Database:
         """Return a database."""
+        ...
+
+    async def set_durability(self, name: str, levels: dict[str, str]) -> Database:
+        """Set the levels that writes to a database's surfaces wait for."""
         ...
 
     async def last_deleted(self, name: str) -> str | None:

@@ -40,6 +40,8 @@ class Database:
     written: bool = False
     tenant: str = names.DEFAULT_TENANT
     deleted_at: int | None = None
+    settings: str = ""
+    """What is set for it, as memoturnd.core.database_settings encodes it; empty where nothing is."""
 
     @property
     def qualified_name(self) -> str:
@@ -222,6 +224,10 @@ class Catalog(Credentials, Protocol):
 
         From a random `uuid` every written database is about as likely.
         """
+        ...
+
+    async def set_settings(self, uuid: str, settings: str) -> None:
+        """Keep what is set for a database, as its register has it."""
         ...
 
     async def mark_written(self, uuid: str) -> None:

@@ -182,6 +182,8 @@ REFUSING_AT = {
     "delete tenant": ("DELETE", "/v1/tenants/other", {}),
     "import": ("PUT", "/v1/databases/new/import", {"content": b"x"}),
     "verify": ("POST", "/v1/db/app--ann/verify", {}),
+    "settings": ("GET", "/v1/db/app--ann/settings", {}),
+    "set settings": ("PUT", "/v1/db/app--ann/settings", {"json": {"durability": {"docs": "durable"}}}),
     "policy": ("GET", "/v1/namespaces/app/policy", {}),
     "set policy": ("PUT", "/v1/namespaces/app/policy", {"json": {"policy": {}}}),
     "profile's policy": ("GET", "/v1/memory/app/ann/policy", {}),

@@ -48,6 +48,8 @@ OPENS = {
     "GET /.well-known/jwks.json": "open",
     "PUT /v1/databases/{db}/import": "platform",
     "DELETE /internal/databases/{db}/{uuid}": "internal",
+    "GET /v1/db/{db}/settings": "read everything whole",
+    "PUT /v1/db/{db}/settings": "admin everything whole",
     "POST /internal/replica/tail": "internal",
     "POST /internal/replica/tail/read": "internal",
     "POST /internal/replica/tail/forget": "internal",

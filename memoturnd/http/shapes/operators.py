@@ -20,6 +20,14 @@ class Database(Struct):
     tenant: str
     deleted_at: Maybe[Time] = UNSET
     undelete_until: Maybe[Time] = UNSET
+    durability: Maybe[dict[str, str]] = UNSET
+    """Of writes, by surface, where any is set."""
+
+
+class DatabaseSettings(Struct):
+    """The level that writes wait for: `local`, `replicated` or `durable`, by `default`, surface (`docs`), or part of one (`docs/orders`)."""
+
+    durability: Maybe[dict[str, str]] = UNSET
 
 
 class Undelete(Struct):
