@@ -21,7 +21,7 @@ CONFIRMED_LIMIT: Final = 4096
 Uuid = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-Address = Annotated[str, msgspec.Meta(pattern="^https?://[!-~]{1,500}$")]
+Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,500}$(?!\n)")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
 Checksum = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 

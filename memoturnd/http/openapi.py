@@ -43,7 +43,7 @@ _OF_KIND: Final[Mapping[str, frozenset[int]]] = {
     "read": frozenset({409, 412}),
     "write": frozenset({409, 412, 422}),
     "control": frozenset({409}),
-    "peer": frozenset({409}),
+    "peer": frozenset({409, 421}),
 }
 
 
