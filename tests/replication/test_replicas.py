@@ -95,6 +95,14 @@ async def cluster(tmp_path, monkeypatch):
         yield made
 
 
+@pytest.fixture
+async def told(tmp_path, monkeypatch):
+    """A cluster whose nodes do not ask again by themselves: what a replica learns, it was told."""
+    monkeypatch.setattr("memoturnd.node.CONFIRM_S", 3600.0)
+    async with cluster_on(tmp_path) as made:
+        yield made
+
+
 @asynccontextmanager
 async def cluster_on(tmp_path, **env):
     table, store, wires = LeaseTable(), FaultyStore(MemoryStore(), SystemClock()), Wires()
@@ -226,7 +234,8 @@ async def test_push_to_the_owner_or_to_nobody_is_refused(cluster):
         await cluster.b.streams.ingest(uuid, "main", None, "segment", b"x")
 
 
-async def test_deletion_reaches_a_replica_at_once(cluster):
+async def test_deletion_reaches_a_replica_at_once(told):
+    cluster = told
     replica = await cluster.b.profile("x")
 
     await cluster.a.databases.delete("x")
@@ -279,7 +288,8 @@ async def test_rewind_reaches_a_replica_like_any_commit(cluster):
     assert cluster.b.metrics.replica_steps["restored"]._value.get() == 0
 
 
-async def test_rewritten_history_leaves_nothing_on_a_replica_at_once(cluster, tmp_path):
+async def test_rewritten_history_leaves_nothing_on_a_replica_at_once(told, tmp_path):
+    cluster = told
     await write(cluster, "secret", MARK * 50)
     await cluster.reaches(await write(cluster, "k", "open"))
     owner, replica = await cluster.a.profile("x"), await cluster.b.profile("x")
