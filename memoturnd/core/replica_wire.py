@@ -73,9 +73,10 @@ class Ingested(msgspec.Struct, frozen=True):
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """Branches of which replicas have to ask at once: history was rewritten, the branch deleted, or given away."""
+    """Branches of which replicas have to ask at once, since their history was rewritten; or, `gone`, that were deleted."""
 
     branches: Annotated[list[Id], msgspec.Meta(max_length=CONFIRMED_LIMIT)]
+    gone: bool = False
 
 
 Kind = Literal["segment", "snapshot"]

@@ -610,7 +610,7 @@ class Branch:
                 self._empty = False
                 await self.services.executor.run(self.files.remove)
             await self.services.tails.abandon(self.lease)
-        self.services.subscribers.changed(self.branch_id)
+        self.services.subscribers.changed(self.branch_id, gone=True)
 
     @property
     def is_main(self) -> bool:

@@ -294,9 +294,17 @@ class Replicas:
         one.branch.seen_s = float("-inf")
         await one.branch.let_go()
 
-    async def changed(self, branch_ids: Iterable[str]) -> None:
-        """Ask at once about branches of which an owner said that something has happened to them."""
+    async def changed(self, branch_ids: Iterable[str], *, gone: bool = False) -> None:
+        """Ask at once about branches of which an owner said that something has happened to them.
+
+        What is `gone` is let go of without a question: should it be there after all, it is restored when it is read.
+        """
         several = [one for branch_id in branch_ids if (one := self._all.get(branch_id)) is not None]
+        if gone:
+            for one in several:
+                self._forget(one)
+                await self._drop_state(one)
+            return
         of_owner: dict[str, list[Replica]] = {}
         for one in several:
             one.asked_s = float("-inf")

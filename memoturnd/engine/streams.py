@@ -68,9 +68,9 @@ class Streams:
             raise ConflictError(f"{branch.ref} is owned by this node: nobody else has anything newer")
         return await self._replicas.ingest(uuid, name, branch_id, kind, data)
 
-    async def changed(self, branch_ids: list[str]) -> None:
+    async def changed(self, branch_ids: list[str], *, gone: bool) -> None:
         """Look at once what became of branches of others; see Replicas.changed."""
-        await self._replicas.changed(branch_ids)
+        await self._replicas.changed(branch_ids, gone=gone)
 
     def close(self) -> None:
         """Send and follow nothing any more."""

@@ -104,11 +104,11 @@ class Subscribers:
                 one.sending = True
                 self._errands.start("pushing to a replica", self._send(one))
 
-    def changed(self, branch_id: str) -> None:
-        """Let who follows the branch ask at once: what it has may not be the branch's any more."""
+    def changed(self, branch_id: str, *, gone: bool = False) -> None:
+        """Let who follows the branch ask at once: what it has may not be the branch's any more; or it is `gone`."""
         of_branch = self._of.get(branch_id)
         if of_branch:
-            self._errands.start("telling replicas", self._tell(branch_id, list(of_branch)))
+            self._errands.start("telling replicas", self._tell(branch_id, list(of_branch), gone))
 
     def sweep(self) -> None:
         """Drop who did not ask for a while."""
@@ -155,8 +155,8 @@ class Subscribers:
             pushes["ok"].inc()
             self._metrics.replica_pushed_bytes.inc(len(data))
 
-    async def _tell(self, branch_id: str, addresses: Iterable[str]) -> None:
-        body = wire.encode(wire.Changed([branch_id]))
+    async def _tell(self, branch_id: str, addresses: Iterable[str], gone: bool) -> None:
+        body = wire.encode(wire.Changed([branch_id], gone))
 
         async def tell(address: str) -> None:
             try:

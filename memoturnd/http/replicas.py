@@ -35,8 +35,9 @@ async def confirm(call: Call) -> Answer:
 
 @described(takes=wire.Changed, gives={204: NOTHING})
 async def changed(call: Call) -> Answer:
-    """Look at once what became of branches that this node follows."""
-    await call.node.streams.changed(call.decoded(_CHANGED).branches)
+    """Look at once what became of branches that this node follows, or let them go."""
+    told = call.decoded(_CHANGED)
+    await call.node.streams.changed(told.branches, gone=told.gone)
     return Answer(204)
 
 

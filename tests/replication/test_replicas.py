@@ -55,7 +55,8 @@ class Wires:
                 asked = wire.msgspec.json.decode(body, type=wire.Confirm)
                 return wire.encode(streams.confirm(asked))
             case wire.CHANGED:
-                return await streams.changed(wire.msgspec.json.decode(body, type=wire.Changed).branches)
+                told = wire.msgspec.json.decode(body, type=wire.Changed)
+                return await streams.changed(told.branches, gone=told.gone)
             case wire.INGEST:
                 names = (wire.UUID_HEADER, wire.BRANCH_HEADER, wire.BRANCH_ID_HEADER, wire.KIND_HEADER)
                 return await streams.ingest(*(headers[name] for name in names), body)
