@@ -121,6 +121,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     bounded_protocol(ConnectionLimits(connections), node.metrics),
                     grace_s=GRACE_S,
                 )
+                server.before_end = node.feeds.stop
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop, server, number)
                 for bound in sockets:

@@ -24,6 +24,7 @@ SHED_REASONS: Final = (
     "unshipped_window",
     "past_states",
     "verifications",
+    "feeds",
     "request_timeout",
 )
 SHIP_OUTCOMES: Final = ("committed", "lost", "failed")
@@ -140,6 +141,8 @@ class Metrics:
         )
         self.in_flight = self._gauge("http_in_flight_requests", "Requests being served now.")
         self.in_flight_limit = self._gauge("http_in_flight_limit_requests", "Most requests served at once.")
+        self.feeds = self._gauge("feeds", "Change feeds and long polls that are open now.")
+        self.feeds_limit = self._gauge("feeds_limit", "Most change feeds at once.")
         self.waiting = self._gauge("http_waiting_requests", "Requests waiting for a free slot.")
         self.waiting_limit = self._gauge(
             "http_waiting_limit_requests", "Most requests that may wait for a slot."

@@ -69,6 +69,7 @@ from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.erasing import RELEASE_S, Erasing
 from memoturnd.errors import DatabaseNotFoundError, MemoturnError, NotFoundError, RetryableError
+from memoturnd.feeds import Feeds
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.http.admission import Admission, OpenAdmission
@@ -165,6 +166,7 @@ class Node:
         self.tenants = Tenants(services)
         self.branches = Branching(services, self.tiers, registers)
         self.journal = Journal(services.catalog, services.clock, services.randomness)
+        self.feeds = Feeds(self.owner_of, services.metrics)
         self.transfers = Transfers(services, self.branches)
         self.verifications = Verifications(services, self.tiers)
         self.rewriter = Rewriter(services)
@@ -241,6 +243,10 @@ class Node:
     async def profile(self, db_name: str, branch: str = MAIN) -> Branch:
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError, InvalidRequestError."""
         return await self.branches.find(db_name, branch)
+
+    async def followed(self, db_name: str, branch: str = MAIN) -> Branch:
+        """Return a branch whose changes are followed; as `profile`."""
+        return await self.profile(db_name, branch)
 
     async def owner_of(self, branch: Branch) -> Holder | None:
         """Return the other node that owns a branch; None where this one does, or nobody. Raises RetryableError."""
@@ -427,6 +433,7 @@ class Node:
 
     async def drain(self) -> int:
         """Ship, give back and close every open branch within DRAIN_S; return how many could not be."""
+        self.feeds.stop()
         gate = asyncio.Semaphore(_PARALLEL)
         left = 0
 

@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 import structlog
@@ -38,6 +38,15 @@ class Logged(Protocol):
 
 class Server(uvicorn.Server):
     """A server that leaves signals to `serve`: uvicorn would raise them again before the node has drained."""
+
+    before_end: Callable[[], None] | None = None
+    """Called when it stops, before it waits for the requests that are under way: ends those that would not end by themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and wait for what is under way."""
+        if self.before_end is not None:
+            self.before_end()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

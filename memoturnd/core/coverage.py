@@ -64,6 +64,8 @@ _EXACT: Final[Mapping[str, Reach]] = {
     f"{_MEMORY}/reembed": Reach(frozenset({"memory", "turns"})),
     f"{_MEMORY}/models": Reach(frozenset({"memory", "turns"})),
     f"{_MEMORY}/models/{{name}}": Reach(frozenset({"memory", "turns"})),
+    f"{_MEMORY}/changes": Reach(frozenset()),  # a token sees its own surfaces there
+    f"{_DB}/changes": Reach(frozenset()),
     f"{_DB}/sync": Reach(frozenset()),
     f"{_DB}/export": Reach(SURFACES),
     f"{_DB}/branches": Reach(frozenset({"branches"}), whole=True),

@@ -27,6 +27,7 @@ from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open
 from memoturnd.engine.files import BranchFiles
 from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.kept import Kept
+from memoturnd.engine.moves import Moves
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.readers import Readers, ReopenedError
 from memoturnd.engine.services import Services, Surroundings
@@ -75,6 +76,8 @@ class Branch:
         self.known: tuple[Cursor, PageHashes] | None = None
         """Cursor and page hashes of the file while it is not owned, where they are known."""
         self.gate = asyncio.Lock()
+        self.moves = Moves()
+        """Tells who follows the branch that it has moved."""
         self.txid = 0
         self.at_ms = 0
         self.ceiling = 0
@@ -346,6 +349,7 @@ class Branch:
     def fenced(self, error: FencedError) -> None:
         """Stop writing at once: another owner stands in the manifest."""
         self._fenced = True
+        self.moves.note()
         if self.owned is not None:
             self.owned.writer.stop(error)
 
@@ -387,6 +391,7 @@ class Branch:
         conn.set_wal_hook(self._log_grew)
         self._conn = conn
         self.was_open = True
+        self.moves.note()
 
     def look_at_log(self) -> None:
         """Count the frames of the log by its size: SQLite's hook does not speak of a backup's commit."""
@@ -459,6 +464,7 @@ class Branch:
     def is_durable_at(self, txid: int) -> None:
         """Note what object storage holds, for a file that is only read."""
         self._durable_txid = txid
+        self.moves.note()
 
     # ---- going down
 
@@ -597,6 +603,7 @@ class Branch:
     async def destroy(self) -> None:
         """Drop the branch and its local files for good; what is queued fails with BranchNotFoundError."""
         self._gone = True
+        self.moves.note()
         async with self._transition:
             if self.owned is not None:
                 error = BranchNotFoundError(f"{self.ref} was deleted")

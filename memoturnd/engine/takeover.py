@@ -416,6 +416,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         lets_go=lambda: services.agenda.let_go(ref.database.uuid),
         shipped=lambda data: services.subscribers.shipped(ref.branch_id, data),
         fenced=branch.fenced,
+        landed=branch.moves.note,
         randomness=services.randomness,
         compaction_slots=services.compaction_slots,
         spawn=services.spawn,
@@ -431,13 +432,17 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
             raise
         branch.ceiling = raised.txid_ceiling
 
+    def committed() -> None:
+        shipper.committed()
+        branch.moves.note()
+
     branch.ceiling = current.txid_ceiling
     writer = Writer(
         branch,
         epoch=epoch,
         start_txid=start_txid,
         raise_ceiling=raise_ceiling,
-        committed=shipper.committed,
+        committed=committed,
         settings=services.writer_settings,
         clock=services.clock,
         executor=services.executor,

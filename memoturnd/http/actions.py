@@ -107,6 +107,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     f"POST {_DB}/verify": "db.verify",
     f"POST {_DB}/branches": "branch.create",
     f"GET {_DB}/branches": "branch.list",
+    f"GET {_DB}/changes": "changes.read",
+    f"GET {_MEMORY}/changes": "changes.read",
     f"GET {_DB}/restore-points": "branch.restore_points",
     f"DELETE {_BRANCH}": "branch.delete",
     f"POST {_BRANCH}/undelete": "branch.undelete",

@@ -46,6 +46,11 @@ ONCE: Final = Value(
 )
 """What every route that changes a branch takes, and those of the directory that say so."""
 
+SINCE: Final = Value(
+    "since", Count, "The txid after which changes are wanted; without it, those from now on."
+)
+"""What a route takes that tells changes, and answers 410 where it cannot go back so far."""
+
 IF_MATCH: Final = Value("If-Match", str, "ETags one of which what stands must have, or `*`.", is_header=True)
 IF_NONE_MATCH: Final = Value(
     "If-None-Match", str, "ETags that what stands must not have, or `*` for anything.", is_header=True

@@ -19,10 +19,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Event(NamedTuple):
-    """One event: its name, and what its data says as JSON."""
+    """One event: its name, what its data says as JSON, and the id by which a client resumes, where it has one.
+
+    Without a name it only gives the client that id.
+    """
 
     name: str
     data: Any
+    id: str = ""
+
+    def encoded(self) -> bytes:
+        """Return the event as it is sent."""
+        id_ = b"id: %s\n" % self.id.encode() if self.id else b""
+        if not self.name:
+            return b"%s\n" % id_
+        return b"%sevent: %s\ndata: %s\n\n" % (id_, self.name.encode(), _encode(self.data))
 
 
 class EventStream:
@@ -31,9 +42,12 @@ class EventStream:
     `release` gives back what the events take, and may be called twice; ending early cancels whoever makes them.
     """
 
-    def __init__(self, events: AsyncGenerator[Event, None], release: Callable[[], None]) -> None:
+    def __init__(
+        self, events: AsyncGenerator[Event, None], release: Callable[[], None], heartbeat_s: float
+    ) -> None:
         self._events = events
         self._release = release
+        self._heartbeat_s = heartbeat_s
 
     @property
     def size_bytes(self) -> int | None:
@@ -45,14 +59,14 @@ class EventStream:
         following = asyncio.ensure_future(anext(self._events, None))
         try:
             while True:
-                await asyncio.wait([following], timeout=HEARTBEAT_S)
+                await asyncio.wait([following], timeout=self._heartbeat_s)
                 if not following.done():
                     yield _BEAT
                     continue
                 event = following.result()
                 if event is None:
                     return
-                yield b"event: %s\ndata: %s\n\n" % (event.name.encode(), _encode(event.data))
+                yield event.encoded()
                 following = asyncio.ensure_future(anext(self._events, None))
         finally:
             following.cancel()
@@ -65,6 +79,8 @@ class EventStream:
         self._release()
 
 
-def event_reply(events: AsyncGenerator[Event, None], release: Callable[[], None]) -> Answer:
-    """Answer 200 with events."""
-    return Answer(200, headers=[EVENTS, _NO_STORE], stream=EventStream(events, release))
+def event_reply(
+    events: AsyncGenerator[Event, None], release: Callable[[], None], *, heartbeat_s: float = HEARTBEAT_S
+) -> Answer:
+    """Answer 200 with events, and a comment each `heartbeat_s` without one."""
+    return Answer(200, headers=[EVENTS, _NO_STORE], stream=EventStream(events, release, heartbeat_s))

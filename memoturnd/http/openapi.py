@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from memoturnd import __version__
-from memoturnd.http.describe import IF_MATCH, ONCE, Description, Media, Value, description_of
+from memoturnd.http.describe import IF_MATCH, ONCE, SINCE, Description, Media, Value, description_of
 from memoturnd.http.shapes import Problem
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def errors_of(route: "Route") -> frozenset[int]:
         found |= {422}
     if IF_MATCH in _required(route).values:
         found |= {412}
+    if SINCE in _required(route).values:
+        found |= {410}
     return found if route.body.value == "none" else found | _OF_BODIES
 
 

@@ -1,6 +1,6 @@
 """The node as a request with `Memoturn-At` sees it: every profile that is opened through it is what it was."""
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
@@ -10,11 +10,13 @@ from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.journal import Journal
 from memoturnd.engine.metering import Meter
 from memoturnd.engine.streams import Streams
+from memoturnd.feeds import Feeds
 from memoturnd.http.ports import (
     Branches,
     BranchProfile,
     Databases,
     Erasing,
+    FollowedBranch,
     Governing,
     Node,
     Policies,
@@ -146,6 +148,15 @@ class PastNode:
     def audit_reader(self) -> AuditReader:
         """Where they are read."""
         return self._node.audit_reader
+
+    @property
+    def feeds(self) -> Feeds[Any]:
+        """Those who follow changes, of which the past has none."""
+        return self._node.feeds
+
+    async def followed(self, db_name: str, branch: str = "main") -> FollowedBranch:
+        """Return the branch as it is now: a past state does not move."""
+        return await self._node.followed(db_name, branch)
 
     @property
     def metrics(self) -> Metrics:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Optional, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Protocol
 
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
@@ -20,6 +20,7 @@ from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
 from memoturnd.engine.metering import Meter
 from memoturnd.engine.streams import Streams
+from memoturnd.feeds import Feeds, Followed
 from memoturnd.http.streaming import Stream
 from memoturnd.metrics import Metrics
 from memoturnd.replication.points import Window
@@ -101,6 +102,10 @@ class BranchProfile(Profile, Protocol):
     def rules(self) -> LevelRules:
         """What is set for the database about the levels that writes wait for."""
         ...
+
+
+class FollowedBranch(BranchProfile, Followed, Protocol):
+    """A branch whose changes can be followed."""
 
 
 class BranchCreated(Protocol):
@@ -678,6 +683,15 @@ class Node(Protocol):
 
     async def profile(self, db_name: str, branch: str = "main") -> BranchProfile:
         """Return a branch. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        ...
+
+    async def followed(self, db_name: str, branch: str = "main") -> FollowedBranch:
+        """Return a branch to follow. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        ...
+
+    @property
+    def feeds(self) -> Feeds[Any]:
+        """Those who follow changes here."""
         ...
 
     async def owner_elsewhere(self, db_name: str, branch: str) -> Owner | None:

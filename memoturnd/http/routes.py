@@ -12,6 +12,7 @@ from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH
 from memoturnd.http import (
     asking,
     branches,
+    changes,
     documents,
     erasures,
     history,
@@ -103,6 +104,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", f"{_DB}/verify", verify.verify, Kind.CONTROL, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_DB}/branches", branches.create, Kind.WRITE, Body.SMALL, Scope.ADMIN),
     Route("GET", f"{_DB}/branches", branches.list_all, Kind.READ, Body.NONE, Scope.ADMIN, at=False),
+    Route("GET", f"{_DB}/changes", changes.of_database, Kind.READ, Body.NONE, Scope.READ, at=False),
+    Route("GET", f"{_MEMORY}/changes", changes.of_profile, Kind.READ, Body.NONE, Scope.READ, at=False),
     Route("GET", f"{_DB}/restore-points", history.restore_points, Kind.READ, Body.NONE, Scope.READ, at=False),
     Route("DELETE", _BRANCH, branches.delete, Kind.WRITE, Body.NONE, Scope.ADMIN),
     Route("POST", f"{_BRANCH}/undelete", branches.undelete, Kind.WRITE, Body.NONE, Scope.ADMIN),

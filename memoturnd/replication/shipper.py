@@ -90,6 +90,7 @@ class Shipper:
         lets_go: Callable[[], None],
         shipped: Callable[[bytes | None], None],
         fenced: Callable[[FencedError], None],
+        landed: Callable[[], None],
         randomness: Randomness,
         compaction_slots: asyncio.Semaphore,
         spawn: Tasks,
@@ -120,6 +121,7 @@ class Shipper:
         self._lets_go = lets_go
         self._shipped = shipped
         self._fenced = fenced
+        self._note_landed = landed
         self._lock = asyncio.Lock()
         self._prepared: _Prepared | None = None
         self._checkpointed_frames = 0
@@ -575,6 +577,7 @@ class Shipper:
 
     def _landed(self, txid: int) -> None:
         self.durable_txid = txid
+        self._note_landed()
         more = self._source.txid > txid
         self.dirty_since_s = (self._since_capture_s or self.dirty_since_s) if more else None
         self.on_landed(txid)

@@ -146,9 +146,11 @@ READS = {
     "branches": ("GET", "/v1/db/app--ann/branches", {}),
     "checkpoints": ("GET", "/v1/db/app--ann/branches/main/checkpoints", {}),
     "restore points": ("GET", "/v1/db/app--ann/restore-points", {}),
+    "changes": ("GET", "/v1/db/app--ann/changes", {}),
+    "changes of a profile": ("GET", "/v1/memory/app/ann/changes", {}),
     "export": ("GET", "/v1/db/app--ann/export", {}),
 }
-NOW = {"branches", "checkpoints", "restore points"}
+NOW = {"branches", "checkpoints", "restore points", "changes", "changes of a profile"}
 PAST = {name: call for name, call in READS.items() if name not in NOW}
 REFUSING_AT = {
     **EMBEDDING_WRITES,

@@ -32,6 +32,10 @@ async def already_exists(client, node):
     )
 
 
+async def changes_gone(client, node):
+    return await client.get(f"{DB}/changes", params={"since": 10**9})
+
+
 async def conflict(client, node):
     return await client.post(f"{DB}/branches/main/rewind", json={"to": "999999"})
 
@@ -109,6 +113,7 @@ REQUESTS = {
     (404, "database_not_found"): database_not_found,
     (404, "branch_not_found"): branch_not_found,
     (409, "already_exists"): already_exists,
+    (410, "changes_gone"): changes_gone,
     (409, "conflict"): conflict,
     (400, "invalid_request"): invalid_request,
     (403, "forbidden"): forbidden,

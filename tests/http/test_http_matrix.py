@@ -85,6 +85,8 @@ OPENS = {
     "POST /v1/db/{db}/verify": "admin everything whole",
     "POST /v1/db/{db}/branches": "admin branches whole",
     "GET /v1/db/{db}/branches": "admin branches whole",
+    "GET /v1/db/{db}/changes": "read",
+    "GET /v1/memory/{ns}/{profile}/changes": "read",
     "GET /v1/db/{db}/restore-points": "read branches",
     "DELETE /v1/db/{db}/branches/{branch}": "admin branches",
     "POST /v1/db/{db}/branches/{branch}/undelete": "admin branches",
