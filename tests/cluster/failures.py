@@ -24,14 +24,13 @@ from pathlib import Path
 from proxy import Mode
 
 from cluster.harness import SERVICES, Cluster, Process, running_cluster
-from cluster.load import Load, Outage
+from cluster.load import LEVELS, READER, Load, Outage
 
 TTL_S = 10
 WARM_S = 3.0
 """How long the load runs before a fault."""
 SETTLE_S = 2.0
 """How long it goes on after everything is mended."""
-LEVELS = ("local", "replicated", "durable")
 
 
 def nothing(cluster: Cluster, owner: Process) -> None:
@@ -151,13 +150,12 @@ async def strike(
     ttl_s: float,
     warm_s: float = WARM_S,
     seed: int = 0,
-    clients: int = 6,
 ) -> Outcome:
     """Do one fault under load, undo it, and look at everything."""
     urls = [gateway.url for gateway in cluster.gateways] or [node.url for node in cluster.nodes]
     path = cluster.folder / f"history-{fault.name}-{database}.jsonl"
     async with Load(
-        urls, cluster.token(ns=database.partition("--")[0]), [database], seed=seed, path=path, clients=clients
+        urls, cluster.token(ns=database.partition("--")[0]), [database], seed=seed, path=path
     ) as load:
         await asyncio.sleep(warm_s)
         await load.acknowledged(20)
@@ -172,7 +170,7 @@ async def strike(
         await asyncio.sleep(min(SETTLE_S, warm_s))
         await load.stop()
         outages = {level: load.outage(began_s, level=level) for level in LEVELS}
-        outages["read"] = load.outage(began_s, kinds=("read",))
+        outages["read"] = load.outage(began_s, kinds=("read", "recall", "books"), level=READER)
         wrong = await load.verdict(takeovers=fault.takeovers)
         return Outcome(
             fault,

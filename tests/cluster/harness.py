@@ -37,8 +37,8 @@ from service_base import free_port
 from cluster.namespaces import Namespaces, UnavailableNamespacesError, namespaces
 from cluster.wires import Wire, Wires
 
-PLATFORM_KEY = "platform-key-of-the-cluster"
-CLUSTER_KEY = "cluster-key-of-the-cluster"
+PLATFORM_KEY = "platform-key-of-the-tests"
+CLUSTER_KEY = "cluster-key-of-the-tests"
 START_S = 40.0
 STOP_S = 15.0
 SERVICES = ("etcd", "bucket", "catalog")
@@ -254,14 +254,14 @@ class Cluster:
         return None
 
     def owner_records(self) -> list[tuple[dict[str, Any], int]]:
-        """Return every owner key's content and create revision, asked of a member that runs."""
+        """Return every owner key's content and epoch, asked of a member that runs."""
         prefix = f"{self.prefix}owner/"
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         asked = {"key": _base64(prefix), "range_end": _base64(end)}
         member = next(m for m in self.etcd.members if m.is_running)
         answer = self.etcd.call("kv/range", asked, member=member)
         return [
-            (json.loads(base64.b64decode(row["value"])), int(row["create_revision"]))
+            (json.loads(base64.b64decode(row["value"])), int(row["mod_revision"]))
             for row in answer.get("kvs", [])
         ]
 

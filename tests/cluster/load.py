@@ -1,7 +1,8 @@
 """Clients of a cluster, who record what they did and what they were told; and the verdict on it.
 
-Each client sends through one of the given addresses, half of its writes with an `Idempotency-Key`. In every database there are
-registers that are read, put and swapped at one level (`durable` or `replicated`), keys that are written once at `local`,
+Each client sends through one of the given addresses, half of its writes with an `Idempotency-Key`, and has one role: it
+writes at one level, or only reads, so that who waits for one level says nothing of another. In every database there are
+registers of one level (`durable` or `replicated`), which are read, put and swapped, keys that are written once at `local`,
 memories, and a bank whose transfers are one SQL batch each.
 """
 
@@ -21,6 +22,7 @@ from linearizability import violations
 from prefixes import Books, bank_violations, local_violations, lost_runs
 
 LEVELS = ("local", "replicated", "durable")
+READER = "reader"
 ACCOUNTS = 5
 OPENING = {f"a{number}": 100 for number in range(ACCOUNTS)}
 KEY_OPERATIONS = 300
@@ -67,7 +69,7 @@ class Register:
 class Load:
     """Clients of some databases, from `run` until `stop`.
 
-    `levels` are those of registers, `asks` those of transfers and memories; `local` keys are written besides.
+    `roles` are those of the clients, in turn: a level, or READER.
     """
 
     def __init__(
@@ -77,9 +79,8 @@ class Load:
         databases: Sequence[str],
         *,
         seed: int = 0,
-        clients: int = 6,
-        levels: Sequence[str] = ("durable", "replicated"),
-        asks: Sequence[str] = LEVELS,
+        clients: int = 8,
+        roles: Sequence[str] = (*LEVELS, READER),
         path: Path | None = None,
         pause_s: float = 0.01,
     ) -> None:
@@ -90,9 +91,9 @@ class Load:
         """Acknowledged writes that are not there any more, by the level that they were acknowledged at; known with the verdict."""
         self._urls, self._token, self._databases = urls, token, databases
         self._random = random.Random(seed)
-        self._clients, self._levels, self._pause_s = clients, levels, pause_s
-        self._asks = asks
-        self._registers = {(db, level): Register() for db in databases for level in levels}
+        self._clients, self._roles, self._pause_s = clients, roles, pause_s
+        self._levels = [role for role in roles if role not in {"local", READER}]
+        self._registers = {(db, level): Register() for db in databases for level in self._levels}
         self._books: list[tuple[str, Books]] = []
         self._stopped = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
@@ -110,7 +111,13 @@ class Load:
         for database in self._databases:
             await self._open(database)
         self._tasks = [
-            asyncio.create_task(self._client(f"c{number}", self._urls[number % len(self._urls)]))
+            asyncio.create_task(
+                self._client(
+                    f"c{number}",
+                    self._urls[number // len(self._roles) % len(self._urls)],
+                    self._roles[number % len(self._roles)],
+                )
+            )
             for number in range(self._clients)
         ]
         return self
@@ -142,49 +149,58 @@ class Load:
     def _count(self, kind: str) -> int:
         return sum(o.outcome == OK and o.kind == kind for o in self.history.operations)
 
-    async def _client(self, name: str, url: str) -> None:
+    async def _client(self, name: str, url: str, role: str) -> None:
         rng = random.Random(self._random.random())
         while not self._stopped.is_set():
-            database = rng.choice(self._databases)
-            level = rng.choice(self._levels)
-            draw = rng.random()
-            if draw < 0.6:
-                await self._on_register(name, url, database, level, rng)
-            elif draw < 0.75:
-                await self._local_put(name, url, database, rng)
-            elif draw < 0.85:
-                await self._transfer(name, url, database, rng)
-            elif draw < 0.92:
-                await self._ingest(name, url, database, rng)
-            else:
+            database, draw = rng.choice(self._databases), rng.random()
+            if role == READER and (draw < 0.3 or not self._levels):
                 await self._look(name, url, database, rng)
+            elif role == READER:
+                await self._read(name, url, database, rng.choice(self._levels))
+            elif draw < 0.15:
+                await self._transfer(name, url, database, role, rng)
+            elif draw < 0.25:
+                await self._ingest(name, url, database, role, rng)
+            elif role == "local":
+                await self._local_put(name, url, database, rng)
+            else:
+                await self._on_register(name, url, database, role, rng)
             await asyncio.sleep(self._pause_s * rng.random() * 2)
 
     # ---- what clients do
 
-    async def _on_register(self, name: str, url: str, database: str, level: str, rng: random.Random) -> None:
+    def _register(self, database: str, level: str) -> tuple[Register, str]:
+        """Count one more operation of the register of that level, and return it with its key."""
         register = self._registers[database, level]
         register.operations += 1
         if register.operations > KEY_OPERATIONS:
             register.generation, register.operations = register.generation + 1, 1
             register.seen.clear()
-        key = f"{level}-{register.generation}"
-        path = f"/v1/db/{database}/kv/r/{key}"
-        generation, draw = register.generation, rng.random()
-        if draw < 0.45 or name not in register.seen:
-            operation = self.history.call(name, "read", f"{database}/{key}", level=level)
-            sent = await self._send("GET", f"{url}{path}")
-            if sent.ok or sent.code == "not_found":
-                value = sent.body.decode() if sent.ok else None
-                self.history.ok(operation, value, **sent.txids)
-                if generation == register.generation:
-                    register.seen[name] = (value, sent.headers.get("etag"))
-                return
+        return register, f"{level}-{register.generation}"
+
+    async def _read(self, name: str, url: str, database: str, level: str) -> None:
+        register, key = self._register(database, level)
+        generation = register.generation
+        operation = self.history.call(name, "read", f"{database}/{key}", level=READER)
+        sent = await self._send("GET", f"{url}/v1/db/{database}/kv/r/{key}")
+        if not sent.ok and sent.code != "not_found":
             self._refuse(operation, sent)
             return
+        value = sent.body.decode() if sent.ok else None
+        self.history.ok(operation, value, **sent.txids)
+        if generation == register.generation:
+            register.seen[name] = (value, sent.headers.get("etag"))
+
+    async def _on_register(self, name: str, url: str, database: str, level: str, rng: random.Random) -> None:
+        draw = rng.random()
+        if draw < 0.3 or name not in self._registers[database, level].seen:
+            await self._read(name, url, database, level)
+            return
+        register, key = self._register(database, level)
+        path, generation = f"/v1/db/{database}/kv/r/{key}", register.generation
         new = f"{name}.{next(self._numbers)}"
         headers = self._write_headers(level, rng)
-        if draw < 0.75:
+        if draw < 0.7 or name not in register.seen:
             operation = self.history.call(name, "write", f"{database}/{key}", new, level=level)
         else:
             value, etag = register.seen[name]
@@ -204,10 +220,10 @@ class Load:
         headers = self._write_headers("local", rng)
         self._settle(operation, await self._send("PUT", f"{url}{path}", data=b"x", headers=headers))
 
-    async def _transfer(self, name: str, url: str, database: str, rng: random.Random) -> None:
+    async def _transfer(self, name: str, url: str, database: str, level: str, rng: random.Random) -> None:
         transfer = f"{name}.{next(self._numbers)}"
         source, target = rng.sample(sorted(OPENING), 2)
-        amount, level = rng.randint(1, 5), rng.choice(self._asks)
+        amount = rng.randint(1, 5)
         move = "update accounts set balance = balance + ? where id = ?"
         body = {
             "stmts": [
@@ -225,8 +241,8 @@ class Load:
             operation, await self._send("POST", f"{url}/v1/db/{database}/sql", json=body, headers=headers)
         )
 
-    async def _ingest(self, name: str, url: str, database: str, rng: random.Random) -> None:
-        topic, level = f"{name}-{next(self._numbers)}", rng.choice(self._asks)
+    async def _ingest(self, name: str, url: str, database: str, level: str, rng: random.Random) -> None:
+        topic = f"{name}-{next(self._numbers)}"
         body = {"memories": [{"type": "fact", "topic_key": topic, "summary": topic}]}
         operation = self.history.call(name, "write", f"memory/{database}", topic, level=level)
         headers = self._write_headers(level, rng)
@@ -235,7 +251,7 @@ class Load:
 
     async def _look(self, name: str, url: str, database: str, rng: random.Random) -> None:
         if rng.random() < 0.5:
-            operation = self.history.call(name, "recall", f"memory/{database}")
+            operation = self.history.call(name, "recall", f"memory/{database}", level=READER)
             path = self._memory(database)
             sent = await self._send("POST", f"{url}{path}/recall", json={"query": name, "k": 3})
             if sent.ok:
@@ -243,7 +259,7 @@ class Load:
             else:
                 self._refuse(operation, sent)
             return
-        operation = self.history.call(name, "books", f"bank/{database}")
+        operation = self.history.call(name, "books", f"bank/{database}", level=READER)
         sent = await self._send("POST", f"{url}/v1/db/{database}/sql", json=BOOKS)
         if sent.ok:
             self._books.append((database, books_of(sent.json)))

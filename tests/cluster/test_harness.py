@@ -7,7 +7,7 @@ from cluster.load import Load
 async def test_a_load_on_a_whole_cluster_is_explained(tmp_path):
     with running_cluster(tmp_path, nodes=2, gateways=0) as cluster:
         urls, token = [cluster.nodes[0].url], cluster.token(ns="app")
-        async with Load(urls, token, ["app--a"], levels=("durable",), asks=("local", "durable")) as load:
+        async with Load(urls, token, ["app--a"], roles=("local", "durable", "reader")) as load:
             await load.acknowledged(20)
             assert cluster.owner_node("app--a") is cluster.nodes[0]
             cluster.cut("n1", "catalog")
