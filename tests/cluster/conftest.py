@@ -1,4 +1,4 @@
-"""One cluster for the tests of a module."""
+"""One cluster for all tests of this room."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from cluster.harness import Cluster, running_cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes, two gateways, three members of etcd; leases of three seconds."""
     with running_cluster(tmp_path_factory.mktemp("cluster"), members=3, ttl_s=3) as cluster:
