@@ -29,6 +29,7 @@ from cluster.load import LEVELS, READER, Load, Outage
 TTL_S = 10
 WARM_S = 3.0
 """How long the load runs before a fault."""
+UNSHIPPED_S = 1.5
 SETTLE_S = 2.0
 """How long it goes on after everything is mended."""
 
@@ -73,6 +74,13 @@ def cut_catalog(cluster: Cluster, _: Process) -> None:
         cluster.cut(node.name, "catalog", Mode.REFUSE)
 
 
+def kill_unshipped(cluster: Cluster, owner: Process) -> None:
+    """Let the owner collect commits that object storage does not have, then kill it."""
+    cluster.cut(owner.name, "bucket")
+    time.sleep(UNSHIPPED_S)
+    owner.kill()
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`ttls` and `more_s`: how long it lasts, in lease times and seconds. `takeovers`: how often it may take a branch away
@@ -93,6 +101,14 @@ FAULTS = {
     fault.name: fault
     for fault in (
         Fault("kill", "the owner is killed (`kill -9`)", lambda _, owner: owner.kill(), 1, takeovers=1),
+        Fault(
+            "kill-unshipped",
+            f"the owner is cut off from the bucket, and killed {UNSHIPPED_S:g} s later",
+            kill_unshipped,
+            1,
+            2 + UNSHIPPED_S,
+            takeovers=1,
+        ),
         Fault(
             "pause", "the owner is paused past its lease", lambda _, owner: owner.pause(), 1, 4, takeovers=1
         ),
