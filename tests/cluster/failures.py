@@ -150,7 +150,7 @@ class Outcome:
     fault: Fault
     lasted_s: float
     outages: dict[str, Outage]
-    """By level of writes, and of reads as `read`."""
+    """By level of writes, and of reads as `read` and `cached`."""
     lost: Counter[str]
     wrong: list[str]
     operations: Counter[str]
@@ -187,6 +187,7 @@ async def strike(
         await load.stop()
         outages = {level: load.outage(began_s, level=level) for level in LEVELS}
         outages["read"] = load.outage(began_s, kinds=("read", "recall", "books"), level=READER)
+        outages["cached"] = load.outage(began_s, kinds=("cached",), level=READER)
         wrong = await load.verdict(takeovers=fault.takeovers)
         return Outcome(
             fault,
@@ -209,7 +210,7 @@ def row(outcome: Outcome) -> str:
     for outage in outcome.outages.values():
         refused += outage.errors
     said = ", ".join(f"{name} ({count})" for name, count in refused.most_common(4)) or "nothing"
-    gaps = " | ".join(f"{outcome.outages[level].gap_s:.1f}" for level in (*LEVELS, "read"))
+    gaps = " | ".join(f"{outcome.outages[level].gap_s:.1f}" for level in (*LEVELS, "read", "cached"))
     lost = ", ".join(f"{count} {level}" for level, count in outcome.lost.items()) or "nothing"
     return f"| {outcome.fault.title}, for {outcome.lasted_s:.0f} s | {gaps} | {said} | {lost} |"
 
@@ -244,8 +245,10 @@ def main() -> int:
         print(
             f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, lease {asked.ttl} s"
         )
-        print("| fault | local | replicated | durable | read | answers that were errors | lost |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            "| fault | local | replicated | durable | reads | cached reads | answers that were errors | lost |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         outcomes = asyncio.run(measure(cluster, asked.faults or list(FAULTS), asked.ttl))
     return 1 if any(outcome.wrong for outcome in outcomes) else 0
 

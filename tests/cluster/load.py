@@ -28,9 +28,8 @@ OPENING = {f"a{number}": 100 for number in range(ACCOUNTS)}
 KEY_OPERATIONS = 300
 """After so many operations a register is left for a new one: the checker's search is bounded."""
 TIMEOUT_S = 15.0
-NOT_APPLIED = {"overloaded", "unavailable"}
-"""Codes of answers that say: nothing was changed."""
-MAYBE_APPLIED = {"not_durable", "outcome_unknown", "request_timeout", "conflict"}
+EXPECTED = {"overloaded", "unavailable", "not_durable", "outcome_unknown", "request_timeout", "conflict"}
+"""Codes of answers that faults may cause. `Memoturn-Applied: false` says which of them changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +154,8 @@ class Load:
             database, draw = rng.choice(self._databases), rng.random()
             if role == READER and (draw < 0.3 or not self._levels):
                 await self._look(name, url, database, rng)
+            elif role == READER and draw < 0.5:
+                await self._read_cached(name, url, database, rng.choice(self._levels))
             elif role == READER:
                 await self._read(name, url, database, rng.choice(self._levels))
             elif draw < 0.15:
@@ -190,6 +191,17 @@ class Load:
         self.history.ok(operation, value, **sent.txids)
         if generation == register.generation:
             register.seen[name] = (value, sent.headers.get("etag"))
+
+    async def _read_cached(self, name: str, url: str, database: str, level: str) -> None:
+        """Read what a replica has: it may be older than what was acknowledged, so it proves nothing of the register."""
+        key = f"{level}-{self._registers[database, level].generation}"
+        operation = self.history.call(name, "cached", f"{database}/{key}", level=READER)
+        headers = {"Memoturn-Consistency": "cached"}
+        sent = await self._send("GET", f"{url}/v1/db/{database}/kv/r/{key}", headers=headers)
+        if sent.ok or sent.code == "not_found":
+            self.history.ok(operation, **sent.txids)
+        else:
+            self._refuse(operation, sent)
 
     async def _on_register(self, name: str, url: str, database: str, level: str, rng: random.Random) -> None:
         draw = rng.random()
@@ -296,11 +308,11 @@ class Load:
         """Note what an answer that is no success says of the operation."""
         self.refusals[f"{sent.status} {sent.code}"] += 1
         told = {"status": sent.status, "code": sent.code, **sent.txids}
-        if sent.headers.get("memoturn-applied") == "false" or sent.code in NOT_APPLIED:
+        if sent.headers.get("memoturn-applied") == "false":
             self.history.failed(operation, **told)
-            return
-        self.history.unknown(operation, **told)
-        if sent.status and sent.code not in MAYBE_APPLIED:
+        else:
+            self.history.unknown(operation, **told)
+        if sent.status and sent.code not in EXPECTED:
             self.unexpected.append(f"{operation.kind} {operation.key}: {sent.status} {sent.body.decode()}")
 
     def _write_headers(self, level: str, rng: random.Random) -> dict[str, str]:
