@@ -307,13 +307,14 @@ class Load:
     def _refuse(self, operation: Operation, sent: Sent) -> None:
         """Note what an answer that is no success says of the operation."""
         self.refusals[f"{sent.status} {sent.code}"] += 1
-        told = {"status": sent.status, "code": sent.code, **sent.txids}
+        said = sent.body[:300].decode(errors="replace")
+        told = {"status": sent.status, "code": sent.code, "said": said, **sent.txids}
         if sent.headers.get("memoturn-applied") == "false":
             self.history.failed(operation, **told)
         else:
             self.history.unknown(operation, **told)
         if sent.status and sent.code not in EXPECTED:
-            self.unexpected.append(f"{operation.kind} {operation.key}: {sent.status} {sent.body.decode()}")
+            self.unexpected.append(f"{operation.kind} {operation.key}: {sent.status} {said}")
 
     def _write_headers(self, level: str, rng: random.Random) -> dict[str, str]:
         headers = {"Memoturn-Durability": level}
