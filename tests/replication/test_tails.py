@@ -134,6 +134,22 @@ async def test_owner_that_was_replaced_gets_no_acknowledgement(cluster):
     assert await seen(cluster, other) == {"x": "a"}
 
 
+async def test_owner_that_was_replaced_gets_none_either_once_all_was_given_back(cluster):
+    await write(cluster, "a", "x", "a")
+    (member,) = cluster.members()
+    cluster.replace("a")
+    other = next(name for name in ("b", "c") if name != member)
+    await seen(cluster, other)
+    profile = await cluster.profile(other)
+    assert await profile.close()
+    assert await profile.evict()
+    assert len(cluster.nodes[member].tails.store) == 0  # the member remembers nobody
+
+    with pytest.raises(FencedError):
+        await write(cluster, "a", "z", "zombie")
+    assert await seen(cluster, other) == {"x": "a"}
+
+
 async def test_fence_is_kept_through_a_restart_of_the_member(cluster):
     await write(cluster, "a", "x", "a")
     (member,) = cluster.members()
