@@ -404,7 +404,7 @@ ALLOWED = {
 """Those of NAMES that these path parts may be."""
 NEVER_A_WORD = {"NUL", "not UTF-8", "cut-off UTF-8", "surrogate", "empty"}
 
-BODIED = [route for route in ROUTES if route.body is not Body.NONE]
+BODIED = [route for route in ROUTES if route.body is not Body.NONE and route.scope is not Scope.INTERNAL]
 JSON_ROUTES = [route for route in BODIED if route.body not in {Body.RAW, Body.FILE}]
 
 
