@@ -5,22 +5,20 @@ import os
 import sys
 from collections.abc import Callable
 
-import uvloop
-
 from memoturnd import __version__
-from memoturnd.app import serve
 from memoturnd.config import Settings, help_text
 from memoturnd.errors import ConfigurationError, MemoturnError
 from memoturnd.serving import set_up_logging
-from memoturnd.workers.preparing import prepare
-from memoturnd.workers.settings import MOST_WORKERS, worker_settings
-from memoturnd.workers.supervising import supervise
+from memoturnd.workers.child import wait_to_go
+from memoturnd.workers.settings import MOST_WORKERS, WorkerSettings, worker_settings
 
-_USAGE = """usage: memoturnd [--help | --version]
+_USAGE = """usage: memoturnd [--workers N | --help | --version]
 
 Runs one Memoturn node until SIGTERM or Ctrl-C. With no settings at all it is the whole product in one
 process on http://127.0.0.1:8080, keeping its data in ./data. Exits 0 after a clean stop, 2 when a setting
 is wrong, 1 on any other failure.
+
+  --workers N   run N nodes on this machine behind one port, each in a process with a core to itself
 
 """
 
@@ -61,6 +59,9 @@ def _parse(arguments: list[str]) -> Callable[[Settings], int]:
         case ["--workers", text]:
             workers = _number(text)
             return lambda settings: _run_supervisor(settings, workers)
+        case ["--worker", text, "--sockets", descriptors] if text.startswith("gateway/"):
+            workers = _number(text.partition("/")[2])
+            return lambda settings: _run_gateway(settings, workers, descriptors)
         case ["--worker", text] if "/" in text:  # what the supervisor starts
             which, _, of = text.partition("/")
             workers = _number(of)
@@ -78,6 +79,12 @@ def _number(text: str, *, least: int = 1, most: int = MOST_WORKERS) -> int:
 
 
 def _run_node(settings: Settings) -> int:
+    import uvloop
+
+    from memoturnd.app import serve
+
+    if isinstance(settings, WorkerSettings) and not wait_to_go():
+        return 0
     set_up_logging(settings)
     sys.setswitchinterval(_SWITCH_S)
     uvloop.run(serve(settings))
@@ -85,13 +92,33 @@ def _run_node(settings: Settings) -> int:
 
 
 def _run_supervisor(settings: Settings, workers: int) -> int:
+    from memoturnd.workers.supervising import supervise  # it takes no more memory than it needs
+
     set_up_logging(settings)
     return asyncio.run(supervise(settings, workers, os.environ))
 
 
 def _run_preparation(settings: Settings, workers: int) -> int:
+    import uvloop
+
+    from memoturnd.workers.preparing import prepare
+
+    if not wait_to_go():
+        return 0
     set_up_logging(settings)
     uvloop.run(prepare(settings, workers))
+    return 0
+
+
+def _run_gateway(settings: Settings, workers: int, descriptors: str) -> int:
+    import uvloop
+
+    from memoturnd.workers.routing import route  # the HTTP client is for gateways and nodes of a cluster
+
+    if not wait_to_go():
+        return 0
+    set_up_logging(settings)
+    uvloop.run(route(settings, workers, [int(one) for one in descriptors.split(",")]))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a process does that `memoturnd --workers` started: it says when it is ready, and does not outlive its parent."""
+"""What a process does that `memoturnd --workers` started: it waits for its turn, says when it is ready, and does not outlive its parent."""
 
 import asyncio
 import os
@@ -7,6 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 READY: Final = "ready"
+GO: Final = b"\n"
+
+
+def wait_to_go() -> bool:
+    """Wait, once everything is imported, until the parent says that it is this process' turn; False where it has ended."""
+    return os.read(sys.stdin.fileno(), len(GO)) == GO
 
 
 def tell_ready(address: str) -> None:

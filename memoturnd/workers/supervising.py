@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ import structlog
 from memoturnd.config import Settings
 from memoturnd.datadir import DataDirLock, lock_data_dir
 from memoturnd.seams.clock import Clock, SystemClock
-from memoturnd.workers.child import READY
+from memoturnd.serving import bind
+from memoturnd.settings_table import Address
+from memoturnd.workers.child import GO, READY
 from memoturnd.workers.settings import check_workers
 
 FIRST_PAUSE_S: Final = 0.1
@@ -36,6 +39,7 @@ class Child:
 
     name: str
     arguments: tuple[str, ...]
+    descriptors: tuple[int, ...] = ()
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -50,6 +54,16 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
+    def go(self) -> None:
+        """Tell its process that it is its turn."""
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.write(GO)
+
+
+def gateways_for(workers: int) -> int:
+    """Return how many gateways there are to be: one costs about half of what its requests cost a worker."""
+    return max(1, workers // 2)
+
 
 def next_pause_s(pause_s: float, lived_s: float) -> float:
     """Return how long to wait before a process that lived for so long is started again, `pause_s` after the last time."""
@@ -62,15 +76,25 @@ async def supervise(settings: Settings, workers: int, environ: Mapping[str, str]
     Raises ConfigurationError for settings that they cannot share, and a data directory that another process holds.
     """
     check_workers(settings)
-    with lock_data_dir(settings.data_dir, listen=str(settings.listen)) as lock:
-        return await Supervisor(settings, workers, environ, lock, SystemClock()).run()
+    with (
+        lock_data_dir(settings.data_dir, listen=str(settings.listen)) as lock,
+        contextlib.ExitStack() as stack,
+    ):
+        sockets = [stack.enter_context(bound) for bound in bind(settings.listen)]
+        return await Supervisor(settings, workers, environ, lock, sockets, SystemClock()).run()
 
 
 class Supervisor:
     """Starts, watches and stops the processes."""
 
     def __init__(
-        self, settings: Settings, workers: int, environ: Mapping[str, str], lock: DataDirLock, clock: Clock
+        self,
+        settings: Settings,
+        workers: int,
+        environ: Mapping[str, str],
+        lock: DataDirLock,
+        sockets: Sequence[socket.socket],
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._lock = lock
@@ -80,6 +104,13 @@ class Supervisor:
             self._environ["MEMOTURN_CLUSTER_KEY"] = secrets.token_urlsafe(32)
         self._preparing = Child("preparation", ("--worker", f"prepare/{workers}"))
         self._workers = [Child(f"worker {k}", ("--worker", f"{k}/{workers}")) for k in range(workers)]
+        descriptors = tuple(bound.fileno() for bound in sockets)
+        words = ("--sockets", ",".join(map(str, descriptors)))
+        self._gateways = [
+            Child(f"gateway {k}", ("--worker", f"gateway/{workers}", *words), descriptors)
+            for k in range(gateways_for(workers))
+        ]
+        self._url = f"http://{Address(settings.listen.host, sockets[0].getsockname()[1])}"
         self._stopping = asyncio.Event()
         self._failure: int | None = None
 
@@ -88,12 +119,18 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        await self._start(self._preparing)
+        children = [self._preparing, *self._workers, *self._gateways]
+        for child in children:  # all at once: most of a start is imports
+            await self._start(child)
+        self._preparing.go()
         code = await self._end_of(self._preparing)
         if code or self._stopping.is_set():
+            for child in children:  # none of them has begun
+                child.send(signal.SIGKILL)
+            await asyncio.gather(*(child.process.wait() for child in children if child.process is not None))
             return 0 if self._stopping.is_set() else _exit_code(code)
         async with asyncio.TaskGroup() as group:
-            await self._run_in_order([self._workers], group)
+            await self._run_in_order([self._workers, self._gateways], group)
         return 0 if self._failure is None else self._failure
 
     async def _run_in_order(self, stages: Sequence[Sequence[Child]], group: asyncio.TaskGroup) -> None:
@@ -107,7 +144,13 @@ class Supervisor:
             if self._stopping.is_set():
                 break
         else:
-            _log.info("workers are up", workers=len(self._workers), data_dir=str(self._settings.data_dir))
+            _log.info(
+                "memoturnd is up",
+                url=self._url,
+                workers=len(self._workers),
+                gateways=len(self._gateways),
+                data_dir=str(self._settings.data_dir),
+            )
         await self._stopping.wait()
         for children in reversed(started):
             await self._end(children)
@@ -118,7 +161,9 @@ class Supervisor:
         while not self._stopping.is_set():
             started_s = self._clock.monotonic_s()
             child.ready.clear()
-            await self._start(child)
+            if not child.runs:
+                await self._start(child)
+            child.go()
             code = await self._end_of(child)
             has_run = has_run or child.ready.is_set()
             if self._stopping.is_set():
@@ -135,8 +180,9 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
-        if child.process is not None and child.process.returncode and self._failure is None:
-            _log.error("a process did not stop cleanly", process=child.name, code=child.process.returncode)
+        last = child.process.returncode if child.process is not None else 0
+        if last not in {0, -signal.SIGTERM} and self._failure is None:  # one that had not begun dies of it
+            _log.error("a process did not stop cleanly", process=child.name, code=last)
             self._failure = 1
 
     async def _start(self, child: Child) -> None:
@@ -149,7 +195,7 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=self._environ,
-            pass_fds=(self._lock.fileno(),),
+            pass_fds=(self._lock.fileno(), *child.descriptors),
             start_new_session=True,  # Ctrl-C is for the parent, which ends its children in order
         )
         _log.info("started", process=child.name, pid=child.process.pid)

@@ -54,8 +54,8 @@ class NodeHome:
         for node in self.nodes:
             node.kill()
 
-    def start(self, *, wait: bool = True, port: int | None = None, **env: str) -> "RunningNode":
-        """Start a node, on a free port unless one is named; with `wait` return once it is ready. It must then be up, or the test fails with its log."""
+    def start(self, *arguments: str, wait: bool = True, port: int | None = None, **env: str) -> "RunningNode":
+        """Start a node with these arguments, on a free port unless one is named; with `wait` return once it is ready. It must then be up, or the test fails with its log."""
         port = port or free_port()
         settings = {
             "DATA_DIR": str(self.data_dir),
@@ -68,7 +68,11 @@ class NodeHome:
         }
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
-                command(), env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*command(), *arguments],
+                env=environment(**settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         node = RunningNode(process, f"http://127.0.0.1:{port}", self)
         self.nodes = [n for n in self.nodes if n.process.poll() is None] + [node]
@@ -141,10 +145,17 @@ def environment(**settings: str) -> dict[str, str]:
     return inherited | {f"MEMOTURN_{name}": value for name, value in settings.items()}
 
 
-def run_node(timeout_s: float = START_S, **settings: str) -> "subprocess.CompletedProcess[str]":
+def run_node(
+    *arguments: str, timeout_s: float = START_S, **settings: str
+) -> "subprocess.CompletedProcess[str]":
     """Run a node that is expected to end by itself, and return its exit code and output."""
     return subprocess.run(
-        command(), env=environment(**settings), capture_output=True, text=True, timeout=timeout_s, check=False
+        [*command(), *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
