@@ -26,6 +26,7 @@ from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
 from memoturnd.audit.retention import RETENTION_S, AuditRetention
 from memoturnd.auth.authority import Authority
+from memoturnd.clustering import Cluster
 from memoturnd.config import Settings
 from memoturnd.core.durability import LEVELS
 from memoturnd.core.manifest import Manifest
@@ -230,6 +231,13 @@ class Node:
             clock=services.clock,
             metrics=services.metrics,
             is_busy=is_behind,
+        )
+        self.cluster = Cluster(
+            services,
+            self.tiers,
+            self.branches,
+            node_id=settings.node_id,
+            is_recovering=lambda: self.recovery is not None and not self.recovery.done(),
         )
         self.tails = services.tails
         """The tails that this node holds for others, and where its own are."""

@@ -106,6 +106,8 @@ class Replicas:
         self._address = address
         self._all: OrderedDict[str, Replica] = OrderedDict()
         self._asking: set[str] = set()
+        self.oldest_age_s = 0.0
+        """Age of the oldest replica, as of the last time that owners were asked."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -155,6 +157,7 @@ class Replicas:
             elif now_s - one.asked_s > OWNER_AGAIN_S and not one.busy.locked():
                 self._errands.start("following a branch", self._begin(one))
         self._metrics.replica_oldest_age_seconds.set(oldest_s)
+        self.oldest_age_s = oldest_s
         for address, several in of_owner.items():
             if address not in self._asking:
                 self._asking.add(address)

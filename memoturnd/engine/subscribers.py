@@ -69,6 +69,10 @@ class Subscribers:
     def __len__(self) -> int:
         return self._count
 
+    def followers(self, branch_id: str) -> int:
+        """Return how many nodes follow a branch."""
+        return len(self._of.get(branch_id, ()))
+
     def note(self, ref: "BranchRef", address: str) -> None:
         """Subscribe a node to a branch that this one owns, or keep it subscribed. Raises OverloadedError."""
         now_s = self._clock.monotonic_s()

@@ -72,6 +72,10 @@ class Tiers:
         """Return a branch that is open, or held by somebody; None where there is none of that id."""
         return self._all.get(branch_id)
 
+    def known(self) -> Iterator[Branch]:
+        """Yield the branches that are open, or held by somebody."""
+        return iter(list(self._all.values()))
+
     def hot(self) -> Iterator[Branch]:
         """Yield the branches that are open, least recently placed first."""
         return iter(list(self._hot))

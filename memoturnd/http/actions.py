@@ -43,6 +43,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "DELETE /v1/databases/{db}": "db.delete",
     "POST /v1/databases/{db}/undelete": "db.undelete",
     "PUT /v1/databases/{db}/import": "db.import",
+    "GET /v1/cluster": "cluster.get",
+    f"GET {_DB}/placement": "placement.get",
     "GET /v1/namespaces": "db.list_namespaces",
     "POST /v1/tenants": "tenant.create",
     "GET /v1/tenants": "tenant.list",

@@ -54,7 +54,11 @@ class Hop:
 
         Raises NotOwnerError for a request that was forwarded already, RetryableError, OutcomeUnknownError.
         """
-        if route.kind is Kind.OPEN or (key := branch_addressed(call, route.template)) is None:
+        if (
+            route.anywhere
+            or route.kind is Kind.OPEN
+            or (key := branch_addressed(call, route.template)) is None
+        ):
             return None
         if route.kind is Kind.READ and (call.header(CONSISTENCY) or "").lower() == "cached":
             return None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
+from memoturnd.clustering import Cluster
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.journal import Journal
@@ -58,6 +59,11 @@ class PastNode:
     def meter(self) -> Meter:
         """What they have used."""
         return self._node.meter
+
+    @property
+    def cluster(self) -> Cluster:
+        """The nodes that are there now."""
+        return self._node.cluster
 
     @property
     def streams(self) -> Streams:

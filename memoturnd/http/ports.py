@@ -33,6 +33,7 @@ from memoturnd.surfaces.erasing import Asked
 
 if TYPE_CHECKING:
     from memoturnd.auth.authority import Authority
+    from memoturnd.clustering import Cluster
     from memoturnd.http.admission import Admission
 
 
@@ -584,6 +585,11 @@ class Node(Protocol):
     @property
     def branches(self) -> Branches:
         """Forks, checkpoints and rewinds."""
+        ...
+
+    @property
+    def cluster(self) -> "Cluster":
+        """The nodes that are there, and where branches are."""
         ...
 
     @property

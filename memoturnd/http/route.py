@@ -47,7 +47,7 @@ class Route:
     """One method of one path. `parameters` are the names in `template`, in order; `operation`
     is method and template in one.
 
-    With `asks_model` its deadline leaves time for a language model.
+    With `anywhere` the node that is asked answers, whoever owns the branch. With `asks_model` its deadline leaves time for a language model.
     `at` is whether it takes Memoturn-At where that does not follow from its kind: reads do. A read finds the
     past state behind `call.node`, and need not know of it.
     """
@@ -60,6 +60,7 @@ class Route:
     scope: Scope
     at: bool | None = None
     asks_model: bool = False
+    anywhere: bool = False
     parameters: tuple[str, ...] = field(init=False)
     operation: str = field(init=False)
 

@@ -8,11 +8,13 @@ from typing import Final
 
 from control_plane.http.routes import CONTROL_ROUTES
 from memoturnd.core import replica_wire as wire
+from memoturnd.core.cluster_wire import STATUS
 from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH
 from memoturnd.http import (
     asking,
     branches,
     changes,
+    cluster,
     documents,
     erasures,
     history,
@@ -47,6 +49,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/ready", ops.ready, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/metrics", ops.metrics, Kind.OPEN, Body.NONE, Scope.NONE),
     Route("GET", "/openapi.json", ops.api_description, Kind.OPEN, Body.NONE, Scope.NONE),
+    Route("GET", "/v1/cluster", cluster.overview, Kind.CONTROL, Body.NONE, Scope.PLATFORM),
+    Route(
+        "GET", f"{_DB}/placement", cluster.placement, Kind.CONTROL, Body.NONE, Scope.PLATFORM, anywhere=True
+    ),
+    Route("POST", STATUS, cluster.status, Kind.PEER, Body.SMALL, Scope.INTERNAL),
     *CONTROL_ROUTES,
     Route("POST", PUSH_PATH, tails.push, Kind.PEER, Body.RAW, Scope.INTERNAL),
     Route("POST", READ_PATH, tails.read, Kind.PEER, Body.NONE, Scope.INTERNAL),

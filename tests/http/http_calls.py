@@ -178,6 +178,8 @@ REFUSING_AT = {
     "delete database": ("DELETE", "/v1/databases/other", {}),
     "undelete database": ("POST", "/v1/databases/other/undelete", {}),
     "namespaces": ("GET", "/v1/namespaces", {}),
+    "cluster": ("GET", "/v1/cluster", {}),
+    "placement": ("GET", "/v1/db/app--ann/placement", {}),
     "create tenant": ("POST", "/v1/tenants", {"json": {"name": "new"}}),
     "tenants": ("GET", "/v1/tenants", {}),
     "tenant": ("GET", "/v1/tenants/default", {}),

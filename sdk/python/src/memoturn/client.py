@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import httpx
 
 from memoturn._http import Http, path
+from memoturn.cluster import ClusterOverview, DatabasePlacement
 from memoturn.database import Db
 from memoturn.files import Progress, send
 from memoturn.memory import MemoryProfile
@@ -137,6 +138,17 @@ class Memoturn:
         url_path = path("v1", "namespaces", ns, "audit", "export")
         with self._http.lines("GET", url_path, query={}, control=True) as lines:
             yield from lines
+
+    def cluster(self, *, limit: int = 100, cursor: str | None = None) -> ClusterOverview:
+        """Return every node, and up to `limit` placements behind `cursor`; a node that does not answer is silent."""
+        query = {"limit": limit, "cursor": cursor}
+        answer = self._http.request("GET", path("v1", "cluster"), query=query, control=True)
+        return cast("ClusterOverview", answer.json())
+
+    def placement(self, spec: str) -> DatabasePlacement:
+        """Return where `name` or `name@branch` is. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        answer = self._http.request("GET", path("v1", "db", spec, "placement"), control=True)
+        return cast("DatabasePlacement", answer.json())
 
     def delete_database(self, name: str) -> None:
         """Delete a database with all its branches; its name is free at once. Raises DatabaseNotFoundError."""

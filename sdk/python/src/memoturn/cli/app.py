@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memoturn import __version__
-from memoturn.cli import audit, backup, branch, data, database, erase, kv, memory, transfer, verify
+from memoturn.cli import audit, backup, branch, cluster, data, database, erase, kv, memory, transfer, verify
 from memoturn.cli.failures import HELP, ExitCode, exit_code, hint
 from memoturn.cli.output import Output
 from memoturn.cli.run import NOTE, Run, current
@@ -38,6 +38,8 @@ app.command("sync", epilog=NOTE)(data.sync)
 app.command("export", epilog=NOTE)(transfer.export_)
 app.command("import", epilog=NOTE)(transfer.import_)
 app.command("verify", epilog=NOTE)(verify.verify)
+app.command("cluster", epilog=NOTE)(cluster.cluster)
+app.command("placement", epilog=NOTE)(cluster.placement)
 app.command("backup", epilog=NOTE)(backup.backup)
 app.command("restore-backup", epilog=NOTE)(backup.restore)
 
