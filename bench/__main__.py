@@ -18,6 +18,7 @@ from bench import (
     credentials,
     embedder,
     fairness,
+    gateway,
     in_process,
     lazy,
     loop_lag,
@@ -78,6 +79,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "lazy": lambda given: lazy.measure(in_process.run_on_uvloop, quick=given.quick),
     "credentials": lambda given: credentials.measure(quick=given.quick),
     "fairness": lambda given: fairness.measure(quick=given.quick),
+    "gateway": lambda given: gateway.measure(quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
 _ON_REQUEST: Final = {"lazy"}
