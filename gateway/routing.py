@@ -13,7 +13,6 @@ from memoturnd.seams.leases import Owner
 POLL_S: Final = 0.5
 """How often it is asked whether an owner that has not answered yet is one still."""
 MISDIRECTED: Final = 421
-_UNAVAILABLE: Final = 503
 _ADDRESS_SCHEMES: Final = ("http://", "https://")
 
 Key = tuple[str, str]
@@ -77,7 +76,7 @@ class Router:
         Raises RetryableError where it was surely not applied (then with `Memoturn-Applied: false`) or does no harm when it is
         sent again, OutcomeUnknownError, and ClientDisconnect.
         """
-        attempts, hint, failed = 0, None, frozenset[str]()
+        attempts, hint, failed, lost = 0, None, frozenset[str](), False
         reason = "no node is there"
         while True:
             attempts += 1
@@ -108,7 +107,8 @@ class Router:
                     asked = Asked(asked.reads, asked.keyed, replayable=False)
             elif failed:
                 failed = frozenset()  # all of them again
-            step = decide(asked, outcome, attempts=attempts, left_s=deadline_s - self._now_s())
+            step = decide(asked, outcome, attempts=attempts, left_s=deadline_s - self._now_s(), lost=lost)
+            lost = lost or outcome.event is Event.LOST
             if step.act is Act.ANSWER and upstream is not None:
                 return upstream
             if upstream is not None:
@@ -141,7 +141,7 @@ class Router:
         raise LostError(f"{target.address} owns the branch no more, and has not answered")
 
     def _seen(self, upstream: Upstream, key: Key | None) -> tuple[Outcome, Target | None]:
-        if upstream.status not in {MISDIRECTED, _UNAVAILABLE}:
+        if upstream.status < MISDIRECTED:
             return Outcome(Event.ANSWERED, upstream.status), None
         unapplied = upstream.header(b"memoturn-applied") == b"false"
         owner = owner_in(upstream) if upstream.status == MISDIRECTED else None

@@ -40,6 +40,10 @@ TITLES = {
     "credentials": ("Credentials: what authentication adds to a request",),
     "fairness": ("Fairness: one namespace beside a noisy one",),
     "lazy": ("Lazy reads of past states: a prototype",),
+    "gateway": (
+        "Added by the gateway, one request at a time on a kept connection",
+        "Processor time of the gateway, 16 clients at once",
+    ),
     "lag": ("Event-loop lag under heavy work",),
 }
 ROWS = (

@@ -61,7 +61,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an attempt. `unapplied` is that the node says so, `hinted` that it names another owner."""
+    """What became of an attempt. `unapplied` is that the node says that it did not apply it, `hinted` that it names another owner."""
 
     event: Event
     status: int = 0
@@ -77,15 +77,19 @@ class Step:
     wait_s: float = 0.0
 
 
-def decide(asked: Asked, outcome: Outcome, *, attempts: int, left_s: float) -> Step:
-    """Return what follows on the last of `attempts` (1 for the first), with `left_s` seconds until the request's deadline."""
+def decide(asked: Asked, outcome: Outcome, *, attempts: int, left_s: float, lost: bool = False) -> Step:
+    """Return what follows on the last of `attempts` (1 for the first), with `left_s` seconds until the request's deadline.
+
+    With `lost` an earlier attempt got no answer and may have been applied: then nothing that a later one says of itself makes
+    the request unapplied.
+    """
     if outcome.event is Event.LOST:
         return _after_silence(asked, attempts=attempts, left_s=left_s)
     if outcome.event is Event.ANSWERED and not _was_turned_away(outcome, attempts):
-        return Step(Act.ANSWER)
+        return Step(Act.UNANSWERED if lost and outcome.unapplied else Act.ANSWER)
     wait_s = backoff_s(attempts)
     if left_s <= wait_s or not asked.replayable:
-        return _given_up(outcome)
+        return Step(Act.UNANSWERED) if lost else _given_up(outcome)
     if outcome.hinted and attempts <= 2:  # noqa: PLR2004 - two nodes that name each other are asked once more, then waited for
         return Step(Act.HINT)
     return Step(Act.AGAIN, wait_s)

@@ -74,7 +74,7 @@ _BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, and so no length of one."""
 _PARTS: Final = ("/branches", "/erasures", "/reembed")
 """In the templates of routes that change more than one branch by one commit."""
-_MOVES: Final = 8
+MOST_MOVES: Final = 8
 """Times that a request follows its branch from node to node before it is given up."""
 _UNMATCHED: Final = "unmatched"
 _NOWHERE: Final[tuple[dict[str, Route], dict[str, str]]] = ({}, {})
@@ -213,7 +213,7 @@ class Api(BaseRoute):
         """Let the owner of the branch answer, which is this node where no other one is."""
         invariant(self._forwarding is not None, "only a node among others forwards")
         hop = cast("Forwarding", self._forwarding).hop(scope, receive, request_id)
-        for _ in range(_MOVES):
+        for _ in range(MOST_MOVES):
             answer = await hop.elsewhere(route, call)
             if answer is not None:
                 return answer

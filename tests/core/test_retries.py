@@ -15,8 +15,8 @@ NOT_OWNER = Outcome(Event.ANSWERED, 421, unapplied=True)
 BUSY = Outcome(Event.ANSWERED, 503, unapplied=True)
 
 
-def act(asked, outcome, attempts=1, left_s=10.0):
-    return decide(asked, outcome, attempts=attempts, left_s=left_s).act
+def act(asked, outcome, attempts=1, left_s=10.0, *, lost=False):
+    return decide(asked, outcome, attempts=attempts, left_s=left_s, lost=lost).act
 
 
 @pytest.mark.parametrize("asked", [READ, WRITE, KEYED])
@@ -92,3 +92,19 @@ def test_without_time_what_was_not_sent_is_unavailable():
 def test_waits_double_and_are_bounded():
     assert [backoff_s(n) for n in (1, 2, 3)] == [0.02, 0.04, 0.08]
     assert backoff_s(10_000) == 0.5
+
+
+@pytest.mark.parametrize(
+    "outcome", [UNCONNECTED, HINTED, NOT_OWNER, BUSY, Outcome(Event.ANSWERED, 429, unapplied=True)]
+)
+@pytest.mark.parametrize("asked", [READ, KEYED, *GONE])
+def test_what_may_have_been_applied_once_is_never_said_to_be_unapplied(asked, outcome):
+    for attempts in range(2, 20):
+        for left_s in (0.0, 10.0):
+            assert act(asked, outcome, attempts, left_s, lost=True) in {Act.AGAIN, Act.HINT, Act.UNANSWERED}
+    assert act(asked, outcome, 20, 0, lost=True) is Act.UNANSWERED
+
+
+def test_what_was_lost_and_then_answered_is_the_clients():
+    for status in (200, 404, 409, 412, 500, 503):
+        assert act(KEYED, Outcome(Event.ANSWERED, status), attempts=2, lost=True) is Act.ANSWER

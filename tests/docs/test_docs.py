@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from processes import RunningNode, environment, free_port
 
+from gateway.metrics import GatewayMetrics
+from gateway.settings import GATEWAY_SETTINGS
 from memoturnd import errors
 from memoturnd.config import help_markdown
 from memoturnd.http.envelope import STATUS, status_of
@@ -152,9 +154,9 @@ def test_the_api_lists_the_errors_that_can_be_answered():
     assert listed == answered
 
 
-def test_the_metrics_are_those_of_the_node():
+def test_the_metrics_are_those_of_nodes_and_gateways():
     rows = re.findall(r"^\| `(memoturn_\w+)", (DOCS / "operations.md").read_text(), flags=re.MULTILINE)
-    collected = Metrics().registry.collect()
+    collected = [*Metrics().registry.collect(), *GatewayMetrics().registry.collect()]
 
     assert len(rows) == len(set(rows))
     assert set(rows) == {
@@ -181,7 +183,7 @@ def test_the_limits_are_those_of_the_code():
 
 def limit_of(name: str) -> Decimal:
     """The default of a setting, or the value of a constant by its dotted name."""
-    for setting in SETTINGS:
+    for setting in (*SETTINGS, *GATEWAY_SETTINGS):
         if setting.variable == name:
             return Decimal(setting.default)
     module, _, constant = name.rpartition(".")

@@ -258,6 +258,20 @@ async def test_an_owner_that_says_nothing_ends_with_its_lease(client, faulty):
     assert len(faulty.other.seen) == 2
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_write_that_was_lost_once_is_not_said_to_be_unapplied(client, faulty, status):
+    """By what the node says of a later attempt, which is true of that one alone."""
+    faulty.parts.placements.take(NodeLeft("n1"))
+    faulty.proxy.drop_replies("^PUT ", times=1)
+    faulty.owner.status, faulty.owner.headers = status, [(b"memoturn-applied", b"false")]
+
+    answer = await client.put(faulty.parts.url + KEY, content=b"x", headers=KEYED)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "memoturn-applied" not in answer.headers
+    assert len(faulty.owner.seen) >= 2
+
+
 async def test_a_body_that_is_gone_is_not_sent_again(client, faulty):
     faulty.proxy.drop_replies("^PUT ", times=1)
 
