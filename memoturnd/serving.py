@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 backlog=BACKLOG,
                 server_header=False,
                 timeout_graceful_shutdown=grace_s,
