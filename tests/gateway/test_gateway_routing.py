@@ -246,7 +246,7 @@ async def test_an_owner_that_says_nothing_ends_with_its_lease(client, faulty):
     reading = asyncio.create_task(client.get(faulty.parts.url + KEY))
     writing = asyncio.create_task(client.put(faulty.parts.url + KEY, content=b"x"))
     keyed = asyncio.create_task(client.put(faulty.parts.url + KEY, content=b"x", headers=KEYED))
-    while faulty.proxy.count("^(GET|PUT) ") < 3:
+    while faulty.proxy.count("^(GET|PUT) ") < 3:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     faulty.parts.placements.take(NodeLeft("n0"))
     faulty.parts.placements.take(
