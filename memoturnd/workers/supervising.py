@@ -61,8 +61,8 @@ class Child:
 
 
 def gateways_for(workers: int) -> int:
-    """Return how many gateways there are to be: one costs about half of what its requests cost a worker."""
-    return max(1, workers // 2)
+    """Return how many gateways there are to be: a hop takes a gateway about as long as a small read takes a worker, and all else less."""
+    return (workers + 1) // 2
 
 
 def next_pause_s(pause_s: float, lived_s: float) -> float:

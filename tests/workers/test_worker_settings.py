@@ -5,7 +5,13 @@ from memoturnd.config import Settings
 from memoturnd.errors import ConfigurationError
 from memoturnd.workers.left_folders import folders_of_workers, left_by_workers
 from memoturnd.workers.settings import check_workers, worker_settings
-from memoturnd.workers.supervising import FIRST_PAUSE_S, LIVED_S, MOST_PAUSE_S, next_pause_s
+from memoturnd.workers.supervising import (
+    FIRST_PAUSE_S,
+    LIVED_S,
+    MOST_PAUSE_S,
+    gateways_for,
+    next_pause_s,
+)
 
 
 def settings(tmp_path, **environ):
@@ -111,3 +117,7 @@ def test_folders_that_hold_something_and_have_no_worker_are_found(tmp_path):
     of_all = settings(tmp_path)
     assert [one.data_dir.name for one in left_by_workers(of_all, first=2)] == ["2"]
     assert left_by_workers(worker_settings(of_all, 0, 1, {})) == []
+
+
+def test_there_is_a_gateway_for_every_two_workers():
+    assert [gateways_for(workers) for workers in (1, 2, 3, 4, 64)] == [1, 1, 2, 2, 32]
