@@ -334,6 +334,7 @@ class Cluster:
         settings = {
             "GATEWAY_LISTEN": f"{gateway.host}:{gateway.port}",
             "ETCD": self._etcd_of(name),
+            "AUTH": "on",
             "LOG_FORMAT": "json",
         }
         gateway.env = {f"MEMOTURN_{key}": value for key, value in settings.items()}
