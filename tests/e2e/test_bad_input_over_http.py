@@ -645,8 +645,8 @@ def test_unknown_fields_are_ignored_on_every_route_but_where_they_would_make_it_
         if route.template in UNCONFIGURED:
             assert_refused(answer, 503)
         elif route.template.endswith(
-            ("/memories/forget", "/quotas", "/erasures", "/tokens", "/tokens/revoke")
-        ):  # a slip would lift a limit, or let something stay
+            ("/memories/forget", "/quotas", "/erasures", "/tokens", "/tokens/revoke", "/settings")
+        ):  # a slip would lift a limit, let something stay, or make writes less safe
             assert_refused(answer, 400)
         elif route.template.endswith("/undelete"):
             assert_refused(answer, 404)  # none is deleted

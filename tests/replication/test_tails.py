@@ -9,6 +9,7 @@ from tail_cluster import Cluster
 from memoturnd.core.durability import Durability
 from memoturnd.engine import tails as tailing
 from memoturnd.errors import FencedError, MemoturnError
+from memoturnd.replication.tail_stream import TailStream
 
 REPLICATED = Durability.REPLICATED
 
@@ -63,12 +64,15 @@ async def test_member_itself_takes_over(cluster):
 async def test_all_that_follows_on_a_found_tail_is_found_by_the_next_takeover(cluster):
     await write(cluster, "a", "x", "a")
     await cluster.kill("a")
-    await write(cluster, "b", "y", "b")
+    assert (await write(cluster, "b", "y", "b")).durability is REPLICATED  # behind the found ones in one log
+    await (await cluster.profile("b")).owned.shipper.ship()
+    assert (await cluster.profile("b")).owned.shipper.surprises == 0
+    await write(cluster, "b", "y", "b2")
     await cluster.start("a")
     await cluster.kill("b")
 
-    assert await seen(cluster, "a") == {"x": "a", "y": "b"}
-    assert await seen_in_store(cluster, "a") == {"x": "a", "y": "b"}
+    assert await seen(cluster, "a") == {"x": "a", "y": "b2"}
+    assert await seen_in_store(cluster, "a") == {"x": "a", "y": "b2"}
 
 
 async def seen_in_store(cluster, name):
@@ -204,8 +208,9 @@ async def test_members_let_go_of_what_is_durable(cluster):
     assert store.size_bytes > 0
 
 
-async def test_stream_goes_on_through_checkpoints_and_ships_between(cluster):
-    values = {}
+async def test_stream_goes_on_through_checkpoints_and_ships_between(cluster, monkeypatch):
+    values, begun, begin = {}, [], TailStream._begin
+    monkeypatch.setattr(TailStream, "_begin", lambda self: begun.append(1) or begin(self))
     for n in range(12):
         values[f"r{n}"] = str(n)
         assert (await write(cluster, "a", f"r{n}", str(n))).durability is REPLICATED
@@ -218,7 +223,11 @@ async def test_stream_goes_on_through_checkpoints_and_ships_between(cluster):
             await profile.owned.shipper.snapshot()  # a checkpoint: the log starts anew
     values["end"] = "1"
     assert (await write(cluster, "a", "end")).durability is REPLICATED
+    await profile.owned.shipper.snapshot()  # with the stream at the head
+    values["last"] = "1"
+    assert (await write(cluster, "a", "last")).durability is REPLICATED
     assert profile.owned.shipper.surprises == 0
+    assert len(begun) == 1
     cluster.cables["a"].cut = True
     await cluster.kill("a")
 
