@@ -9,7 +9,7 @@ from test_catalog_contract import catalog as catalog  # noqa: PLC0414 - the fixt
 
 from control_plane import schema
 from control_plane.rebuild import told
-from memoturnd.core import layout
+from memoturnd.core import database_settings, layout
 from memoturnd.core import register as registers
 from memoturnd.core.durability import Durability
 from memoturnd.core.limits import Owner, Quotas
@@ -158,6 +158,22 @@ async def test_rows_follow_their_registers_where_an_old_backup_was_restored(lost
         table: rows[table] for table in ("databases", "branches")
     }
     assert report.came_back["databases"] == report.came_back["deleted databases"] == 1
+
+
+async def test_settings_survive_the_loss_of_the_catalog(tmp_path, catalog):
+    store, levels = MemoryStore(), {"default": "local", "docs/orders": "durable"}
+    async with node_on(tmp_path / "node", store) as node:
+        await node.databases.create("a")
+        uuid = (await node.databases.set_durability("a", levels)).uuid  # which makes its register
+
+    await rebuild_of(store, catalog).run()
+    assert database_settings.decode((await catalog.get_database("a")).settings) == levels
+
+    await catalog.set_settings(uuid, "")  # as a backup from before has it
+    await rebuild_of(store, catalog, is_dry=True).run()
+    assert (await catalog.get_database("a")).settings == ""
+    await rebuild_of(store, catalog).run()
+    assert database_settings.decode((await catalog.get_database_by_uuid(uuid)).settings) == levels
 
 
 async def test_damage_and_conflicts_are_told_and_hold_up_nothing_else(lost, catalog):
