@@ -53,7 +53,7 @@ AUDIT_OUTCOMES: Final = ("ok", "denied", "error")
 MODEL_OUTCOMES: Final = ("ok", "failed", "shed", "gone")
 MODEL_SURFACES: Final = ("extract", "ask")
 EMBED_SURFACES: Final = ("ingest", "recall")
-POLICY_EFFECTS: Final = ("egress", "task_ttl", "retention", "sweep")
+POLICY_EFFECTS: Final = ("egress", "task_ttl", "retention", "sweep", "reads")
 TOKEN_OUTCOMES: Final = ("kept", "verified")
 REFUSALS: Final = ("missing", "bad", "forbidden", "revoked", "unknown")
 
@@ -249,6 +249,9 @@ class Metrics:
         )
         self.manifest_largest_bytes = self._gauge(
             "manifest_largest_bytes", "Size of the largest manifest seen."
+        )
+        self.leases_lapsed = self._counter(
+            "leases_lapsed_total", "Open branches whose lease ended before it was given back."
         )
         self.recovered_branches = self._counter(
             "recovered_branches_total",
@@ -475,7 +478,7 @@ class Metrics:
         )
         unknown = self._counter(
             "policy_unknown_total",
-            "Times that a policy was not known: egress was refused; task_ttl, retention and sweep bounded nothing.",
+            "Times that a policy was not known: egress was refused; task_ttl, retention and sweep bounded nothing; reads showed the newest state.",
             "effect",
         )
         self.policy_unknown = {effect: unknown.labels(effect) for effect in POLICY_EFFECTS}

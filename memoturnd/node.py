@@ -69,7 +69,13 @@ from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.erasing import RELEASE_S, Erasing
-from memoturnd.errors import DatabaseNotFoundError, MemoturnError, NotFoundError, RetryableError
+from memoturnd.errors import (
+    DatabaseNotFoundError,
+    MemoturnError,
+    NotFoundError,
+    NotOwnerError,
+    RetryableError,
+)
 from memoturnd.feeds import Feeds
 from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
@@ -428,7 +434,9 @@ class Node:
         try:
             owned = await branch.own()
             await owned.shipper.ship()
-        except RetryableError as error:
+        except (RetryableError, NotOwnerError) as error:
+            if isinstance(error, NotOwnerError) and not branch.may_hold_more:
+                return True  # what its owner has not is kept as a branch of its own
             _log.warning("recovery is tried again", branch=str(branch.ref), error=str(error))
             return False
         except MemoturnError as error:

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from memoturnd.core import names, policy, policy_document
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.policy import NOTHING, Rules
 from memoturnd.core.policy_document import Change, PolicyDocument
 from memoturnd.errors import (
@@ -131,6 +132,16 @@ class Policies:
     async def lets_embed(self, database: str) -> bool:
         """Return whether this node's embedder may be sent what the database holds. Raises PolicyUnreadableError."""
         return (await self.egress(database)).lets_embed(self_hosted=self._self_hosted)
+
+    async def reads(self, database: str) -> Consistency:
+        """Return what reads that do not say ask for; the newest state, where nobody says or it is not known."""
+        try:
+            said = (await self.effective(database)).reads
+        except PolicyUnreadableError as error:
+            self._metrics.policy_unknown["reads"].inc()
+            _log.warning("reads show the newest state for now", database=database, error=str(error))
+            said = None
+        return Consistency.CACHED if said == "cached" else Consistency.PRIMARY
 
     async def task_ttl_max_s(self, database: str) -> int | None:
         """Return the longest life of a task, None without a bound; where it is not known, the ceiling's."""

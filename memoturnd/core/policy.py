@@ -15,6 +15,8 @@ from memoturnd.errors import InvalidRequestError
 
 Egress = Literal["allow", "self_hosted_only", "deny"]
 """Who may be sent what is remembered, from the least strict on."""
+Reads = Literal["cached", "primary"]
+"""How new a state a read shows that does not say: one that may be a moment old, or the newest."""
 
 SECONDS_MIN: Final = 60
 SECONDS_MAX: Final = 8_000_000_000_000
@@ -23,6 +25,7 @@ ERASURE_GRACE_S: Final = 86_400
 """How long an erasure waits where no policy says."""
 POLICY_LIMIT_BYTES: Final = 16 * 1024
 _FOREVER_MS: Final = 1000 * SECONDS_MAX
+_READS: Final[tuple[Reads, ...]] = ("cached", "primary")
 _LEVELS: Final[tuple[Egress, ...]] = ("allow", "self_hosted_only", "deny")
 
 
@@ -44,6 +47,7 @@ class Rules:
     extract: Egress = "allow"
     ask: Egress = "allow"
     embed: Egress = "allow"
+    reads: Reads | None = None
 
     @property
     def sweeps(self) -> bool:
@@ -117,6 +121,13 @@ def _shown(value: Any) -> str:
     return "null" if value is None else repr(value)[:40]
 
 
+def _reads(value: Any, where: str) -> Reads:
+    for choice in _READS:
+        if value == choice:
+            return choice
+    raise InvalidRequestError(f"{where} is {_shown(value)}: it takes {', '.join(_READS)}")
+
+
 _seconds = _whole(SECONDS_MIN, "seconds")
 _FIELDS: Final = (
     _Field("retention", "pitr_secs", "pitr_secs", _seconds),
@@ -133,6 +144,7 @@ _FIELDS: Final = (
     _Field("ai_egress", "extract", "extract", _egress("allow", "deny")),
     _Field("ai_egress", "ask", "ask", _egress("allow", "deny")),
     _Field("ai_egress", "embed", "embed", _egress(*_LEVELS)),
+    _Field("consistency", "reads", "reads", _reads),
 )
 _OF_NAMESPACE: Final = "audit.retention_secs"
 """What only a namespace has: the stream is one for all of its profiles."""
@@ -220,9 +232,10 @@ def merge(one: Rules, other: Rules) -> Rules:
 def _strictest(one: Any, other: Any) -> Any:
     if isinstance(one, bool):
         return one or other
-    if isinstance(one, str):
-        return max(one, other, key=_LEVELS.index)
-    return min((value for value in (one, other) if value is not None), default=None)
+    asked = [value for value in (one, other) if value is not None]
+    if asked and isinstance(asked[0], str):
+        return max(asked, key=(*_LEVELS, *_READS).index)
+    return min(asked, default=None)
 
 
 def effective(*layers: Rules) -> Rules:

@@ -21,7 +21,7 @@ from memoturnd.core.database_settings import NO_RULES, LevelRules
 from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
-from memoturnd.engine import replica, schema, takeover
+from memoturnd.engine import schema, takeover
 from memoturnd.engine.budget import within_deadline, within_steps
 from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open_connection
 from memoturnd.engine.files import BranchFiles
@@ -90,6 +90,7 @@ class Branch:
         """Whether this process has had the file open: an earlier one's may be of a history that was rewritten since."""
         self.used_s = services.clock.monotonic_s()
         self.seen_s = float("-inf")
+        """When the local file was known to be the newest durable state, by the monotonic clock."""
         self.disk_bytes = 0
         """Bytes on disk when last looked at: at closing, and at opening."""
         self._kept: Kept | None = None
@@ -314,20 +315,21 @@ class Branch:
     async def compare(self) -> None:
         """Take the newer state where another node has moved the branch on; nothing unshipped is here then."""
         async with self._transition:
-            if self.owned is not None:
-                return
-            current = await self.manifests.load(fresh=True)
-            takeover.refuse_deleted(self, current)
-            if current is None or current.head_txid <= self.txid:
-                return
-            if await replica.catch_up(self, current):
-                return
-            if self.users > 1:
-                return
+            if self.owned is None and await takeover.take_newest(self):
+                self._ready, self._empty = True, False
+
+    async def replace_by(self, prepared: Path) -> None:
+        """Put the file `prepared`, a newer state that is all in object storage, in the place of one that is only read.
+
+        Called inside the transition lock. Reads end first; a user's goes on in the state that it began with.
+        """
+        invariant(self.owned is None, "what is written here is not replaced", branch=self.ref)
+        async with self.gate, self._readers.held_back():
             self.close_connections()
-            self.files.remove()
-            await takeover.restore_head(self, current)
-            self.services.metrics.replica_steps["restored"].inc()
+            self.known = None
+            self.files.unmark()
+            await self.services.executor.run(lambda: self.files.replace_main(prepared))
+            self.open_file()
             self._ready, self._empty = True, False
 
     async def _refresh(self) -> None:
@@ -356,7 +358,11 @@ class Branch:
     @property
     def is_ours(self) -> bool:
         """Return whether this node owns the branch now."""
-        return self.owned is not None and not self._fenced and self.services.leases.holds(self.owned.lease)
+        return self.owned is not None and not self._fenced
+
+    def may_commit(self) -> bool:
+        """Return whether this node's lease of the branch stands."""
+        return self.is_ours
 
     @property
     def is_fenced(self) -> bool:
@@ -515,7 +521,7 @@ class Branch:
         async with self._transition:
             if self._conn is not None or self.users:
                 return False
-            if self._may_hold_more():
+            if self.may_hold_more:
                 return False
             await takeover.give_back(self)
             await self.services.executor.run(self.files.remove)
@@ -537,12 +543,13 @@ class Branch:
         False where it is open, or its file may hold commits that are not in object storage: those keep theirs.
         """
         async with self._transition:
-            if self._conn is not None or self._may_hold_more():
+            if self._conn is not None or self.may_hold_more:
                 return False
             await takeover.give_back(self)
             return True
 
-    def _may_hold_more(self) -> bool:
+    @property
+    def may_hold_more(self) -> bool:
         """Return whether the closed file may hold commits that are not in object storage."""
         return self.files.owner() is not None and self.files.clean(self.services.boot_id) is None
 
@@ -591,7 +598,7 @@ class Branch:
         Files that may hold commits which are not in object storage stay; whoever takes them over looks at them.
         """
         async with self._transition:
-            if self.owned is not None or (self._conn is None and self._may_hold_more()):
+            if self.owned is not None or (self._conn is None and self.may_hold_more):
                 return
             async with self.gate, self._readers.held_back():
                 self.close_connections()

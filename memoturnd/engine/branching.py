@@ -227,7 +227,7 @@ class Branching:
             owned = await branch.own()
         if owned is not None and owned.shipper.dirty_since_s is not None:
             await owned.shipper.ship()
-        current = await branch.manifests.load(fresh=owned is None)
+        current = await branch.manifests.load(fresh=not branch.is_ours)
         if current is None:
             raise BranchNotFoundError(f"{branch.ref} was deleted")
         return current
@@ -424,6 +424,10 @@ class Branching:
             async with branch.gate:
                 if (before := _applied_before(branch, owned, once)) is not None:
                     return before  # by the same request, sent again while this one restored
+                if branch.owned is not owned or not branch.may_commit():
+                    raise RetryableError(
+                        f"the ownership of {branch.ref} changed while the rewind began; nothing was applied: send it again"
+                    )
                 standing = await branch.manifests.load()
                 if standing is None or standing.erasures != current.erasures:
                     raise RetryableError(

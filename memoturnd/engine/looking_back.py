@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Never, TypeVar
 
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, Revision
 from memoturnd.engine.branch import Branch
+from memoturnd.engine.consistency import reading
+from memoturnd.engine.owner_of import refuse_elsewhere
 from memoturnd.engine.past import PastStates
 from memoturnd.engine.takeover import refuse_a_lost_manifest
 from memoturnd.errors import (
@@ -182,8 +185,10 @@ def _lies_below(known: Manifest, revision: Revision) -> bool:
 
 
 async def _shipped(branch: Branch) -> Manifest | None:
+    if await reading().of(branch.ref.database.qualified_name) is Consistency.PRIMARY:
+        await refuse_elsewhere(branch.services, branch)
     await branch.take_up()
     owned = branch.owned
     if owned is not None and owned.shipper.dirty_since_s is not None:
         await owned.shipper.ship()
-    return await branch.manifests.load(fresh=owned is None)
+    return await branch.manifests.load(fresh=not branch.is_ours)

@@ -17,6 +17,7 @@ from memoturnd.engine.readers import IdleReaders
 from memoturnd.engine.replicas import Replicas
 from memoturnd.engine.subscribers import Subscribers
 from memoturnd.engine.tails import Tails
+from memoturnd.engine.unreleased import Unreleased
 from memoturnd.engine.writer import WriterSettings
 from memoturnd.metrics import Metrics
 from memoturnd.replication.archive import Archive
@@ -78,6 +79,7 @@ class Services:
     replicas: Replicas
     """The branches of others that this node follows."""
     readers: IdleReaders = field(default_factory=IdleReaders)
+    unreleased: Unreleased = field(default_factory=Unreleased)
 
     def manifest_file(self, uuid: str, branch_id: str) -> SwapFile[Manifest]:
         """Return the manifest of a branch as a compare-and-swap file."""

@@ -18,7 +18,7 @@ from memoturnd.core.pages import PageHashes
 from memoturnd.core.recovery import Decision, Local, Verdict, decide
 from memoturnd.core.segment import Segment
 from memoturnd.core.wal import WalPosition
-from memoturnd.engine import schema
+from memoturnd.engine import replica, schema
 from memoturnd.engine import tails as tailing
 from memoturnd.engine.connection import ProfileConnection, open_connection
 from memoturnd.engine.files import Clean, Owner
@@ -29,7 +29,9 @@ from memoturnd.errors import (
     CorruptionError,
     FencedError,
     InvariantError,
+    NotOwnerError,
     RetryableError,
+    StoreUnavailableError,
 )
 from memoturnd.replication.capture import Capture, Cursor
 from memoturnd.replication.prove import prove
@@ -147,6 +149,52 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
     branch.is_durable_at(current.head_txid)
 
 
+async def take_newest(branch: "Branch") -> bool:
+    """Let the file of a branch that is not owned be the head of the manifest as it stands now; False where it was.
+
+    Called inside the transition lock. Raises BranchNotFoundError for a deleted branch, StoreUnavailableError.
+    """
+    current = await branch.manifests.load(fresh=True)
+    if current is None:
+        if branch.txid or not branch.is_main:
+            raise StoreUnavailableError(f"the object store has lost {branch.manifests.key}; bring it back")
+        return False
+    refuse_deleted(branch, current)
+    if current.head_txid == branch.txid and (branch.known is None or stands_at(branch.known, current)):
+        return False
+    if current.head_txid < branch.txid:
+        return False  # what was just put here by its owner
+    if not await replica.catch_up(branch, current):
+        await _replace_by_head(branch, current)
+        branch.services.metrics.replica_steps["restored"].inc()
+    return True
+
+
+async def _replace_by_head(branch: "Branch", current: Manifest) -> None:
+    """Put the head in the place of the file that is only read; reads of that go on while the head is fetched."""
+    if not branch.hot:
+        branch.files.remove()
+        await restore_head(branch, current)
+        return
+    services, prepared = branch.services, branch.files.main.with_name("next.db")
+
+    async def restore_from(planned: Manifest) -> tuple[Manifest, Restored]:
+        prepared.unlink(missing_ok=True)
+        return planned, await restore(
+            services.store,
+            planned,
+            planned.head_txid,
+            prepared,
+            executor=services.executor,
+            fsync=services.sync == "full",
+        )
+
+    current, restored = await branch.manifests.with_newest(current, restore_from)
+    await branch.replace_by(prepared)
+    branch.known = Cursor(current.head_txid, None), restored.hashes
+    branch.is_durable_at(current.head_txid)
+
+
 async def take_over(branch: "Branch") -> Owned:
     """Make this node the owner: the epoch is in the manifest before anything is served.
 
@@ -154,9 +202,13 @@ async def take_over(branch: "Branch") -> Owned:
     """
     services = branch.services
     ref = branch.ref
-    lease = branch.lease = await services.leases.acquire(
-        ref.branch_id, database=ref.database.qualified_name, branch=ref.name
-    )
+    try:
+        lease = branch.lease = await services.leases.acquire(
+            ref.branch_id, database=ref.database.qualified_name, branch=ref.name
+        )
+    except NotOwnerError:
+        await _leave_to_owner(branch)
+        raise
     for _ in range(_ATTEMPTS):
         before = await _manifest(branch)
         refuse_deleted(branch, before)
@@ -227,10 +279,40 @@ async def give_back(branch: "Branch") -> None:
                 lambda m: transitions.release(m, epoch=owner.epoch, start_txid=owner.start_txid)
             )
         branch.manifests.forget()
-    if branch.lease is not None:
-        await services.tails.release(branch.lease, branch.lease.epoch if owner is None else owner.epoch)
-        await services.leases.release(branch.lease)
-        branch.lease = None
+    lease, branch.lease = branch.lease, None
+    if lease is not None:
+        try:
+            await services.tails.release(lease, lease.epoch if owner is None else owner.epoch)
+            await services.leases.release(lease)
+        except RetryableError as error:  # the files may go all the same
+            _log.warning("lease not given back yet", branch=str(branch.ref), error=str(error))
+            services.unreleased.note(lease)
+
+
+async def _leave_to_owner(branch: "Branch") -> None:
+    """Let go of the closed file of a branch that another node owns; what the chain went on without is kept aside first.
+
+    Where the owner does not stand in the manifest yet it is not known what it will find, and the file stays.
+    """
+    if branch.hot or not branch.may_hold_more:
+        return
+    try:
+        before = await branch.manifests.load(fresh=True)
+        if before is None or before.deleted_at is not None:
+            return
+        local = _inspect(branch)
+        if local is not None:
+            decision = decide(await _reaching(branch, before, local), local)
+            if decision.verdict is Verdict.TAIL or before.owner in local.tokens:
+                return
+            if decision.verdict is Verdict.DIVERGED:
+                await _keep_aside(branch, before, local)
+    finally:
+        branch.close_connections()
+        branch.manifests.forget()
+    branch.files.remove()
+    branch.known = None
+    branch.disk_bytes = 0
 
 
 async def _manifest(branch: "Branch") -> Manifest:
@@ -320,7 +402,7 @@ def _try_open(branch: "Branch") -> bool:
 async def _settle(branch: "Branch", current: Manifest, decision: Decision, local: Local | None) -> None:
     """Make the local file the state that the decision starts from, keeping what the chain does not hold."""
     verdict = decision.verdict
-    if branch.known is not None and not _stands_at(branch.known, current):
+    if branch.known is not None and not stands_at(branch.known, current):
         branch.known = None  # history was rewritten by another owner
     if verdict in {Verdict.CURRENT, Verdict.TAIL} and branch.known is None and branch.txid:
         branch.known = await branch.services.executor.run(
@@ -355,7 +437,7 @@ async def _settle(branch: "Branch", current: Manifest, decision: Decision, local
         branch.known = Cursor(0, None), PageHashes()
 
 
-def _stands_at(known: tuple[Cursor, PageHashes], current: Manifest) -> bool:
+def stands_at(known: tuple[Cursor, PageHashes], current: Manifest) -> bool:
     """Return whether a file whose pages are known is not another form of the head's state."""
     cursor, hashes = known
     return cursor.txid != current.head_txid or f"{hashes.checksum:016x}" == current.head_checksum
@@ -449,6 +531,7 @@ async def _start(branch: "Branch", lease: Lease, decision: Decision, current: Ma
         user_executor=services.user_executor,
         metrics=services.metrics,
         spawn=services.spawn,
+        may_commit=branch.may_commit if services.leases.is_shared else None,
     )
     tail = TailStream(
         branch,

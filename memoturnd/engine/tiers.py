@@ -25,6 +25,7 @@ from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.past import PastStates
 from memoturnd.engine.readers import IDLE_S
 from memoturnd.engine.services import Services, Surroundings
+from memoturnd.engine.shared_branch import SharedBranch
 from memoturnd.errors import MemoturnError, OverloadedError
 
 SWEEP_S = 1.0
@@ -65,7 +66,8 @@ class Tiers:
         """Return the one object of a branch."""
         branch = self._all.get(ref.branch_id)
         if branch is None:
-            branch = self._all[ref.branch_id] = Branch(ref, self._services, self._surroundings)
+            kind = SharedBranch if self._services.leases.is_shared else Branch
+            branch = self._all[ref.branch_id] = kind(ref, self._services, self._surroundings)
         return branch
 
     def find(self, branch_id: str) -> Branch | None:
@@ -201,6 +203,7 @@ class Tiers:
         await self._sweep_tier(self._hot, now_s - self.limits.warm_after_s, self._to_warm)
         await self._sweep_tier(self._warm, now_s - self.limits.cold_after_s, self._to_cold)
         self._services.readers.close_unused(now_s - IDLE_S)
+        await self._services.unreleased.release(self._services.leases)
         await self.past.drop_unused(now_s - self.limits.cold_after_s)
         await self._make_disk_room()
 

@@ -20,7 +20,7 @@ from memoturnd.engine.budget import Deadlines, within_deadline, within_steps
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.rounds import Outcome, Round, run_round, translate
-from memoturnd.errors import MemoturnError, OverloadedError
+from memoturnd.errors import MemoturnError, OverloadedError, RetryableError
 from memoturnd.metrics import Metrics
 from memoturnd.replication.open_branch import OpenBranch
 from memoturnd.seams.clock import Clock
@@ -50,6 +50,10 @@ class _Entry:
     future: "asyncio.Future[tuple[Any, int]]"
 
 
+class NotRunError(RetryableError):
+    """The branch stopped before the write had its round: nothing was applied, and it may be sent again at once."""
+
+
 class Writer:
     """Commits the rounds of one branch under `epoch`, from `start_txid` + 1 on."""
 
@@ -67,7 +71,10 @@ class Writer:
         user_executor: Executor,
         metrics: Metrics,
         spawn: Tasks,
+        may_commit: Callable[[], bool] | None = None,
     ) -> None:
+        """`may_commit` is asked before each round; where it says no, it has stopped this queue."""
+        self._may_commit = may_commit
         self.epoch = epoch
         self.next_txid = start_txid + 1
         self._target = target
@@ -121,6 +128,8 @@ class Writer:
         """Run one round here if it may run here, else hand over to the pool."""
         self._scheduled = False
         if self._draining or not self._queue:
+            return
+        if self._may_commit is not None and not self._may_commit():
             return
         if not self._may_run_here():
             self._draining = True
@@ -254,7 +263,7 @@ class Writer:
                     self._metrics.txid_ceiling_waits.inc()
                     await self._raise_ceiling()
                 async with self._target.gate:
-                    if not self._queue:
+                    if not self._queue or (self._may_commit is not None and not self._may_commit()):
                         break
                     batch = self._take()
                     await self._run_in_pool(batch)

@@ -19,7 +19,9 @@ from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from memoturnd.audit.egress import noted_by
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.limits import Owner
+from memoturnd.engine.consistency import Reading, reading_as
 from memoturnd.errors import (
     CorruptionError,
     ForbiddenError,
@@ -43,6 +45,7 @@ from memoturnd.http.envelope import (
     UNAPPLIED,
     Answer,
     error_reply,
+    from_copy,
     internal_error_reply,
     is_internal,
 )
@@ -190,9 +193,11 @@ class Api(BaseRoute):
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
             await self._admit(route, call, request_id)
-            if self._forwarding is None:
-                return template, await self._serve(route, call, receive, request_id, trail)
-            return template, await self._serve_or_forward(route, call, scope, receive, request_id, trail)
+            if route.kind is not Kind.READ:
+                return template, await self._answered(route, call, scope, receive, request_id, trail)
+            with reading_as(Reading(call.consistency, self._reads)) as reading:
+                answer = await self._answered(route, call, scope, receive, request_id, trail)
+            return template, from_copy(answer, reading.age_ms)
         except MemoturnError as error:
             if is_internal(error):
                 return template, self._internal(error, template, request_id)
@@ -206,6 +211,13 @@ class Api(BaseRoute):
             return template, self._internal(error, template, request_id)
         except Exception as error:  # noqa: BLE001 - the border of the program: recorded, and answered with 500
             return template, self._internal(error, template, request_id)
+
+    async def _answered(
+        self, route: Route, call: Call, scope: Scope, receive: Receive, request_id: bytes, trail: "_Trail"
+    ) -> Answer:
+        if self._forwarding is None:
+            return await self._serve(route, call, receive, request_id, trail)
+        return await self._serve_or_forward(route, call, scope, receive, request_id, trail)
 
     async def _serve_or_forward(
         self, route: Route, call: Call, scope: Scope, receive: Receive, request_id: bytes, trail: "_Trail"
@@ -237,6 +249,9 @@ class Api(BaseRoute):
         if target is not None:
             _look_back(route, call)
         return await self._pass_gates(route, call, receive, target)
+
+    async def _reads(self, database: str) -> Consistency:
+        return await self._node.policies.reads(database)
 
     async def _admit(self, route: Route, call: Call, request_id: bytes) -> None:
         try:

@@ -8,7 +8,8 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from memoturnd.core import canonical, database_settings, names, revisions
+from memoturnd.core import canonical, consistency, database_settings, names, revisions
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import LEVELS, Durability
 from memoturnd.core.principal import ANONYMOUS
 from memoturnd.core.revisions import Revision
@@ -41,6 +42,7 @@ _BRANCH_HEADER: Final = b"memoturn-branch"
 _DURABILITY_HEADER: Final = b"memoturn-durability"
 _MIN_TXID_HEADER: Final = b"memoturn-min-txid"
 _AT_HEADER: Final = b"memoturn-at"
+_CONSISTENCY_HEADER: Final = b"memoturn-consistency"
 _KEY_HEADER: Final = b"idempotency-key"
 _IF_MATCH_HEADER: Final = b"if-match"
 _IF_NONE_MATCH_HEADER: Final = b"if-none-match"
@@ -53,6 +55,7 @@ _ONCE: Final = frozenset(
         _DURABILITY_HEADER,
         _MIN_TXID_HEADER,
         _AT_HEADER,
+        _CONSISTENCY_HEADER,
         _KEY_HEADER,
         *_MEANING,
         b"content-type",
@@ -130,6 +133,18 @@ class Call:
         """The txid that the answer must reach, 0 without the header. Raises InvalidRequestError."""
         value = self._headers.get(_MIN_TXID_HEADER)
         return 0 if value is None else _integer("Memoturn-Min-Txid", value.strip().decode("latin-1"))
+
+    @property
+    def consistency(self) -> Consistency | None:
+        """How new a state the request asks for, None where it does not say. Raises InvalidRequestError."""
+        value = self._headers.get(_CONSISTENCY_HEADER)
+        header = None
+        if value is not None:
+            try:
+                header = Consistency(value.strip().lower().decode("latin-1"))
+            except ValueError:
+                raise InvalidRequestError("Memoturn-Consistency takes `primary` or `cached`") from None
+        return consistency.asked(header, min_txid=self.min_txid)
 
     @property
     def wants_events(self) -> bool:

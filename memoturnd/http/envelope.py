@@ -118,6 +118,13 @@ def reached(answer: Answer, durability: Durability) -> Answer:
     return answer
 
 
+def from_copy(answer: Answer, age_ms: int | None) -> Answer:
+    """Stamp `answer` with the age of the copy that it was read from, None where that was the newest state; return it."""
+    if age_ms is not None:
+        answer.headers.append((b"memoturn-replica-age-ms", b"%d" % age_ms))
+    return answer
+
+
 def read_reply(value: Any, seen: Seen[Any]) -> Answer:
     """Answer a read of a branch with JSON."""
     return at(reply(value), seen.txid, seen.durable_txid)

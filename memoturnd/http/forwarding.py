@@ -11,7 +11,9 @@ from starlette.types import Receive, Scope
 
 from gateway.forwarding import Body, Forwarder, Request, Upstream, as_sent, body_of, has_body, target_of
 from gateway.routing import Key, Router, Target
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.retries import Asked, Event
+from memoturnd.engine.consistency import reading
 from memoturnd.errors import NotOwnerError, RetryableError, UnansweredError
 from memoturnd.http.addresses import branch_addressed
 from memoturnd.http.call import Call
@@ -23,7 +25,6 @@ from memoturnd.seams.clock import Clock
 from memoturnd.seams.leases import Owner
 
 FORWARDED: Final = "Memoturn-Forwarded"
-CONSISTENCY: Final = "Memoturn-Consistency"
 MOST_AT_ONCE: Final = 1024
 """Requests that wait for other nodes at once; more are refused."""
 STREAMED_S: Final = 3600.0
@@ -60,7 +61,7 @@ class Hop:
             or (key := branch_addressed(call, route.template)) is None
         ):
             return None
-        if route.kind is Kind.READ and (call.header(CONSISTENCY) or "").lower() == "cached":
+        if route.kind is Kind.READ and await reading().of(key[0]) is Consistency.CACHED:
             return None
         look = self._forwarding.looking(key)
         owner = await look()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Protocol
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
 from memoturnd.audit.reader import AuditReader
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.erasures import Coupon
 from memoturnd.core.policy import Rules
@@ -465,6 +466,10 @@ class Policies(Protocol):
 
     async def lets_embed(self, database: str) -> bool:
         """Return whether this node's embedder may be sent what a database holds."""
+        ...
+
+    async def reads(self, database: str) -> Consistency:
+        """Return what reads that do not say ask for."""
         ...
 
     async def task_ttl_max_s(self, database: str) -> int | None:

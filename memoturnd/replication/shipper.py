@@ -624,10 +624,16 @@ class Shipper:
         async with self._lock:
             return
 
-    def stop(self, error: MemoturnError) -> None:
-        """Fail everybody who waits, now and later: nothing more is shipped from here."""
+    def stop(self, error: MemoturnError, *, landing: MemoturnError | None = None) -> None:
+        """Fail everybody who waits, now and later: nothing more is shipped from here.
+
+        `landing` is for those whose commits wait to land, `error` (as for them, without it) for those that wait to commit.
+        """
         self.stopped = True
-        self._stop_error = error
-        for future in (*(waiter for _, waiter in self._waiters), *self._room):
+        self._stop_error = landing or error
+        for future in (waiter for _, waiter in self._waiters):
+            if not future.done():
+                future.set_exception(landing or error)
+        for future in self._room:
             if not future.done():
                 future.set_exception(error)

@@ -262,6 +262,7 @@ def test_effective_object_has_the_contracts_members():
         "extract": "allow",
         "ask": "allow",
         "embed": "allow",
+        "reads": None,
     }
 
 
@@ -292,3 +293,13 @@ def test_windows_are_never_longer_than_the_nodes_or_the_rules(fine_ms, more_ms, 
         assert made.fine_ms <= 1000 * fine_s
     if coarse_s is not None:
         assert made.coarse_ms <= 1000 * coarse_s
+
+
+def test_reads_of_the_newest_state_are_the_stricter_ones():
+    nobody, copies, newest = (parse({"consistency": {"reads": r}}) for r in (None, "cached", "primary"))
+
+    assert effective(nobody, nobody).reads is None
+    assert effective(nobody, copies).reads == effective(copies, nobody).reads == "cached"
+    assert effective(copies, newest).reads == effective(newest, copies).reads == "primary"
+    with pytest.raises(InvalidRequestError, match=r"consistency\.reads"):
+        parse({"consistency": {"reads": "stale"}})

@@ -566,6 +566,10 @@ async def test_a_node_that_dies_anywhere_goes_on_with_an_erasure(tmp_path):
     assert await place.objects_with() == []
 
 
+COPY = {"Memoturn-Consistency": "cached"}
+"""For reads of what another node owns."""
+
+
 async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(tmp_path):
     clock = ShiftedClock()
     store, table = MemoryStore(clock), LeaseTable()
@@ -588,7 +592,7 @@ async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(t
         await one.call("POST", f"{DB}/sync")
         other = await start("b")
         for at in ("", "?at=head~1"):
-            assert MARK in (await other.call("GET", f"{MEMORY}/memories{at}")).text
+            assert MARK in (await other.call("GET", f"{MEMORY}/memories{at}", headers=COPY)).text
         assert other.files_with()
         await alive()
         erasure = await one.erase(memory_id=secret, grace_secs=0)
@@ -603,8 +607,8 @@ async def test_an_erasure_waits_until_every_live_node_has_let_go_of_its_copies(t
         await one.later(15)
         coupon = await one.completed(erasure)
         assert coupon["receipt"]["payload"]["evidence"]["nodes_cleared"] == 2
-        assert (await other.call("GET", f"{DB}/kv/ns/k")).content == b"x"
-        assert MARK not in (await other.call("GET", f"{MEMORY}/memories?at=head~1")).text
+        assert (await other.call("GET", f"{DB}/kv/ns/k", headers=COPY)).content == b"x"
+        assert MARK not in (await other.call("GET", f"{MEMORY}/memories?at=head~1", headers=COPY)).text
 
 
 async def test_an_erasure_is_carried_out_by_nodes_that_own_a_branch_each(tmp_path):

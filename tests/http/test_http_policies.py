@@ -33,6 +33,7 @@ NOTHING = {
     "extract": "allow",
     "ask": "allow",
     "embed": "allow",
+    "reads": None,
 }
 
 

@@ -9,13 +9,21 @@ from harness import node_on
 from profiles import BY_HAND, everything, get, keys, manifest_of, put
 
 from memoturnd.core import segment
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import Durability
+from memoturnd.engine import consistency
 from memoturnd.engine.replaying import replay
 from memoturnd.errors import RetryableError
 from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.replication.apply import follow, rounds_behind
 from memoturnd.seams.profile import Work
 from memoturnd.stores.memory import MemoryStore
+
+
+@pytest.fixture(autouse=True)
+def copies(monkeypatch):
+    """Let reads take copies, unless they say otherwise."""
+    monkeypatch.setattr(consistency._PRIMARY, "asked", Consistency.CACHED)
 
 
 @asynccontextmanager

@@ -11,8 +11,9 @@ from harness import node_on
 from profiles import BY_HAND, everything, get, put
 
 from memoturnd.core import replica_wire as wire
+from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import Durability
-from memoturnd.engine import replaying
+from memoturnd.engine import consistency, replaying
 from memoturnd.engine import replicas as following
 from memoturnd.engine import subscribers as pushing
 from memoturnd.engine.files import BranchFiles
@@ -21,6 +22,13 @@ from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.seams.clock import SystemClock
 from memoturnd.stores.faulty import FaultyStore
 from memoturnd.stores.memory import MemoryStore
+
+
+@pytest.fixture(autouse=True)
+def copies(monkeypatch):
+    """Let reads take copies, unless they say otherwise."""
+    monkeypatch.setattr(consistency._PRIMARY, "asked", Consistency.CACHED)
+
 
 DURABLE = Durability.DURABLE
 MARK = b"4711-is-the-secret"

@@ -195,10 +195,10 @@ def _observed(world: World) -> Iterator[Truth]:
         if process is not None:
             process.check_alive()
 
-    def watched_round(conn: Any, ops: Any, *, txid: int, now_ms: int, epoch: int) -> Any:
+    def watched_round(conn: Any, ops: Any, *, txid: int, now_ms: int, epoch: int, **more: Any) -> Any:
         check_alive()
         prev_txid = schema.read_meta(conn).txid
-        done = run_round(conn, ops, txid=txid, now_ms=now_ms, epoch=epoch)
+        done = run_round(conn, ops, txid=txid, now_ms=now_ms, epoch=epoch, **more)
         if done.committed:
             truth.committed(conn, prev_txid, txid, epoch)
         return done

@@ -18,7 +18,7 @@ SEEDS = HERE / "seeds.txt"
 FRESH = 200
 SOAK = 5000
 CHUNK = 20
-MUTANT_SEEDS = 200
+MUTANT_SEEDS = 300
 FIRST = int.from_bytes(os.urandom(5))
 """The first of this run's fresh seeds: the others follow it."""
 

@@ -51,6 +51,7 @@ class Effective(Struct):
     extract: Egress
     ask: Egress
     embed: Egress
+    reads: Literal["cached", "primary"] | None
 
 
 class ProfilePolicy(Struct):

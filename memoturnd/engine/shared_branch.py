@@ -1,0 +1,294 @@
+"""A branch where nodes share branches: what it does may count only while this node's lease stands.
+
+A lease ends by the clock, without anybody saying so. So it is looked at before a round is taken, after the COMMIT and
+after a read, just before the answer is released; memoturnd.seams.leases.Leases.holds asks nobody. What was committed
+and cannot be vouched for by the lease any more is vouched for by the manifest: its compare-and-swap lands only while no
+other owner stands there. A branch whose lease has ended is not closed: copies are still shown of it, and its next write,
+or read of the newest state, takes it over again.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import TypeVar
+
+import structlog
+
+from memoturnd.core.consistency import Consistency
+from memoturnd.core.durability import Durability
+from memoturnd.engine import takeover
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.consistency import Reading, reading
+from memoturnd.engine.owner_of import refuse_elsewhere
+from memoturnd.engine.ownership import Owned
+from memoturnd.engine.writer import NotRunError
+from memoturnd.errors import (
+    FencedError,
+    MemoturnError,
+    NotDurableError,
+    NotOwnerError,
+    RetryableError,
+    StoreUnavailableError,
+)
+from memoturnd.seams.leases import Lease
+from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
+
+T = TypeVar("T")
+
+LAST_SHIP_S = 5.0
+"""How long a branch whose lease has ended tries to ship what it has before it is looked at anew."""
+CACHED_AGE_S = 1.0
+"""Age from which a copy that nobody brings up to date is compared with the manifest before it is shown."""
+_log = structlog.get_logger(__name__)
+
+
+class SharedBranch(Branch):
+    """A branch of which other nodes may be the owner."""
+
+    _settled: Lease | None = None
+    """The lease under which the local file became the branch's: while it stands, nobody else has moved it on."""
+    _lapsed = False
+    """Whether the lease ended under which the open file is owned."""
+    _loads = 0
+    """How many comparisons with the manifest were begun."""
+    _loaded = 0
+    """The last of them that came to its end."""
+
+    # ---- the lease
+
+    def holds(self) -> bool:
+        """Return whether the local file is the branch's newest state, because this node is its owner."""
+        settled = self._settled
+        if settled is None or settled is not self.lease or self._fenced or self._lapsed:
+            return False
+        if not self.services.leases.holds(settled):
+            return False
+        self.seen_s = self.services.clock.monotonic_s()
+        return True
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether this node owns the branch now, open or not."""
+        return self.holds()
+
+    def lapse(self) -> None:
+        """Stop writing: the lease has ended. What waits was not applied, and is taken up by the next owner, which may be this node."""
+        if self._lapsed or self._fenced or self.owned is None:
+            return
+        self._lapsed = True
+        self.services.metrics.leases_lapsed.inc()
+        _log.warning("lease ended", branch=str(self.ref), epoch=self.owned.epoch)
+        self.owned.writer.stop(
+            NotRunError(f"this node's lease of {self.ref} ended; nothing was applied: send it again")
+        )
+
+    def may_commit(self) -> bool:
+        """Return whether the lease stands; where it does not, the branch stops writing. For the commit queue."""
+        if self.holds():
+            return True
+        self.lapse()
+        return False
+
+    async def own(self) -> Owned:
+        """Take the branch for writing, anew where the lease has ended; see Branch.own. Raises NotOwnerError."""
+        if not self.holds():
+            self.lapse()
+        return await super().own()
+
+    async def wake(self) -> None:
+        """Open the file for reading; see Branch.wake."""
+        try:
+            await super().wake()
+        except NotOwnerError:
+            if self.may_hold_more:
+                raise
+            await super().wake()  # what was here is seen to, so that a copy can be fetched
+
+    def fenced(self, error: FencedError) -> None:
+        """Stop writing at once: another owner stands in the manifest. What this node has more than it is seen to soon."""
+        was_fenced, self._fenced = self._fenced, True
+        if self.owned is not None:
+            self.owned.writer.stop(
+                NotRunError(f"{self.ref} has another owner by now; nothing was applied: send it again")
+            )
+        if not was_fenced:
+            _log.warning("another owner stands in the manifest", branch=str(self.ref), error=str(error))
+            self.services.spawn(self._see_to_tail())
+
+    async def _see_to_tail(self) -> None:
+        with suppress(MemoturnError):  # its next use tries again
+            await self.take_up()
+
+    async def close(self, *, compact: bool = False) -> bool:
+        """Go from hot to warm; see Branch.close."""
+        closed = await super().close(compact=compact)
+        if self.owned is None:
+            self._lapsed = False
+        return closed
+
+    async def _take_over(self) -> None:
+        self._settled = None
+        await super()._take_over()
+        self._settled = self.owned.lease if self.owned is not None else None
+
+    async def _leave_fenced_state(self) -> None:
+        if self._lapsed:
+            await self._ship_last()
+            self._fenced = True
+        if self._fenced:
+            self._settled = None
+        await super()._leave_fenced_state()
+        self._lapsed = False
+
+    async def _ship_last(self) -> None:
+        """Ship what was committed under the lease that has ended, if the store lets it: nobody may have been here since."""
+        owned = self.owned
+        if owned is None:
+            return
+        try:
+            async with asyncio.timeout(LAST_SHIP_S):
+                await owned.shipper.ship()
+        except (MemoturnError, TimeoutError) as error:
+            _log.warning("not shipped", branch=str(self.ref), error=str(error))
+        owned.shipper.stop(
+            NotRunError(f"this node's lease of {self.ref} ended; nothing was applied: send it again"),
+            landing=NotDurableError(
+                f"the write to {self.ref} is committed on this node, whose lease ended meanwhile, and whether it "
+                "stands is not known; do not repeat it: read the branch"
+            ),
+        )
+
+    # ---- writes
+
+    async def write(
+        self, op: WriteOp[T], *, durability: Durability = Durability.LOCAL, work: Work = Work.POINT
+    ) -> Written[T]:
+        """Apply `op`; see Branch.write. Raises NotOwnerError where another node owns the branch."""
+        changed = False
+
+        def noted(conn: object, now_ms: int) -> tuple[T, bool]:
+            nonlocal changed
+            value, changed = op(conn, now_ms)  # type: ignore[arg-type]
+            return value, changed
+
+        self.users += 1
+        try:
+            for is_last in (False, True):
+                if not self.holds():
+                    await self.own()
+                try:
+                    written = await super().write(noted, durability=durability, work=work)
+                except NotRunError:
+                    if is_last:
+                        raise
+                    continue
+                except (FencedError, NotDurableError):
+                    raise
+                except MemoturnError:
+                    if is_last or self.holds():
+                        raise
+                    continue  # it was refused by a state that may be an old one
+                if self.holds() or (changed and written.durability > Durability.LOCAL):
+                    return written
+                if changed:
+                    return await self._vouched(written)
+            raise RetryableError(
+                f"the lease of {self.ref} ended while it was written; nothing was applied: send it again"
+            )
+        finally:
+            self.leave()
+
+    async def _vouched(self, written: Written[T]) -> Written[T]:
+        """Return a write once the manifest holds it. Raises NotDurableError, FencedError."""
+        owned = self.owned
+        if owned is None:
+            raise NotDurableError(
+                f"txid {written.txid} of {self.ref} is committed on this node, whose lease ended meanwhile, and whether "
+                "it stands is not known; do not repeat the write: read the branch"
+            )
+        self.lapse()
+        await owned.shipper.wait_durable(written.txid)
+        return Written(written.value, written.txid, owned.shipper.durable_txid, Durability.DURABLE)
+
+    async def sweep(self, op: WriteOp[int]) -> int:
+        """Run housekeeping where this node owns the branch; see Branch.sweep."""
+        if not self.holds():
+            return 0
+        try:
+            return await super().sweep(op)
+        except NotRunError:
+            return 0
+
+    # ---- reads
+
+    async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
+        """Run `op` on one state as new as the request asks for; see Branch.read.
+
+        Raises NotOwnerError where that is with another node.
+        """
+        self.users += 1
+        try:
+            if self.holds() and min_txid <= self.txid:
+                try:
+                    seen = await super().read(op, work=work)
+                except MemoturnError:
+                    if self.holds():
+                        raise
+                else:
+                    if self.holds():
+                        return seen
+            asks = reading()
+            if await asks.of(self.ref.database.qualified_name) is Consistency.CACHED:
+                return await self._read_copy(op, min_txid, work, asks)
+            for _ in range(2):
+                await self._come_up()
+                was_ours = self.holds()
+                seen = await super().read(op, min_txid=min_txid, work=work)
+                if not was_ours or self.holds():
+                    return seen
+            raise RetryableError(f"the lease of {self.ref} ended while it was read; send it again")
+        finally:
+            self.leave()
+
+    async def _read_copy(self, op: ReadOp[T], min_txid: int, work: Work, asks: Reading) -> Seen[T]:
+        """Read what is here, brought up to date where it is old and the store answers."""
+        clock = self.services.clock
+        if self.owned is None and (min_txid > self.txid or clock.monotonic_s() - self.seen_s > CACHED_AGE_S):
+            try:
+                await self.compare()
+            except StoreUnavailableError:
+                if not self._ready:
+                    raise
+            if min_txid > self.txid:  # its owner has it, or nobody
+                await self._come_up()
+        seen = await super().read(op, min_txid=min_txid, work=work)
+        if not self.holds():
+            asks.shown(max(0.0, clock.monotonic_s() - self.seen_s))
+        return seen
+
+    # ---- what others have done
+
+    async def _come_up(self) -> None:
+        """Make sure that the local file is the newest state, and that nobody else has a newer one. Raises NotOwnerError."""
+        leases = self.services.leases
+        if self.holds():
+            return
+        self.lapse()
+        await refuse_elsewhere(self.services, self)
+        if self._lapsed or self._fenced or await leases.sync_set(self.branch_id) is not None:
+            await self.own()  # what its last owner acknowledged may be on the disks of others
+            return
+        await self.compare()
+
+    async def compare(self) -> None:
+        """Let the local file be the head of the manifest as it stands now; those who wait here meanwhile share the answer."""
+        begun = self._loads
+        if not (self._ready or self._empty):
+            await self.wake()
+        async with self._transition:
+            if self.owned is not None or self._loaded > begun:
+                return
+            self._loads += 1
+            number, asked_s = self._loads, self.services.clock.monotonic_s()
+            if await takeover.take_newest(self):
+                self._ready, self._empty = True, False
+            self._loaded, self.seen_s = number, asked_s
