@@ -108,7 +108,6 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                 _surroundings(node, settings, catalog, clock, hosts_profiles=hosts_profiles) as routes,
                 forwarding_of(node, settings, leases, clock) as forwarding,
             ):
-                load.measure = node.tiers.load
                 server = Server.of(
                     create_app(
                         node,
@@ -122,13 +121,19 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     grace_s=GRACE_S,
                 )
                 server.before_end = node.feeds.stop
+
+                def end(number: int) -> None:
+                    load.drain()
+                    stop(server, number)
+
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, stop, server, number)
+                    loop.add_signal_handler(number, end, number)
                 for bound in sockets:
                     bound.listen(BACKLOG)  # who believes the announcement must be able to connect
+                load.serve(node.tiers.load)
                 _announce(settings, port=sockets[0].getsockname()[1], hosts_profiles=hosts_profiles)
                 if isinstance(settings, WorkerSettings):
-                    when_orphaned(loop, lambda: stop(server, signal.SIGHUP))
+                    when_orphaned(loop, lambda: end(signal.SIGHUP))
                     tell_ready(settings.advertise)
                 await server.serve(sockets)
                 _log.info("draining")

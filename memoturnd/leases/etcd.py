@@ -83,7 +83,8 @@ class EtcdLeases:
         self._keys = Keys(prefix)
         self._session: _Session | None = None
         self._granting = asyncio.Lock()
-        self._lost = asyncio.Event()
+        self._wake = asyncio.Event()
+        """Lets `keep` look at once."""
         self._held: dict[str, int] = {}
         """Epochs of the branches taken under this session."""
         self._told = (0.0, 0.0)
@@ -121,9 +122,10 @@ class EtcdLeases:
         while True:
             try:
                 async with asyncio.timeout(pause_s):
-                    await self._lost.wait()
+                    await self._wake.wait()
             except TimeoutError:
                 pass
+            self._wake.clear()
             try:
                 await self._renew()
                 await self._tell_load()
@@ -157,7 +159,7 @@ class EtcdLeases:
             _log.warning("the lease is lost", held=len(self._held), node=self._identity.node_id)
             self._session = None
             self._held.clear()
-            self._lost.set()
+            self._wake.set()
 
     async def _grant(self) -> None:
         """Get a session unless there is one. Raises NameTakenError, RetryableError."""
@@ -173,7 +175,6 @@ class EtcdLeases:
                 await self._revoke(session)
                 raise
             self._session = session
-            self._lost.clear()
             _log.info("lease granted", session=session.id, ttl_s=self._ttl_s, node=self._identity.node_id)
 
     async def _name(self, session: _Session) -> None:
@@ -198,11 +199,16 @@ class EtcdLeases:
             if other.instance != self._identity.instance:
                 raise NameTakenError(other.address, there.lease)
 
+    def tell_load(self) -> None:
+        """Let others know soon that the node begins or ends to serve."""
+        self._wake.set()
+
     async def _tell_load(self) -> None:
         """Write the node's load where it has changed noticeably."""
         session, load, (told, at_s) = self._session, self._load(), self._told
         now_s = self._clock.monotonic_s()
-        if session is None or abs(load - told) < LOAD_STEP or now_s - at_s < LOAD_S:
+        is_due = now_s - at_s >= LOAD_S or 1.0 in {load, told}  # who begins or ends to serve says so at once
+        if session is None or abs(load - told) < LOAD_STEP or not is_due:
             return
         key = self._keys.node(self._identity.node_id)
         record = NodeRecord(self._identity.address, self._identity.instance, load)

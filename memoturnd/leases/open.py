@@ -15,19 +15,31 @@ from memoturnd.workers.settings import WorkerSettings
 
 
 class Load:
-    """How busy the node is, from 0 to 1. Leases tell it, and are there before the node is: `measure` is set then."""
+    """How busy the node is, from 0 to 1, for leases to tell: 1 until it serves, and once it drains."""
 
     def __init__(self) -> None:
-        self.measure: Callable[[], float] = lambda: 0.0
+        self._measure: Callable[[], float] | None = None
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the node begins to serve, or ends to."""
 
     def __call__(self) -> float:
         """Return the part of the node's capacity in use."""
-        return self.measure()
+        return 1.0 if self._measure is None else self._measure()
+
+    def serve(self, measure: Callable[[], float]) -> None:
+        """Let the node be given branches, by what `measure` returns."""
+        self._measure = measure
+        self.on_change()
+
+    def drain(self) -> None:
+        """Let the node be given nothing more, at once."""
+        self._measure = None
+        self.on_change()
 
 
 @asynccontextmanager
 async def opened_leases(
-    settings: Settings, clock: Clock, *, instance: str, load: Callable[[], float], metrics: Metrics
+    settings: Settings, clock: Clock, *, instance: str, load: Load, metrics: Metrics
 ) -> AsyncIterator[Leases]:
     """Give the leases that the settings ask for, kept until the end, which gives everything back.
 
@@ -58,6 +70,7 @@ async def opened_leases(
         load=load,
         on_failed_renewal=metrics.lease_renewals_failed.inc,
     )
+    load.on_change = shared.tell_load
 
     def measure() -> None:
         metrics.leases_held.set(shared.held)

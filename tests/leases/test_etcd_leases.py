@@ -20,6 +20,7 @@ from memoturnd.leases.etcd_client import (
     EtcdRefusedError,
     EtcdUnavailableError,
 )
+from memoturnd.leases.open import Load
 from memoturnd.seams.clock import SystemClock
 from memoturnd.seams.leases import LiveNode, NodeLeft, Placed, Placements
 
@@ -277,6 +278,19 @@ async def test_load_is_told_when_it_changes_noticeably(etcd_url, prefix, monkeyp
         load.now = 7
         async with asyncio.timeout(WITHIN_S):
             assert await anext(changes) == LiveNode("a", "http://a:1", 1.0)
+        await changes.aclose()
+
+
+async def test_node_that_drains_says_so_at_once(etcd_url, prefix):
+    load = Load()
+    async with etcd_leases(etcd_url, prefix=prefix, ttl_s=30, load=load) as leases:
+        load.on_change = leases.tell_load
+        changes = leases.watch()
+        assert (await anext(changes)).nodes == (LiveNode("a", "http://a:1", 1.0),), "it does not serve yet"
+        for change, told in ((lambda: load.serve(lambda: 0.25), 0.25), (load.drain, 1.0)):
+            change()
+            async with asyncio.timeout(1):
+                assert await anext(changes) == LiveNode("a", "http://a:1", told)
         await changes.aclose()
 
 
