@@ -10,6 +10,7 @@ Clocks of two machines are never compared. One that is not read any more is not 
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -48,6 +49,8 @@ REPLICAS_LIMIT: Final = 1024
 """Replicas that a node follows; the one that was read longest ago goes first."""
 LOST_S: Final = 0.5
 """How long what an owner has shipped may be on its way before it is fetched from object storage."""
+MEET_S: Final = 0.5
+"""How long a read waits for the owner's word on its replica; then the manifest has to do."""
 OWNER_AGAIN_S: Final = 1.0
 """How long a replica without an owner waits until it looks for one again."""
 _WAITING: Final = 16
@@ -57,13 +60,16 @@ _log = structlog.get_logger(__name__)
 class Replica:
     """What is known of one replica. `owner` is None while nobody is known to own the branch."""
 
-    __slots__ = ("asked_s", "behind_since_s", "branch", "busy", "owner", "waiting")
+    __slots__ = ("asked_s", "behind_since_s", "branch", "busy", "meeting", "met_s", "owner", "waiting")
 
     def __init__(self, branch: "Branch") -> None:
         self.branch = branch
         self.owner: Owner | None = None
         self.asked_s = float("-inf")
         """When the lease service was last asked who owns the branch."""
+        self.met_s = float("-inf")
+        """When a read last had the owner asked."""
+        self.meeting = asyncio.Lock()
         self.behind_since_s: float | None = None
         self.busy = asyncio.Lock()
         """Held by who brings it up to date."""
@@ -120,17 +126,41 @@ class Replicas:
     # ---- what reads call
 
     def touch(self, branch: "Branch") -> None:
-        """Note that a branch was read from its replica, and follow its owner from now on."""
+        """Note that a branch is read from its replica: its owner is followed from now on."""
         known = self._all.get(branch.branch_id)
         if known is not None and known.branch is branch:
             self._all.move_to_end(branch.branch_id)
             return
         if self._peers is None or branch.owned is not None:
             return
-        made = self._all[branch.branch_id] = Replica(branch)
+        self._all[branch.branch_id] = Replica(branch)
         if len(self._all) > REPLICAS_LIMIT:
             self._all.popitem(last=False)
-        self._errands.start("following a branch", self._begin(made))
+
+    async def meet(self, branch: "Branch") -> None:
+        """Ask the owner of a branch that is read, and of which nothing was heard; not more than once in a while."""
+        one = self._all.get(branch.branch_id)
+        if one is None:
+            return
+        heard_s = branch.seen_s
+        async with one.meeting:
+            if branch.seen_s > heard_s or self._clock.monotonic_s() - one.met_s < OWNER_AGAIN_S:
+                return  # another read has just asked
+            one.met_s = self._clock.monotonic_s()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MEET_S):
+                    await self._begin(one)
+
+    def reached(self, branch: "Branch") -> None:
+        """Note that a branch was brought up to date from object storage."""
+        one = self._all.get(branch.branch_id)
+        if one is not None:
+            one.reached()
+
+    def unshipped_s(self, branch: "Branch") -> float:
+        """Return for how long commits of the branch may be with its owner alone, where it has one that is followed."""
+        one = self._all.get(branch.branch_id)
+        return 0.0 if one is None or one.owner is None else branch.services.ship_limits.unshipped_max_age_s
 
     async def _begin(self, one: Replica) -> None:
         if await self._find_owner(one) and one.owner is not None:
@@ -195,11 +225,14 @@ class Replicas:
 
     def _hear(self, one: Replica, standing: wire.Standing, asked_s: float) -> None:
         branch = one.branch
-        known = branch.known
-        if branch.owned is not None or known is None:
+        if branch.owned is not None:
             return
-        cursor, hashes = known
-        if cursor.txid == standing.txid and f"{hashes.checksum:016x}" != standing.checksum:
+        known = branch.known
+        if (
+            known is not None
+            and known[0].txid == standing.txid
+            and f"{known[1].checksum:016x}" != standing.checksum
+        ):
             self._errands.start("a replica", self._drop_state(one))  # history was rewritten
             return
         one.waiting.append((standing.txid, asked_s - standing.unshipped_ms / 1000))

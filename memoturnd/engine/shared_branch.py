@@ -52,6 +52,8 @@ class SharedBranch(Branch):
     """How many comparisons with the manifest were begun."""
     _loaded = 0
     """The last of them that came to its end."""
+    _compared_s = float("-inf")
+    """When it was begun."""
 
     # ---- the lease
 
@@ -251,19 +253,29 @@ class SharedBranch(Branch):
 
     async def _read_copy(self, op: ReadOp[T], min_txid: int, work: Work, asks: Reading) -> Seen[T]:
         """Read what is here, brought up to date where it is old and the store answers."""
-        clock = self.services.clock
-        if self.owned is None and (min_txid > self.txid or clock.monotonic_s() - self.seen_s > CACHED_AGE_S):
+        clock, replicas = self.services.clock, self.services.replicas
+        replicas.touch(self)
+        if self.owned is None and self._is_unheard():
+            if not (self._ready or self._empty):
+                await self.wake()
+            await replicas.meet(self)
+        if self.owned is None and (min_txid > self.txid or self._is_unheard()):
             try:
                 await self.compare()
             except StoreUnavailableError:
                 if not self._ready:
                     raise
+            replicas.reached(self)
             if min_txid > self.txid:  # its owner has it, or nobody
                 await self._come_up()
         seen = await super().read(op, min_txid=min_txid, work=work)
         if not self.holds():
             asks.shown(max(0.0, clock.monotonic_s() - self.seen_s))
         return seen
+
+    def _is_unheard(self) -> bool:
+        """Return whether neither the owner nor the manifest was asked for a while."""
+        return self.services.clock.monotonic_s() - max(self.seen_s, self._compared_s) > CACHED_AGE_S
 
     # ---- what others have done
 
@@ -291,4 +303,6 @@ class SharedBranch(Branch):
             number, asked_s = self._loads, self.services.clock.monotonic_s()
             if await takeover.take_newest(self):
                 self._ready, self._empty = True, False
-            self._loaded, self.seen_s = number, asked_s
+            self._loaded, self._compared_s = number, asked_s
+            # What its owner has not shipped is not in the manifest.
+            self.seen_s = max(self.seen_s, asked_s - self.services.replicas.unshipped_s(self))

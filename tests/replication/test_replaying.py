@@ -11,19 +11,13 @@ from profiles import BY_HAND, everything, get, keys, manifest_of, put
 from memoturnd.core import segment
 from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import Durability
-from memoturnd.engine import consistency
+from memoturnd.engine.consistency import Reading, reading_as
 from memoturnd.engine.replaying import replay
 from memoturnd.errors import RetryableError
 from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.replication.apply import follow, rounds_behind
 from memoturnd.seams.profile import Work
 from memoturnd.stores.memory import MemoryStore
-
-
-@pytest.fixture(autouse=True)
-def copies(monkeypatch):
-    """Let reads take copies, unless they say otherwise."""
-    monkeypatch.setattr(consistency._PRIMARY, "asked", Consistency.CACHED)
 
 
 @asynccontextmanager
@@ -49,6 +43,12 @@ async def shipped(store, owner, seen):
     return [one for one in found if one.prev_txid >= standing]
 
 
+async def cached(branch, op, **options):
+    """Read what is here of a branch."""
+    with reading_as(Reading(Consistency.CACHED)):
+        return await branch.read(op, **options)
+
+
 async def apply(branch, segments):
     async with branch.changing(), branch.reopening() as is_open:
         assert is_open
@@ -64,7 +64,7 @@ async def pair(tmp_path):
     async with two_nodes(tmp_path, store) as (one, two):
         owner, copy = await one.profile("x"), await two.profile("x")
         await owner.write(put("k", "0"), durability=Durability.DURABLE)
-        assert (await copy.read(get("k"))).value == "0"
+        assert (await cached(copy, get("k"))).value == "0"
         yield store, owner, copy, set(await keys(store, "/segments/"))
 
 
@@ -74,7 +74,7 @@ async def test_copy_follows_its_owner_and_can_take_over_from_there(pair):
         await owner.write(put("k", str(n)))
         await owner.write(put(f"large{n}", "v" * 30_000))
         await apply(copy, await shipped(store, owner, seen))
-        read = await copy.read(everything)
+        read = await cached(copy, everything)
         assert (read.value["k"], read.txid) == (str(n), owner.txid)
     assert await owner.close()
     assert await owner.give_back()
@@ -107,7 +107,7 @@ async def test_long_read_of_a_user_is_stopped_and_sees_one_state(pair):
     with pytest.raises(RetryableError, match=r"newer state while the statement ran.*primary"):
         await reading
     assert seen_values == ["0"]
-    assert (await copy.read(get("k"))).value == "1"
+    assert (await cached(copy, get("k"))).value == "1"
 
 
 async def test_short_reads_in_the_pool_go_on_while_rounds_come(pair):
@@ -128,7 +128,7 @@ async def test_short_reads_in_the_pool_go_on_while_rounds_come(pair):
     async def read(work):
         last = 0
         while not stop.is_set():
-            found = await copy.read(both, work=work)
+            found = await cached(copy, both, work=work)
             if found.value is not None and len(set(found.value.split(","))) != 1:
                 torn.append(found.value)
             assert found.txid >= last
@@ -161,4 +161,4 @@ async def test_rounds_that_cannot_be_applied_leave_no_file_that_is_served(pair):
             await replay(copy, broken, txid=2, size_bytes=1)
 
     assert not copy.files.exists()
-    assert (await copy.read(get("k"))).value == "1"
+    assert (await cached(copy, get("k"))).value == "1"

@@ -13,22 +13,16 @@ from profiles import BY_HAND, everything, get, put
 from memoturnd.core import replica_wire as wire
 from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import Durability
-from memoturnd.engine import consistency, replaying
+from memoturnd.engine import replaying
 from memoturnd.engine import replicas as following
 from memoturnd.engine import subscribers as pushing
+from memoturnd.engine.consistency import Reading, reading_as
 from memoturnd.engine.files import BranchFiles
 from memoturnd.errors import ConflictError, InvalidRequestError, NotFoundError, RetryableError
 from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.seams.clock import SystemClock
 from memoturnd.stores.faulty import FaultyStore
 from memoturnd.stores.memory import MemoryStore
-
-
-@pytest.fixture(autouse=True)
-def copies(monkeypatch):
-    """Let reads take copies, unless they say otherwise."""
-    monkeypatch.setattr(consistency._PRIMARY, "asked", Consistency.CACHED)
-
 
 DURABLE = Durability.DURABLE
 MARK = b"4711-is-the-secret"
@@ -73,6 +67,12 @@ class Wires:
         return sum(one == path for _, one in self.sent)
 
 
+async def cached(branch, op, **options):
+    """Read what is here of a branch."""
+    with reading_as(Reading(Consistency.CACHED)):
+        return await branch.read(op, **options)
+
+
 class Cluster:
     """Two nodes and a bucket: `a` owns database x, `b` reads it."""
 
@@ -80,10 +80,7 @@ class Cluster:
         self.a, self.b, self.store, self.wires = a, b, store, wires
 
     async def cached(self, op=everything):
-        branch = await self.b.profile("x")
-        seen = await branch.read(op)
-        self.b._services.replicas.touch(branch)
-        return seen
+        return await cached(await self.b.profile("x"), op)
 
     @property
     def known(self):
@@ -158,7 +155,7 @@ async def test_replica_follows_every_ship_without_reading_the_bucket(cluster):
     for n in range(5):
         txid = await write(cluster, "k", str(n))
         await cluster.reaches(txid)
-        assert (await replica.read(get("k"))).value == str(n)
+        assert (await cached(replica, get("k"))).value == str(n)
 
     metrics = cluster.b.metrics.replica_steps
     assert metrics["pushed"]._value.get() == 5
@@ -194,7 +191,7 @@ async def test_lost_push_is_found_and_fetched(cluster, monkeypatch):
 
     replica = await cluster.reaches(txid)
 
-    assert (await replica.read(get("k"))).value == "lost"
+    assert (await cached(replica, get("k"))).value == "lost"
 
 
 async def test_gap_is_closed_by_the_missing_segments_alone(cluster):
@@ -207,7 +204,7 @@ async def test_gap_is_closed_by_the_missing_segments_alone(cluster):
     txid = await write(cluster, "k", "after")
     replica = await cluster.reaches(txid)
 
-    assert len((await replica.read(everything)).value) == 4
+    assert len((await cached(replica, everything)).value) == 4
     assert cluster.b.metrics.replica_steps["fetched"]._value.get() >= 1
     assert cluster.b.metrics.replica_steps["restored"]._value.get() == 0
 
@@ -229,7 +226,7 @@ async def test_slow_replica_never_delays_a_ship_and_loses_what_waits(cluster, mo
 
     release.set()
     replica = await cluster.reaches(txid)
-    assert (await replica.read(get("k"))).value == str(n)
+    assert (await cached(replica, get("k"))).value == str(n)
 
 
 async def test_push_to_the_owner_or_to_nobody_is_refused(cluster):
@@ -261,12 +258,11 @@ async def test_replica_finds_the_next_owner(cluster, monkeypatch):
     mine = await replica.write(put("k", "b's"), durability=DURABLE)
 
     assert mine.txid > owner.txid
-    seen = await owner.read(get("k"), min_txid=mine.txid)
+    seen = await cached(owner, get("k"), min_txid=mine.txid)
     assert seen.value == "b's"
-    cluster.a._services.replicas.touch(owner)
     later = (await replica.write(put("k", "again"), durability=DURABLE)).txid
     await until(lambda: owner.txid >= later)
-    assert (await owner.read(get("k"))).value == "again"
+    assert (await cached(owner, get("k"))).value == "again"
 
 
 async def test_unused_replica_is_not_followed_any_more(cluster, monkeypatch):
@@ -293,7 +289,7 @@ async def test_rewind_reaches_a_replica_like_any_commit(cluster):
     rewound = await cluster.a.branches.rewind("x", "main", str(first))
     replica = await cluster.reaches(rewound.txid)
 
-    assert (await replica.read(get("k"))).value == "kept"
+    assert (await cached(replica, get("k"))).value == "kept"
     assert cluster.b.metrics.replica_steps["restored"]._value.get() == 0
 
 
@@ -309,7 +305,7 @@ async def test_rewritten_history_leaves_nothing_on_a_replica_at_once(told, tmp_p
     )
 
     await until(lambda: not files_with(tmp_path / "b", MARK))
-    assert (await replica.read(everything)).value == {"k": "open"}
+    assert (await cached(replica, everything)).value == {"k": "open"}
     assert not files_with(tmp_path / "b", MARK)
 
 
@@ -355,6 +351,6 @@ async def test_crash_at_any_step_leaves_nothing_that_is_served_wrong(cluster, tm
     assert copied.exists()
 
     async with node_on(copied, cluster.store, **BY_HAND) as again:
-        seen = await (await again.profile("x")).read(everything)
+        seen = await cached(await again.profile("x"), everything)
 
     assert (seen.value, seen.txid) == ({"k": "new"}, txid)
