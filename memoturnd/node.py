@@ -87,6 +87,7 @@ from memoturnd.reembedding import Reembedding
 from memoturnd.replication.archive import Archive
 from memoturnd.replication.collector import Collector, Graces
 from memoturnd.replication.compactor import SNAPSHOT_MARGIN_S
+from memoturnd.replication.few_at_once import together
 from memoturnd.replication.retention import Retention
 from memoturnd.replication.schedule import ShipScheduler
 from memoturnd.replication.shipper import Limits
@@ -314,9 +315,8 @@ class Node:
 
     async def tell_tails(self) -> None:
         """Let the nodes that hold commits of this one's branches know what is in object storage by now."""
-        for branch in self.tiers.hot():
-            if branch.owned is not None:
-                await branch.owned.tail.tell()
+        owned = [branch.owned for branch in self.tiers.hot() if branch.owned is not None]
+        await together([o.tail for o in owned if o.tail.has_to_tell], lambda tail: tail.tell())
 
     async def count(self) -> None:
         """Put away what was counted where it is time, and read what has become old of the accounts in use."""

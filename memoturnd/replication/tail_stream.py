@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+import structlog
+
 from memoturnd.core import segment
 from memoturnd.core.segment import Kind
 from memoturnd.core.tails import Push
@@ -26,6 +28,7 @@ from memoturnd.seams.leases import Lease, LiveNode
 
 _TRIES: Final = 2
 """Pushes that may fail before those who wait are left to object storage."""
+_log = structlog.get_logger(__name__)
 _INLINE_LOG_BYTES: Final = 256 * 1024
 
 
@@ -95,10 +98,14 @@ class TailStream:
             self._metrics.tail_fallbacks.inc()
             await self._shipper.wait_durable(txid)
 
+    @property
+    def has_to_tell(self) -> bool:
+        """Return whether the nodes hold what is durable by now, and no push is about to tell them."""
+        return bool(self._nodes) and not self._pushing and self._told_txid < self._shipper.durable_txid
+
     async def tell(self) -> None:
         """Tell the nodes what is durable by now, so that they let go of it; where a push does not do so anyway."""
-        durable_txid = self._shipper.durable_txid
-        if self._pushing or not self._nodes or self._told_txid >= durable_txid:
+        if not self.has_to_tell:
             return
         self._pushing = True
         try:
@@ -107,9 +114,9 @@ class TailStream:
             self._end()
         finally:
             self._pushing = False
-        if self._waiting:
-            self._pushing = True
-            self._spawn(self._run())
+            if self._waiting:
+                self._pushing = True
+                self._spawn(self._run())
 
     def close(self) -> None:
         """Let go of the log; whoever waits is told by the shipper."""
@@ -134,6 +141,10 @@ class TailStream:
                     failed += 1
                     if failed == _TRIES:
                         break
+                except Exception as error:  # noqa: BLE001 - whoever waits is left to object storage, and the node goes on
+                    _log.error("a tail cannot be sent", branch=self._lease.branch_id, exc_info=error)
+                    self._end()
+                    break
         finally:
             self._pushing = False
             self._answer(None)

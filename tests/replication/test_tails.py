@@ -234,6 +234,14 @@ async def test_stream_goes_on_through_checkpoints_and_ships_between(cluster, mon
     assert await seen(cluster, "b") == values
 
 
+async def test_fault_in_the_stream_costs_the_level_and_not_the_node(cluster, monkeypatch):
+    await write(cluster, "a", "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(TailStream, "_encoded", None)
+        assert (await write(cluster, "a", "y")).durability is Durability.DURABLE
+    assert (await write(cluster, "a", "z")).durability is REPLICATED
+
+
 async def test_writes_at_the_same_time_share_a_push(cluster):
     await write(cluster, "a", "x")
     cluster.asked.clear()
