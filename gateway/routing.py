@@ -102,6 +102,10 @@ class Router:
                     outcome = Outcome(Event.LOST)
                 else:
                     outcome, hint = self._seen(upstream, key)
+                    if outcome.unapplied and hint is None and (key is None or upstream.status == MISDIRECTED):
+                        failed |= {
+                            target.node_id
+                        }  # it stops, or gives the branch away: another one may take it
                 self._where.saw(target, outcome.event)
                 if request.body.is_spent and asked.replayable:
                     asked = Asked(asked.reads, asked.keyed, replayable=False)

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -120,7 +121,7 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     bounded_protocol(ConnectionLimits(connections), node.metrics),
                     grace_s=GRACE_S,
                 )
-                server.before_end = node.feeds.stop
+                _end_gently(server, node, forwarding)
 
                 def end(number: int) -> None:
                     load.drain()
@@ -167,6 +168,26 @@ async def _surroundings(
         yield SERVED_ALONE
     finally:
         await http.close()
+
+
+def _end_gently(server: Server, node: Node, forwarding: "Forwarding | None") -> None:
+    """Let a server that stops end what would not end by itself, and a node among others give its branches to them first."""
+    server.before_end = node.feeds.stop
+    if forwarding is not None:
+        server.before_end = partial(_stop_taking, node, forwarding)
+        server.hand_over = partial(_hand_over, node)
+
+
+def _stop_taking(node: Node, forwarding: "Forwarding") -> None:
+    """Take nothing new: requests go to other nodes."""
+    node.feeds.stop()
+    forwarding.stop_taking()
+
+
+async def _hand_over(node: Node) -> None:
+    """Ship and give back every branch while requests for them are still answered, so that others own them at once."""
+    left = await node.drain()
+    _log.info("handed over", not_handed_over=left)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Literal, Protocol
 
 import structlog
@@ -18,6 +18,8 @@ from memoturnd.settings_table import Address
 from memoturnd.workers.settings import WorkerSettings
 
 BACKLOG = 2048
+LINGER_S = 0.5
+"""How long connections stay open after everything was handed over: what is on its way to this server is still answered."""
 _DESCRIPTORS = 1_048_576
 _log = structlog.get_logger(__name__)
 
@@ -42,10 +44,21 @@ class Server(uvicorn.Server):
     before_end: Callable[[], None] | None = None
     """Called when it stops, before it waits for the requests that are under way: ends those that would not end by themselves."""
 
+    hand_over: Callable[[], Awaitable[None]] | None = None
+    """Awaited before it closes any connection: whoever asks meanwhile is answered, and told not to use his connection again."""
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, and wait for what is under way."""
         if self.before_end is not None:
             self.before_end()
+        if self.hand_over is not None:
+            state = self.server_state
+            state.default_headers = [*state.default_headers, (b"connection", b"close")]
+            under_way = [task for task in state.tasks if not task.done()]
+            if under_way:
+                await asyncio.wait(under_way, timeout=self.config.timeout_graceful_shutdown)
+            await self.hand_over()
+            await asyncio.sleep(LINGER_S)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

@@ -17,6 +17,7 @@ from gateway.settings import GATEWAY_SETTINGS, GatewaySettings, help_text
 from memoturnd.config import Settings
 from memoturnd.errors import ConfigurationError
 
+DATABASE = {"killed": "notes-of-killed", "stopped": "notes-of-stopped"}
 ETCD = {"MEMOTURN_ETCD": "http://127.0.0.1:2379"}
 
 
@@ -47,7 +48,12 @@ def running_gateway(folder, **env):
         process.wait()
 
 
-async def test_requests_through_a_gateway_survive_the_end_of_their_node(etcd_url, postgres_url, tmp_path):
+@pytest.mark.parametrize("ending", ["killed", "stopped"])
+async def test_requests_through_a_gateway_survive_the_end_of_their_node(
+    etcd_url, postgres_url, tmp_path, ending
+):
+    """Keyed writes that of a node which is killed, and any writes that of one which stops."""
+    keys = f"/v1/db/{DATABASE[ending]}/kv/n"
     shared = {
         "ETCD": etcd_url,
         "ETCD_PREFIX": fresh_prefix(),
@@ -64,43 +70,48 @@ async def test_requests_through_a_gateway_survive_the_end_of_their_node(etcd_url
         nodes = {"n1": one.start(), "n2": two.start()}
         with running_gateway(tmp_path, **etcd) as (url, process):
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-                assert (await client.post("/v1/databases", json={"name": "notes"})).status_code == 201
+                assert (
+                    await client.post("/v1/databases", json={"name": DATABASE[ending]})
+                ).status_code == 201
                 outcomes, stop = [], asyncio.Event()
 
                 async def write(name):
                     number = 0
                     while not stop.is_set():
                         number += 1
+                        keyed = {"Idempotency-Key": f"{name}-{number}", "Memoturn-Durability": "durable"}
                         answer = await client.put(
-                            f"/v1/db/notes/kv/n/{name}",
+                            f"{keys}/{name}",
                             content=b"%d" % number,
-                            headers={"Idempotency-Key": f"{name}-{number}", "Memoturn-Durability": "durable"},
+                            headers=keyed if ending == "killed" else {},
                         )
                         outcomes.append((answer.status_code, answer.text[:200]))
 
                 writing = [asyncio.create_task(write(name)) for name in "ab"]
                 await asyncio.sleep(1)
                 durable = {"Memoturn-Durability": "durable"}
-                assert (
-                    await client.put("/v1/db/notes/kv/n/c", content=b"1", headers=durable)
-                ).status_code == 200
-                owner = await _owner(nodes, client)
-                nodes[owner].kill()
-                await asyncio.sleep(6)
+                assert (await client.put(f"{keys}/c", content=b"1", headers=durable)).status_code == 200
+                owner = await _owner(nodes, client, keys)
+                if ending == "killed":
+                    nodes[owner].kill()
+                    await asyncio.sleep(6)
+                else:
+                    assert await asyncio.to_thread(nodes[owner].stop) == 0
+                    await asyncio.sleep(1)
                 stop.set()
                 await asyncio.gather(*writing)
-                assert {status for status, _ in outcomes} == {200}, outcomes
-                assert await _owner({k: v for k, v in nodes.items() if k != owner}, client) != owner
-                assert (await client.get("/v1/db/notes/kv/n/c")).content == b"1"
+                assert [one for one in outcomes if one[0] != 200] == []
+                assert await _owner({k: v for k, v in nodes.items() if k != owner}, client, keys) != owner
+                assert (await client.get(f"{keys}/c")).content == b"1"
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
 
 
-async def _owner(nodes, client):
+async def _owner(nodes, client, keys):
     """The node that does not say that another one owns the database."""
     answers = {}
     for name, node in nodes.items():
-        path = f"{node.url}/v1/db/notes/kv/n/c"
+        path = f"{node.url}{keys}/c"
         answers[name] = await client.get(path, headers={"Memoturn-Forwarded": "1"})
         if answers[name].status_code == 200:
             return name
