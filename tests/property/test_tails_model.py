@@ -166,6 +166,7 @@ async def live(tmp_path, monkeypatch, seed, *, steps, **env):
         await cluster.start(*NAMES)
         await cluster.nodes["a"].databases.create("p")
         life = Life(cluster, seed)
+        await life.write(DURABLE)  # a first write needs the bucket
         for _ in range(steps):
             await life.step()
         await life.mend()
