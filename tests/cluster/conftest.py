@@ -14,6 +14,20 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def shared_wired_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The same, with wires between nodes and gateways."""
+    with running_cluster(tmp_path_factory.mktemp("wired"), members=3, ttl_s=3, wired=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def wired_cluster(shared_wired_cluster: Cluster) -> Iterator[Cluster]:
+    """That one, whole, and mended behind the test."""
+    yield shared_wired_cluster
+    shared_wired_cluster.recover()
+
+
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     """That cluster, whole, and mended behind the test."""

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 from proxy import Mode
 
 from cluster.harness import SERVICES, Cluster, Process, running_cluster
-from cluster.load import LEVELS, READER, Load, Outage
+from cluster.load import CACHED, LEVELS, READER, Load, Outage
 
 TTL_S = 10
 WARM_S = 3.0
@@ -95,6 +96,8 @@ class Fault:
     takeovers: int = 0
     interrupts: bool = True
     """Whether writes may wait for a lease to end."""
+    wired: bool = False
+    """Whether it cuts nodes and gateways from one another."""
 
 
 FAULTS = {
@@ -117,8 +120,8 @@ FAULTS = {
         ),
         Fault("cut-etcd", "the owner is cut off from etcd", cut("etcd"), 1, 4, takeovers=1),
         Fault("cut-bucket", "the owner is cut off from the bucket", cut("bucket"), 0, 6),
-        Fault("cut-gateways", "the owner is cut off from the gateways", cut_from_gateways, 0, 5),
-        Fault("cut-nodes", "the owner is cut off from the other nodes", cut_from_nodes, 0, 5),
+        Fault("cut-gateways", "the owner is cut off from the gateways", cut_from_gateways, 0, 5, wired=True),
+        Fault("cut-nodes", "the owner is cut off from the other nodes", cut_from_nodes, 0, 5, wired=True),
         Fault(
             "isolate",
             "the owner is cut off from everything",
@@ -126,6 +129,7 @@ FAULTS = {
             1,
             4,
             takeovers=1,
+            wired=True,
         ),
         Fault("etcd-leader", "etcd's leader is killed", kill_leader, 0, 4, interrupts=False),
         Fault("stop-etcd", "etcd is stopped", stop_etcd, 1, 4, takeovers=1),
@@ -187,7 +191,7 @@ async def strike(
         await load.stop()
         outages = {level: load.outage(began_s, level=level) for level in LEVELS}
         outages["read"] = load.outage(began_s, kinds=("read", "recall", "books"), level=READER)
-        outages["cached"] = load.outage(began_s, kinds=("cached",), level=READER)
+        outages["cached"] = load.outage(began_s, kinds=(CACHED,), level=CACHED)
         wrong = await load.verdict(takeovers=fault.takeovers)
         return Outcome(
             fault,
@@ -235,21 +239,25 @@ def main() -> int:
     parser.add_argument("faults", nargs="*", metavar="fault", help=" ".join(FAULTS))
     parser.add_argument("--ttl", type=int, default=TTL_S, help="seconds of a lease")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the cluster would stay behind
     unknown = set(asked.faults) - FAULTS.keys()
     if unknown:
         parser.error(f"no fault {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
-    with (
-        tempfile.TemporaryDirectory(prefix="memoturn-failures-") as folder,
-        running_cluster(Path(folder), members=3, ttl_s=asked.ttl) as cluster,
-    ):
-        print(
-            f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, lease {asked.ttl} s"
-        )
-        print(
-            "| fault | local | replicated | durable | reads | cached reads | answers that were errors | lost |"
-        )
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-        outcomes = asyncio.run(measure(cluster, asked.faults or list(FAULTS), asked.ttl))
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, lease {asked.ttl} s"
+    )
+    print("| fault | local | replicated | durable | reads | cached reads | answers that were errors | lost |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    outcomes: list[Outcome] = []
+    for wired in (False, True):
+        names = [name for name in asked.faults or FAULTS if FAULTS[name].wired is wired]
+        if not names:
+            continue
+        with (
+            tempfile.TemporaryDirectory(prefix="memoturn-failures-") as folder,
+            running_cluster(Path(folder), members=3, ttl_s=asked.ttl, wired=wired) as cluster,
+        ):
+            outcomes += asyncio.run(measure(cluster, names, asked.ttl))
     return 1 if any(outcome.wrong for outcome in outcomes) else 0
 
 

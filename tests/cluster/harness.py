@@ -126,8 +126,9 @@ class Process:
 class Cluster:
     """The processes, and the wires between them. `settings` are of every node, without their prefix.
 
-    With `spaces` nodes and gateways have a network namespace each, and reach one another without wires: then
-    `Namespaces` cuts them off, and `cut` is for services alone.
+    Between nodes and gateways there are wires where it is `wired`. A proxy takes connections also for a node that is gone,
+    so clients of such a cluster see requests that are lost where others are refused a connection. With `spaces` nodes and gateways have a
+    network namespace each, and `Namespaces` cuts them off from one another.
     """
 
     def __init__(
@@ -142,8 +143,10 @@ class Cluster:
         ttl_s: int = 3,
         settings: Mapping[str, str] | None = None,
         spaces: Namespaces | None = None,
+        wired: bool = False,
     ) -> None:
         self.spaces = spaces
+        self.wired = wired and spaces is None
         self.ttl_s = ttl_s
         self.folder = folder
         self.etcd, self.minio, self.postgres = etcd, minio, postgres
@@ -206,6 +209,7 @@ class Cluster:
             for wire in self._wires[source, target]:
                 wire.cut(None, mode)
         else:
+            assert self.wired, "there is no wire between nodes and gateways"
             for wire in self._wires[target, "in"]:
                 wire.cut(source, mode)
 
@@ -303,7 +307,7 @@ class Cluster:
     def _node(self, name: str) -> Process:
         node = self._process(name, "memoturnd")
         self._service_wires(name, SERVICES)
-        self._wires[name, "in"] = [] if self.spaces is not None else [self.wires.add(node.port)]
+        self._wires[name, "in"] = [self.wires.add(node.port)] if self.wired else []
         [bucket], [catalog] = (self._wires[name, kind] for kind in ("bucket", "catalog"))
         inward = self._wires[name, "in"]
         settings = {
@@ -351,6 +355,7 @@ def running_cluster(
     ttl_s: int = 3,
     settings: Mapping[str, str] | None = None,
     in_namespaces: bool = False,
+    wired: bool = False,
 ) -> Iterator[Cluster]:
     """Run a cluster; skip where a service of it cannot be had. `members` are etcd's; a lease of a node lasts `ttl_s`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -387,6 +392,7 @@ def running_cluster(
             ttl_s=ttl_s,
             settings=settings,
             spaces=spaces,
+            wired=wired,
         )
         stack.callback(cluster.close)
         cluster.start()

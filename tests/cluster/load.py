@@ -22,7 +22,7 @@ from linearizability import violations
 from prefixes import Books, bank_violations, local_violations, lost_runs
 
 LEVELS = ("local", "replicated", "durable")
-READER = "reader"
+READER, CACHED = "reader", "cached"
 ACCOUNTS = 5
 OPENING = {f"a{number}": 100 for number in range(ACCOUNTS)}
 KEY_OPERATIONS = 300
@@ -68,7 +68,7 @@ class Register:
 class Load:
     """Clients of some databases, from `run` until `stop`.
 
-    `roles` are those of the clients, in turn: a level, or READER.
+    `roles` are those of the clients, in turn: a level, READER, or CACHED for what replicas may answer.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Load:
         databases: Sequence[str],
         *,
         seed: int = 0,
-        clients: int = 8,
-        roles: Sequence[str] = (*LEVELS, READER),
+        clients: int = 10,
+        roles: Sequence[str] = (*LEVELS, READER, CACHED),
         path: Path | None = None,
         pause_s: float = 0.01,
     ) -> None:
@@ -91,7 +91,7 @@ class Load:
         self._urls, self._token, self._databases = urls, token, databases
         self._random = random.Random(seed)
         self._clients, self._roles, self._pause_s = clients, roles, pause_s
-        self._levels = [role for role in roles if role not in {"local", READER}]
+        self._levels = [role for role in roles if role not in {"local", READER, CACHED}]
         self._registers = {(db, level): Register() for db in databases for level in self._levels}
         self._books: list[tuple[str, Books]] = []
         self._stopped = asyncio.Event()
@@ -154,7 +154,7 @@ class Load:
             database, draw = rng.choice(self._databases), rng.random()
             if role == READER and (draw < 0.3 or not self._levels):
                 await self._look(name, url, database, rng)
-            elif role == READER and draw < 0.5:
+            elif role == CACHED:
                 await self._read_cached(name, url, database, rng.choice(self._levels))
             elif role == READER:
                 await self._read(name, url, database, rng.choice(self._levels))
@@ -195,7 +195,7 @@ class Load:
     async def _read_cached(self, name: str, url: str, database: str, level: str) -> None:
         """Read what a replica has: it may be older than what was acknowledged, so it proves nothing of the register."""
         key = f"{level}-{self._registers[database, level].generation}"
-        operation = self.history.call(name, "cached", f"{database}/{key}", level=READER)
+        operation = self.history.call(name, CACHED, f"{database}/{key}", level=CACHED)
         headers = {"Memoturn-Consistency": "cached"}
         sent = await self._send("GET", f"{url}/v1/db/{database}/kv/r/{key}", headers=headers)
         if sent.ok or sent.code == "not_found":

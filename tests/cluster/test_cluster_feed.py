@@ -6,6 +6,7 @@ import time
 import uuid
 
 import httpx
+import pytest
 
 
 class Follower(threading.Thread):
@@ -52,6 +53,7 @@ class Follower(threading.Thread):
             event = {}
 
 
+@pytest.mark.soak
 def test_a_feed_goes_on_across_the_death_of_the_owner(cluster):
     token = cluster.token(ns="feed")
     bearer = cluster.bearer(token)

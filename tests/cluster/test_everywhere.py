@@ -118,6 +118,18 @@ def test_a_branch_is_made_written_rewound_and_deleted_through_different_ones(pla
         assert ok(sender.get(f"/v1/db/{name}/branches")).json()["branches"] == []
 
 
+def test_replicas_follow_a_rewind_and_a_deletion(platform, tenant, name):
+    ok(platform.through("n1").post("/v1/databases", json={"name": name}))
+    key, cached = f"/v1/db/{name}/kv/n/k", {"Memoturn-Consistency": "cached"}
+    first = int(ok(tenant.through("n1").put(key, content="one")).headers["memoturn-txid"])
+    ok(tenant.through("n1").put(key, content="two"))
+    within(2, lambda: all_say(tenant.each(key, **cached), 200, "two"))
+    ok(tenant.through("n1").post(f"/v1/db/{name}/branches/main/rewind", json={"to": str(first)}))
+    within(2, lambda: all_say(tenant.each(key, **cached), 200, "one"))
+    ok(platform.through("n2").delete(f"/v1/databases/{name}"))
+    within(2, lambda: all_say(tenant.each(key, **cached), 404, "database_not_found"))
+
+
 def test_a_write_that_is_sent_again_through_another_one_is_applied_once(platform, tenant, name):
     ok(platform.through("n1").post("/v1/databases", json={"name": name}))
     headers = {"Idempotency-Key": uuid.uuid4().hex}

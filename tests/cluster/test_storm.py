@@ -16,7 +16,8 @@ ROUNDS = int(os.environ.get("MEMOTURN_TEST_STORM_ROUNDS", "8"))
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_a_storm_loses_nothing_beyond_the_level(cluster, seed, tmp_path):
+async def test_a_storm_loses_nothing_beyond_the_level(wired_cluster, seed, tmp_path):
+    cluster = wired_cluster
     rng = random.Random(seed)
     databases = [f"storm--{seed}-{number}" for number in range(3)]
     urls = [gateway.url for gateway in cluster.gateways]
