@@ -11,10 +11,8 @@ import sqlalchemy as sa
 
 from control_plane.catalogs.backend import Part, Session
 from control_plane.schema import BYTES, NAME, WHOLE, databases, exports
-from memoturnd.seams.catalog import Database, Export
+from memoturnd.seams.catalog import EXPORTED_AT_ONCE, Database, Export
 
-MOST_MOVED: Final = 250
-"""How many new databases come into the outbox at once: the event loop waits for it where the catalog is embedded."""
 DATABASE: Final = "database"
 """The kind of databases that were never written: those that were are described by their `database.json`."""
 
@@ -59,7 +57,7 @@ class Exports(Part):
             new = [
                 Database(name, uuid, main_branch_id, created_at, tenant=tenant)
                 for uuid, tenant, name, main_branch_id, created_at in await session.rows(
-                    _NEW, limit=min(limit, MOST_MOVED)
+                    _NEW, limit=min(limit, EXPORTED_AT_ONCE)
                 )
             ]
             if new:

@@ -16,6 +16,8 @@ GONE_KEPT_MS: Final = 24 * 3600 * 1000
 """How long it is remembered that something is gone: far longer than an upload can be under way."""
 OBJECTS_LIMIT: Final = 64
 """Objects of a kind beyond which they are joined."""
+FULL_BYTES: Final = 256 * 1024
+"""An object of this size has as many changes as one may have, or nearly: joined with others it would be split again."""
 
 
 class Entry(NamedTuple):
@@ -99,8 +101,12 @@ def to_join(objects: Sequence[Stored]) -> tuple[list[Stored], bool]:
     """Return which objects to join into one, and whether those are all; none where there are few.
 
     The small ones, up to where the next one is larger than they are together: so each byte is written anew a few
-    times and not with every join.
+    times and not with every join. Full ones are joined, which lets ends go that are old, only as long as all of them
+    together are few: what a join costs is never in proportion to all that was ever exported.
     """
+    count = len(objects)
+    if sum(stored.size_bytes for stored in objects) > OBJECTS_LIMIT * FULL_BYTES:
+        objects = [stored for stored in objects if stored.size_bytes < FULL_BYTES]
     if len(objects) <= OBJECTS_LIMIT:
         return [], False
     ordered = sorted(objects, key=lambda stored: (stored.size_bytes, stored.key))
@@ -111,4 +117,4 @@ def to_join(objects: Sequence[Stored]) -> tuple[list[Stored], bool]:
             break
         taken.append(stored)
         size_bytes += stored.size_bytes
-    return taken, len(taken) == len(ordered)
+    return taken, len(taken) == count

@@ -16,6 +16,7 @@ from memoturnd.engine.rebuild import Rebuild, Report
 from memoturnd.engine.services import Services
 from memoturnd.errors import CorruptionError
 from memoturnd.replication.export_log import ExportLog
+from memoturnd.seams.catalog import EXPORTED_AT_ONCE
 
 EXPORT_S = 1.0
 _BATCH = 1000
@@ -64,8 +65,8 @@ class CatalogExport:
                 await self._log_of(kind).append(entries)
             await catalog.exported([change.change for change in changes])
             total += len(changes)
-            if len(changes) < _BATCH:
-                break
+            if len(changes) < EXPORTED_AT_ONCE:
+                break  # what has come meanwhile goes with the next second's, in one object
         self._ended = number
         return total
 

@@ -95,7 +95,7 @@ class ExportLog:
 
     async def join_some(self) -> int:
         """Join objects where there are many; return how many went. Raises StoreUnavailableError."""
-        if self._is_counted and len(self._listed) <= export.OBJECTS_LIMIT:
+        if self._is_counted and not export.to_join(self._listed)[0]:
             return 0
         await self._list()
         listed = self._listed

@@ -23,6 +23,8 @@ REEMBED = "reembed"
 """The chore of a branch: what it holds is embedded again, and somebody has to be at it."""
 ERASE = "erase"
 """The chore of a database: what was named to be erased leaves its history."""
+EXPORTED_AT_ONCE = 250
+"""New databases that come into the export's outbox at once: the event loop waits for it where the catalog is embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +328,10 @@ class Catalog(Credentials, Protocol):
         ...
 
     async def pending_exports(self, limit: int = 1000) -> list[Export]:
-        """Return up to `limit` changes that were not exported, oldest first: of databases that were never written, ..."""
+        """Return up to `limit` changes that were not exported, oldest first: of databases that were never written, ...
+
+        New databases come into sight EXPORTED_AT_ONCE at a time: only fewer changes say that there are no more.
+        """
         ...
 
     async def exported(self, changes: list[int]) -> None:

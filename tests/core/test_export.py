@@ -86,3 +86,12 @@ def test_each_byte_is_written_anew_a_few_times_only():
             objects = [o for o in objects if o not in taken] + [Stored(f"{number:08d}", size)]
         assert len(objects) <= export.OBJECTS_LIMIT
     assert written < 12 * 20_000 * 100
+
+
+def test_full_objects_of_a_large_export_are_not_written_anew():
+    full = [Stored(f"f{n:04d}", 800_000) for n in range(20_000)]
+    small = [Stored(f"s{n:03d}", 100) for n in range(export.OBJECTS_LIMIT)]
+    assert export.to_join([*full, *small]) == ([], False)
+    taken, is_all = export.to_join([*full, *small, Stored("s999", 100)])
+    assert set(taken) == {*small, Stored("s999", 100)}
+    assert not is_all

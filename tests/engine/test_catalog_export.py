@@ -7,6 +7,7 @@ from harness import node_on
 
 from memoturnd.core import layout
 from memoturnd.errors import CorruptionError
+from memoturnd.seams.catalog import EXPORTED_AT_ONCE
 from memoturnd.seams.credentials import Revocation
 from memoturnd.stores.memory import MemoryStore
 
@@ -42,3 +43,13 @@ async def test_export_that_is_damaged_is_not_read_as_if_it_were_whole(tmp_path):
         await store.put(f"{layout.catalog_export_prefix('revocation')}0.json", b"{")
         with pytest.raises(CorruptionError):
             await node.catalog_export.read("revocation")
+
+
+async def test_many_new_databases_are_exported_at_once(tmp_path):
+    store = MemoryStore()
+    many = 2 * EXPORTED_AT_ONCE + 10
+    async with node_on(tmp_path, store) as node:
+        for number in range(many):
+            await node.databases.create(f"d{number}")
+        await node.catalog_export.export()
+        assert await node._services.catalog.pending_exports() == []

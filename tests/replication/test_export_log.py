@@ -183,3 +183,25 @@ async def test_what_is_gone_leaves_the_export_after_a_day(store, log_of, clock):
     clock.at_s += 2 * 24 * 3600
     await log.join_some()
     assert await keys(store) == []
+
+
+async def test_a_large_export_is_left_alone_until_there_are_many_small_objects(store, log_of, monkeypatch):
+    monkeypatch.setattr(export, "FULL_BYTES", 200)
+    body = b'{"a":"' + b"x" * 300 + b'"}'
+    log = log_of()
+    for n in range(2 * export.OBJECTS_LIMIT):
+        await log.append([entry(n + 1, f"full{n}", body)])
+    assert await log.join_some() == 0
+    listed, plain = [], store.list
+
+    def list_(prefix):
+        listed.append(prefix)
+        return plain(prefix)
+
+    store.list = list_
+    assert await log.join_some() == 0
+    assert listed == []
+    for n in range(export.OBJECTS_LIMIT + 1):
+        await log.append([entry(1000 + n, f"small{n}")])
+    assert await log.join_some() == export.OBJECTS_LIMIT + 1
+    assert len(await present(log_of())) == 3 * export.OBJECTS_LIMIT + 1
