@@ -42,6 +42,7 @@ from memoturnd.engine.branching import Branching
 from memoturnd.engine.budget import Deadlines
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases
+from memoturnd.engine.departures import Departures
 from memoturnd.engine.drill import Drill
 from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.journal import Journal
@@ -56,6 +57,7 @@ from memoturnd.engine.presence import BEAT_S, Presence
 from memoturnd.engine.readers import EXTRA_DESCRIPTORS, EXTRA_LIMIT
 from memoturnd.engine.recovered import keep_as_branch
 from memoturnd.engine.registers import Registers
+from memoturnd.engine.releases import Releases
 from memoturnd.engine.replicas import CONFIRM_S, REPLICAS_LIMIT, Replicas
 from memoturnd.engine.rewriting import Rewriter
 from memoturnd.engine.services import Services
@@ -180,7 +182,8 @@ class Node:
         self.rewriter = Rewriter(services)
         self.drill = Drill(services, self.tiers)
         self.catalog_export = CatalogExport(services)
-        self.streams = Streams(services.subscribers, services.replicas, self.tiers)
+        self.releases = Releases(services, self.tiers)
+        self.streams = Streams(services.subscribers, services.replicas, self.tiers, self.releases.departed)
         self.retention = retention
         acts = Acts(audit, audit_rules, services.clock)
         self.housekeeping = Housekeeping(services, self.tiers, self.branches, acts)
@@ -665,6 +668,7 @@ async def running(
             replicas=Replicas(
                 leases, asked, clock, metrics, spawn, node_id=settings.node_id, address=settings.advertise
             ),
+            departures=Departures(leases, asked, spawn, node_id=settings.node_id),
         )
         windows = Windows(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S
@@ -720,6 +724,7 @@ async def running(
             await node.reembedding.close()
             await node.tiers.past.close()
             node.streams.close()
+            services.departures.close()
             left = await node.drain()
             await audit.close()
             if hosts_profiles:

@@ -624,6 +624,9 @@ class Branch:
                 self._empty = False
                 await self.services.executor.run(self.files.remove)
             await self.services.tails.abandon(self.lease)
+            if self.lease is not None:
+                self.services.unreleased.note(self.lease)
+                self.lease = None
         self.services.subscribers.changed(self.branch_id, gone=True)
 
     @property

@@ -72,6 +72,7 @@ class DatabaseDeletion:
             self._registers.forget(database.uuid)
             for branch in destroyed:  # should the database be there after all, they are restored
                 await self._tiers.forget(branch)
+        services.departures.note(branch.branch_id for branch in branches)
 
     async def _mark_deleted(self, database: Database, register: SwapFile[Register]) -> None:
         """Let the register say that the database is deleted. One that was never written gets one that does."""

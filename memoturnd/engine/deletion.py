@@ -46,6 +46,7 @@ class Deletion:
         finally:
             await self._tiers.forget(branch)  # should it be there after all, it is restored
         await services.catalog.delete_branch(database.uuid, row.name, branch_id=row.branch_id)
+        services.departures.note([row.branch_id])
 
     async def _delete_stored(
         self, database: Database, row: BranchRow, manifest: SwapFile[Manifest], now_ms: int

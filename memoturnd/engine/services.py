@@ -12,6 +12,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.agenda import Agenda
+from memoturnd.engine.departures import Departures
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.readers import IdleReaders
 from memoturnd.engine.replicas import Replicas
@@ -78,6 +79,8 @@ class Services:
     """Who follows the branches that this node owns."""
     replicas: Replicas
     """The branches of others that this node follows."""
+    departures: Departures
+    """What this node has deleted and others are to let go of."""
     readers: IdleReaders = field(default_factory=IdleReaders)
     unreleased: Unreleased = field(default_factory=Unreleased)
 

@@ -8,7 +8,8 @@ or read of the newest state, takes it over again.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import structlog
@@ -38,6 +39,9 @@ LAST_SHIP_S = 5.0
 """How long a branch whose lease has ended tries to ship what it has before it is looked at anew."""
 CACHED_AGE_S = 1.0
 """Age from which a copy that nobody brings up to date is compared with the manifest before it is shown."""
+OTHERS_FIRST_S = 1.0
+"""How long a branch that was given back because another node asked is not taken again here."""
+_LOOK_S = 0.02
 _log = structlog.get_logger(__name__)
 
 
@@ -54,6 +58,10 @@ class SharedBranch(Branch):
     """The last of them that came to its end."""
     _compared_s = float("-inf")
     """When it was begun."""
+    _held: asyncio.Event | None = None
+    """Set at the end of the time for which nothing begins here."""
+    _others_first_s = float("-inf")
+    """Until when other nodes may take the branch, and this one does not."""
 
     # ---- the lease
 
@@ -94,7 +102,26 @@ class SharedBranch(Branch):
         """Take the branch for writing, anew where the lease has ended; see Branch.own. Raises NotOwnerError."""
         if not self.holds():
             self.lapse()
+            while self.services.clock.monotonic_s() < self._others_first_s and not self._gone:
+                await refuse_elsewhere(self.services, self)
+                await self.services.clock.sleep(_LOOK_S)
         return await super().own()
+
+    @asynccontextmanager
+    async def held_off(self) -> AsyncIterator[None]:
+        """Let no read or write begin here inside the block, which is short; what is under way goes on. Raises RetryableError."""
+        if self._held is not None:
+            raise RetryableError(f"{self.ref} is being given back already; try again")
+        held = self._held = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._held = None
+            held.set()
+
+    def lets_others_first(self) -> None:
+        """Leave the branch, which was just given back, to whoever asked for it."""
+        self._others_first_s = self.services.clock.monotonic_s() + OTHERS_FIRST_S
 
     async def wake(self) -> None:
         """Open the file for reading; see Branch.wake."""
@@ -166,6 +193,8 @@ class SharedBranch(Branch):
     ) -> Written[T]:
         """Apply `op`; see Branch.write. Raises NotOwnerError where another node owns the branch."""
         changed = False
+        if self._held is not None:
+            await self._held.wait()
 
         def noted(conn: object, now_ms: int) -> tuple[T, bool]:
             nonlocal changed
@@ -227,6 +256,8 @@ class SharedBranch(Branch):
 
         Raises NotOwnerError where that is with another node.
         """
+        if self._held is not None:
+            await self._held.wait()
         self.users += 1
         try:
             if self.holds() and min_txid <= self.txid:

@@ -1,6 +1,6 @@
 """What the nodes of a cluster ask one another about replicas, answered from both sides of this node's."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING, Protocol
@@ -27,9 +27,16 @@ class OpenBranches(Protocol):
 
 
 class Streams:
-    """The subscribers of this node, and its replicas of others' branches."""
+    """The subscribers of this node, and its replicas of others' branches. `departed` lets go of what was deleted elsewhere."""
 
-    def __init__(self, subscribers: Subscribers, replicas: Replicas, branches: OpenBranches) -> None:
+    def __init__(
+        self,
+        subscribers: Subscribers,
+        replicas: Replicas,
+        branches: OpenBranches,
+        departed: Callable[[Iterable[str]], Awaitable[None]],
+    ) -> None:
+        self._departed = departed
         self._subscribers = subscribers
         self._replicas = replicas
         self._branches = branches
@@ -71,6 +78,8 @@ class Streams:
     async def changed(self, branch_ids: list[str], *, gone: bool) -> None:
         """Look at once what became of branches of others; see Replicas.changed."""
         await self._replicas.changed(branch_ids, gone=gone)
+        if gone:
+            await self._departed(branch_ids)
 
     def close(self) -> None:
         """Send and follow nothing any more."""

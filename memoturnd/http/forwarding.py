@@ -77,7 +77,7 @@ class Hop:
 
         Raises as `elsewhere` does; RetryableError for a body that is gone.
         """
-        if call.header(FORWARDED) is not None:
+        if call.header(FORWARDED) is not None or route.kind is Kind.PEER:
             raise error
         if route.body is BodyKind.FILE:
             raise UnansweredError(

@@ -10,6 +10,7 @@ from memoturnd.core.revisions import Revision
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.journal import Journal
 from memoturnd.engine.metering import Meter
+from memoturnd.engine.releases import Releases
 from memoturnd.engine.streams import Streams
 from memoturnd.feeds import Feeds
 from memoturnd.http.ports import (
@@ -69,6 +70,11 @@ class PastNode:
     def streams(self) -> Streams:
         """What nodes ask one another about replicas, of now."""
         return self._node.streams
+
+    @property
+    def releases(self) -> Releases:
+        """What other nodes ask of this one's branches, of now."""
+        return self._node.releases
 
     @property
     def tenants(self) -> Tenants:

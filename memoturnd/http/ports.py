@@ -20,6 +20,7 @@ from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
 from memoturnd.engine.metering import Meter
+from memoturnd.engine.releases import Releases
 from memoturnd.engine.streams import Streams
 from memoturnd.feeds import Feeds, Followed
 from memoturnd.http.streaming import Stream
@@ -635,6 +636,11 @@ class Node(Protocol):
     @property
     def streams(self) -> Streams:
         """What nodes ask one another about replicas."""
+        ...
+
+    @property
+    def releases(self) -> Releases:
+        """What other nodes ask of this one's branches."""
         ...
 
     @property

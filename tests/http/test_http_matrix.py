@@ -60,6 +60,8 @@ OPENS = {
     "POST /internal/replica/confirm": "internal",
     "POST /internal/replica/changed": "internal",
     "POST /internal/replica/ingest": "internal",
+    "POST /internal/branches/{uuid}/{branch_id}/release": "internal",
+    "POST /internal/branches/{uuid}/{branch_id}/ship": "internal",
     "POST /v1/memory/{ns}/{profile}/memories": "write memory",
     "POST /v1/memory/{ns}/{profile}/recall": "read memory",
     "POST /v1/memory/{ns}/{profile}/ask": "read memory",

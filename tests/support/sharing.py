@@ -1,5 +1,6 @@
 """Several nodes in one process, on one store, one catalog and one table of leases that end when a test says so."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,9 @@ from harness import node_on
 
 from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd.errors import RetryableError
+from memoturnd.http.call import Call
+from memoturnd.http.route import Route
+from memoturnd.http.routes import ROUTES
 from memoturnd.leases.local import LeaseTable, LocalLeases
 from memoturnd.node import Node
 from memoturnd.seams.leases import Lease, Owner
@@ -60,6 +64,48 @@ class EndingLeases(LocalLeases):
         return not self.lapsed and lease.session == str(self.session)
 
 
+class Wires:
+    """Hands what nodes ask of one another to the other node's routes. `cut` are names of nodes that do not answer."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.cut: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+
+    async def ask(
+        self,
+        address: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        timeout_s: float,
+    ) -> bytes:
+        """See memoturnd.seams.peers."""
+        await asyncio.sleep(0)
+        name = address.removeprefix("http://").removesuffix(":1")
+        if name in self.cut or name not in self.nodes:
+            raise RetryableError(f"{name} does not answer")
+        route, params = _route_of(path)
+        self.asked.append((name, path.rsplit("/", 1)[1]))
+        sent = {k.lower().encode(): v.encode() for k, v in (headers or {}).items()}
+        call = Call(self.nodes[name], params, sent, b"")
+        call.body = body
+        async with asyncio.timeout(timeout_s):
+            return (await route.handler(call)).body
+
+
+def _route_of(path: str) -> tuple[Route, dict[str, str]]:
+    parts = path.split("/")
+    for route in ROUTES:
+        known = route.template.split("/")
+        if route.method == "POST" and len(known) == len(parts):
+            fits = [k == p or k.startswith("{") for k, p in zip(known, parts, strict=True)]
+            if all(fits) and route.template.startswith("/internal"):
+                return route, {k[1:-1]: p for k, p in zip(known, parts, strict=True) if k.startswith("{")}
+    raise AssertionError(path)
+
+
 class _OneOfMany:
     """A catalog that several nodes use: none of them closes it."""
 
@@ -83,22 +129,25 @@ class Sharing:
     env: dict[str, str]
     catalog: _OneOfMany
     table: LeaseTable = field(default_factory=LeaseTable)
+    wires: Wires = field(default_factory=Wires)
     leases: dict[str, EndingLeases] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
 
     async def start(self, name: str, *, stack: AsyncExitStack | None = None, **options: object) -> Node:
         """Start a node; it stops with `stack`, the test's own without it."""
         leases = self.leases[name] = EndingLeases(name, self.table)
-        env = {**self.env, "NODE_ID": name}
+        env = {**self.env, "NODE_ID": name, "ADVERTISE": f"http://{name}:1"}
         running = node_on(
             self.folder / name,
             options.pop("store", self.store),
             leases=leases,
             catalog=self.catalog,
+            peers=self.wires,
             **env,
             **options,
         )
         node = self.nodes[name] = await (stack or self.stack).enter_async_context(running)
+        self.wires.nodes[name] = node
         return node
 
     def owner(self, branch: object) -> str | None:
