@@ -69,5 +69,5 @@ def _tenant_of(authorization: str | None) -> str | None:
         return None
     try:
         return _payload(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))).tenant
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return None

@@ -160,12 +160,18 @@ class Gateway:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         request_id = self._request_id(headers)
         kept_bytes = 0
+
+        def hold(size_bytes: int) -> None:
+            nonlocal kept_bytes
+            self._keep(size_bytes)
+            kept_bytes += size_bytes
+
         try:
             upstream: Upstream | None = None
             try:
-                body = await body_of(receive, wait_s=self._stall_s) if has_body(headers) else Body()
-                self._keep(body.size_bytes)
-                kept_bytes = body.size_bytes
+                body = (
+                    await body_of(receive, wait_s=self._stall_s, hold=hold) if has_body(headers) else Body()
+                )
                 upstream = await self._forward(scope, headers, body, request_id, started_s)
             except Exception as error:
                 if isinstance(error, ClientDisconnect):

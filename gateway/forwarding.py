@@ -40,7 +40,8 @@ KEPT_BODY_BYTES: Final = 1 << 20
 CONNECT_S: Final = 2.0
 IDLE_S: Final = 2.0
 """How long an unused connection is kept: well below the 5 s after which a node closes it, which a request could cross."""
-CONNECTIONS_PER_NODE: Final = 512
+CONNECTIONS_PER_NODE: Final = 2048
+"""As many as a node serves by default: those that follow its change feeds, up to half of them, must not keep others from it."""
 WHOLE_BYTES: Final = 64 * 1024
 """Answers up to this size are taken in one piece."""
 _HEADER_BYTES: Final = 64 * 1024
@@ -118,22 +119,31 @@ def has_body(headers: list[Header]) -> bool:
     )
 
 
-async def body_of(receive: Receive, *, keep_bytes: int = KEPT_BODY_BYTES, wait_s: float = 30.0) -> Body:
-    """Return a request's body, up to `keep_bytes` of which are read. Raises ClientDisconnect, TimeoutError."""
-    message = await receive()
+async def body_of(
+    receive: Receive,
+    *,
+    keep_bytes: int = KEPT_BODY_BYTES,
+    wait_s: float = 30.0,
+    hold: Callable[[int], None] = lambda _: None,
+) -> Body:
+    """Return a request's body, up to `keep_bytes` of which are read; `hold` is told the bytes of each piece as it comes.
+
+    Raises ClientDisconnect, TimeoutError, and what `hold` raises.
+    """
     pieces, size_bytes = [], 0
     while True:
+        async with asyncio.timeout(wait_s):
+            message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         piece = message.get("body", b"")
+        hold(len(piece))
         pieces.append(piece)
         size_bytes += len(piece)
         if not message.get("more_body"):
             return Body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if size_bytes > keep_bytes:
             return Body(b"".join(pieces), receive, wait_s)
-        async with asyncio.timeout(wait_s):
-            message = await receive()
 
 
 class Request:
@@ -149,9 +159,15 @@ class Request:
 
 
 def target_of(scope: Scope) -> str:
-    """Return the path and query of a request, byte for byte. Raises InvalidRequestError where they are not ASCII."""
+    """Return the path and query of a request, byte for byte. Raises InvalidRequestError where they are not ASCII, or no path.
+
+    `*` is a target too (RFC 9112, 3.2.4), and the parser lets anything follow it. Behind a node's address that would be a part of
+    the address: in `http://node:8080*@elsewhere/` the node's is a user name.
+    """
     raw: bytes = scope["raw_path"]
     query: bytes = scope["query_string"]
+    if not raw.startswith(b"/"):
+        raise InvalidRequestError("the request's target is no path; begin it with `/`")
     try:
         return (raw + b"?" + query if query else raw).decode("ascii")
     except UnicodeDecodeError as error:
@@ -242,7 +258,10 @@ class _Peer:
             connector=aiohttp.TCPConnector(
                 limit=connections, keepalive_timeout=IDLE_S, ttl_dns_cache=10, force_close=False
             ),
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s, sock_read=None),
+            # The wait for a free connection counts as well: who has had none has sent nothing.
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=connect_s, sock_connect=connect_s, sock_read=None
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_SKIPPED,
             auto_decompress=False,

@@ -35,11 +35,12 @@ class Hedge:
 
     @staticmethod
     def may(about: Addressed, request: Request) -> bool:
-        """Return whether a request is a read of a branch that takes a replica's answer, and costs no model's."""
+        """Return whether a request is a read of a branch that takes a replica's answer, costs no model's, and can be sent twice."""
         consistency = request.headers.get("memoturn-consistency", "")
         return (
             about.reads
             and about.key is not None
+            and request.body.is_whole
             and not about.asks_model
             and consistency.strip().lower() == "cached"
         )

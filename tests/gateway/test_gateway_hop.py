@@ -1,10 +1,11 @@
 """Nothing is lost on a hop, and nothing is added: header by header, both ways, for every method and size."""
 
 import asyncio
+import base64
 
 import httpx
 import pytest
-from gateway_support import behind_gateway, gateway, raw_exchange, served
+from gateway_support import Echo, behind_gateway, gateway, raw_exchange, served
 
 SENT = [
     ("authorization", "Bearer x.y.z"),
@@ -144,6 +145,45 @@ async def test_a_request_whose_end_is_in_doubt_is_not_sent_on(head):
         answer = await raw_exchange(parts.url, request)
 
     assert answer.startswith(b"HTTP/1.1 400")
+    assert echo.seen == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET *@%s/x HTTP/1.1", b"OPTIONS * HTTP/1.1", b"PUT *:1@%s/v1/databases HTTP/1.1"]
+)
+async def test_no_target_leads_to_anybody_but_a_node(line):
+    other = Echo()
+    async with served(other) as elsewhere, behind_gateway() as (parts, [echo]):
+        there = elsewhere.removeprefix("http://").encode()
+        request = line.replace(b"%s", there) + b"\r\nHost: a\r\nConnection: close\r\n\r\n"
+        answer = await raw_exchange(parts.url, request)
+
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b'"code":"invalid_request"' in answer
+    assert echo.seen == other.seen == []
+
+
+async def test_a_token_that_is_nested_without_end_is_for_a_node_to_refuse():
+    nested = base64.urlsafe_b64encode(b'{"x":' + b"[" * 9000)
+    async with behind_gateway() as (parts, [echo]):
+        answer = await raw_exchange(
+            parts.url,
+            b"GET /v1/db/notes/kv/n/k HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+            b"Authorization: Bearer a." + nested + b".c\r\n\r\n",
+        )
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert len(echo.seen) == 1
+
+
+@pytest.mark.parametrize("sent", [b"", b"{"], ids=["nothing", "a part"])
+async def test_a_body_that_does_not_come_is_not_waited_for_without_end(sent):
+    head = b"POST /v1/databases HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\n"
+    async with behind_gateway(request_timeout_s=0.2) as (parts, [echo]):
+        answer = await raw_exchange(parts.url, head + sent)
+
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"memoturn-applied: false" in answer
     assert echo.seen == []
 
 

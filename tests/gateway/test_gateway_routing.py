@@ -5,7 +5,7 @@ import time
 
 import httpx
 import pytest
-from gateway_support import Echo, behind_gateway, gateway, not_owner, served
+from gateway_support import Echo, behind_gateway, gateway, not_owner, raw_exchange, served
 from proxy import Ending, FaultProxy, Mode
 
 from memoturnd.core.placement import place
@@ -347,6 +347,43 @@ async def test_bodies_beyond_the_memory_for_them_are_turned_away(client):
     assert len(echo.seen) == 2
 
 
+async def test_a_write_that_finds_no_free_connection_was_not_sent_and_goes_another_way(client):
+    gate = asyncio.Event()
+
+    async def events(scope, receive, send):
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    other = Echo()
+    async with served(events) as url, served(other) as other_url, gateway() as parts:
+        parts.forwarder._connections = 1
+        parts.knows({"n0": url, "n1": other_url}, {MAIN: ("n0", 1)})
+        async with client.stream("GET", f"{parts.url}/v1/db/notes/changes"):
+            answer = await client.put(parts.url + KEY, content=b"1")
+            gate.set()
+
+    assert answer.status_code == 200
+    assert len(other.seen) == 1
+
+
+async def test_bodies_count_while_they_come(client):
+    head = b"PUT %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 900000\r\n\r\n" % KEY.encode()
+    async with behind_gateway(gateway_body_bytes=1 << 20, request_timeout_s=0.5) as (parts, [echo]):
+        slow = asyncio.create_task(raw_exchange(parts.url, head + b"x" * 800_000))
+        await asyncio.sleep(0.2)
+        held_bytes = parts.app._bodies.held_bytes
+        refused = await client.put(parts.url + KEY, content=b"x" * 500_000)
+        late = await slow
+
+        assert held_bytes == 800_000
+        assert refused.status_code == 429
+        assert late.startswith(b"HTTP/1.1 503")
+        assert parts.app._bodies.held_bytes == 0
+    assert echo.seen == []
+
+
 async def test_ready_means_that_requests_can_be_routed(client):
     async with gateway() as parts:
         assert (await client.get(f"{parts.url}/health")).text == "ok"
@@ -439,3 +476,29 @@ async def test_only_reads_that_take_a_replicas_answer_are_hedged(client, headers
 
     assert answer.content == (b"replica" if hedged else b"owner")
     assert len(quick.seen) == hedged
+
+
+async def test_a_read_whose_body_is_too_long_to_be_kept_is_sent_once(client):
+    gate = asyncio.Event()
+    quick, owner = Echo(), Echo()
+
+    async def slow(scope, receive, send):
+        await gate.wait()
+        await owner(scope, receive, send)
+
+    async with served(slow) as url, served(quick) as other, gateway(gateway_hedge_ms=30) as parts:
+        parts.knows({"n0": url, "n1": other}, {MAIN: ("n0", 1)})
+        asking = asyncio.create_task(
+            client.post(
+                f"{parts.url}/v1/db/notes/vectors/c/search",
+                headers={"Memoturn-Consistency": "cached"},
+                content=b"x" * (3 << 20),
+            )
+        )
+        await asyncio.sleep(0.3)
+        gate.set()
+        answer = await asking
+
+    assert answer.status_code == 200
+    assert quick.seen == []
+    assert len(owner.seen) == 1
