@@ -77,6 +77,7 @@ def test_each_variable_reaches_its_field():
         "CONTROL_RATE": ("14.0", "control_rate"),
         "DURABILITY": ("durable", "durability"),
         "SYNC": ("full", "sync"),
+        "SYNC_REPLICAS": ("2", "sync_replicas"),
         "DISK_BUDGET_BYTES": ("2097152", "disk_budget_bytes"),
         "MEMORY_BUDGET_BYTES": ("3145728", "memory_budget_bytes"),
         "RECALL_CACHE_BYTES": ("3145729", "recall_cache_bytes"),
