@@ -174,19 +174,12 @@ def _end_gently(server: Server, node: Node, forwarding: "Forwarding | None") -> 
     """Let a server that stops end what would not end by itself, and a node among others give its branches to them first."""
     server.before_end = node.feeds.stop
     if forwarding is not None:
-        server.before_end = partial(_stop_taking, node, forwarding)
         server.hand_over = partial(_hand_over, node)
-
-
-def _stop_taking(node: Node, forwarding: "Forwarding") -> None:
-    """Take nothing new: requests go to other nodes."""
-    node.feeds.stop()
-    forwarding.stop_taking()
 
 
 async def _hand_over(node: Node) -> None:
     """Ship and give back every branch while requests for them are still answered, so that others own them at once."""
-    left = await node.drain()
+    left = await node.hand_over()
     _log.info("handed over", not_handed_over=left)
 
 

@@ -43,6 +43,7 @@ from memoturnd.engine.budget import Deadlines
 from memoturnd.engine.catalog_export import EXPORT_S, CatalogExport
 from memoturnd.engine.databases import Databases
 from memoturnd.engine.departures import Departures
+from memoturnd.engine.draining import Draining, hand_over
 from memoturnd.engine.drill import Drill
 from memoturnd.engine.files import BranchFiles, Owner, found
 from memoturnd.engine.journal import Journal
@@ -110,7 +111,7 @@ from memoturnd.trust import credentials, peers_of
 STORE_TIMEOUT_S = 10.0
 DURABLE_WAIT_S = 10.0
 DRAIN_S = 6.0
-"""How long a stopping node ships and closes before it gives up on what is left: below an orchestrator's 10 s."""
+"""How long a stopping node hands over, ships and closes before it gives up on what is left: below an orchestrator's 10 s."""
 STATEMENT_SHARE = 0.9
 """Part of a request's time that one statement may take, so that its own error comes before the request's."""
 EMBED_SHARE = 0.5
@@ -450,6 +451,11 @@ class Node:
             branch.leave()
         return True
 
+    async def hand_over(self) -> int:
+        """Give every branch to other nodes while requests are answered; return how many could not be."""
+        self.feeds.stop()
+        return await hand_over(self.tiers, self._services.draining)
+
     async def drain(self) -> int:
         """Ship, give back and close every open branch within DRAIN_S; return how many could not be."""
         self.feeds.stop()
@@ -468,7 +474,8 @@ class Node:
 
         branches = list(self.tiers.hot())
         try:
-            async with asyncio.timeout(DRAIN_S), asyncio.TaskGroup() as group:
+            limit_s = self._services.draining.left_s(DRAIN_S, least_s=1.0)
+            async with asyncio.timeout(limit_s), asyncio.TaskGroup() as group:
                 for branch in branches:
                     group.create_task(one(branch))
         except TimeoutError:
@@ -669,6 +676,7 @@ async def running(
                 leases, asked, clock, metrics, spawn, node_id=settings.node_id, address=settings.advertise
             ),
             departures=Departures(leases, asked, spawn, node_id=settings.node_id),
+            draining=Draining(leases, clock, node_id=settings.node_id),
         )
         windows = Windows(
             round(1000 * settings.fine_retention_s), round(1000 * settings.coarse_retention_s), 1000 * GRAIN_S

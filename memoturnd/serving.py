@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import structlog
 import uvicorn
@@ -17,9 +17,16 @@ import uvicorn
 from memoturnd.settings_table import Address
 from memoturnd.workers.settings import WorkerSettings
 
+if TYPE_CHECKING:
+    from memoturnd.http.protocol import BoundedProtocol
+
 BACKLOG = 2048
-LINGER_S = 0.5
-"""How long connections stay open after everything was handed over: what is on its way to this server is still answered."""
+IDLE_S = 2.5
+"""How long a connection was not used when a server that hands over closes it: gateways and nodes keep theirs for a shorter time
+(gateway.forwarding.IDLE_S), so that no request is on its way."""
+LINGER_S = 3.5
+"""How long a server that hands over waits at most for connections to be given up."""
+_LOOK_S = 0.02
 _DESCRIPTORS = 1_048_576
 _log = structlog.get_logger(__name__)
 
@@ -52,14 +59,23 @@ class Server(uvicorn.Server):
         if self.before_end is not None:
             self.before_end()
         if self.hand_over is not None:
-            state = self.server_state
-            state.default_headers = [*state.default_headers, (b"connection", b"close")]
-            under_way = [task for task in state.tasks if not task.done()]
-            if under_way:
-                await asyncio.wait(under_way, timeout=self.config.timeout_graceful_shutdown)
-            await self.hand_over()
-            await asyncio.sleep(LINGER_S)
+            await self._answer_while(self.hand_over())
         await super().shutdown(sockets)
+
+    async def _answer_while(self, handing_over: Awaitable[None]) -> None:
+        """Answer whoever asks, with the word that his connection ends, until all is handed over and the connections are gone.
+
+        Only connections that were idle for so long that nobody sends on them any more are closed from here.
+        """
+        state, clock = self.server_state, asyncio.get_running_loop().time
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        task = asyncio.ensure_future(handing_over)
+        until_s = clock() + LINGER_S
+        while not task.done() or (state.connections and clock() < until_s):
+            for connection in list(state.connections):
+                cast("BoundedProtocol", connection).give_up(idle_s=IDLE_S)
+            await asyncio.sleep(_LOOK_S)
+        await task
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

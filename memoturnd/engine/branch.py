@@ -548,6 +548,10 @@ class Branch:
             await takeover.give_back(self)
             return True
 
+    async def hand_over(self) -> bool:
+        """Ship, close and give back the branch; False where somebody still uses it, or its file may hold more."""
+        return await self.close() and await self.give_back()
+
     @property
     def may_hold_more(self) -> bool:
         """Return whether the closed file may hold commits that are not in object storage."""

@@ -13,6 +13,7 @@ from memoturnd.core.register import Register
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.agenda import Agenda
 from memoturnd.engine.departures import Departures
+from memoturnd.engine.draining import Draining
 from memoturnd.engine.kept import Memory
 from memoturnd.engine.readers import IdleReaders
 from memoturnd.engine.replicas import Replicas
@@ -81,6 +82,8 @@ class Services:
     """The branches of others that this node follows."""
     departures: Departures
     """What this node has deleted and others are to let go of."""
+    draining: Draining
+    """Whether the node stops, and who is to have its branches."""
     readers: IdleReaders = field(default_factory=IdleReaders)
     unreleased: Unreleased = field(default_factory=Unreleased)
 

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 LAST_SHIP_S = 5.0
 """How long a branch whose lease has ended tries to ship what it has before it is looked at anew."""
+CLOSE_AGAIN_S = 0.005
+"""How often a branch that is handed over is looked at whether what has begun on it has ended."""
 CACHED_AGE_S = 1.0
 """Age from which a copy that nobody brings up to date is compared with the manifest before it is shown."""
 OTHERS_FIRST_S = 1.0
@@ -154,7 +156,30 @@ class SharedBranch(Branch):
             self._lapsed = False
         return closed
 
+    async def hand_over(self) -> bool:
+        """Ship, close and give back the branch while it is asked for: what has begun ends, what comes waits until it is away.
+
+        False where its file may hold more. Raises what shipping raises.
+        """
+        if self.owned is not None and not self._fenced:
+            await self.owned.shipper.ship()  # most of it, while writes go on
+        async with self.held_off():
+            while not await self.close():
+                await self.services.clock.sleep(CLOSE_AGAIN_S)
+            return await self.give_back()
+
+    async def _refuse_to_take(self) -> None:
+        """Raise NotOwnerError that names another node, with the lease given back, because this node stops."""
+        if self.lease is not None and not self.may_hold_more:
+            await takeover.give_back(self)
+        heir = await self.services.draining.heir(self.ref.database.qualified_name)
+        raise NotOwnerError(
+            f"this node stops, and takes {self.ref} no more: send the request to another one", heir
+        )
+
     async def _take_over(self) -> None:
+        if self.services.draining.has_begun:
+            await self._refuse_to_take()
         self._settled = None
         await super()._take_over()
         self._settled = self.owned.lease if self.owned is not None else None

@@ -21,7 +21,6 @@ from memoturnd.http.envelope import Answer
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.route import Body as BodyKind
 from memoturnd.http.route import Kind, Route
-from memoturnd.http.route import Scope as RouteScope
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.leases import Owner
 
@@ -162,19 +161,6 @@ class Forwarding:
         self._now_s = clock.monotonic_s
         self._forwarder = Forwarder(now_s=self._now_s)
         self._waiting = 0
-        self._is_stopping = False
-
-    def stop_taking(self) -> None:
-        """Take no request any more: the node hands its branches over."""
-        self._is_stopping = True
-
-    def refuse_when_stopping(self, route: Route, *, is_hop: bool) -> None:
-        """Raise NotOwnerError to who knows owners, RetryableError to others, where the node takes nothing any more."""
-        if not self._is_stopping or route.kind is Kind.OPEN or route.scope is RouteScope.INTERNAL:
-            return
-        if is_hop:
-            raise NotOwnerError("the node stops, and gives its branches back: another one will have it")
-        raise RetryableError("the node stops; nothing was applied, send it to another one")
 
     def hop(self, scope: Scope, receive: Receive, request_id: bytes) -> Hop:
         """Return a request that may have to go elsewhere."""

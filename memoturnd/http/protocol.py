@@ -63,10 +63,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._idle_since_s: float | None = None
+
+    def give_up(self, *, idle_s: float) -> None:
+        """Close a connection on which nothing came for `idle_s`; let another one end with the answer that is under way."""
+        if self._idle_since_s is None:
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+        elif self.loop.time() - self._idle_since_s > idle_s:
+            self.shutdown()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or turn it away where too many are open."""
         super().connection_made(transport)
+        self._idle_since_s = self.loop.time()
         self.metrics.connections.set(len(self.connections))
         if len(self.connections) > self.limits.connections:
             self.metrics.shed["connections"].inc()
@@ -89,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless the connection was turned away."""
+        self._idle_since_s = None
         if not self.transport.is_closing():
             super().data_received(data)
 
@@ -114,6 +125,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin the request: from here on its own limits hold."""
         self._stop_timer()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """End a request; the next one that came already begins."""
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None:
+            self._idle_since_s = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request."""
