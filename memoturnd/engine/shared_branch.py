@@ -44,6 +44,7 @@ CACHED_AGE_S = 1.0
 OTHERS_FIRST_S = 1.0
 """How long a branch that was given back because another node asked is not taken again here."""
 _LOOK_S = 0.02
+_NEVER = float("-inf")
 _log = structlog.get_logger(__name__)
 
 
@@ -319,19 +320,25 @@ class SharedBranch(Branch):
             try:
                 await self.compare()
             except StoreUnavailableError:
-                if not self._ready:
-                    raise
+                if not self._ready or self.seen_s == _NEVER:
+                    raise  # nothing is here, or what was never known to be the newest state: it has no age
             replicas.reached(self)
             if min_txid > self.txid:  # its owner has it, or nobody
                 await self._come_up()
+        as_of_s = self.seen_s  # what is read is not older; meanwhile it may be let go of, and then has no age
+        if as_of_s == _NEVER:
+            raise RetryableError(f"the copy of {self.ref} is being replaced; send the read again")
         seen = await super().read(op, min_txid=min_txid, work=work)
         if not self.holds():
-            asks.shown(max(0.0, clock.monotonic_s() - self.seen_s))
+            asks.shown(max(0.0, clock.monotonic_s() - as_of_s))
         return seen
 
     def _is_unheard(self) -> bool:
-        """Return whether neither the owner nor the manifest was asked for a while."""
-        return self.services.clock.monotonic_s() - max(self.seen_s, self._compared_s) > CACHED_AGE_S
+        """Return whether neither the owner nor the manifest was asked for a while, or not about what is here now."""
+        return (
+            self.seen_s == _NEVER
+            or self.services.clock.monotonic_s() - max(self.seen_s, self._compared_s) > CACHED_AGE_S
+        )
 
     # ---- what others have done
 

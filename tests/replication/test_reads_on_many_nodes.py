@@ -11,6 +11,7 @@ from profiles import BY_HAND, everything, get, put
 from sharing import sharing
 
 from memoturnd.core.consistency import Consistency
+from memoturnd.core.durability import Durability
 from memoturnd.core.revisions import parse
 from memoturnd.engine.consistency import Reading, reading_as
 from memoturnd.errors import NotOwnerError, RetryableError, StoreUnavailableError
@@ -226,3 +227,25 @@ async def test_a_past_state_that_may_not_be_shipped_is_its_owners_to_show(two):
     past = await two.nodes["b"].past("db", "main", parse("head"))
     with pytest.raises(NotOwnerError):
         await past.read(get("x"))
+
+
+async def test_a_copy_of_which_nothing_is_known_has_no_age(two, monkeypatch):
+    """Found by the simulation: a read answered `internal` for a copy that was let go of a moment after it was compared."""
+    owner, other = await profiles(two)
+    await owner.write(put("x", "1"), durability=Durability.DURABLE)
+    await cached(other)
+    other.seen_s = float("-inf")
+
+    seen, age_ms = await cached(other, get("x"))
+    assert seen.value == "1"
+    assert age_ms is not None
+
+    async def fails(*_args, **_options):
+        raise StoreUnavailableError("cut off (a test)")
+
+    other.seen_s = float("-inf")
+    for leases in two.leases.values():
+        leases.down = True
+    monkeypatch.setattr(type(two.store), "get", fails)
+    with pytest.raises(StoreUnavailableError):
+        await cached(other, get("x"))

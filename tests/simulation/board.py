@@ -33,12 +33,19 @@ class Write:
 
     number: int
     branch: str
-    durable: bool
+    level: Durability
     node: str = ""
     disk: tuple[int, int] = (0, 0)
     branch_id: str = ""
     outcome: str = "unknown"
     txid: int = 0
+    reached: Durability = Durability.LOCAL
+    """The level that the answer said."""
+
+    @property
+    def kind(self) -> str:
+        """Return what it is counted as."""
+        return "write" if self.level is Durability.LOCAL else f"{self.level.label} write"
 
 
 @dataclass(slots=True)
@@ -127,7 +134,7 @@ async def write(board: Board, sim: SimNode, record: Write, source: random.Random
         record.branch_id = board.shared.branch_ids[record.branch] = profile.ref.branch_id
         written = await profile.write(
             write_op(record.number, key, size),
-            durability=Durability.DURABLE if record.durable else Durability.LOCAL,
+            durability=record.level,
             work=work,
         )
         truth.answered(
@@ -136,10 +143,13 @@ async def write(board: Board, sim: SimNode, record: Write, source: random.Random
             record.number,
             written.txid,
             written.durable_txid,
-            written.durable,
+            written.durability,
         )
-        if record.durable:
-            truth.world.require(written.durable, f"write {record.number} asked for durable and got local")
+        record.reached = written.durability
+        truth.world.require(
+            written.durability >= record.level,
+            f"write {record.number} asked for {record.level.label} and got {written.durability.label}",
+        )
         return written.txid
 
     try:
@@ -148,7 +158,7 @@ async def write(board: Board, sim: SimNode, record: Write, source: random.Random
     except BaseException as error:
         if not isinstance(error, Exception):
             raise
-        record.outcome = classify(board, "durable write" if record.durable else "write", error)
+        record.outcome = classify(board, record.kind, error)
     else:
-        board.count("durable write" if record.durable else "write", "ok")
+        board.count(record.kind, "ok")
     truth.world.note("write", record.number, record.branch, sim.name, record.outcome, record.txid)

@@ -33,6 +33,8 @@ class Chaos:
             self._cut_both: 2,
             self._wipe_leases: 0.5,
             self._storm: 5,
+            self._cut_nodes: 3,
+            self._lose_unshipped: 3,
         }
         # A few kinds per run, often: what needs several of one kind in a row would else hardly ever come about.
         chosen = [event for event in self._events if self._source.random() < 0.4]
@@ -151,6 +153,32 @@ class Chaos:
         await asyncio.sleep(self._source.uniform(0.5, 3 * self._ttl_s))
         node.weather.at_swap = None
         node.weather.cut = node.line.cut = False
+
+    async def _cut_nodes(self, node: SimNode) -> None:
+        """Let a node and another one not hear each other, or it and all others."""
+        others = [other for other in self._board.nodes if other is not node]
+        if self._source.random() < 0.7:
+            others = [self._source.choice(others)]
+        cuts = {frozenset((node.name, other.name)) for other in others}
+        self._board.shared.mesh.cuts |= cuts
+        await asyncio.sleep(self._source.uniform(0.2, 3 * self._ttl_s))
+        self._board.shared.mesh.cuts -= cuts
+
+    async def _lose_unshipped(self, node: SimNode) -> None:
+        """Kill a node, or pause it beyond its lease, that could not ship for a while: what it acknowledged is with others at best."""
+        if not node.serves or node.busy:
+            return
+        node.busy = True
+        node.weather.cut = True
+        await asyncio.sleep(self._source.uniform(0.3, 2.5))
+        if self._source.random() < 0.3 and node.process is not None and not node.process.paused:
+            await self._pause(node)
+            node.weather.cut = False
+        else:
+            await node.kill(lose_disk=self._source.random() < 0.5)
+            node.weather.cut = False
+            await self._up_again(node)
+        node.busy = False
 
     async def _wipe_leases(self, _node: SimNode) -> None:
         self._board.shared.table.forget_everything()

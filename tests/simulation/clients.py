@@ -5,7 +5,10 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from memoturnd.core.consistency import Consistency
+from memoturnd.core.durability import Durability
 from memoturnd.core.revisions import parse
+from memoturnd.engine.consistency import Reading, reading_as
 from memoturnd.node import Node
 from memoturnd.seams.profile import Work
 from simulation.board import DB, Board, Write, classify, write
@@ -31,10 +34,16 @@ class Client:
         self._loyalty = loyalty
         self._floor: dict[str, int] = {}
         """Branch to the newest txid that this client was told is durable."""
+        self._shown: dict[str, int] = {}
+        """Branch to the newest durable txid that a cached read has shown to this client."""
+        self._near: dict[str, SimNode] = {}
+        """Branch to the node at which this client reads copies."""
         self._actions: list[tuple[int, Callable[[SimNode, str], Awaitable[Any]]]] = [
-            (34, self._write_local),
-            (22, self._write_durable),
-            (18, self._read),
+            (26, self._write_local),
+            (16, self._write_durable),
+            (16, self._write_replicated),
+            (12, self._read),
+            (10, self._read_cached),
             (8, self._read_past),
             (4, self._sync),
             (4, self._checkpoint),
@@ -80,37 +89,76 @@ class Client:
         self._board.count(kind, "ok")
         return result
 
-    async def _write(self, sim: SimNode, branch: str, *, durable: bool) -> None:
+    async def _write(self, sim: SimNode, branch: str, level: Durability) -> None:
         board = self._board
         together = self._source.choice([1, 1, 1, 2, 4])
         records = []
         for _ in range(together):
             board.numbers += 1
-            records.append(Write(board.numbers, branch, durable))
+            records.append(Write(board.numbers, branch, level))
         await asyncio.gather(*(write(board, sim, record, self._source) for record in records))
         for record in records:
-            if durable and record.outcome == "ok":
+            if level is Durability.DURABLE and record.outcome == "ok":
                 self._floor[branch] = max(self._floor.get(branch, 0), record.txid)
 
     async def _write_local(self, sim: SimNode, branch: str) -> None:
-        await self._write(sim, branch, durable=False)
+        await self._write(sim, branch, Durability.LOCAL)
 
     async def _write_durable(self, sim: SimNode, branch: str) -> None:
-        await self._write(sim, branch, durable=True)
+        await self._write(sim, branch, Durability.DURABLE)
+
+    async def _write_replicated(self, sim: SimNode, branch: str) -> None:
+        await self._write(sim, branch, Durability.REPLICATED)
 
     async def _read(self, sim: SimNode, branch: str) -> None:
         truth = self._board.shared.truth
+        promises = truth.promises
         floor = self._floor.get(branch, 0) if self._source.random() < 0.5 else 0
         work = self._source.choice([Work.POINT, Work.SCAN, Work.USER])
 
         async def request(node: Node) -> None:
             profile = await node.profile(DB, branch)
-            seen = await profile.read(dump, min_txid=floor, work=work)
             ref = profile.ref
+            acks = len(promises.acks.get(ref.branch_id, ()))
+            seen = await profile.read(dump, min_txid=floor, work=work)
             self._world.require(seen.txid >= floor, f"a read above {floor} saw txid {seen.txid}")
             truth.seen(ref.database.uuid, ref.branch_id, seen.value, seen.txid, seen.durable_txid)
+            promises.check_newest(ref.branch_id, acks, seen.txid, f"a primary read at {sim.name}")
 
         await self._ask("read", sim, request)
+
+    async def _read_cached(self, _owner: SimNode, branch: str) -> None:
+        """Read from a copy, again and again at one node mostly, never behind what this client has seen."""
+        truth = self._board.shared.truth
+        serving = self._board.serving()
+        known = self._near.get(branch)
+        sim = known if known in serving and self._source.random() < 0.9 else self._source.choice(serving)
+        self._near[branch] = sim
+        for _ in range(self._source.choice([1, 1, 3])):
+            floor = max(self._floor.get(branch, 0), self._shown.get(branch, 0))
+            floor = floor if self._source.random() < 0.7 else 0
+
+            async def request(node: Node, floor: int = floor) -> None:
+                profile = await node.profile(DB, branch)
+                ref = profile.ref
+                acks = len(truth.promises.acks.get(ref.branch_id, ()))
+                with reading_as(Reading(Consistency.CACHED)) as asked:
+                    seen = await profile.read(dump, min_txid=floor)
+                label = f"a cached read at {sim.name}"
+                self._world.require(seen.txid >= floor, f"{label} above {floor} saw txid {seen.txid}")
+                truth.seen(ref.database.uuid, ref.branch_id, seen.value, seen.txid, seen.durable_txid)
+                if asked.age_ms is None:
+                    truth.promises.check_newest(ref.branch_id, acks, seen.txid, label)
+                else:
+                    self._board.count("replica", "shown")
+                    truth.promises.check_age(ref.branch_id, seen.txid, asked.age_ms / 1000, label)
+                self._world.note("cached", sim.name, ref.branch_id, seen.txid, asked.age_ms)
+                durable_txid = min(seen.txid, seen.durable_txid)
+                self._shown[branch] = max(self._shown.get(branch, 0), durable_txid)
+
+            if sim.serves:
+                await self._ask("cached read", sim, request)
+            await asyncio.sleep(self._source.expovariate(1.0 / (0.3 * self._world.pace)))
 
     async def _read_past(self, sim: SimNode, branch: str) -> None:
         truth = self._board.shared.truth

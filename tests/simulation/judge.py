@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 
 from memoturnd.core import layout, segment
+from memoturnd.core.durability import Durability
 from memoturnd.core.manifest import Manifest
 from memoturnd.errors import MemoturnError
 from memoturnd.replication.restore import restore
@@ -69,7 +70,7 @@ class Judge:
             return False
         owner = board.owner(self._shared.branch_ids.get(branch, ""))
         board.numbers += 1
-        record = Write(board.numbers, branch, durable=True)
+        record = Write(board.numbers, branch, Durability.DURABLE)
         await write(board, owner or self._source.choice(serving), record, self._source)
         return record.outcome == "ok"
 
@@ -186,16 +187,28 @@ class Judge:
                 )
             if record.outcome != "ok" or record.branch in self._board.deleted:
                 continue
-            if record.durable:
+            if record.reached is Durability.DURABLE:
                 self._world.require(
                     any(self._holds(m, record) for m in found if m.branch_id == record.branch_id),
                     f"{label} was durable as txid {record.txid}, and is gone",
                 )
-            elif record.disk == disks[record.node]:
+                continue
+            if record.reached is Durability.REPLICATED:
+                self._world.require(
+                    any(self._holds(m, record) for m in found if m.branch_id == record.branch_id)
+                    or self._is_excused(record),
+                    f"{label} was replicated as txid {record.txid}, and is gone",
+                )
+            if record.disk == disks[record.node]:
                 self._world.require(
                     any(self._holds(m, record) for m in found),
                     f"{label} was answered as txid {record.txid}, its disk is there, and it is gone",
                 )
+
+    def _is_excused(self, record: Write) -> bool:
+        promises = self._shared.truth.promises
+        acks = promises.acks.get(record.branch_id, ())
+        return any(ack.number == record.number and promises.is_excused(record.branch_id, ack) for ack in acks)
 
     def _ever_held(self, current: Manifest, number: int) -> bool:
         commits = [self._shared.truth.lookup(current.branch_id, t) for t in self._chains[current.branch_id]]

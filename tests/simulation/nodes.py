@@ -19,7 +19,8 @@ from memoturnd.node import Node, running
 from simulation.bucket import Bucket
 from simulation.loop import Process
 from simulation.network import Network, Weather
-from simulation.table import Line, SharedLeases, Table
+from simulation.peers import Mesh, SimPeers
+from simulation.table import Line, SharedLeases, Table, address_of
 from simulation.truth import Truth
 from simulation.world import Ids, NodeClock, PoolOfOne, World
 
@@ -67,6 +68,7 @@ class Shared:
     truth: Truth
     metrics: Metrics
     settings: dict[str, str]
+    mesh: Mesh
     branch_ids: dict[str, str] = field(default_factory=dict)
     """Branch name to the id that a client last met."""
 
@@ -98,6 +100,7 @@ class SimNode:
         self._requests: set[asyncio.Task[Any]] = set()
         self._stop: asyncio.Event | None = None
         self._serving: asyncio.Task[None] | None = None
+        shared.mesh.nodes[name] = self
 
     @property
     def serves(self) -> bool:
@@ -126,6 +129,7 @@ class SimNode:
                 "MEMOTURN_DATA_DIR": str(self._folder),
                 "MEMOTURN_OBJECT_STORE": "mem://",
                 "MEMOTURN_NODE_ID": self.name,
+                "MEMOTURN_ADVERTISE": address_of(self.name),
                 **shared.settings,
             },
             is_tty=False,
@@ -145,6 +149,7 @@ class SimNode:
                 executor=PoolOfOne(world, process, world.stream(f"{process}/pool")),
                 boot_id=f"{self.name}-boot-{self.boot}",
                 metrics=shared.metrics,
+                peers=SimPeers(shared.mesh, process, self.weather, world.stream(f"{process}/peers")),
             ) as node:
                 self.node = node
                 ready.set_result(None)
@@ -209,11 +214,7 @@ class SimNode:
 
         With `leave` the request is cancelled at the timeout, as when a client hangs up.
         """
-        assert self.process is not None
-        task = self.world.loop.spawn(self.process, work)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
-        task.add_done_callback(self._look_for_bugs)
+        task = self.begin(work)
         done, _ = await asyncio.wait([task], timeout=timeout_s)
         if not done:
             if leave:
@@ -222,6 +223,15 @@ class SimNode:
         if task.cancelled():
             raise ConnectionError
         return task.result()
+
+    def begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a request in the node."""
+        assert self.process is not None
+        task = self.world.loop.spawn(self.process, work)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+        task.add_done_callback(self._look_for_bugs)
+        return task
 
     def _look_for_bugs(self, task: "asyncio.Task[Any]") -> None:
         """Look at an answer that perhaps nobody waits for any more."""

@@ -21,6 +21,7 @@ from memoturnd import node as node_module
 from memoturnd.core import compaction, keyed
 from memoturnd.engine import branching, schema
 from memoturnd.engine import writer as writer_module
+from memoturnd.engine.tails import Tails
 from memoturnd.metrics import Metrics
 from memoturnd.seams.catalog import Database
 from simulation.board import DB, Board
@@ -30,6 +31,8 @@ from simulation.clients import Client
 from simulation.judge import Judge
 from simulation.loop import PROCESS, StuckError, VirtualLoop
 from simulation.nodes import Shared, SimNode
+from simulation.peers import Mesh
+from simulation.promises import Promises
 from simulation.table import Table
 from simulation.truth import Truth
 from simulation.world import PoolOfOne, ViolationError, World
@@ -138,8 +141,10 @@ async def _shared(world: World, truth: Truth, source: random.Random) -> Shared:
         "MEMOTURN_UNSHIPPED_WAIT_S": "2",
         "MEMOTURN_MAINTENANCE_INTERVAL_S": "60",
         "MEMOTURN_DELETE_GRACE_S": "0",
+        "MEMOTURN_SYNC_REPLICAS": source.choice(["1", "1", "2"]),
     }
-    return Shared(world, truth.bucket, Table(world), catalog, truth, Metrics(), settings)
+    promises = truth.promises
+    return Shared(world, truth.bucket, promises.table, catalog, truth, Metrics(), settings, promises.mesh)
 
 
 def _lost_exception(world: World, context: dict[str, Any]) -> None:
@@ -184,11 +189,14 @@ def _sizes(source: random.Random) -> dict[str, int]:
 @contextmanager
 def _observed(world: World) -> Iterator[Truth]:
     """Watch every COMMIT and every line of the log, and run users' pool on the virtual clock."""
-    truth = Truth(world, Bucket(world))
+    promises = Promises(world, Table(world), Mesh(world))
+    promises.table.on_recorded = promises.recorded
+    truth = Truth(world, Bucket(world), promises)
     sizes = _sizes(world.stream("sizes"))
     most_names = sizes.pop("names")
     run_round, replay = writer_module.run_round, branching._replay
     create_as_commit = schema.create_as_commit
+    find = Tails.find
 
     def check_alive() -> None:
         process = PROCESS.get()
@@ -216,6 +224,20 @@ def _observed(world: World) -> Iterator[Truth]:
         replay(past, live, txid, at_ms, epoch, keep)
         truth.committed(live, prev_txid, txid, epoch, is_rewind=True)
 
+    async def watched_find(self: Any, branch: Any, current: Any) -> Any:
+        process, branch_id = PROCESS.get(), branch.branch_id
+        events, reads = len(world.events), len(promises.mesh.read)
+        recorded = promises.table.sync_sets.get(branch_id)
+        found = await find(self, branch, current)
+        members = None if recorded is None else recorded.members
+        answered = {
+            name for asker, of, name in promises.mesh.read[reads:] if (asker, of) == (str(process), branch_id)
+        }
+        answered |= {node.node_id for node in members or () if node.node_id == branch.services.node_id}
+        reached = found[-1].rounds[-1].txid if found else current.head_txid
+        promises.looked(branch, current.epoch, reached, members, answered, events)
+        return found
+
     def user_pool(_threads: int, name: str, *, waiting: int) -> PoolOfOne:
         process = PROCESS.get()
         assert process is not None
@@ -241,6 +263,7 @@ def _observed(world: World) -> Iterator[Truth]:
             mock.patch.object(writer_module, "run_round", watched_round),
             mock.patch.object(schema, "create_as_commit", watched_create),
             mock.patch.object(branching, "_replay", watched_replay),
+            mock.patch.object(Tails, "find", watched_find),
             mock.patch.object(node_module, "PoolExecutor", user_pool),
             mock.patch.object(node_module, "watch_loop_lag", no_lag),
             mock.patch.multiple(node_module, **_SLOW_WORK) if world.pace > 1 else nullcontext(),

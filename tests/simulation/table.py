@@ -2,16 +2,33 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from memoturnd.errors import FencedError, NotOwnerError, RetryableError
-from memoturnd.seams.leases import Change, Lease, LiveNode, Owner, SyncSet
+from memoturnd.leases.etcd import MARGIN_SHARE
+from memoturnd.seams.leases import (
+    Change,
+    Lease,
+    LiveNode,
+    NodeLeft,
+    Owner,
+    Placed,
+    Placements,
+    SyncSet,
+)
 from simulation.loop import Process
 from simulation.world import NodeClock, World
 
 TTL_S = 3.0
 """Of a session, in virtual seconds at the usual pace."""
+_WATCH_S = 0.1
+"""How far a watch is behind, at the usual pace."""
+
+
+def address_of(node_id: str) -> str:
+    """Return where a node is reached."""
+    return f"http://{node_id}"
 
 
 @dataclass(slots=True)
@@ -21,6 +38,8 @@ class Holding:
     node_id: str
     session: int
     epoch: int
+    database: str = ""
+    branch: str = ""
 
 
 @dataclass(slots=True)
@@ -33,6 +52,11 @@ class Table:
     expiry_s: dict[int, float] = field(default_factory=dict)
     holdings: dict[str, Holding] = field(default_factory=dict)
     sync_sets: dict[str, SyncSet] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+    """Node id to the session that it had last."""
+    wiped_s: list[float] = field(default_factory=list)
+    """When the service lost its memory."""
+    on_recorded: Callable[[str, Sequence[str]], None] = lambda _branch_id, _members: None
 
     @property
     def ttl_s(self) -> float:
@@ -46,13 +70,63 @@ class Table:
             return None
         return held
 
+    def live(self) -> tuple[LiveNode, ...]:
+        """Return the nodes whose session has not expired."""
+        now_s = self.world.loop.time()
+        return tuple(
+            LiveNode(name, address_of(name))
+            for name, session in sorted(self.nodes.items())
+            if self.expiry_s.get(session, 0.0) > now_s
+        )
+
+    def placements(self) -> Placements:
+        """Return everything that a watch tells."""
+        placed = []
+        for branch_id in sorted(self.holdings):
+            held = self.owner(branch_id)
+            if held is not None:
+                owner = Owner(held.node_id, address_of(held.node_id), held.epoch)
+                placed.append(Placed(branch_id, held.database, held.branch, owner))
+        return Placements(tuple(placed), self.live())
+
+    async def watch(self, line: "Line") -> AsyncIterator[Change]:
+        """Tell everything, then what changes; everything again after a cut."""
+        told: Placements | None = None
+        while True:
+            if line.cut:
+                told = None
+            elif told is None:
+                told = self.placements()
+                yield told
+            else:
+                now, before, told = self.placements(), told, None
+                for change in _changes(before, now):
+                    yield change
+                told = now
+            await asyncio.sleep(_WATCH_S * self.world.pace)
+
     def forget_everything(self) -> None:
         """Lose all memory, epochs included, as a service does that was made anew."""
         self.world.note("leases", "wiped")
+        self.wiped_s.append(self.world.loop.time())
+        self.nodes.clear()
         self.epoch = 0
         self.expiry_s.clear()
         self.holdings.clear()
         self.sync_sets.clear()
+
+
+def _changes(before: Placements, now: Placements) -> list[Change]:
+    changes: list[Change] = []
+    stay = {node.node_id for node in now.nodes}
+    changes += [NodeLeft(node.node_id) for node in before.nodes if node.node_id not in stay]
+    changes += [node for node in now.nodes if node not in before.nodes]
+    owned = {placed.branch_id for placed in now.placed}
+    for placed in before.placed:
+        if placed.branch_id not in owned:
+            changes.append(Placed(placed.branch_id, placed.database, placed.branch, None))
+    changes += [placed for placed in now.placed if placed not in before.placed]
+    return changes
 
 
 @dataclass(slots=True)
@@ -97,11 +171,11 @@ class SharedLeases:
             self._session = table.sessions
             table.world.note(self._process.name, "session", self._session)
         table.expiry_s[self._session] = now_s + self._table.ttl_s
+        table.nodes[self._node_id] = self._session
         await self._way()
         self._sent_s = sent_s
 
     async def acquire(self, branch_id: str, *, database: str = "", branch: str = "") -> Lease:
-        del database, branch
         await self._way()
         table = self._table
         if table.expiry_s.get(self._session, 0.0) <= table.world.loop.time():
@@ -109,11 +183,11 @@ class SharedLeases:
         held = table.owner(branch_id)
         if held is not None and held.node_id != self._node_id:
             raise NotOwnerError(
-                f"branch {branch_id} belongs to node {held.node_id} at sim: send the request there",
-                Owner(held.node_id, "sim", held.epoch),
+                f"branch {branch_id} belongs to node {held.node_id}: send the request there",
+                Owner(held.node_id, address_of(held.node_id), held.epoch),
             )
         table.epoch += 1
-        table.holdings[branch_id] = Holding(self._node_id, self._session, table.epoch)
+        table.holdings[branch_id] = Holding(self._node_id, self._session, table.epoch, database, branch)
         table.world.note(self._process.name, "acquired", branch_id, table.epoch)
         lease = Lease(branch_id, self._node_id, table.epoch, str(self._session))
         await self._way()
@@ -123,7 +197,7 @@ class SharedLeases:
         await self._way()
         held = self._table.owner(branch_id)
         await self._way()
-        return None if held is None else Owner(held.node_id, "sim", held.epoch)
+        return None if held is None else Owner(held.node_id, address_of(held.node_id), held.epoch)
 
     async def release(self, lease: Lease) -> None:
         await self._way()
@@ -142,9 +216,7 @@ class SharedLeases:
 
     async def live_nodes(self) -> Sequence[LiveNode]:
         await self._way()
-        table = self._table
-        nodes = {held.node_id for held in table.holdings.values()} | {self._node_id}
-        return tuple(LiveNode(node_id, "sim") for node_id in sorted(nodes))
+        return self._table.live()
 
     async def sync_set(self, branch_id: str) -> SyncSet | None:
         await self._way()
@@ -157,16 +229,16 @@ class SharedLeases:
             raise FencedError(f"the lease of branch {lease.branch_id} is not this node's any more")
         if members:
             self._table.sync_sets[lease.branch_id] = SyncSet(lease.epoch, tuple(members))
+            self._table.on_recorded(lease.branch_id, [node.node_id for node in members])
         else:
             self._table.sync_sets.pop(lease.branch_id, None)
         await self._way()
 
-    async def watch(self) -> AsyncIterator[Change]:
-        raise NotImplementedError  # no gateway runs here yet
-        yield
+    def watch(self) -> AsyncIterator[Change]:
+        return self._table.watch(self._line)
 
     def deadline(self) -> float:
-        return self._sent_s + self._table.ttl_s
+        return self._sent_s + (1 - MARGIN_SHARE) * self._table.ttl_s
 
     async def close(self) -> None:
         """End the session."""

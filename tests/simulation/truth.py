@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memoturnd.core import manifest as manifests
+from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
 from simulation.bucket import Bucket
 from simulation.loop import PROCESS
+from simulation.promises import Promises
 from simulation.world import World
 
 State = tuple[tuple[str, str], ...]
@@ -48,6 +50,7 @@ class Truth:
 
     world: World
     bucket: Bucket
+    promises: Promises
     commits: dict[tuple[str, int], Commit] = field(default_factory=dict)
     epochs: dict[tuple[str, int], str] = field(default_factory=dict)
     """(branch id, epoch) to the process that committed under it."""
@@ -96,7 +99,7 @@ class Truth:
         )
 
     def answered(
-        self, uuid: str, branch_id: str, number: int, txid: int, durable_txid: int, durable: bool
+        self, uuid: str, branch_id: str, number: int, txid: int, durable_txid: int, level: Durability
     ) -> None:
         """Hold the answer to a write to what is committed, and to what the store has."""
         label = f"write {number} was answered with txid {txid} of {branch_id}"
@@ -105,8 +108,11 @@ class Truth:
             self.world.violated(f"{label}, which nobody committed")
             return
         self.world.require(number in log_of(commit.state), f"{label}, whose state does not hold it")
-        self.world.require(not durable or durable_txid >= txid, f"{label} as durable at {durable_txid}")
+        self.world.require(
+            level < Durability.DURABLE or durable_txid >= txid, f"{label} as durable at {durable_txid}"
+        )
         self.check_durable(uuid, branch_id, durable_txid, label)
+        self.promises.acknowledged(branch_id, number, txid, level, commit.epoch)
 
     def check_durable(self, uuid: str, branch_id: str, durable_txid: int, label: str) -> None:
         """Require that the store holds a txid that somebody was told is durable."""
