@@ -9,7 +9,7 @@ or read of the newest state, takes it over again.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import structlog
@@ -138,6 +138,7 @@ class SharedBranch(Branch):
     def fenced(self, error: FencedError) -> None:
         """Stop writing at once: another owner stands in the manifest. What this node has more than it is seen to soon."""
         was_fenced, self._fenced = self._fenced, True
+        self.moves.note()
         if self.owned is not None:
             self.owned.writer.stop(
                 NotRunError(f"{self.ref} has another owner by now; nothing was applied: send it again")
@@ -147,8 +148,12 @@ class SharedBranch(Branch):
             self.services.spawn(self._see_to_tail())
 
     async def _see_to_tail(self) -> None:
-        with suppress(MemoturnError):  # its next use tries again
+        try:
             await self.take_up()
+        except MemoturnError as error:
+            _log.info("a tail is seen to at the next use", branch=str(self.ref), error=str(error))
+        except Exception:  # noqa: BLE001 - the boundary of a background task: a fault here must not stop the node
+            _log.exception("a tail could not be seen to", branch=str(self.ref))
 
     async def close(self, *, compact: bool = False) -> bool:
         """Go from hot to warm; see Branch.close."""
@@ -244,8 +249,10 @@ class SharedBranch(Branch):
                     if is_last or self.holds():
                         raise
                     continue  # it was refused by a state that may be an old one
-                if self.holds() or (changed and written.durability > Durability.LOCAL):
-                    return written
+                if self.holds() or (changed and written.durability is Durability.DURABLE):
+                    return (
+                        written  # a takeover that could not ask the sync set knows nothing of what it holds
+                    )
                 if changed:
                     return await self._vouched(written)
             raise RetryableError(

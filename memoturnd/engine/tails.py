@@ -8,7 +8,6 @@ the old owner was acknowledged is in the answer of every member.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -20,6 +19,7 @@ from memoturnd.core.segment import Segment
 from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH, Push
 from memoturnd.engine.replaying import replay
 from memoturnd.errors import (
+    ConflictError,
     CorruptionError,
     FencedError,
     MemoturnError,
@@ -31,7 +31,7 @@ from memoturnd.errors import (
 from memoturnd.metrics import Metrics
 from memoturnd.replication.apply import GapError, follow, rounds_behind
 from memoturnd.replication.capture import Cursor
-from memoturnd.replication.tail_store import TailStore
+from memoturnd.replication.tail_store import HeldTail, TailStore
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.leases import Lease, Leases, LiveNode, SyncSet
 from memoturnd.seams.object_store import ObjectMissingError, ObjectStore
@@ -92,10 +92,8 @@ class Tails:
         """Return the nodes that are to hold a branch's tail. Raises RetryableError where there are not enough."""
         if self._peers is None or not self._leases.is_shared:
             raise RetryableError("no other node can hold commits")
-        now_s = self._clock.monotonic_s()
-        cooling = {node_id for node_id, until_s in self._cooling.items() if until_s > now_s}
         nodes = await self._leases.live_nodes()
-        chosen = tails.choose(branch_id, nodes, self._replicas, avoiding={self._node_id, *cooling})
+        chosen = tails.choose(branch_id, nodes, self._replicas, avoiding={self._node_id, *self._cool()})
         if len(chosen) < self._replicas:
             raise RetryableError(
                 f"{len(chosen)} other nodes can hold commits, {self._replicas} are asked for"
@@ -119,12 +117,20 @@ class Tails:
                 "a node does not hold commits", node=node.node_id, branch=push.branch_id, error=str(error)
             )
             self._metrics.tail_push_failures.inc()
-            self._cooling[node.node_id] = self._clock.monotonic_s() + COOL_OFF_S
-            self._cooling.move_to_end(node.node_id)
-            while len(self._cooling) > COOLING_LIMIT:
-                self._cooling.popitem(last=False)
+            if not isinstance(error, ConflictError):  # which asks for the whole tail
+                self._let_cool(node)
             return error
         return None
+
+    def _let_cool(self, node: LiveNode) -> None:
+        self._cooling[node.node_id] = self._clock.monotonic_s() + COOL_OFF_S
+        self._cooling.move_to_end(node.node_id)
+        while len(self._cooling) > COOLING_LIMIT:
+            self._cooling.popitem(last=False)
+
+    def _cool(self) -> set[str]:
+        now_s = self._clock.monotonic_s()
+        return {node_id for node_id, until_s in self._cooling.items() if until_s > now_s}
 
     async def record(self, lease: Lease, nodes: Sequence[LiveNode]) -> None:
         """Record the set. Raises FencedError, RetryableError."""
@@ -143,17 +149,23 @@ class Tails:
         nodes = self._recorded.get(lease.branch_id)
         if nodes is None:
             return
-        with suppress(FencedError):  # then it is another owner's by now
+        try:
             await self._leases.record_sync_set(lease, ())
-        del self._recorded[lease.branch_id]
-        headers = Push("", lease.branch_id, epoch, 0).headers()
-        for node in nodes:
+        except FencedError:  # it is another owner's by now, who may need what they hold
+            nodes = ()
+        self._recorded.pop(lease.branch_id, None)
+        headers, cool = Push("", lease.branch_id, epoch, 0).headers(), self._cool()
+
+        async def tell(node: LiveNode) -> None:
             try:
                 await self._ask(node, FORGET_PATH, headers, b"", PUSH_S)
             except MemoturnError as error:  # its own sweep sees to it
+                self._let_cool(node)
                 _log.info(
                     "a node still holds a tail", node=node.node_id, branch=lease.branch_id, error=str(error)
                 )
+
+        await asyncio.gather(*(tell(node) for node in nodes if node.node_id not in cool))
 
     async def abandon(self, lease: Lease | None) -> None:
         """Note that a branch was deleted: nothing depends on its set any more, and whoever holds a tail finds out."""
@@ -236,7 +248,7 @@ class Tails:
         end_s = self._clock.monotonic_s() + READ_S
         while True:
             try:
-                pieces = await self._pieces_of(node, branch, epoch)
+                pieces = await self._pieces_of(await self._where(node), branch, epoch)
                 return [piece for piece in map(self._decoded, pieces) if piece is not None]
             except (NotFoundError, FencedError) as error:
                 _log.error(
@@ -257,6 +269,14 @@ class Tails:
                     return None
                 await self._clock.sleep(AGAIN_S)
 
+    async def _where(self, member: LiveNode) -> LiveNode:
+        """Return a member as it is reached now: it may have come back at another address than it was recorded with."""
+        try:
+            nodes = await self._leases.live_nodes()
+        except RetryableError:
+            return member
+        return next((node for node in nodes if node.node_id == member.node_id), member)
+
     async def _pieces_of(self, node: LiveNode, branch: "Branch", epoch: int) -> list[bytes]:
         if node.node_id == self._node_id:
             return await self.store.read(branch.branch_id, epoch)
@@ -276,15 +296,17 @@ class Tails:
     async def sweep(self) -> None:
         """Let go of tails that nobody needs any more, of which nobody said so: their owner died, or could not be heard."""
         now_s = self._clock.monotonic_s()
+        await self.store.drop_stranded(self._clock.now_ms() - round(1000 * STRANDED_S))
         for held in self.store.held():
             if held.heard_s > now_s - LEFTOVER_S:
                 continue
             try:
+                has_landed = await self._has_landed(held)
                 if await self._is_needed(held.branch_id):
+                    if has_landed:  # its owner could not say so
+                        await self.store.drop_pieces(held.branch_id, heard_s=held.heard_s)
                     continue
-                is_lost = held.is_stranded or not await self._has_landed(
-                    held.uuid, held.branch_id, held.last_txid
-                )
+                is_lost = held.is_stranded or not has_landed
             except MemoturnError as error:
                 _log.info("a held tail is looked at later", branch=held.branch_id, error=str(error))
                 continue
@@ -298,12 +320,15 @@ class Tails:
         recorded = await self._leases.sync_set(branch_id)
         return recorded is not None and any(node.node_id == self._node_id for node in recorded.members)
 
-    async def _has_landed(self, uuid: str, branch_id: str, txid: int) -> bool:
+    async def _has_landed(self, held: HeldTail) -> bool:
         try:
-            found = await self._objects.get(layout.manifest_key(uuid, branch_id))
+            found = await self._objects.get(layout.manifest_key(held.uuid, held.branch_id))
         except ObjectMissingError:
             return True  # the branch is gone, and so nothing of it is needed
-        current = transitions.decode_of(found.data, db=uuid, branch_id=branch_id)
+        current = transitions.decode_of(found.data, db=held.uuid, branch_id=held.branch_id)
+        txid = held.last_txid
+        if held.epoch == current.epoch and txid <= current.head_txid:
+            return True  # also where history was rewritten since
         return txid == 0 or transitions.contains(current, txid) or txid == current.head_txid
 
 

@@ -32,6 +32,7 @@ LOAD_S: Final = 3.0
 LOAD_STEP: Final = 0.05
 """A node's load is told anew at most so often, and when it has changed by so much."""
 CLOSE_S: Final = 1.0
+_RECORD_TRIES: Final = 3
 _AGAIN_S: Final = 0.2
 _AGAIN_MAX_S: Final = 2.0
 _log = structlog.get_logger(__name__)
@@ -334,11 +335,18 @@ class EtcdLeases:
         """Record the set under the lease's epoch, or that there is none. Raises FencedError, RetryableError."""
         value = records.sync_value(lease.epoch, members) if members else None
         owner_key, key = self._keys.owner(lease.branch_id), self._keys.sync(lease.branch_id)
-        answer = await self._client.call(
-            "kv/txn", records.note_sync(owner_key, key, value, revision=lease.epoch)
-        )
-        if not records.was_done(answer):
-            raise FencedError(f"the lease of branch {lease.branch_id} is not this node's any more")
+        for _ in range(_RECORD_TRIES):
+            before = await self._read(key)
+            seen = 0 if before is None else before.revision
+            answer = await self._client.call(
+                "kv/txn", records.note_sync(owner_key, key, value, revision=lease.epoch, seen=seen)
+            )
+            if records.was_done(answer):
+                return
+            owner = records.found_by(answer)
+            if owner is None or owner.revision != lease.epoch:
+                raise FencedError(f"the lease of branch {lease.branch_id} is not this node's any more")
+        raise RetryableError(f"the sync set of branch {lease.branch_id} changes underneath; try again")
 
     async def _read(self, key: str) -> Entry | None:
         entries = records.entries_of(await self._client.call("kv/range", {"key": key}))

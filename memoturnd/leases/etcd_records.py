@@ -185,10 +185,14 @@ def give_back(key: str, *, revision: int) -> dict[str, Any]:
     return _if([_is_at(key, revision)], [{"request_delete_range": {"key": key}}], [])
 
 
-def note_sync(owner_key: str, key: str, value: str | None, *, revision: int) -> dict[str, Any]:
-    """Return the transaction that sets or (None) removes a sync set while the owner is who was put at `revision`."""
+def note_sync(owner_key: str, key: str, value: str | None, *, revision: int, seen: int) -> dict[str, Any]:
+    """Return the transaction that sets or (None) removes a sync set while the owner is who was put at `revision`; else it
+    reads the owner.
+
+    It replaces only what was put at `seen` (0: nothing): a copy of it that a paused server comes to later undoes nothing.
+    """
     change = {"request_delete_range": {"key": key}} if value is None else _put(key, value, None)
-    return _if([_is_at(owner_key, revision)], [change], [])
+    return _if([_is_at(owner_key, revision), _is_at(key, seen)], [change], [_get(owner_key)])
 
 
 def found_by(answer: Mapping[str, Any]) -> Entry | None:

@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from memoturnd.core import segment
+from memoturnd.core.bounds import INTEGER_MAX
 from memoturnd.core.tails import Push
 from memoturnd.disk import sync_folder
 from memoturnd.errors import (
@@ -31,6 +32,7 @@ from memoturnd.errors import (
     FencedError,
     NotFoundError,
     OverloadedError,
+    RetryableError,
 )
 from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock
@@ -90,6 +92,8 @@ class HeldTail:
     branch_id: str
     uuid: str
     last_txid: int
+    epoch: int
+    """The owner's under which all of it was sent or read; 0 where there is no such one."""
     heard_s: float
     is_stranded: bool
 
@@ -132,16 +136,7 @@ class TailStore:
 
     def held(self) -> list[HeldTail]:
         """Return what is held."""
-        return [
-            HeldTail(
-                branch_id,
-                tail.state.uuid,
-                max((piece.max for piece in tail.pieces.values()), default=0),
-                tail.heard_s,
-                tail.stranded_bytes > 0,
-            )
-            for branch_id, tail in self._tails.items()
-        ]
+        return [_held(branch_id, tail) for branch_id, tail in list(self._tails.items())]
 
     async def push(self, push: Push, data: bytes) -> None:
         """Keep a piece (none where `data` is empty) and let go of what object storage has, before this returns.
@@ -150,7 +145,7 @@ class TailStore:
         InvalidRequestError, CorruptionError, OverloadedError, DiskFullError.
         """
         piece = _piece_of(push, data)
-        if self.size_bytes + len(data) > self._limit_bytes:
+        if data and self.size_bytes + len(data) > self._limit_bytes:
             raise OverloadedError(f"this node holds {self.size_bytes} bytes of tails, and takes no more")
         async with self._locked(push.branch_id) as tail:
             if tail is None and not push.begins:
@@ -184,10 +179,18 @@ class TailStore:
                     f"the branch has an owner under epoch {tail.state.epoch}: yours is replaced"
                 )
             held = tail
-            return await self._executor.run(lambda: self._read(held, epoch))
+            try:
+                return await self._executor.run(lambda: self._read(held, epoch))
+            except OSError as error:
+                raise RetryableError(
+                    f"a tail in {self._folder} cannot be read ({error.strerror}); check the data directory"
+                ) from error
 
     async def forget(self, branch_id: str, epoch: int) -> None:
-        """Let go of a branch whose owner under `epoch` has everything in object storage. Raises FencedError."""
+        """Let go of a branch whose owner under `epoch` has everything in object storage. Raises FencedError.
+
+        What an earlier owner left that this one never read is kept aside.
+        """
         async with self._locked(branch_id) as tail:
             if tail is None:
                 return
@@ -196,7 +199,23 @@ class TailStore:
                     f"the branch has an owner under epoch {tail.state.epoch}: yours is replaced"
                 )
             held = tail
-            await self._executor.run(lambda: self._remove(branch_id, held))
+            await self._executor.run(lambda: self._forget(branch_id, held, epoch))
+
+    async def drop_pieces(self, branch_id: str, *, heard_s: float) -> None:
+        """Let go of what object storage has, unless somebody was heard of since; who was answered stays known."""
+        async with self._locked(branch_id) as tail:
+            if tail is not None and tail.heard_s <= heard_s:
+                held = tail
+                await self._executor.run(lambda: self._drop_pieces(held))
+
+    async def drop_stranded(self, before_ms: int) -> None:
+        """Let go of what was sent before a wall time and is kept aside."""
+        for branch_id, known in list(self._tails.items()):
+            if known.stranded_bytes:
+                async with self._locked(branch_id) as tail:
+                    if tail is not None:
+                        held = tail
+                        await self._executor.run(lambda held=held: self._drop_stranded(held, before_ms))  # type: ignore[misc]
 
     async def drop(self, branch_id: str, *, heard_s: float) -> None:
         """Let go of what nobody needs any more, unless somebody was heard of since."""
@@ -235,6 +254,7 @@ class TailStore:
             self._tails[push.branch_id] = tail
             if piece is not None:
                 _write(tail.folder / piece.name, data, fsync=self._fsync)
+                self._drop_covered(tail, piece)
                 self._count(tail, piece, 1)
                 tail.last_txid = piece.max
             tail.heard_s = self._clock.monotonic_s()
@@ -258,6 +278,33 @@ class TailStore:
                 tail.stranded_bytes += piece.size_bytes
                 self._metrics.tails_stranded.inc()
 
+    def _drop_covered(self, tail: _Tail, new: _Piece) -> None:
+        """Let go of what an owner has sent again in a larger piece, as it does with each beginning."""
+        for name, piece in list(tail.pieces.items()):
+            covered = piece.epoch == new.epoch and new.prev <= piece.prev and piece.max <= new.max
+            if covered and name != new.name:
+                (tail.folder / name).unlink(missing_ok=True)
+                self._count(tail, piece, -1)
+
+    def _forget(self, branch_id: str, tail: _Tail, epoch: int) -> None:
+        self._prune(tail, Push(tail.state.uuid, branch_id, epoch, INTEGER_MAX))
+        if not tail.stranded_bytes:
+            self._remove(branch_id, tail)
+
+    def _drop_pieces(self, tail: _Tail) -> None:
+        for name, piece in list(tail.pieces.items()):
+            (tail.folder / name).unlink(missing_ok=True)
+            self._count(tail, piece, -1)
+
+    def _drop_stranded(self, tail: _Tail, before_ms: int) -> None:
+        for entry in list(os.scandir(tail.folder)):
+            found = entry.stat()
+            if entry.name.endswith(_STRANDED) and found.st_mtime_ns < before_ms * 1_000_000:
+                Path(entry.path).unlink(missing_ok=True)
+                tail.stranded_bytes -= found.st_size
+                self.size_bytes -= found.st_size
+                _log.error("commits that their branch went on without are dropped", file=entry.path)
+
     def _read(self, tail: _Tail, epoch: int) -> list[bytes]:
         if tail.state.read_by != epoch:
             if epoch > tail.state.epoch:
@@ -278,12 +325,26 @@ class TailStore:
             self.size_bytes += piece.size_bytes
 
     def _remove(self, branch_id: str, tail: _Tail) -> None:
+        size_bytes = tail.size_bytes
         with suppress(FileNotFoundError):
             for entry in list(os.scandir(tail.folder)):
                 Path(entry.path).unlink(missing_ok=True)
             tail.folder.rmdir()
-        self.size_bytes -= tail.size_bytes
+        self.size_bytes -= size_bytes
         self._tails.pop(branch_id, None)
+
+
+def _held(branch_id: str, tail: _Tail) -> HeldTail:
+    pieces, state = list(tail.pieces.values()), tail.state
+    is_read = state.read_by == state.epoch or all(piece.epoch == state.epoch for piece in pieces)
+    return HeldTail(
+        branch_id,
+        state.uuid,
+        max((piece.max for piece in pieces), default=0),
+        state.epoch if is_read else 0,
+        tail.heard_s,
+        tail.stranded_bytes > 0,
+    )
 
 
 def _piece_of(push: Push, data: bytes) -> _Piece | None:

@@ -187,6 +187,8 @@ class TailStream:
         """Push what the log holds behind the cursor, and return the txid up to which the nodes have all. Raises SurpriseError."""
         while True:
             async with self._source.gate:
+                if self._shipper.stopped:  # the log that is here by now may be another ownership's
+                    raise FencedError("the branch is not owned any more")
                 batch = await self._read(cursor)
             if batch is None:
                 return max(cursor.cursor.txid, self._shipper.durable_txid)

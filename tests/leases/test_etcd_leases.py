@@ -228,6 +228,28 @@ async def test_sync_set_takes_the_epoch_that_stands(etcd_url, prefix):
             await leases.record_sync_set(stale, (LiveNode("b", "http://b:1"),))
 
 
+async def test_late_copy_of_a_recorded_sync_set_undoes_no_newer_one(etcd_url, prefix, monkeypatch):
+    async with etcd_leases(etcd_url, prefix=prefix) as leases:
+        lease = await leases.acquire("branch")
+        call, sent = leases._client.call, []
+
+        async def noted(path, body, **options):
+            sent.append((path, body))
+            return await call(path, body, **options)
+
+        monkeypatch.setattr(leases._client, "call", noted)
+        await leases.record_sync_set(lease, (LiveNode("b", "http://b:1"),))
+        await leases.record_sync_set(lease, (LiveNode("c", "http://c:1"),))
+
+        await call(
+            "kv/txn", next(body for path, body in sent if path == "kv/txn")
+        )  # of a server that was paused
+
+        assert [node.node_id for node in (await leases.sync_set("branch")).members] == ["c"]
+        await leases.record_sync_set(lease, ())
+        assert await leases.sync_set("branch") is None
+
+
 # ---- who a node is
 
 

@@ -143,6 +143,30 @@ async def test_what_an_owner_left_that_its_successor_never_read_is_kept_aside(tm
     assert again.is_stranded
 
 
+async def test_what_is_kept_aside_goes_by_its_own_age(tmp_path, log):
+    store = store_in(tmp_path / "tails")
+    await store.push(push(3, begins=True), piece(log, 3))
+    await store.push(push(4, durable=70_000, begins=True), b"")
+    written_ms = next((tmp_path / "tails" / "b").glob("*.stranded")).stat().st_mtime_ns // 1_000_000
+    await store.drop_stranded(written_ms - 1)
+    assert store.size_bytes > 0
+    await store.drop_stranded(written_ms + 1)
+    assert store.size_bytes == 0
+    assert [path.name for path in (tmp_path / "tails" / "b").iterdir()] == ["state"]
+
+
+async def test_what_is_sent_again_takes_the_place_of_what_it_holds(tmp_path, log):
+    store = store_in(tmp_path / "tails")
+    begun = log.capture.beside_it()
+    await store.push(push(3, begins=True), piece(log, 3))
+    await store.push(push(3), piece(log, 3, "x"))
+    log.capture = begun
+    whole = piece(log, 3, "y")
+    await store.push(push(3, begins=True), whole)
+    assert await store.read("b", 3) == [whole]
+    assert store.size_bytes == len(whole)
+
+
 async def test_no_more_is_taken_than_the_bound(tmp_path, log):
     data = piece(log, 3)
     store = store_in(tmp_path / "tails", limit_bytes=len(data) + 10)

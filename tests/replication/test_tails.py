@@ -7,9 +7,11 @@ from profiles import everything, put
 from tail_cluster import Cluster
 
 from memoturnd.core.durability import Durability
+from memoturnd.core.tails import PUSH_PATH
 from memoturnd.engine import tails as tailing
-from memoturnd.errors import FencedError, MemoturnError
+from memoturnd.errors import FencedError, MemoturnError, NotDurableError
 from memoturnd.replication.tail_stream import TailStream
+from memoturnd.seams.leases import LiveNode
 
 REPLICATED = Durability.REPLICATED
 
@@ -152,6 +154,131 @@ async def test_owner_that_was_replaced_gets_none_either_once_all_was_given_back(
     with pytest.raises(FencedError):
         await write(cluster, "a", "z", "zombie")
     assert await seen(cluster, other) == {"x": "a"}
+
+
+async def test_replicated_is_not_acknowledged_where_a_takeover_could_not_ask_and_the_lease_has_ended(cluster):
+    await write(cluster, "a", "x", "a")
+    (member,) = cluster.members()
+    other = next(name for name in ("b", "c") if name != member)
+
+    async def pause_of_the_owner(path, name):
+        cluster.before = None
+        assert (path, name) == (PUSH_PATH, member)
+        cluster.replace("a")
+        cluster.leases["a"].blind = False  # it looks at its clock when it goes on
+        cluster.cut.add(member)
+        assert await seen(cluster, other) == {}
+        cluster.cut.discard(member)  # and so takes what the old owner sends
+
+    cluster.before = pause_of_the_owner
+    with pytest.raises((FencedError, NotDurableError)):
+        await write(cluster, "a", "z", "zombie")
+    assert await seen(cluster, other) == {}
+
+
+async def test_member_that_came_back_at_another_address_is_found(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    other = next(name for name in ("b", "c") if name != member)
+    cluster.cut.add(member)
+    cluster.nodes["moved"] = cluster.nodes[member]
+    cluster.table.nodes[member] = LiveNode(member, "http://moved")
+    await cluster.kill("a")
+
+    try:
+        assert await seen(cluster, other) == {"x": "1"}
+        assert lost(cluster, other) == 0
+    finally:
+        del cluster.nodes["moved"]
+
+
+async def test_what_a_takeover_could_not_read_outlives_its_giving_back(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    other = next(name for name in ("b", "c") if name != member)
+    await cluster.kill("a")
+    cluster.cut.add(member)
+    assert await seen(cluster, other) == {}
+    cluster.cut.clear()
+
+    profile = await cluster.profile(other)
+    assert await profile.close()
+    assert await profile.evict()
+
+    (held,) = cluster.nodes[member].tails.store.held()
+    assert held.is_stranded
+
+
+async def test_giving_back_waits_for_a_dead_member_once(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    cluster.cut.add(member)
+    for level in (REPLICATED, Durability.DURABLE):  # another member is recorded
+        await write(cluster, "a", "y", level=level)
+    cluster.asked.clear()
+    profile = await cluster.profile("a")
+    cluster.cut.update(cluster.nodes)
+    lease, epoch = profile.lease, profile.owned.epoch
+    tails = cluster.nodes["a"].tails
+    recorded = tails._recorded[lease.branch_id]
+    for _ in range(3):
+        tails._recorded[lease.branch_id] = recorded
+        await tails.release(lease, epoch)
+    assert len(cluster.asked) == 1
+
+
+async def test_pieces_leave_a_member_that_could_not_be_told_though_it_is_still_recorded(cluster, monkeypatch):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    cluster.cut.add(member)
+    await (await cluster.profile("a")).owned.shipper.ship()
+    await cluster.nodes["a"].tell_tails()
+    cluster.cut.clear()
+    await cluster.nodes["a"].tell_tails()
+    tails = cluster.nodes[member].tails
+    assert tails.store.size_bytes > 0
+    monkeypatch.setattr(tailing, "LEFTOVER_S", -1.0)
+
+    await tails.sweep()
+
+    assert cluster.members() == {member}
+    assert (len(tails.store), tails.store.size_bytes) == (1, 0)  # it goes on to know whom it has answered
+
+
+async def test_stream_reads_nothing_more_once_its_branch_was_closed(cluster):
+    await write(cluster, "a", "x")
+    profile = await cluster.profile("a")
+    cursor = profile.owned.tail._cursor
+
+    async def close(path, _):
+        cluster.before = None
+        assert path == PUSH_PATH
+        await profile.write(put("more", "1"))
+        await profile.owned.shipper.compactor.stop()
+        profile.fenced(FencedError("a test"))
+        await profile._leave_fenced_state()
+
+    cluster.before = close
+    with pytest.raises(MemoturnError):
+        await write(cluster, "a", "y")
+    assert cursor._fd == -1
+
+
+async def test_fault_while_a_fenced_tail_is_seen_to_does_not_end_the_node(cluster, monkeypatch):
+    await write(cluster, "a", "x")
+    profile = await cluster.profile("a")
+    failed = asyncio.Event()
+
+    async def take_up():
+        failed.set()
+        raise OSError("a disk that fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(profile, "take_up", take_up)
+        profile.fenced(FencedError("a test"))
+        await failed.wait()
+        await asyncio.sleep(0)
+    assert (await write(cluster, "a", "y")).durability is REPLICATED
 
 
 async def test_fence_is_kept_through_a_restart_of_the_member(cluster):
