@@ -26,6 +26,7 @@ from memoturnd.engine.branching import Branching
 from memoturnd.engine.coupons import Coupons
 from memoturnd.engine.ownership import BranchRef
 from memoturnd.engine.registers import Registers
+from memoturnd.engine.releasing import obtain
 from memoturnd.engine.rewriting import Rewriter, Rewritten, Shared
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
@@ -299,6 +300,7 @@ class Erasing:
             if await self._services.manifest_file(database.uuid, entry.id).load() is None:
                 return
             branch = self._branch(database, name, entry)
+            await obtain(self._services, branch)  # whoever owns it gives it back: it is written here
             coupons = await self._take_out(branch, [(work.file, work.coupon) for work in works])
         except (MemoturnError, TimeoutError) as error:
             for work in works:

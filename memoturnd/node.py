@@ -242,6 +242,7 @@ class Node:
             clock=services.clock,
             metrics=services.metrics,
             is_busy=is_behind,
+            peers=services.peers,
         )
         self.cluster = Cluster(
             services,

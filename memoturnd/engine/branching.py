@@ -31,6 +31,7 @@ from memoturnd.engine.looking_back import RestorePoints, restore_points, standin
 from memoturnd.engine.new_branch import create_manifest, enter
 from memoturnd.engine.ownership import BranchRef, Owned
 from memoturnd.engine.registers import Registers
+from memoturnd.engine.releasing import shipped
 from memoturnd.engine.rounds import translate
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
@@ -220,7 +221,8 @@ class Branching:
         raise _taken(name, database)  # or it was deleted, and the register says so in a moment
 
     async def _shipped(self, branch: Branch) -> Manifest:
-        """Return the manifest with everything in it that was committed so far."""
+        """Return the manifest with everything in it that was committed so far, here or at its owner."""
+        await shipped(self._services, branch)
         await branch.take_up()
         owned = branch.owned
         if owned is None and await branch.manifests.load() is None:

@@ -1,19 +1,30 @@
 """Maintenance: chores are taken from the catalog when they are due, a few at a time, never by walking databases.
 
 A chore says itself when it is due again; one that says nothing is not scheduled any more. A failure is
-tried again, later each time, and holds up no other chore.
+tried again, later each time, and holds up no other chore. A chore of a branch that another node owns is done by that
+node, which is asked for it by the one that has claimed it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
 import structlog
 
+from memoturnd.core.release_wire import CHORE, Done
 from memoturnd.engine.agenda import Agenda
-from memoturnd.errors import CorruptionError, MemoturnError
+from memoturnd.errors import (
+    CorruptionError,
+    MemoturnError,
+    NotOwnerError,
+    OverloadedError,
+    RetryableError,
+    UpstreamError,
+)
 from memoturnd.metrics import Metrics
 from memoturnd.seams.catalog import Catalog, Chore, ClaimedChore
 from memoturnd.seams.clock import Clock
+from memoturnd.seams.peers import Peers
 
 TICK_S = 1.0
 AT_ONCE = 2
@@ -21,6 +32,10 @@ AT_ONCE = 2
 CHORE_TIMEOUT_S = 840.0
 CLAIM_S = 900.0
 """How long a chore is its node's alone: after that another one takes it for lost."""
+PASSED_S = 60.0
+"""How long the owner of a branch may take for a chore of it."""
+PASSED_AT_ONCE = 4
+"""Chores that a node does at once because others have claimed them; more are refused."""
 _PER_TICK = 64
 _AGAIN_S = 5.0
 """Least time between two turns of a chore."""
@@ -29,6 +44,7 @@ _BACKOFF_MAX_S = 86_400.0
 _BUSY_LOOK_S = 0.25
 _BUSY_MAX_S = 30.0
 """How long a chore waits for a quiet moment before it goes on all the same."""
+_DONE = msgspec.json.Decoder(Done)
 _log = structlog.get_logger(__name__)
 
 Work = Callable[[Chore], Awaitable[int | None]]
@@ -47,7 +63,10 @@ class Maintenance:
         clock: Clock,
         metrics: Metrics,
         is_busy: Callable[[], bool],
+        peers: Peers | None = None,
     ) -> None:
+        self._peers = peers
+        self._passed = 0
         self._catalog = catalog
         self._agenda = agenda
         self._works = works
@@ -84,7 +103,7 @@ class Maintenance:
         await self._wait_for_quiet()
         try:
             async with asyncio.timeout(CHORE_TIMEOUT_S):
-                next_ms = await work(chore)
+                next_ms = await self._worked(work, chore)
         except asyncio.CancelledError:
             await self._finish(claimed, now_ms, failed=False)  # the node stops: it is due at once
             raise
@@ -97,6 +116,38 @@ class Maintenance:
         if next_ms is not None:
             next_ms = max(next_ms, self._clock.now_ms() + round(1000 * _AGAIN_S))
         await self._finish(claimed, next_ms, failed=False)
+
+    async def _worked(self, work: Work, chore: Chore) -> int | None:
+        try:
+            return await work(chore)
+        except NotOwnerError as error:
+            if error.owner is None or self._peers is None:
+                raise
+            path = CHORE.format(uuid=chore.db_uuid, branch_id=chore.branch_id)
+            asked = msgspec.json.encode({"kind": chore.kind})
+            answer = await self._peers.ask(error.owner.address, path, body=asked, timeout_s=PASSED_S)
+            try:
+                return _DONE.decode(answer).due_at
+            except msgspec.MsgspecError as wrong:
+                raise UpstreamError(
+                    f"node {error.owner.node_id} does not say whether it has done a chore: {wrong}"
+                ) from wrong
+
+    async def do_for_another(self, chore: Chore) -> int | None:
+        """Do a chore of a branch that this node owns, which another node has claimed; return when it is due again.
+
+        Raises NotOwnerError, OverloadedError, RetryableError when it takes too long, and what the chore raises.
+        """
+        if self._passed >= PASSED_AT_ONCE:
+            raise OverloadedError(f"{self._passed} chores for other nodes are under way; ask again later")
+        self._passed += 1
+        try:
+            async with asyncio.timeout(PASSED_S):
+                return await self._works[chore.kind](chore)
+        except TimeoutError as error:
+            raise RetryableError(f"the chore {chore.kind} took over {PASSED_S:g} s; ask again") from error
+        finally:
+            self._passed -= 1
 
     async def _failed(self, claimed: ClaimedChore, error: Exception) -> None:
         """Log a failure by what it asks of people, and put the chore off, twice as long each time."""

@@ -28,8 +28,9 @@ from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import open_immutable
 from memoturnd.engine.files import refused
 from memoturnd.engine.ownership import Owned
+from memoturnd.engine.releasing import obtain
 from memoturnd.engine.services import Services
-from memoturnd.errors import ConflictError, CorruptionError, FencedError, RetryableError
+from memoturnd.errors import CorruptionError, FencedError, NotOwnerError, RetryableError
 from memoturnd.replication.erased_state import Erase
 from memoturnd.replication.join import Writer
 from memoturnd.replication.restore import restore
@@ -80,8 +81,8 @@ class Rewriter:
         """Rewrite the history of a branch so that `erase` has been applied to each of its retained states.
 
         `ids` are the erasures that it stands for, which are recorded in the manifest. A branch in which they are
-        recorded already is only looked through, and rewritten where a state still holds rows. Raises ConflictError
-        where another node owns the branch and has it yet to do, RetryableError where the chain does not stand still, CorruptionError,
+        recorded already is only looked through, and rewritten where a state still holds rows. Raises RetryableError where
+        another node owns the branch and does not give it back, or the chain does not stand still, CorruptionError,
         StoreUnavailableError, DiskFullError, and what `erase` raises: nothing was changed then.
         """
         branch.users += 1
@@ -141,13 +142,13 @@ class _Pass:
         self._file = self._branch.manifests
         try:
             owned = await self._branch.own()
-        except ConflictError:
-            if not transitions.has_erased(before, self._ids):
-                raise
-            # Its owner has rewritten it: what is committed there since goes on from that.
-            if await self._is_clean(await self._services.archive.whole(before)):
+        except NotOwnerError:
+            # Where its owner has rewritten it, what is committed there since goes on from that.
+            if transitions.has_erased(before, self._ids) and await self._is_clean(
+                await self._services.archive.whole(before)
+            ):
                 return self._looked
-            raise
+            owned = await obtain(self._services, self._branch)
         try:
             return await self._again(partial(self._live, owned))
         finally:

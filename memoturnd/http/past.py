@@ -9,6 +9,7 @@ from memoturnd.clustering import Cluster
 from memoturnd.core.revisions import Revision
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.journal import Journal
+from memoturnd.engine.maintenance import Maintenance
 from memoturnd.engine.metering import Meter
 from memoturnd.engine.releases import Releases
 from memoturnd.engine.streams import Streams
@@ -70,6 +71,11 @@ class PastNode:
     def streams(self) -> Streams:
         """What nodes ask one another about replicas, of now."""
         return self._node.streams
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """The chores of this node, of now."""
+        return self._node.maintenance
 
     @property
     def releases(self) -> Releases:

@@ -19,6 +19,7 @@ from memoturnd.core.tails import Push
 from memoturnd.engine.accounts import Accounts
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.journal import Journal
+from memoturnd.engine.maintenance import Maintenance
 from memoturnd.engine.metering import Meter
 from memoturnd.engine.releases import Releases
 from memoturnd.engine.streams import Streams
@@ -636,6 +637,11 @@ class Node(Protocol):
     @property
     def streams(self) -> Streams:
         """What nodes ask one another about replicas."""
+        ...
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """The chores of this node."""
         ...
 
     @property

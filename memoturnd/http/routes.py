@@ -9,7 +9,7 @@ from typing import Final
 from control_plane.http.routes import CONTROL_ROUTES
 from memoturnd.core import replica_wire as wire
 from memoturnd.core.cluster_wire import STATUS
-from memoturnd.core.release_wire import RELEASE, SHIP
+from memoturnd.core.release_wire import CHORE, RELEASE, SHIP
 from memoturnd.core.tails import FORGET_PATH, PUSH_PATH, READ_PATH
 from memoturnd.http import (
     asking,
@@ -65,6 +65,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("POST", wire.CHANGED, replicas.changed, Kind.PEER, Body.SMALL, Scope.INTERNAL),
     Route("POST", RELEASE, releases.release, Kind.PEER, Body.NONE, Scope.INTERNAL),
     Route("POST", SHIP, releases.ship, Kind.PEER, Body.NONE, Scope.INTERNAL),
+    Route("POST", CHORE, releases.chore, Kind.PEER, Body.SMALL, Scope.INTERNAL),
     Route("POST", wire.INGEST, replicas.ingest, Kind.PEER, Body.RAW, Scope.INTERNAL),
     Route("PUT", "/v1/databases/{db}/import", transfers.take, Kind.CONTROL, Body.FILE, Scope.PLATFORM),
     Route("POST", f"{_MEMORY}/memories", memory.ingest, Kind.WRITE, Body.LARGE, Scope.WRITE),

@@ -62,6 +62,7 @@ OPENS = {
     "POST /internal/replica/ingest": "internal",
     "POST /internal/branches/{uuid}/{branch_id}/release": "internal",
     "POST /internal/branches/{uuid}/{branch_id}/ship": "internal",
+    "POST /internal/branches/{uuid}/{branch_id}/chore": "internal",
     "POST /v1/memory/{ns}/{profile}/memories": "write memory",
     "POST /v1/memory/{ns}/{profile}/recall": "read memory",
     "POST /v1/memory/{ns}/{profile}/ask": "read memory",
