@@ -17,6 +17,7 @@ from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers as Open
 from memoturnd.errors import MemoturnError
 from memoturnd.seams.leases import LiveNode, Owner, SyncSet
+from memoturnd.seams.peers import JSON
 
 ASK_S: Final = 2.0
 """How long a node may take to tell of itself; then it is listed as silent."""
@@ -127,7 +128,7 @@ class Cluster:
                     node.address,
                     STATUS,
                     body=msgspec.json.encode(ask),
-                    headers={"Content-Type": "application/json"},
+                    headers=JSON,
                     timeout_s=ASK_S,
                 )
                 return Seen(node, _DECODER.decode(body))

@@ -15,7 +15,7 @@ from memoturnd.errors import MemoturnError
 from memoturnd.replication import few_at_once
 from memoturnd.replication.compactor import Tasks
 from memoturnd.seams.leases import Leases, LiveNode
-from memoturnd.seams.peers import Peers
+from memoturnd.seams.peers import JSON, Peers
 
 WAITING_LIMIT: Final = 65_536
 """Branches that wait to be told of; further ones are not: their files go with disuse."""
@@ -66,7 +66,9 @@ class Departures:
             try:
                 if self._peers is not None:
                     async with asyncio.timeout(TELL_S):
-                        await self._peers.ask(node.address, wire.CHANGED, body=body, timeout_s=TELL_S)
+                        await self._peers.ask(
+                            node.address, wire.CHANGED, body=body, headers=JSON, timeout_s=TELL_S
+                        )
             except (MemoturnError, TimeoutError) as error:
                 _log.info("not told of what was deleted", node=node.node_id, error=str(error))
 

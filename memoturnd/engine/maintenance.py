@@ -24,7 +24,7 @@ from memoturnd.errors import (
 from memoturnd.metrics import Metrics
 from memoturnd.seams.catalog import Catalog, Chore, ClaimedChore
 from memoturnd.seams.clock import Clock
-from memoturnd.seams.peers import Peers
+from memoturnd.seams.peers import JSON, Peers
 
 TICK_S = 1.0
 AT_ONCE = 2
@@ -125,7 +125,9 @@ class Maintenance:
                 raise
             path = CHORE.format(uuid=chore.db_uuid, branch_id=chore.branch_id)
             asked = msgspec.json.encode({"kind": chore.kind})
-            answer = await self._peers.ask(error.owner.address, path, body=asked, timeout_s=PASSED_S)
+            answer = await self._peers.ask(
+                error.owner.address, path, body=asked, headers=JSON, timeout_s=PASSED_S
+            )
             try:
                 return _DONE.decode(answer).due_at
             except msgspec.MsgspecError as wrong:

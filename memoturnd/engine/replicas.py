@@ -35,7 +35,7 @@ from memoturnd.replication.apply import GapError
 from memoturnd.replication.compactor import Tasks
 from memoturnd.seams.clock import Clock
 from memoturnd.seams.leases import Leases, Owner
-from memoturnd.seams.peers import Peers
+from memoturnd.seams.peers import JSON, Peers
 
 if TYPE_CHECKING:
     from memoturnd.engine.branch import Branch
@@ -208,7 +208,7 @@ class Replicas:
         )
         asked_s = clock.monotonic_s()
         try:
-            answer = await peers.ask(address, wire.CONFIRM, body=body, timeout_s=ASK_S)
+            answer = await peers.ask(address, wire.CONFIRM, body=body, headers=JSON, timeout_s=ASK_S)
             confirmed = msgspec.json.decode(answer, type=wire.Confirmed)
         except (MemoturnError, msgspec.MsgspecError) as error:
             _log.info("owner does not confirm", address=address, error=str(error))

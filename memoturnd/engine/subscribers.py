@@ -18,7 +18,7 @@ from memoturnd.errors import ConflictError, MemoturnError, NotFoundError, Overlo
 from memoturnd.metrics import Metrics
 from memoturnd.replication.compactor import Tasks
 from memoturnd.seams.clock import Clock
-from memoturnd.seams.peers import Peers
+from memoturnd.seams.peers import JSON, Peers
 
 if TYPE_CHECKING:
     from memoturnd.engine.ownership import BranchRef
@@ -165,7 +165,7 @@ class Subscribers:
         async def tell(address: str) -> None:
             try:
                 if self._peers is not None:
-                    await self._peers.ask(address, wire.CHANGED, body=body, timeout_s=TELL_S)
+                    await self._peers.ask(address, wire.CHANGED, body=body, headers=JSON, timeout_s=TELL_S)
             except MemoturnError as error:  # it asks again soon by itself
                 _log.info("replica not told", branch=branch_id, address=address, error=str(error))
 

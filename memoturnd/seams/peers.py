@@ -1,7 +1,10 @@
 """The peers seam: how a node asks another one for what only that one can do or has."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
+
+JSON: Final = {"Content-Type": "application/json"}
+"""Headers of a body that is JSON: routes that take JSON refuse one that does not say so."""
 
 
 class Peers(Protocol):

@@ -39,15 +39,16 @@ class Cluster:
     @contextlib.asynccontextmanager
     async def node(self, name, **env):
         late, clock = Late(), SystemClock()
-        settings = Settings.from_env(
-            {
-                "MEMOTURN_DATA_DIR": str(self.folder / name),
-                "MEMOTURN_NODE_ID": name,
-                **{f"MEMOTURN_{key}": value for key, value in env.items()},
-            }
-        )
         (self.folder / name).mkdir()
         async with served(late) as url:
+            settings = Settings.from_env(
+                {
+                    "MEMOTURN_DATA_DIR": str(self.folder / name),
+                    "MEMOTURN_NODE_ID": name,
+                    "MEMOTURN_ADVERTISE": url,
+                    **{f"MEMOTURN_{key}": value for key, value in env.items()},
+                }
+            )
             leases = LocalLeases(name, url, self.table)
             async with running(
                 settings,

@@ -89,7 +89,7 @@ async def test_a_fork_begins_at_what_its_parents_owner_had_committed(three):
 
 
 async def test_an_erasure_takes_from_every_branch_whoever_owns_it(three):
-    a, b, c = three.nodes.values()
+    a, _, c = three.nodes.values()
     main = await owned_by(three, "a", x="secret", y="kept")
     await a.branches.create("db", "dev")
     dev = await owned_by(three, "b", "dev", z="new")
