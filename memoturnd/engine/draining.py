@@ -79,7 +79,10 @@ async def hand_over(tiers: "Tiers", draining: Draining) -> int:
         nonlocal given
         try:
             async with asyncio.timeout(BRANCH_S):
-                given += await branch.hand_over()
+                is_given = await branch.hand_over()
+            given += is_given
+            if not is_given:
+                _log.warning("branch not handed over: its file holds more", branch=str(branch.ref))
         except (MemoturnError, TimeoutError) as error:
             _log.warning("branch not handed over", branch=str(branch.ref), error=str(error) or "it is in use")
 

@@ -170,9 +170,11 @@ class SharedBranch(Branch):
         if self.owned is not None and not self._fenced:
             await self.owned.shipper.ship()  # most of it, while writes go on
         async with self.held_off():
-            while not await self.close():
+            while not (await self.close() and await self.give_back()):
+                if not self.hot and self.may_hold_more:
+                    return False
                 await self.services.clock.sleep(CLOSE_AGAIN_S)
-            return await self.give_back()
+            return True
 
     async def _refuse_to_take(self) -> None:
         """Raise NotOwnerError that names another node, with the lease given back, because this node stops."""
