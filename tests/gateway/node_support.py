@@ -37,9 +37,11 @@ class Cluster:
         self.nodes = {}
 
     @contextlib.asynccontextmanager
-    async def node(self, name, **env):
+    async def node(self, name, *, with_key=True, **env):
         late, clock = Late(), SystemClock()
         (self.folder / name).mkdir()
+        if with_key:
+            env.setdefault("CLUSTER_KEY", "cluster-key-of-the-tests")
         async with served(late) as url:
             settings = Settings.from_env(
                 {

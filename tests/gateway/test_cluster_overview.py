@@ -147,7 +147,7 @@ async def test_owner_that_is_gone_is_named_all_the_same(nodes, http):
 
 
 async def test_node_without_a_key_tells_of_itself_alone(tmp_path, http):
-    async with cluster(tmp_path, "a", "b") as made:
+    async with cluster(tmp_path, "a", "b", with_key=False) as made:
         a = made.nodes["a"]
         await written(http, a, "one")
 
