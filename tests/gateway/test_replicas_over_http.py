@@ -1,0 +1,54 @@
+"""Replicas of nodes that ask one another over HTTP."""
+
+import asyncio
+
+import httpx
+from node_support import cluster
+
+KEY = "k" * 32
+CACHED = {"memoturn-consistency": "cached"}
+
+
+async def until(true, wait_s=10.0):
+    async with asyncio.timeout(wait_s):
+        while not await true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_replica_follows_its_owner_and_is_told_of_a_deletion(tmp_path):
+    env = {"CLUSTER_KEY": KEY, "SHIP_INTERVAL_MS": "20"}
+    async with cluster(tmp_path, "n1", "n2", **env) as nodes, httpx.AsyncClient() as client:
+        one, two = nodes.nodes["n1"], nodes.nodes["n2"]
+        await client.post(f"{one.url}/v1/databases", json={"name": "d"})
+
+        async def put(value):
+            answer = await client.put(
+                f"{one.url}/v1/db/d/kv/n/k", content=value, headers={"memoturn-durability": "durable"}
+            )
+            assert answer.status_code == 200
+
+        async def read():
+            return await client.get(f"{two.url}/v1/db/d/kv/n/k", headers=CACHED)
+
+        await put(b"1")
+        assert (await read()).content == b"1"
+
+        async def is_followed():
+            return len(one.node._services.subscribers) == 1
+
+        await until(is_followed)
+        for value in (b"2", b"3"):
+            await put(value)
+
+        async def is_pushed():
+            return (await read()).content == b"3"
+
+        await until(is_pushed)
+        assert two.node.metrics.replica_steps["pushed"]._value.get() >= 1
+        assert int((await read()).headers["memoturn-replica-age-ms"]) < 2000
+        assert (await client.delete(f"{one.url}/v1/databases/d")).is_success
+
+        async def is_gone():
+            return two.node.metrics.replica_steps["dropped"]._value.get() == 1
+
+        await until(is_gone, wait_s=3)
