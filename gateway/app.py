@@ -24,7 +24,7 @@ from gateway.forwarding import (
 from gateway.hedging import Hedge
 from gateway.metrics import GatewayMetrics
 from gateway.placements import PlacementCache
-from gateway.routing import Router
+from gateway.routing import ATTEMPT_S, STREAMED_S, Router
 from memoturnd.core.retries import Asked
 from memoturnd.errors import (
     MemoturnError,
@@ -42,10 +42,6 @@ from memoturnd.seams.clock import Clock, Randomness
 
 SLACK_S: Final = 5.0
 """How much longer than a node's own deadline the gateway waits, so that the node's answer comes first."""
-STREAMED_S: Final = 3600.0
-"""Longest time to the answer of a request whose body is too long to be kept."""
-ATTEMPT_S: Final = 10.0
-"""Longest time that one attempt of a request waits for its answer, where the request can be repeated and asks no model."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger("gateway")
 

@@ -10,6 +10,10 @@ from memoturnd.core.retries import Act, Asked, Event, Outcome, decide
 from memoturnd.errors import OutcomeUnknownError, RetryableError, UnansweredError
 from memoturnd.seams.leases import Owner
 
+ATTEMPT_S: Final = 10.0
+"""Longest time that one attempt of a request waits for its answer, where the request can be repeated and asks no model."""
+STREAMED_S: Final = 3600.0
+"""Longest time to the answer of a request whose body is too long to be kept."""
 POLL_S: Final = 0.5
 """How often it is asked whether an owner that has not answered yet is one still."""
 MISDIRECTED: Final = 421

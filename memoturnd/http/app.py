@@ -8,7 +8,7 @@ under the request's deadline, turn whatever it raised into the error envelope, w
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
@@ -224,18 +224,19 @@ class Api(BaseRoute):
     ) -> Answer:
         """Let the owner of the branch answer, which is this node where no other one is."""
         invariant(self._forwarding is not None, "only a node among others forwards")
-        hop = cast("Forwarding", self._forwarding).hop(scope, receive, request_id)
-        for _ in range(MOST_MOVES):
-            answer = await hop.elsewhere(route, call)
-            if answer is not None:
-                return answer
-            try:
-                return await self._serve(route, call, hop.receive, request_id, trail)
-            except NotOwnerError as error:
-                trail.drop()
-                answer = await hop.misdirected(route, call, error)
+        hop = cast("Forwarding", self._forwarding).hop(scope, receive, request_id, self._bodies)
+        with closing(hop):
+            for _ in range(MOST_MOVES):
+                answer = await hop.elsewhere(route, call)
                 if answer is not None:
                     return answer
+                try:
+                    return await self._serve(route, call, hop.receive, request_id, trail)
+                except NotOwnerError as error:
+                    trail.drop()
+                    answer = await hop.misdirected(route, call, error)
+                    if answer is not None:
+                        return answer
         raise RetryableError(
             "the branch went from node to node meanwhile; nothing was applied, send it again"
         )

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from gateway.forwarding import Body, Forwarder, Request, Upstream, as_sent, body_of, has_body, target_of
-from gateway.routing import Key, Router, Target
+from gateway.routing import ATTEMPT_S, STREAMED_S, Key, Router, Target
 from memoturnd.core.consistency import Consistency
 from memoturnd.core.retries import Asked, Event
 from memoturnd.engine.consistency import reading
@@ -18,6 +18,7 @@ from memoturnd.errors import NotOwnerError, RetryableError, UnansweredError
 from memoturnd.http.addresses import branch_addressed
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
+from memoturnd.http.gates import BodyMemory
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.route import Body as BodyKind
 from memoturnd.http.route import Kind, Route
@@ -27,9 +28,6 @@ from memoturnd.seams.leases import Owner
 FORWARDED: Final = "Memoturn-Forwarded"
 MOST_AT_ONCE: Final = 1024
 """Requests that wait for other nodes at once; more are refused."""
-STREAMED_S: Final = 3600.0
-"""Longest time to the answer of a request whose body is too long to be kept."""
-ATTEMPT_S: Final = 10.0
 _REPLACED: Final = frozenset({b"content-length", b"memoturn-request-id"})
 """Headers of an answer that the pipeline writes itself."""
 
@@ -43,12 +41,26 @@ class _HereError(Exception):
 class Hop:
     """One request that may have to go elsewhere. `receive` is what its body is received with by whoever serves it in the end."""
 
-    def __init__(self, forwarding: "Forwarding", scope: Scope, receive: Receive, request_id: bytes) -> None:
+    def __init__(
+        self,
+        forwarding: "Forwarding",
+        scope: Scope,
+        receive: Receive,
+        request_id: bytes,
+        memory: BodyMemory,
+    ) -> None:
         self.receive = receive
+        self._memory = memory
+        self._held_bytes = 0
         self._forwarding = forwarding
         self._scope = scope
         self._request_id = request_id
         self._body: Body | None = None
+
+    def close(self) -> None:
+        """Count what was kept of the body no longer."""
+        self._memory.give(self._held_bytes)
+        self._held_bytes = 0
 
     async def elsewhere(self, route: Route, call: Call) -> Answer | None:
         """Return the owner's answer, None where this node is to serve the request.
@@ -92,7 +104,7 @@ class Hop:
 
     async def _send(self, route: Route, key: Key | None, look: Look, owner: Owner) -> Answer | None:
         if self._body is None:
-            self._body = await self._forwarding.body(self._scope, self.receive)
+            self._body = await self._forwarding.body(self._scope, self.receive, self._hold)
         try:
             upstream = await self._forwarding.send(
                 self._scope, route, self._body, self._request_id, _Lookup(look, owner), key
@@ -101,6 +113,10 @@ class Hop:
             self.receive = self._body.replay()
             return None
         return self._answer(upstream)
+
+    def _hold(self, size_bytes: int) -> None:
+        self._memory.take(size_bytes)
+        self._held_bytes += size_bytes
 
     def _answer(self, upstream: Upstream) -> Answer:
         headers = [header for header in upstream.headers if header[0] not in _REPLACED]
@@ -162,20 +178,20 @@ class Forwarding:
         self._forwarder = Forwarder(now_s=self._now_s)
         self._waiting = 0
 
-    def hop(self, scope: Scope, receive: Receive, request_id: bytes) -> Hop:
-        """Return a request that may have to go elsewhere."""
-        return Hop(self, scope, receive, request_id)
+    def hop(self, scope: Scope, receive: Receive, request_id: bytes, memory: BodyMemory) -> Hop:
+        """Return a request that may have to go elsewhere, what is kept of its body to be taken of `memory`; pair with `close`."""
+        return Hop(self, scope, receive, request_id, memory)
 
     def looking(self, key: Key) -> Look:
         """Return what finds the other node that owns a branch."""
         return lambda: self._node.owner_elsewhere(*key)
 
-    async def body(self, scope: Scope, receive: Receive) -> Body:
-        """Return a request's body. Raises ClientDisconnect, RetryableError where it does not come."""
+    async def body(self, scope: Scope, receive: Receive, hold: Callable[[int], None]) -> Body:
+        """Return a request's body. Raises ClientDisconnect, RetryableError where it does not come, and what `hold` raises."""
         if not has_body(scope["headers"]):
             return Body()
         try:
-            return await body_of(receive, wait_s=self._timeout_s)
+            return await body_of(receive, wait_s=self._timeout_s, hold=hold)
         except TimeoutError as error:
             raise RetryableError(
                 "the body did not come in time; nothing was changed, send it again"

@@ -49,6 +49,30 @@ async def test_a_write_and_a_read_by_another_node_are_the_owners(two, client):
     assert {placed.owner.node_id for placed in two.table.placed.values()} == {"n1"}
 
 
+async def test_bodies_of_what_is_forwarded_count_while_they_come(two, client):
+    one, other = await owned_by_first(two, client)
+    bodies = two.nodes["n2"].node.metrics
+    arrived = asyncio.Event()
+
+    async def pieces():
+        yield b"x" * 400_000
+        await arrived.wait()
+        yield b"x"
+
+    def held_bytes():
+        return bodies.body_bytes.collect()[0].samples[0].value
+
+    sending = asyncio.create_task(client.put(other + KEY, content=pieces()))
+    async with asyncio.timeout(5):
+        while held_bytes() < 400_000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    arrived.set()
+
+    assert (await sending).status_code == 200
+    assert held_bytes() == 0
+    assert len((await client.get(one + KEY)).content) == 400_001
+
+
 async def test_errors_heads_and_empty_answers_come_back_as_the_owner_gave_them(two, client):
     one, other = await owned_by_first(two, client)
 
