@@ -444,9 +444,9 @@ class Node:
                 return True  # what its owner has not is kept as a branch of its own
             _log.warning("recovery is tried again", branch=str(branch.ref), error=str(error))
             return False
-        except MemoturnError as error:
+        except Exception as error:  # noqa: BLE001 - what is wrong with one branch must not stop the node
             _log.error(
-                "recovery failed; the branch's next use tries again", branch=str(branch.ref), error=str(error)
+                "recovery failed; the branch's next use tries again", branch=str(branch.ref), exc_info=error
             )
         finally:
             branch.leave()

@@ -188,6 +188,10 @@ class Tails:
         except TimeoutError as error:
             raise RetryableError(f"node {node.node_id} does not answer within {timeout_s:g} s") from error
 
+    def is_anothers(self, branch_id: str) -> None:
+        """Forget the set of a branch that another node owns by now."""
+        self._recorded.pop(branch_id, None)
+
     # ---- a takeover's
 
     async def find(self, branch: "Branch", current: Manifest) -> list[Segment]:
@@ -301,12 +305,11 @@ class Tails:
             if held.heard_s > now_s - LEFTOVER_S:
                 continue
             try:
-                has_landed = await self._has_landed(held)
                 if await self._is_needed(held.branch_id):
-                    if has_landed:  # its owner could not say so
+                    if held.last_txid and await self._has_landed(held):  # its owner could not say so
                         await self.store.drop_pieces(held.branch_id, heard_s=held.heard_s)
                     continue
-                is_lost = held.is_stranded or not has_landed
+                is_lost = held.is_stranded or not await self._has_landed(held)
             except MemoturnError as error:
                 _log.info("a held tail is looked at later", branch=held.branch_id, error=str(error))
                 continue
@@ -321,15 +324,17 @@ class Tails:
         return recorded is not None and any(node.node_id == self._node_id for node in recorded.members)
 
     async def _has_landed(self, held: HeldTail) -> bool:
+        txid = held.last_txid
+        if not txid:
+            return True
         try:
             found = await self._objects.get(layout.manifest_key(held.uuid, held.branch_id))
         except ObjectMissingError:
             return True  # the branch is gone, and so nothing of it is needed
         current = transitions.decode_of(found.data, db=held.uuid, branch_id=held.branch_id)
-        txid = held.last_txid
         if held.epoch == current.epoch and txid <= current.head_txid:
             return True  # also where history was rewritten since
-        return txid == 0 or transitions.contains(current, txid) or txid == current.head_txid
+        return transitions.contains(current, txid) or txid == current.head_txid
 
 
 async def apply(branch: "Branch", current: Manifest, found: Sequence[Segment]) -> None:

@@ -207,6 +207,7 @@ async def take_over(branch: "Branch") -> Owned:
             ref.branch_id, database=ref.database.qualified_name, branch=ref.name
         )
     except NotOwnerError:
+        services.tails.is_anothers(ref.branch_id)
         await _leave_to_owner(branch)
         raise
     for _ in range(_ATTEMPTS):

@@ -155,20 +155,16 @@ class TailStream:
         if not self._nodes:
             await self._begin()
         else:
-            await self._follow(self._nodes, self._current())
+            self.replicated_txid = await self._send(self._nodes)
         self._answer(self.replicated_txid)
         self._metrics.tail_push_seconds.observe(self._clock.monotonic_s() - started_s)
 
     async def _begin(self) -> None:
         nodes = await self._links.choose(self._lease.branch_id)
-        self._cursor = cursor = self._shipper.capture.beside_it()
         await self._push(nodes, b"", begins=True)
-        txid = await self._send(nodes, cursor)
+        txid = await self._send(nodes)
         await self._links.record(self._lease, nodes)
         self._nodes, self.replicated_txid = nodes, txid
-
-    async def _follow(self, nodes: Sequence[LiveNode], cursor: Capture) -> None:
-        self.replicated_txid = await self._send(nodes, cursor)
 
     def _current(self) -> Capture:
         """Return the reader of the log, moved to what has landed where that is further, or another form of the state."""
@@ -183,13 +179,19 @@ class TailStream:
             self._cursor = cursor = landed.beside_it()
         return cursor
 
-    async def _send(self, nodes: Sequence[LiveNode], cursor: Capture) -> int:
-        """Push what the log holds behind the cursor, and return the txid up to which the nodes have all. Raises SurpriseError."""
+    async def _send(self, nodes: Sequence[LiveNode]) -> int:
+        """Push what is committed by now, and return the txid up to which the nodes have all. Raises SurpriseError.
+
+        What is committed meanwhile is for the next round: those that wait for this one must not wait for it as well.
+        """
+        target_txid = self._source.txid
         while True:
             async with self._source.gate:
                 if self._shipper.stopped:  # the log that is here by now may be another ownership's
                     raise FencedError("the branch is not owned any more")
-                batch = await self._read(cursor)
+                # Here, since no history is rewritten and nothing is checkpointed while the gate is held.
+                cursor = self._current()
+                batch = None if cursor.cursor.txid >= target_txid else await self._read(cursor)
             if batch is None:
                 return max(cursor.cursor.txid, self._shipper.durable_txid)
             data = await self._encoded(batch, cursor.page_size)

@@ -1,12 +1,15 @@
 """Commits that other nodes hold before object storage does, and takeovers that find them again."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from profiles import everything, put
 from tail_cluster import Cluster
 
+from memoturnd.core import segment
 from memoturnd.core.durability import Durability
+from memoturnd.core.pages import PageHashes
 from memoturnd.core.tails import PUSH_PATH
 from memoturnd.engine import tails as tailing
 from memoturnd.errors import FencedError, MemoturnError, NotDurableError
@@ -245,6 +248,46 @@ async def test_pieces_leave_a_member_that_could_not_be_told_though_it_is_still_r
     assert (len(tails.store), tails.store.size_bytes) == (1, 0)  # it goes on to know whom it has answered
 
 
+async def test_writes_that_go_on_do_not_hold_up_those_that_wait(cluster):
+    await write(cluster, "a", "first", level=Durability.DURABLE)
+    cluster.cables["a"].cut = True
+    profile = await cluster.profile("a")
+    pushes = []
+
+    async def another(path, _):
+        if path == PUSH_PATH and len(pushes) < 50:
+            pushes.append(path)
+            await profile.write(put(f"n{len(pushes)}", "1"))
+
+    cluster.before = another
+    for key in ("while it begins", "while it goes on"):
+        async with asyncio.timeout(5):
+            assert (await write(cluster, "a", key)).durability is REPLICATED
+    assert len(pushes) < 10
+
+
+async def test_what_is_sent_follows_on_the_state_that_stands_when_it_is_read(cluster):
+    await write(cluster, "a", "x")
+    profile = await cluster.profile("a")
+    owned = profile.owned
+    stream, pushed = owned.tail, []
+    await owned.shipper.ship()
+
+    async def push(_nodes, _push, data):
+        pushed.append(segment.decode(data))
+
+    async with profile.gate:
+        await owned.writer.commit(put("y", "1"))
+        stream._links = SimpleNamespace(push=push)
+        sending = asyncio.ensure_future(stream._send(stream._nodes))
+        await asyncio.sleep(0)
+        rewritten = PageHashes()  # as after an erasure: the same txid, other pages
+        owned.capture.restart_at(owned.capture.cursor.txid, rewritten)
+    await sending
+
+    assert [piece.checksum_before for piece in pushed] == [rewritten.checksum]
+
+
 async def test_stream_reads_nothing_more_once_its_branch_was_closed(cluster):
     await write(cluster, "a", "x")
     profile = await cluster.profile("a")
@@ -279,6 +322,18 @@ async def test_fault_while_a_fenced_tail_is_seen_to_does_not_end_the_node(cluste
         await failed.wait()
         await asyncio.sleep(0)
     assert (await write(cluster, "a", "y")).durability is REPLICATED
+
+
+async def test_fault_while_a_branch_is_recovered_does_not_end_the_node(cluster, monkeypatch):
+    profile = await cluster.profile("a")
+
+    async def own():
+        raise OSError("a disk that fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(profile, "own", own)
+        await cluster.nodes["a"].recover([profile])
+    assert (await write(cluster, "a", "x")).durability is REPLICATED
 
 
 async def test_fence_is_kept_through_a_restart_of_the_member(cluster):
