@@ -42,6 +42,8 @@ IDLE_S: Final = 2.0
 """How long an unused connection is kept: well below the 5 s after which a node closes it, which a request could cross."""
 CONNECTIONS_PER_NODE: Final = 2048
 """As many as a node serves by default: those that follow its change feeds, up to half of them, must not keep others from it."""
+SILENCE_S: Final = 90.0
+"""Longest time between two pieces of an answer: a node that waits for a change says nothing for 60 s, all others speak more often."""
 WHOLE_BYTES: Final = 64 * 1024
 """Answers up to this size are taken in one piece."""
 _HEADER_BYTES: Final = 64 * 1024
@@ -234,10 +236,17 @@ class Upstream:
                 yield self.body
             return
         try:
-            async for chunk in self._response.content.iter_any():
+            while chunk := await self._next():
                 yield chunk
+        except TimeoutError as error:
+            raise LostError(f"the node said nothing for {SILENCE_S:g} s amid its answer") from error
         except (aiohttp.ClientError, OSError) as error:
             raise LostError(f"the node broke its answer off: {error or type(error).__name__}") from error
+
+    async def _next(self) -> bytes:
+        """Return what has come, empty at the end. Raises TimeoutError."""
+        async with asyncio.timeout(SILENCE_S):
+            return await self._response.content.readany()
 
     def close(self) -> None:
         """Give the connection back; where the body has not come to its end, it is ended with it."""

@@ -329,6 +329,24 @@ async def test_a_client_that_goes_ends_what_is_asked_of_the_node(started):
         await asyncio.wait_for(gone.wait(), 2)
 
 
+async def test_an_answer_that_goes_silent_is_cut_off(monkeypatch):
+    monkeypatch.setattr("gateway.forwarding.SILENCE_S", 0.2)
+    gate = asyncio.Event()
+
+    async def silent(scope, receive, send):
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+        await gate.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(silent) as url, gateway() as parts, httpx.AsyncClient(timeout=5) as client:
+        parts.knows({"n0": url})
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(f"{parts.url}/v1/db/notes/changes")
+        gate.set()
+
+
 async def test_a_client_that_does_not_read_is_cut_off():
     source = Source(64 << 20)
     async with served(source) as url, gateway(request_timeout_s=0.3) as parts:
