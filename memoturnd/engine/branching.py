@@ -207,13 +207,19 @@ class Branching:
     async def _branch_id(self, database: Database, name: str, wanted: str | None = None) -> str:
         """Return the id for a new branch: that of a fork of this name that was cut off half way, else a new one."""
         services, file = self._services, self._registers.get(database.uuid)
-        for fresh in (False, True):
+        is_shared = services.leases.is_shared
+        for fresh in (True,) if is_shared else (False, True):  # others may have given the name away
             register = await file.load(fresh=fresh)
             known = await services.archive.find(BRANCHES, register, name) if register is not None else None
             if known is None:
                 return wanted or services.randomness.hex(8)
             current = await services.manifest_file(database.uuid, known.id).load()
             if current is None:
+                age_ms = services.clock.now_ms() - known.created_at
+                if is_shared and known.id != wanted and age_ms <= 1000 * FORK_DEADLINE_S:
+                    raise RetryableError(
+                        f"branch {name} of {database.name} is being made, or was cut off; try again in a minute"
+                    )
                 await services.catalog.delete_branch(database.uuid, name)
                 return known.id
             if current.deleted_at is None:

@@ -9,7 +9,7 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.register import Register, RegisteredBranch
 from memoturnd.engine.services import Services
 from memoturnd.errors import AlreadyExistsError, RetryableError
-from memoturnd.replication.archive import BRANCHES, update_names
+from memoturnd.replication.archive import BRANCHES
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import COLLECT, Chore
 
@@ -17,13 +17,26 @@ from memoturnd.seams.catalog import COLLECT, Chore
 async def enter(
     services: Services, register: SwapFile[Register], uuid: str, name: str, entry: RegisteredBranch
 ) -> None:
-    """Register a branch that is about to be made; the caller has found the name free, or half made under that id.
+    """Register a branch that is about to be made, under a name that is free, or half made under that id.
 
-    Raises AlreadyExistsError, StoreUnavailableError.
+    The register that the name was looked up in is the one that is changed: what other nodes have entered since may be in a
+    run by now, where the change does not see it. Raises AlreadyExistsError, RetryableError, StoreUnavailableError.
     """
+    seen = await register.load(fresh=services.leases.is_shared)
+    if seen is not None:
+        known = await services.archive.find(BRANCHES, seen, name)
+        if known is not None and known.id != entry.id:
+            raise AlreadyExistsError(f"branch {name} of {seen.name} already exists; choose another name")
     due_ms = entry.created_at + services.graces.unreachable_ms
     await services.catalog.schedule(Chore(COLLECT, uuid), due_ms)  # should it be cut off from here on
-    await update_names(services.archive, BRANCHES, register, lambda r: registers.renew_branch(r, name, entry))
+    flush = None if seen is None else await services.archive.flush(BRANCHES, seen)
+
+    def renew(current: Register) -> Register:
+        if seen is not None and current.branch_runs != seen.branch_runs:
+            raise RetryableError(f"the branches of {current.name} changed meanwhile; try again")
+        return registers.renew_branch(current if flush is None else flush(current), name, entry)
+
+    await register.update(renew)
 
 
 async def create_manifest(services: Services, new: Manifest, *, started_s: float, deadline_s: float) -> None:

@@ -53,6 +53,8 @@ class Registers:
                 )
             await file.create(first_register(database))
             known = await file.load()
+        if known is not None and known.state != "live":  # another node may have brought it back
+            known = await file.load(fresh=True)
         if known is not None and known.state == "importing":
             known = await file.update(finish_import)
         if known is not None and known.state == "live" and not database.written:
