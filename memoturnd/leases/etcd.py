@@ -272,7 +272,7 @@ class EtcdLeases:
             there = records.found_by(answer)
             if there is not None:
                 self._refuse_others(branch_id, there)
-            # It is this node's own, of an earlier session; or it went in between.
+            # It is this node's own; or it went in between.
             revision = 0 if there is None else there.revision
             session, answer = await self._under_session(
                 partial(records.take_over, key, record, revision=revision)

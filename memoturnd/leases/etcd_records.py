@@ -9,7 +9,7 @@ every change of anything, so no key has to be kept for a branch that nobody owns
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -162,10 +162,13 @@ def sync_value(epoch: int, members: Sequence[LiveNode]) -> str:
 
 
 def take(key: str, record: OwnerRecord, lease: str) -> dict[str, Any]:
-    """Return the transaction that takes a branch where nobody has it, or this node's own session does; else it reads."""
+    """Return the transaction that takes a branch where nobody has it; else it reads.
+
+    What this node has already is taken again at its revision (`take_over`): a copy of this that a paused server comes to
+    late must not put another epoch in the place of the one that the node goes by.
+    """
     put = _put(key, encoded(msgspec.json.encode(record)), lease)
-    own = _if([{"target": "LEASE", "key": key, "lease": lease}], [put], [_get(key)])
-    return _if([{"target": "CREATE", "key": key, "create_revision": "0"}], [put], [{"request_txn": own}])
+    return _if([{"target": "CREATE", "key": key, "create_revision": "0"}], [put], [_get(key)])
 
 
 def take_over(key: str, record: OwnerRecord | NodeRecord, lease: str, *, revision: int) -> dict[str, Any]:
@@ -198,8 +201,6 @@ def note_sync(owner_key: str, key: str, value: str | None, *, revision: int, see
 def found_by(answer: Mapping[str, Any]) -> Entry | None:
     """Return the key that a transaction read instead of changing it."""
     for response in answer.get("responses", ()):
-        if "response_txn" in response:
-            return found_by(response["response_txn"])
         for kv in response.get("response_range", {}).get("kvs", ()):
             return entry_of(kv)
     return None
@@ -207,10 +208,7 @@ def found_by(answer: Mapping[str, Any]) -> Entry | None:
 
 def was_done(answer: Mapping[str, Any]) -> bool:
     """Return whether a transaction changed what it was to change."""
-    if answer.get("succeeded"):
-        return True
-    nested: Iterable[Any] = (response.get("response_txn", {}) for response in answer.get("responses", ()))
-    return any(one.get("succeeded") for one in nested)
+    return bool(answer.get("succeeded"))
 
 
 def _is_at(key: str, revision: int) -> dict[str, Any]:

@@ -228,6 +228,24 @@ async def test_sync_set_takes_the_epoch_that_stands(etcd_url, prefix):
             await leases.record_sync_set(stale, (LiveNode("b", "http://b:1"),))
 
 
+async def test_late_copy_of_a_taking_leaves_the_epoch_that_its_node_goes_by(etcd_url, prefix, monkeypatch):
+    async with etcd_leases(etcd_url, prefix=prefix) as leases:
+        call, sent = leases._client.call, []
+
+        async def noted(path, body, **options):
+            sent.append((path, body))
+            return await call(path, body, **options)
+
+        monkeypatch.setattr(leases._client, "call", noted)
+        lease = await leases.acquire("branch")
+
+        await call("kv/txn", next(body for path, body in sent if path == "kv/txn"))
+
+        assert (await leases.owner_of("branch")).epoch == lease.epoch
+        await leases.release(lease)
+        assert await leases.owner_of("branch") is None
+
+
 async def test_late_copy_of_a_recorded_sync_set_undoes_no_newer_one(etcd_url, prefix, monkeypatch):
     async with etcd_leases(etcd_url, prefix=prefix) as leases:
         lease = await leases.acquire("branch")
