@@ -28,6 +28,7 @@ from bench import (
     over_http,
     recall_speed,
     report,
+    scale,
     shipping,
     throughput,
     timelines,
@@ -42,6 +43,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--dbs", type=int, default=10_000, help="databases of row 9 (default 10000)")
     parser.add_argument("--memories", type=int, default=10_000, help="memories of row 8 (default 10000)")
+    parser.add_argument(
+        "--profiles", type=int, default=100_000, help="profiles of the scale part (default 100000)"
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke run: few samples, no report")
     parser.add_argument(
         "--only", nargs="+", choices=sorted(_PARTS), help="run these parts; a report only with --output"
@@ -80,10 +84,12 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "credentials": lambda given: credentials.measure(quick=given.quick),
     "fairness": lambda given: fairness.measure(quick=given.quick),
     "gateway": lambda given: gateway.measure(quick=given.quick),
+    "scale": lambda given: scale.measure(quick=given.quick, profiles=given.profiles),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
-_ON_REQUEST: Final = {"lazy"}
-"""Parts that run only where they are named: what they measure is not part of the product."""
+_ON_REQUEST: Final = {"lazy", "scale"}
+"""Parts that run only where they are named: what the first measures is not part of the product, the second takes a
+quarter of an hour and has a report of its own (RESULTS-scale.md)."""
 
 
 def _measured(name: str, given: argparse.Namespace) -> tuple[list[Table], bool]:
