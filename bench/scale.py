@@ -44,6 +44,8 @@ class Sizes:
     lookups: int
     requests: int
     ttl_s: int
+    quiet_s: float
+    """Time after which Postgres has counted what was done: a server process that is idle tells within 10 s."""
 
 
 class Figures:
@@ -61,9 +63,9 @@ class Figures:
 def measure(*, quick: bool, profiles: int = 100_000) -> list[Table]:
     """Return the tables. Raises RuntimeError where etcd or Postgres cannot be had."""
     sizes = (
-        Sizes(200, 12, 500, 0.5, 20, 50, 2)
+        Sizes(200, 12, 500, 0.5, 20, 50, 2, 0.1)
         if quick
-        else Sizes(profiles, max(NODES, profiles // 100), profiles, 30.0, 1000, 5000, 10)
+        else Sizes(profiles, max(NODES, profiles // 100), profiles, 30.0, 1000, 5000, 10, 11.0)
     )
     with temporary_folder() as folder, watched() as busy, running(folder, ttl_s=sizes.ttl_s) as fleet:
         tables = _Run(fleet, sizes).all()
@@ -91,6 +93,7 @@ class _Run:
         self.names = [_PROVISIONED.format(i) for i in range(sizes.profiles)]
         every = sizes.profiles // sizes.active
         self.active = self.names[::every][: sizes.active]
+        self.rest_statements = 0.0
         self.rest = Table("At rest, per second", ("figure", "unit", "what"))
 
     def all(self) -> list[Table]:
@@ -170,13 +173,12 @@ class _Run:
         rss = sum(node.resident_bytes() for node in self.nodes)
         descriptors = sum(node.descriptors() for node in self.nodes)
         objects, size_bytes = fleet.bucket()
-        committed, requests = self._committed(), self._requests()
+        (committed, at_s), requests = self._committed(), self._requests()
         events, watched_bytes = self.watcher.events, self.watcher.size_bytes
         start_s = time.monotonic()
         uvloop.run(_write_each(self.gateway, self.active, "first", _WRITERS))
         took_s = time.monotonic() - start_s
         self._settle()
-        time.sleep(1.0)  # statistics of Postgres come a moment later
         after = fleet.etcd_counters()
         pairs = fleet.owner_keys()
         figures.add("active", count, "", f"profiles written to once, through a gateway, {_WRITERS} at a time")
@@ -196,7 +198,7 @@ class _Run:
             "activate_requests", (self._requests() - requests) / count, "", "requests to the object store"
         )
         figures.add(
-            "activate_statements", (self._committed() - committed) / count, "", "transactions of Postgres"
+            "activate_statements", self._statements(committed, at_s) / count, "", "transactions of Postgres"
         )
         figures.add("active_objects", grown, "", "objects in the bucket for each")
         figures.add(
@@ -219,7 +221,8 @@ class _Run:
         """Read and write what is active, in turn, and count what each request asks of etcd, Postgres and the bucket."""
         figures = Figures("Requests to active profiles")
         for key, method, what in (("read", "GET", "reads of a key"), ("write", "PUT", "writes of a key")):
-            etcd, committed, requests = self.fleet.etcd_counters(), self._committed(), self._requests()
+            etcd, requests = self.fleet.etcd_counters(), self._requests()
+            committed, at_s = self._committed()
             start_s = time.monotonic()
             uvloop.run(_use_each(self.gateway, self.active, method, self.sizes.requests))
             took_s, count = time.monotonic() - start_s, self.sizes.requests
@@ -232,7 +235,7 @@ class _Run:
             )
             figures.add(
                 f"{key}_statements",
-                (self._committed() - committed) / count,
+                self._statements(committed, at_s) / count,
                 "",
                 "transactions of Postgres for each",
             )
@@ -243,11 +246,12 @@ class _Run:
                 "",
                 "requests to the object store for each",
             )
-        figures.table.notes.append("What nodes do at rest is counted along.")
+        figures.table.notes.append("Without the transactions of Postgres that nodes make at rest.")
         return figures.table
 
     def _rest(self, state: str) -> None:
         """Measure what happens while nobody asks anything; add it as a column."""
+        time.sleep(self.sizes.quiet_s)
         begun = self._at_rest()
         start_s = time.monotonic()
         time.sleep(self.sizes.rest_s)
@@ -269,6 +273,7 @@ class _Run:
             if len(table.rows) <= at:
                 table.rows.append([key, unit, what])
             table.rows[at] = [*table.rows[at][:-2], value, unit, what]
+        self.rest_statements = (ended[3] - begun[3]) / took_s
         if not table.notes:
             table.notes.append(
                 f"Over {self.sizes.rest_s:g} s each: before anything was provisioned, with {self.sizes.profiles:,} profiles "
@@ -281,7 +286,7 @@ class _Run:
             1000 * sum(process_cpu_s(node.pid) for node in self.nodes) / NODES,
             1000 * process_cpu_s(self.gateway.pid),
             self._requests(),
-            self._committed(),
+            self._committed()[0],
             total(etcd, "grpc_server_handled_total", 'grpc_method="LeaseKeepAlive"'),
             total(etcd, "grpc_server_handled_total", 'grpc_method="Txn"'),
             self.watcher.events,
@@ -397,10 +402,16 @@ class _Run:
 
     # ---- what is counted
 
-    def _committed(self) -> float:
-        return self.fleet.number(
-            "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        )
+    def _committed(self) -> tuple[float, float]:
+        """Return how many transactions Postgres has counted, and the second of it."""
+        asked = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        return self.fleet.number(asked), time.monotonic()
+
+    def _statements(self, committed: float, at_s: float) -> float:
+        """Return the transactions since then, without what nodes do at rest."""
+        time.sleep(self.sizes.quiet_s)
+        now, now_s = self._committed()
+        return max(0.0, now - committed - self.rest_statements * (now_s - at_s))
 
     def _requests(self) -> float:
         return sum(_store_requests(node) for node in self.nodes)
