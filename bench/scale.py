@@ -4,32 +4,25 @@ Every figure has a key, by which `docs/scale.md` refers to it (bench/scale_model
 """
 
 import asyncio
-import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import asyncpg
 import msgspec
 import uvloop
 
 from bench.fleet import Fleet, Member, Watcher, running, total
 from bench.machine import process_cpu_s, watched
 from bench.nodes import temporary_folder
+from bench.scale_clients import CLIENTS_PER_NODE, WRITERS, lookups, provision_all, use_each, write_each
 from bench.stats import Table, percentile
-from bench.wire import Connection, RequestFailedError, encode, request_bytes
 from memoturnd.leases.etcd_records import Keys, NodeRecord, OwnerRecord
 
 NODES: Final = 3
 KEYED_COLUMNS: Final = ("figure", "value", "unit", "what")
-_CLIENTS_PER_NODE: Final = 8
-_WRITERS: Final = 32
 _SETTLE_S: Final = 300.0
-_WRITABLE_S: Final = 90.0
-_AGAIN_S: Final = 0.05
 _PROVISIONED: Final = "agent-{:06d}"
 
 
@@ -120,7 +113,7 @@ class _Run:
         keys, objects = len(fleet.owner_keys()), fleet.bucket()[0]
         start_s = time.monotonic()
         shares = [self.names[at::NODES] for at in range(NODES)]
-        uvloop.run(_provision_all(list(zip(self.nodes, shares, strict=True))))
+        uvloop.run(provision_all(list(zip(self.nodes, shares, strict=True))))
         took_s = time.monotonic() - start_s
         drained_s = self._exported(start_s)
         count = len(self.names)
@@ -130,7 +123,7 @@ class _Run:
         exported = [path.stat().st_size for path in (fleet.objects / "v1" / "_catalog").rglob("*.json")]
         figures.add("profiles", count, "", f"provisioned through the API of {NODES} nodes")
         figures.add(
-            "provision_s", took_s, "s", f"for all of them, {NODES * _CLIENTS_PER_NODE} requests at a time"
+            "provision_s", took_s, "s", f"for all of them, {NODES * CLIENTS_PER_NODE} requests at a time"
         )
         figures.add("provision_rate", count / took_s, "1/s", "profiles provisioned")
         figures.add("export_lag_s", max(0.0, drained_s - took_s), "s", "after that, until the export had all")
@@ -150,7 +143,7 @@ class _Run:
         figures.add("node_provisioned_bytes", max(grown_bytes) / count, "bytes", "of that for each profile")
         opened = max(node.descriptors() - was for node, was in zip(self.nodes, descriptors, strict=True))
         figures.add("provisioned_descriptors", opened, "", "files that a node has open more than before")
-        lookups_s = asyncio.run(_lookups(fleet.catalog_url, self.names, self.sizes.lookups))
+        lookups_s = asyncio.run(lookups(fleet.catalog_url, self.names, self.sizes.lookups))
         figures.add(
             "lookup_p50_us", percentile(lookups_s, 0.5) * 1e6, "us", "a lookup by name in Postgres, p50"
         )
@@ -176,12 +169,12 @@ class _Run:
         (committed, at_s), requests = self._committed(), self._requests()
         events, watched_bytes = self.watcher.events, self.watcher.size_bytes
         start_s = time.monotonic()
-        uvloop.run(_write_each(self.gateway, self.active, "first", _WRITERS))
+        uvloop.run(write_each(self.gateway, self.active, "first", WRITERS))
         took_s = time.monotonic() - start_s
         self._settle()
         after = fleet.etcd_counters()
         pairs = fleet.owner_keys()
-        figures.add("active", count, "", f"profiles written to once, through a gateway, {_WRITERS} at a time")
+        figures.add("active", count, "", f"profiles written to once, through a gateway, {WRITERS} at a time")
         figures.add("activate_rate", count / took_s, "1/s", "profiles that became active")
         figures.add("owner_keys", len(pairs) - before_keys, "", "keys of owners more in etcd")
         each = sum(len(key) + len(value) for key, value in pairs) / max(1, len(pairs))
@@ -224,14 +217,14 @@ class _Run:
             etcd, requests = self.fleet.etcd_counters(), self._requests()
             committed, at_s = self._committed()
             start_s = time.monotonic()
-            uvloop.run(_use_each(self.gateway, self.active, method, self.sizes.requests))
+            uvloop.run(use_each(self.gateway, self.active, method, self.sizes.requests))
             took_s, count = time.monotonic() - start_s, self.sizes.requests
             self._settle()
             time.sleep(1.0)  # statistics of Postgres come a moment later
             after = self.fleet.etcd_counters()
             asked = _between(etcd, after, "grpc_server_handled_total", 'grpc_service="etcdserverpb.KV"')
             figures.add(
-                f"{key}_rate", count / took_s, "1/s", f"{what} through a gateway, {_WRITERS} at a time"
+                f"{key}_rate", count / took_s, "1/s", f"{what} through a gateway, {WRITERS} at a time"
             )
             figures.add(
                 f"{key}_statements",
@@ -369,7 +362,7 @@ class _Run:
         start_s = time.monotonic()
         victim.process.wait()
         ended_s = sorted(
-            at_s - start_s for at_s in uvloop.run(_write_each(self.gateway, names, "again", len(names)))
+            at_s - start_s for at_s in uvloop.run(write_each(self.gateway, names, "again", len(names)))
         )
         cpu_s = sum(process_cpu_s(node.pid) for node in left) - cpu_s
         sent = _between(etcd, fleet.etcd_counters(), "grpc_server_handled_total", 'grpc_method="Txn"')
@@ -431,76 +424,3 @@ def _store_requests(node: Member) -> float:
 
 def _between(before: dict[str, float], after: dict[str, float], name: str, *parts: str) -> float:
     return total(after, name, *parts) - total(before, name, *parts)
-
-
-async def _provision_all(shares: Sequence[tuple[Member, list[str]]]) -> None:
-    async def one(connection: Connection, name: str) -> None:
-        status = await connection.send(request_bytes("POST", "/v1/databases", encode({"name": name})))
-        if status >= 300:
-            raise RequestFailedError(connection.last.decode(errors="replace"))
-
-    await asyncio.gather(*(_each(node, names, one, _CLIENTS_PER_NODE) for node, names in shares))
-
-
-async def _write_each(member: Member, names: list[str], mark: str, clients: int) -> list[float]:
-    """Write one key to each profile, with a key of idempotency, until it is acknowledged; return the seconds at which they were."""
-    ended: list[float] = []
-    until_s = time.monotonic() + _WRITABLE_S
-
-    async def one(connection: Connection, name: str) -> None:
-        headers = f"Idempotency-Key: {name}-{mark}\r\n"
-        request = request_bytes("PUT", f"/v1/db/{name}/kv/s/k", mark.encode(), headers)
-        while await connection.send(request) >= 300:
-            if time.monotonic() > until_s:
-                raise RequestFailedError(connection.last.decode(errors="replace"))
-            await asyncio.sleep(_AGAIN_S)
-        ended.append(time.monotonic())
-
-    await _each(member, names, one, clients)
-    return ended
-
-
-async def _use_each(member: Member, names: list[str], method: str, count: int) -> None:
-    async def one(connection: Connection, name: str) -> None:
-        body = b"again" if method == "PUT" else None
-        status = await connection.send(request_bytes(method, f"/v1/db/{name}/kv/s/k", body))
-        if status >= 300:
-            raise RequestFailedError(connection.last.decode(errors="replace"))
-
-    await _each(member, [names[i % len(names)] for i in range(count)], one, _WRITERS)
-
-
-async def _each(
-    member: Member, names: list[str], one: Callable[[Connection, str], Awaitable[None]], clients: int
-) -> None:
-    """Do something for each name, by so many clients with a kept connection each."""
-    loop = asyncio.get_running_loop()
-
-    async def some(first: int) -> None:
-        _, connection = await loop.create_connection(Connection, member.host, member.port)
-        try:
-            for name in names[first::clients]:
-                await one(connection, name)
-        finally:
-            connection.close()
-
-    await asyncio.gather(*(some(first) for first in range(min(clients, len(names)))))
-
-
-async def _lookups(url: str, names: list[str], count: int) -> list[float]:
-    """Look names up as a node does, one at a time, and return the seconds that each took."""
-    connection = await asyncpg.connect(url)
-    try:
-        statement = await connection.prepare(
-            "SELECT uuid, main_branch_id FROM databases WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL"
-        )
-        taken = []
-        for name in random.Random(1).choices(names, k=count):
-            start_s = time.perf_counter()
-            found = await statement.fetch("default", name)
-            taken.append(time.perf_counter() - start_s)
-            if len(found) != 1:
-                raise RuntimeError(f"the catalog has {len(found)} databases of the name {name}")
-    finally:
-        await connection.close()
-    return taken

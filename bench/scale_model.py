@@ -54,7 +54,7 @@ class Line:
 
 
 ASSUMPTIONS: Final = (
-    Assumption("profiles", 100_000_000, "", "what the model is for"),
+    Assumption("all_profiles", 100_000_000, "", "what the model is for"),
     Assumption("active_share", 0.01, "", "open on a node at the same time: one in a hundred, as measured"),
     Assumption("writes_each", 1 / 60, "1/s", "of an active profile: one a minute"),
     Assumption("reads_each", 1 / 10, "1/s", "of an active profile: six a minute"),
@@ -82,16 +82,16 @@ FOUND: Final = (
 
 LINES: Final[dict[str, tuple[Line, ...]]] = {
     "provisioned": (
-        Line("catalog_gb", "profiles * catalog_profile_bytes / 1e9", "GB", "the catalog's table of databases with its indexes, in Postgres"),
-        Line("export_gb", "profiles * export_profile_bytes / 1e9", "GB", "the catalog's export in the bucket, while none was ever written to"),
-        Line("provision_hours", "profiles / provision_rate / 3600", "hours", "to provision all of them at the rate that was measured"),
-        Line("objects_millions", "profiles * active_objects / 1e6", "million", "objects in the bucket once each was written to once"),
-        Line("bucket_tb", "profiles * active_object_bytes / 1e12", "TB", "their bytes"),
+        Line("catalog_gb", "all_profiles * catalog_profile_bytes / 1e9", "GB", "the catalog's table of databases with its indexes, in Postgres"),
+        Line("export_gb", "all_profiles * export_profile_bytes / 1e9", "GB", "the catalog's export in the bucket, while none was ever written to"),
+        Line("provision_hours", "all_profiles / provision_rate / 3600", "hours", "to provision all of them at the rate that was measured"),
+        Line("objects_millions", "all_profiles * active_objects / 1e6", "million", "objects in the bucket once each was written to once"),
+        Line("bucket_tb", "all_profiles * active_object_bytes / 1e12", "TB", "their bytes"),
         Line("bucket_usd", "bucket_tb * 1000 * stored_gb_usd", "USD/month", "what they cost to keep"),
-        Line("owner_keys_idle", "profiles * provisioned_owner_keys", "", "keys in etcd for those that nobody writes to"),
+        Line("owner_keys_idle", "all_profiles * provisioned_owner_keys", "", "keys in etcd for those that nobody writes to"),
     ),
     "active": (
-        Line("active_count", "profiles * active_share", "", "active profiles"),
+        Line("active_count", "all_profiles * active_share", "", "active profiles"),
         Line("write_rate_all", "active_count * writes_each", "1/s", "writes of all"),
         Line("read_rate_all", "active_count * reads_each", "1/s", "reads of all"),
         Line("hot_gb", "active_count * hot_kib * 1024 / 1e9", "GB", "resident for active profiles, on all nodes"),
@@ -139,11 +139,11 @@ LINES: Final[dict[str, tuple[Line, ...]]] = {
 ORDER: Final = ("provisioned", "active", "gateway", "etcd", "catalog", "failover")
 
 LIMITS: Final = (
-    Line("by Postgres", "profiles * postgres_connections * busy_share / connections_busy", "profiles", "Look names up in a node's own memory for some seconds, as it does already while the catalog is away; then replicas of Postgres for lookups, then tenants over several catalogs"),
-    Line("by what a gateway remembers", "profiles * placements_limit / active_count", "profiles", "Nothing breaks: what is not remembered is asked of a node, one hop more. Raise the limit, for so much memory, or give gateways a part of the tenants each"),
-    Line("by etcd's file", "profiles * etcd_most_bytes / ((etcd_gb + etcd_history_gb) * 1e9)", "profiles", "An etcd of its own for each part of the tenants: leases know nothing of one another"),
-    Line("by etcd's writes", "profiles * etcd_most_writes / (etcd_writes + renewals)", "profiles", "The same"),
-    Line("by the watch of a gateway", "profiles * 100 / watch_mb", "profiles", "At 100 MB/s each. The same, so that a gateway follows its part only"),
+    Line("by Postgres", "all_profiles * postgres_connections * busy_share / connections_busy", "profiles", "Look names up in a node's own memory for some seconds, as it does already while the catalog is away; then replicas of Postgres for lookups, then tenants over several catalogs"),
+    Line("by what a gateway remembers", "all_profiles * placements_limit / active_count", "profiles", "Nothing breaks: what is not remembered is asked of a node, one hop more. Raise the limit, for so much memory, or give gateways a part of the tenants each"),
+    Line("by etcd's file", "all_profiles * etcd_most_bytes / ((etcd_gb + etcd_history_gb) * 1e9)", "profiles", "An etcd of its own for each part of the tenants: leases know nothing of one another"),
+    Line("by etcd's writes", "all_profiles * etcd_most_writes / (etcd_writes + renewals)", "profiles", "An etcd of its own for each part of the tenants: leases know nothing of one another"),
+    Line("by the watch of a gateway", "all_profiles * 100 / watch_mb", "profiles", "At 100 MB/s each. An etcd for each part of the tenants, of which a gateway follows its own"),
 )  # fmt: skip
 
 
@@ -175,7 +175,11 @@ def tables(path: Path) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for section in re.split(r"^## ", path.read_text(), flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
-        drawn = [line[2:-2].split(" | ") for line in section.splitlines() if line.startswith("| ")]
+        drawn = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in section.splitlines()
+            if line.startswith("|")
+        ]
         if drawn:
             found[title] = [dict(zip(drawn[0], cells, strict=True)) for cells in drawn[2:]]
     return found
@@ -188,7 +192,11 @@ def number(cell: str) -> float:
 
 def worked_out(measured: Mapping[str, float]) -> dict[str, float]:
     """Return every assumption, figure and line by name."""
-    known = {assumed.name: assumed.value for assumed in ASSUMPTIONS} | dict(measured)
+    known = dict(measured)
+    for assumed in ASSUMPTIONS:
+        if assumed.name in known:
+            raise ValueError(f"{assumed.name} is there twice")
+        known[assumed.name] = assumed.value
     for part in ORDER:
         for line in LINES[part]:
             if line.name in known:

@@ -23,6 +23,8 @@ from memoturnd.seams.profile import Work
 
 COUNTERS_KEPT: Final = 10_000
 """Databases of which something is counted and not flushed; half of it begins a flush."""
+FLUSHED_AT_ONCE: Final = 50
+"""Counts in one transaction of the catalog, some round trips each: what it takes has to fit well into the time of one call."""
 BATCH: Final = 500
 """Rows of one transaction."""
 COUNTED_AT_ONCE: Final = 200
@@ -226,11 +228,11 @@ class Meter:
         """Put what was counted into the catalog. Raises RetryableError; what is not there yet is kept then."""
         async with self._flushing:
             keys = list(self._counters)
-            for first in range(0, len(keys), BATCH):
-                await self._flush_counters(keys[first : first + BATCH])
+            for first in range(0, len(keys), FLUSHED_AT_ONCE):
+                await self._flush_counters(keys[first : first + FLUSHED_AT_ONCE])
             uuids = list(self._growth)
-            for first in range(0, len(uuids), BATCH):
-                await self._flush_growth(uuids[first : first + BATCH])
+            for first in range(0, len(uuids), FLUSHED_AT_ONCE):
+                await self._flush_growth(uuids[first : first + FLUSHED_AT_ONCE])
             await self._measure({key.owner for key in keys if key.owner.namespace})
 
     async def _flush_counters(self, keys: list[Counted]) -> None:

@@ -243,3 +243,18 @@ async def test_quotas_that_one_node_sets_hold_at_another_within_seconds(tmp_path
     assert account.quotas == Quotas()
     for catalog in catalogs:
         await catalog.close()
+
+
+async def test_usage_of_many_databases_goes_in_transactions_that_are_short(meter, catalog, monkeypatch):
+    sent, plain = [], catalog.add_usage
+
+    async def add_usage(uses):
+        sent.append(len(uses))
+        await plain(uses)
+
+    monkeypatch.setattr(catalog, "add_usage", add_usage)
+    for number in range(120):
+        served(meter, database=f"app--{number}")
+    await meter.flush()
+    assert sent == [50, 50, 20]
+    assert meter._counters == {}
