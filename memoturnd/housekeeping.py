@@ -5,18 +5,24 @@ only in branches that this node has open for writing, a few hundred rows to a co
 has expired, swept or not.
 """
 
+from collections.abc import Sequence
+
 import structlog
 
 from memoturnd.audit.acts import Acts
+from memoturnd.core.placement import place
 from memoturnd.engine.branching import Branching
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.services import Services
 from memoturnd.engine.tiers import Tiers
-from memoturnd.errors import DatabaseNotFoundError, MemoturnError
+from memoturnd.errors import DatabaseNotFoundError, MemoturnError, RetryableError
+from memoturnd.seams.catalog import BranchRow
 from memoturnd.surfaces import timelines
 from memoturnd.surfaces.memories import sweep_expired
 
 BURNER_S = 5.0
+ANYBODYS_MS = 60_000
+"""How long past its time a burner is left to the node whose part it is, where there are several."""
 ROWS_S = 30.0
 ROWS_PER_COMMIT = 500
 COMMITS_PER_SWEEP = 40
@@ -36,7 +42,8 @@ class Housekeeping:
     async def delete_burners(self) -> int:
         """Delete the branches whose time has come, and return how many."""
         deleted = 0
-        for row in await self._services.catalog.due_branches(self._services.clock.now_ms()):
+        rows = await self._services.catalog.due_branches(self._services.clock.now_ms())
+        for row in await self._own(rows):
             try:
                 database = await self._services.catalog.get_database_by_uuid(row.db_uuid)
                 await self._branches.drop(row)
@@ -47,6 +54,25 @@ class Housekeeping:
             except MemoturnError as error:
                 _log.warning("burner not deleted; it is tried again", branch=row.name, error=str(error))
         return deleted
+
+    async def _own(self, rows: Sequence[BranchRow]) -> Sequence[BranchRow]:
+        """Return what this node is to delete: its share where there are others, and what has waited for long."""
+        services = self._services
+        if not rows or not services.leases.is_shared:
+            return rows
+        late_ms = services.clock.now_ms() - ANYBODYS_MS
+        try:
+            nodes = await services.leases.live_nodes()
+        except RetryableError:
+            nodes = ()  # nobody knows whose they are
+
+        def is_own(row: BranchRow) -> bool:
+            chosen = place(row.branch_id, nodes)
+            return (chosen is not None and chosen.node_id == services.node_id) or (
+                row.expires_at or 0
+            ) <= late_ms
+
+        return [row for row in rows if is_own(row)]
 
     async def sweep_rows(self) -> None:
         """Delete expired rows of the branches that are open for writing and not in use right now."""

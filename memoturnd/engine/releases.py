@@ -98,6 +98,8 @@ class Releases:
         if branch.owned is not None:
             with suppress(MemoturnError):  # its manifest may say that it is deleted
                 await branch.owned.shipper.ship()
-        await branch.destroy()
-        await self._tiers.forget(branch)
+        try:
+            await branch.destroy()
+        finally:
+            await self._tiers.forget(branch)
         _log.info("let go of, since another node has deleted it", branch=str(branch.ref))

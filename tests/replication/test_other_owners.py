@@ -11,11 +11,13 @@ from sharing import sharing
 from memoturnd.engine import maintenance
 from memoturnd.errors import NotOwnerError, OverloadedError
 from memoturnd.seams.catalog import ERASE, SWEEP, Chore
+from memoturnd.seams.clock import SystemClock
 from memoturnd.surfaces import erasing
 
 
 @pytest.fixture
-async def three(tmp_path):
+async def three(tmp_path, monkeypatch):
+    monkeypatch.setattr("memoturnd.node.BURNER_S", 3600.0)
     async with sharing(tmp_path, "a", "b", "c", **BY_HAND) as shared:
         await shared.nodes["a"].databases.create("db")
         yield shared
@@ -108,3 +110,23 @@ async def test_an_erasure_takes_from_every_branch_whoever_owns_it(three):
     assert (await (await c.profile("db")).read(everything)).value == {"y": "kept"}
     with pytest.raises(NotOwnerError):
         await dev.write(put("late", "1"))
+
+
+async def test_a_burner_is_deleted_by_one_node_and_by_any_other_where_that_does_not(three, monkeypatch):
+    nodes = list(three.nodes.values())
+    await owned_by(three, "a", x="1")
+    for number in range(9):  # ids that are not random, so that each node has some of them
+        await nodes[0].branches.create("db", f"b{number}", ttl_s=1, branch_id=f"{number:016x}")
+    now_ms = nodes[0]._services.clock.now_ms()
+
+    async def swept_at(ms, *several):
+        monkeypatch.setattr(SystemClock, "now_ms", lambda _: ms)
+        return [await node.housekeeping.delete_burners() for node in several]
+
+    deleted = await swept_at(now_ms + 2_000, *nodes[:2])
+    left = await nodes[0].branches.list("db")
+    assert all(deleted)
+    assert len(left) == 9 - sum(deleted) > 0  # those of the third node
+
+    assert await swept_at(now_ms + 63_000, nodes[0]) == [len(left)]
+    assert await nodes[0].branches.list("db") == []
