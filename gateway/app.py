@@ -21,7 +21,7 @@ from gateway.forwarding import (
     has_body,
     target_of,
 )
-from gateway.hedging import Hedge
+from gateway.hedging import Hedge, takes_a_replicas
 from gateway.metrics import GatewayMetrics
 from gateway.placements import PlacementCache
 from gateway.routing import ATTEMPT_S, STREAMED_S, Router
@@ -196,7 +196,8 @@ class Gateway:
         method: str = scope["method"]
         about = address_of(self._tree, method, scope["raw_path"], scope["query_string"], headers)
         request = Request(method, target_of(scope), as_sent(headers, request_id), body)
-        asked = Asked(about.reads, "idempotency-key" in request.headers)
+        anywhere = takes_a_replicas(about, request)
+        asked = Asked(about.reads, "idempotency-key" in request.headers, anywhere=anywhere)
         if body.is_whole:
             deadline_s = started_s + self._timeout_s + (self._model_timeout_s if about.asks_model else 0.0)
         else:
@@ -204,7 +205,7 @@ class Gateway:
         await self._enter()
         try:
             router = self._routers[about.asks_model or not body.is_whole]
-            if self._hedge is not None and self._hedge.may(about, request):
+            if self._hedge is not None and anywhere:
                 return await self._hedge.route(request, asked, about, deadline_s=deadline_s)
             return await router.route(request, asked, about.key, deadline_s=deadline_s)
         finally:

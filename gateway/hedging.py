@@ -33,18 +33,6 @@ class Hedge:
         self._now_s = now_s
         self._count = count
 
-    @staticmethod
-    def may(about: Addressed, request: Request) -> bool:
-        """Return whether a request is a read of a branch that takes a replica's answer, costs no model's, and can be sent twice."""
-        consistency = request.headers.get("memoturn-consistency", "")
-        return (
-            about.reads
-            and about.key is not None
-            and request.body.is_whole
-            and not about.asks_model
-            and consistency.strip().lower() == "cached"
-        )
-
     async def route(self, request: Request, asked: Asked, about: Addressed, *, deadline_s: float) -> Upstream:
         """Return the first answer; raises as Router.route does."""
         first = asyncio.ensure_future(self._router.route(request, asked, about.key, deadline_s=deadline_s))
@@ -80,6 +68,18 @@ class Hedge:
         avoiding = frozenset[str]() if owner is None else frozenset({owner.node_id})
         node = place(about.key[0], self._placements.nodes.values(), avoiding=avoiding)
         return None if node is None else Target(node.node_id, node.address, forwarded=False)
+
+
+def takes_a_replicas(about: Addressed, request: Request) -> bool:
+    """Return whether a request is a read of a branch that takes a replica's answer, costs no model's, and can be sent twice."""
+    consistency = request.headers.get("memoturn-consistency", "")
+    return (
+        about.reads
+        and about.key is not None
+        and request.body.is_whole
+        and not about.asks_model
+        and consistency.strip().lower() == "cached"
+    )
 
 
 def _is_good(done: "asyncio.Future[Upstream]") -> bool:

@@ -1,12 +1,13 @@
 """One request on its way to whoever is to have it: sent, and sent again by the rules, until there is an answer or no time is left."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.forwarding import Forwarder, LostError, Request, UnconnectedError, Upstream
-from memoturnd.core.retries import Act, Asked, Event, Outcome, decide
+from memoturnd.core.retries import Act, Asked, Event, Outcome, attempt_s, decide
 from memoturnd.errors import OutcomeUnknownError, RetryableError, UnansweredError
 from memoturnd.seams.leases import Owner
 
@@ -83,19 +84,15 @@ class Router:
         attempts, hint, failed, lost = 0, None, frozenset[str](), False
         reason = "no node is there"
         while True:
-            attempts += 1
             target = hint or await self._where.target(key, failed)
             hint, upstream = None, None
             outcome = Outcome(Event.UNCONNECTED)
             if target is not None:
                 left_s = deadline_s - self._now_s()
+                timeout_s = attempt_s(asked, attempts=attempts, longest_s=self._attempt_s, left_s=left_s)
                 self._sent()
                 try:
-                    upstream = await self._attempt(
-                        target,
-                        request,
-                        max(0.001, min(left_s, self._attempt_s) if asked.repeatable else left_s),
-                    )
+                    upstream = await self._attempt(target, request, max(0.001, timeout_s))
                 except UnconnectedError as error:
                     reason, failed = str(error), failed | {target.node_id}
                 except (LostError, TimeoutError) as error:
@@ -106,15 +103,18 @@ class Router:
                     outcome = Outcome(Event.LOST)
                 else:
                     outcome, hint = self._seen(upstream, key)
-                    if outcome.unapplied and hint is None and (key is None or upstream.status == MISDIRECTED):
-                        failed |= {
-                            target.node_id
-                        }  # it stops, or gives the branch away: another one may take it
+                    if (
+                        outcome.unapplied
+                        and hint is None
+                        and (key is None or asked.anywhere or upstream.status == MISDIRECTED)
+                    ):  # it stops, or gives the branch away: another one may take it
+                        failed |= {target.node_id}
                 self._where.saw(target, outcome.event)
                 if request.body.is_spent and asked.replayable:
-                    asked = Asked(asked.reads, asked.keyed, replayable=False)
+                    asked = dataclasses.replace(asked, replayable=False)
             elif failed:
                 failed = frozenset()  # all of them again
+            attempts += 1
             step = decide(asked, outcome, attempts=attempts, left_s=deadline_s - self._now_s(), lost=lost)
             lost = lost or outcome.event is Event.LOST
             if step.act is Act.ANSWER and upstream is not None:

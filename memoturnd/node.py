@@ -674,7 +674,14 @@ async def running(
             memory=Memory(settings.recall_cache_bytes, evicted=metrics.recall_cache_evictions.inc),
             subscribers=Subscribers(asked, clock, metrics, spawn),
             replicas=Replicas(
-                leases, asked, clock, metrics, spawn, node_id=settings.node_id, address=settings.advertise
+                leases,
+                asked,
+                clock,
+                metrics,
+                spawn,
+                node_id=settings.node_id,
+                address=settings.advertise,
+                lease_ttl_s=settings.lease_ttl_s,
             ),
             departures=Departures(leases, asked, spawn, node_id=settings.node_id),
             draining=Draining(leases, clock, node_id=settings.node_id),

@@ -14,6 +14,8 @@ UNAVAILABLE_ATTEMPTS: Final = 3
 """Times that a node may answer 503 before the client has it: it says by itself when to come again."""
 LOST_ATTEMPTS: Final = 4
 """Times that a repeatable request may be sent without an answer: what kills each node that gets it ends here."""
+CACHED_ATTEMPT_S: Final = 1.0
+"""How long the first node is waited for by a read that any node may answer: many times what one takes, and well below a lease."""
 _MISDIRECTED: Final = 421
 _UNAVAILABLE: Final = 503
 
@@ -47,11 +49,14 @@ class Act(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What matters of a request: whether it only reads, carries an Idempotency-Key, and can be sent again as it was."""
+    """What matters of a request: whether it only reads, carries an Idempotency-Key, can be sent again as it was, and whether
+    any node may answer it, from a replica.
+    """
 
     reads: bool
     keyed: bool
     replayable: bool = True
+    anywhere: bool = False
 
     @property
     def repeatable(self) -> bool:
@@ -113,6 +118,19 @@ def _after_silence(asked: Asked, *, attempts: int, left_s: float) -> Step:
     if left_s <= wait_s or attempts >= LOST_ATTEMPTS or not asked.replayable:
         return Step(Act.UNANSWERED)
     return Step(Act.AGAIN, wait_s)
+
+
+def attempt_s(asked: Asked, *, attempts: int, longest_s: float, left_s: float) -> float:
+    """Return how long the next attempt may take, behind `attempts` of them; `longest_s` bounds one that can be repeated.
+
+    What any node may answer is taken from one that is silent soon, and each further one is waited for twice as long: should all of
+    them be slow, there is an answer all the same.
+    """
+    if not asked.repeatable:
+        return left_s
+    if asked.anywhere:
+        longest_s = min(longest_s, CACHED_ATTEMPT_S * 2.0 ** min(attempts, 16))
+    return min(left_s, longest_s)
 
 
 def backoff_s(attempts: int) -> float:

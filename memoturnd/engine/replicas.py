@@ -4,6 +4,8 @@ The first such read subscribes at the branch's owner, which then sends what it s
 Several times a second each owner is asked, once for all branches followed there, where it stands: that keeps the
 subscription, finds what was lost on the way, and tells how old a replica is. A replica that holds all up to the txid
 named is complete as of the moment before the question was sent, less the age of what the owner had not shipped then.
+Where the owner says nothing the manifest has to do, and the lease service's word: who owned the branch then was alive not
+longer than a lease before, and had nothing unshipped that was older than the window for it.
 Clocks of two machines are never compared. One that is not read any more is not followed any more.
 """
 
@@ -60,10 +62,25 @@ _log = structlog.get_logger(__name__)
 class Replica:
     """What is known of one replica. `owner` is None while nobody is known to own the branch."""
 
-    __slots__ = ("asked_s", "behind_since_s", "branch", "busy", "meeting", "met_s", "owner", "waiting")
+    __slots__ = (
+        "asked_s",
+        "behind_since_s",
+        "branch",
+        "busy",
+        "found_s",
+        "is_silent",
+        "meeting",
+        "met_s",
+        "owner",
+        "waiting",
+    )
 
-    def __init__(self, branch: "Branch") -> None:
+    def __init__(self, branch: "Branch", found_s: float) -> None:
         self.branch = branch
+        self.found_s = found_s
+        """When the lease service was last asked who owns the branch, and answered; or anything, before that."""
+        self.is_silent = False
+        """Whether a read has waited for the owner's word in vain, and nothing was heard since: no other one waits."""
         self.owner: Owner | None = None
         self.asked_s = float("-inf")
         """When the lease service was last asked who owns the branch."""
@@ -102,6 +119,7 @@ class Replicas:
         *,
         node_id: str,
         address: str,
+        lease_ttl_s: float,
     ) -> None:
         self._leases = leases
         self._peers = peers
@@ -110,6 +128,8 @@ class Replicas:
         self._errands = Errands(spawn)
         self._node_id = node_id
         self._address = address
+        self._lease_ttl_s = lease_ttl_s
+        self._began_s = clock.monotonic_s()
         self._all: OrderedDict[str, Replica] = OrderedDict()
         self._asking: set[str] = set()
         self.oldest_age_s = 0.0
@@ -133,7 +153,7 @@ class Replicas:
             return
         if self._peers is None or branch.owned is not None:
             return
-        self._all[branch.branch_id] = Replica(branch)
+        self._all[branch.branch_id] = Replica(branch, self._began_s)
         if len(self._all) > REPLICAS_LIMIT:
             self._all.popitem(last=False)
 
@@ -144,12 +164,15 @@ class Replicas:
             return
         heard_s = branch.seen_s
         async with one.meeting:
-            if branch.seen_s > heard_s or self._clock.monotonic_s() - one.met_s < OWNER_AGAIN_S:
+            if one.is_silent or branch.seen_s > heard_s:
                 return  # another read has just asked
+            if self._clock.monotonic_s() - one.met_s < OWNER_AGAIN_S:
+                return
             one.met_s = self._clock.monotonic_s()
             with suppress(TimeoutError):
                 async with asyncio.timeout(MEET_S):
                     await self._begin(one)
+            one.is_silent = branch.seen_s <= heard_s
 
     def reached(self, branch: "Branch") -> None:
         """Note that a branch was brought up to date from object storage."""
@@ -157,10 +180,15 @@ class Replicas:
         if one is not None:
             one.reached()
 
-    def unshipped_s(self, branch: "Branch") -> float:
-        """Return for how long commits of the branch may be with its owner alone, where it has one that is followed."""
+    def complete_s(self, branch: "Branch", asked_s: float) -> float:
+        """Return as of when nothing is missing in a manifest that was read at `asked_s`, for all that is known of owners."""
         one = self._all.get(branch.branch_id)
-        return 0.0 if one is None or one.owner is None else branch.services.ship_limits.unshipped_max_age_s
+        if one is None:
+            return asked_s  # who does not follow an owner has found that there is none
+        known_s = min(asked_s, one.found_s)
+        if one.owner is None and one.found_s > self._began_s:
+            return known_s  # there was none
+        return known_s - self._lease_ttl_s - branch.services.ship_limits.unshipped_max_age_s
 
     async def _begin(self, one: Replica) -> None:
         if await self._find_owner(one) and one.owner is not None:
@@ -235,6 +263,7 @@ class Replicas:
         ):
             self._errands.start("a replica", self._drop_state(one))  # history was rewritten
             return
+        one.is_silent = False
         one.waiting.append((standing.txid, asked_s - standing.unshipped_ms / 1000))
         one.reached()
         if branch.txid >= standing.txid:
@@ -246,11 +275,12 @@ class Replicas:
 
     async def _find_owner(self, one: Replica) -> bool:
         """Look up who owns the branch; False where that is not known, or nobody does."""
-        one.asked_s = self._clock.monotonic_s()
+        asked_s = one.asked_s = self._clock.monotonic_s()
         try:
             owner = await self._leases.owner_of(one.branch.branch_id)
         except RetryableError:
             return False  # who owned it last is asked again
+        one.found_s = max(one.found_s, asked_s)
         one.owner = None if owner is None or owner.node_id == self._node_id else owner
         return one.owner is not None
 

@@ -108,6 +108,8 @@ class SharedBranch(Branch):
             while self.services.clock.monotonic_s() < self._others_first_s and not self._gone:
                 await refuse_elsewhere(self.services, self)
                 await self.services.clock.sleep(_LOOK_S)
+            if self.owned is not None:  # until the lease service answers, what is open here can be shown
+                await self.services.leases.owner_of(self.branch_id)
         return await super().own()
 
     @asynccontextmanager
@@ -189,7 +191,9 @@ class SharedBranch(Branch):
         if self.services.draining.has_begun:
             await self._refuse_to_take()
         self._settled = None
+        asked_s = self.services.clock.monotonic_s()
         await super()._take_over()
+        self.seen_s = max(self.seen_s, asked_s)
         self._settled = self.owned.lease if self.owned is not None else None
 
     async def _leave_fenced_state(self) -> None:
@@ -318,7 +322,10 @@ class SharedBranch(Branch):
             self.leave()
 
     async def _read_copy(self, op: ReadOp[T], min_txid: int, work: Work, asks: Reading) -> Seen[T]:
-        """Read what is here, brought up to date where it is old and the store answers."""
+        """Read what is here, brought up to date where it is old and the store answers.
+
+        Where neither the owner nor the lease service nor the store does, it is shown as it is, with the age that it has.
+        """
         clock, replicas = self.services.clock, self.services.replicas
         replicas.touch(self)
         if self.owned is None and self._is_unheard():
@@ -332,8 +339,8 @@ class SharedBranch(Branch):
                 if not self._ready or self.seen_s == _NEVER:
                     raise  # nothing is here, or what was never known to be the newest state: it has no age
             replicas.reached(self)
-            if min_txid > self.txid:  # its owner has it, or nobody
-                await self._come_up()
+        if min_txid > self.txid:  # its owner has it, or nobody
+            await self._come_up()
         as_of_s = self.seen_s  # what is read is not older; meanwhile it may be let go of, and then has no age
         if as_of_s == _NEVER:
             raise RetryableError(f"the copy of {self.ref} is being replaced; send the read again")
@@ -377,4 +384,4 @@ class SharedBranch(Branch):
                 self._ready, self._empty = True, False
             self._loaded, self._compared_s = number, asked_s
             # What its owner has not shipped is not in the manifest.
-            self.seen_s = max(self.seen_s, asked_s - self.services.replicas.unshipped_s(self))
+            self.seen_s = max(self.seen_s, self.services.replicas.complete_s(self, asked_s))

@@ -7,9 +7,7 @@ import json
 
 import httpx
 
-from cluster.harness import running_cluster
-
-DB = "app--ann"
+DB = "feeds--ann"
 PHASE = 15
 
 
@@ -73,40 +71,39 @@ async def put(client, headers, n):
             await asyncio.sleep(0.1)
 
 
-async def test_no_feed_loses_or_repeats_a_commit_when_owners_stop_and_die(tmp_path):
-    with running_cluster(tmp_path, nodes=3, gateways=1, ttl_s=2) as cluster:
-        headers = cluster.bearer(cluster.token(ns="app"))
-        gateway = cluster.gateways[0].url
-        async with httpx.AsyncClient(base_url=gateway, timeout=30) as client:
-            answer = await client.post(
-                "/v1/memory/app/ann/memories",
-                headers=headers,
-                json={"memories": [{"type": "event", "summary": "begins"}]},
-            )
-            assert answer.status_code == 201, answer.text
-            acknowledged = [int(answer.headers["memoturn-txid"])]
-            followers = [
-                Follower([gateway], headers),
-                Follower([node.url for node in cluster.nodes], headers),
-            ]
-            tasks = [asyncio.create_task(one.run()) for one in followers]
-            try:
-                for phase, end in enumerate(("stop", "kill", None)):
-                    first = PHASE * phase
-                    acknowledged += [await put(client, headers, first + n) for n in range(PHASE)]
-                    owner = cluster.owner_node(DB)
-                    if end is not None:
-                        await asyncio.to_thread(owner.stop if end == "stop" else owner.kill)
-                acknowledged.append(await put(client, headers, 1000))
-                async with asyncio.timeout(20):
-                    for one in followers:
-                        while not one.told or one.told[-1] < acknowledged[-1]:  # noqa: ASYNC110 - it has no event
-                            await asyncio.sleep(0.05)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-        for one in followers:
-            assert one.told == acknowledged, one.ends
-            assert one.resets == 0
-        assert any("stopping" in one.ends for one in followers)
+async def test_no_feed_loses_or_repeats_a_commit_when_owners_stop_and_die(cluster):
+    headers = cluster.bearer(cluster.token(ns="feeds"))
+    gateway = cluster.gateways[0].url
+    async with httpx.AsyncClient(base_url=gateway, timeout=30) as client:
+        answer = await client.post(
+            "/v1/memory/feeds/ann/memories",
+            headers=headers,
+            json={"memories": [{"type": "event", "summary": "begins"}]},
+        )
+        assert answer.status_code == 201, answer.text
+        acknowledged = [int(answer.headers["memoturn-txid"])]
+        followers = [
+            Follower([gateway], headers),
+            Follower([node.url for node in cluster.nodes], headers),
+        ]
+        tasks = [asyncio.create_task(one.run()) for one in followers]
+        try:
+            for phase, end in enumerate(("stop", "kill", None)):
+                first = PHASE * phase
+                acknowledged += [await put(client, headers, first + n) for n in range(PHASE)]
+                owner = cluster.owner_node(DB)
+                if end is not None:
+                    await asyncio.to_thread(owner.stop if end == "stop" else owner.kill)
+            acknowledged.append(await put(client, headers, 1000))
+            async with asyncio.timeout(20):
+                for one in followers:
+                    while not one.told or one.told[-1] < acknowledged[-1]:  # noqa: ASYNC110 - it has no event
+                        await asyncio.sleep(0.05)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    for one in followers:
+        assert one.told == acknowledged, one.ends
+        assert one.resets == 0
+    assert any("stopping" in one.ends for one in followers)

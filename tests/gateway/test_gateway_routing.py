@@ -312,6 +312,53 @@ async def test_a_node_that_fails_is_left_alone_and_tried_again(client, faulty):
     assert (await client.get(f"{faulty.parts.url}/ready")).status_code == 200
 
 
+# ---- reads that any node may answer
+
+CACHED = {"Memoturn-Consistency": "cached"}
+
+
+async def test_a_cached_read_leaves_an_owner_that_says_nothing(client, faulty):
+    faulty.proxy.mode = Mode.BLACKHOLE
+    primary = asyncio.create_task(client.get(faulty.parts.url + KEY))
+
+    began_s = time.monotonic()
+    answer = await client.get(faulty.parts.url + KEY, headers=CACHED)
+    first_s = time.monotonic() - began_s
+
+    assert answer.status_code == 200
+    assert 0.9 < first_s < 2
+    assert forwarded(faulty.other) == [None]
+    assert not primary.done()  # that one is the owner's to answer
+
+    for _ in range(2):
+        await client.get(faulty.parts.url + KEY, headers=CACHED)
+    began_s = time.monotonic()
+    assert (await client.get(faulty.parts.url + KEY, headers=CACHED)).status_code == 200
+    assert time.monotonic() - began_s < 0.5  # the owner is known to be silent by now
+    assert len(faulty.other.seen) == 4
+    primary.cancel()
+    await asyncio.gather(primary, return_exceptions=True)
+
+
+async def test_a_cached_read_is_waited_for_longer_where_every_node_is_slow(client):
+    async def slow(scope, receive, send):
+        await asyncio.sleep(1.5)
+        await Echo()(scope, receive, send)
+
+    async with served(slow) as url, served(slow) as other, gateway() as parts:
+        parts.knows({"n0": url, "n1": other}, {MAIN: ("n0", 1)})
+        assert (await client.get(parts.url + KEY, headers=CACHED)).status_code == 200
+
+
+async def test_a_cached_read_that_one_node_refuses_is_anothers(client):
+    async with behind_gateway(2, owners={MAIN: ("n0", 1)}) as (parts, echoes):
+        echoes[0].status, echoes[0].headers = 503, [(b"memoturn-applied", b"false")]
+
+        assert (await client.get(parts.url + KEY, headers=CACHED)).status_code == 200
+        assert counts(echoes) == [1, 1]
+        assert (await client.get(parts.url + KEY)).status_code == 503
+
+
 # ---- bounds, and what the gateway answers itself
 
 

@@ -5,6 +5,7 @@ Guards: `read`, `_come_up` and `_compare` in memoturnd.engine.shared_branch, `re
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 from profiles import BY_HAND, everything, get, put
@@ -189,6 +190,81 @@ async def test_a_copy_is_shown_while_store_and_leases_are_gone(two, monkeypatch)
     for profile in (owner, other):
         with pytest.raises(RetryableError):
             await asyncio.wait_for(profile.read(get("x")), 20)
+
+
+async def test_an_owner_whose_lease_cannot_be_renewed_shows_its_file_while_writes_try_to_have_it_back(two):
+    owner, _ = await profiles(two)
+    await owner.write(put("x", "1"))
+    two.leases["a"].lapse()
+    two.leases["a"].down = True
+
+    for _ in range(2):
+        with pytest.raises(RetryableError):
+            await owner.write(put("x", "2"))
+        assert (await cached(owner, get("x")))[0].value == "1"
+    owner.seen_s -= 5
+    assert (await cached(owner, get("x")))[1] >= 5000
+    with pytest.raises(RetryableError):
+        await cached(owner, get("x"), min_txid=owner.txid + 1)
+
+    two.leases["a"].down = False
+    await owner.write(put("x", "2"))
+    assert (await cached(owner, get("x")))[0].value == "2"
+
+
+async def test_a_floor_above_what_a_former_owner_has_is_the_new_ones_to_show(two):
+    owner, other = await profiles(two)
+    await owner.write(put("x", "1"))
+    await owner.owned.shipper.ship()
+    two.leases["a"].expire()
+    written = await other.write(put("x", "2"))
+
+    with pytest.raises(NotOwnerError) as told:
+        await cached(owner, get("x"), min_txid=written.txid)
+    assert told.value.owner.node_id == "b"
+
+
+@pytest.mark.parametrize("silent", ["leases", "owner"])
+async def test_a_copy_that_has_never_heard_of_its_owner_is_not_said_to_be_new(two, silent):
+    """What the owner committed, and could not ship before it fell silent, may be as old as its lease and its window."""
+    owner, other = await profiles(two)
+    await owner.write(put("x", "1"))
+    await owner.owned.shipper.ship()
+    await owner.write(put("x", "unshipped"))
+    two.wires.cut.add("a")
+    two.leases["b"].down = silent == "leases"
+
+    began_s = time.monotonic()
+    seen, age_ms = await cached(other, get("x"))
+    assert seen.value == "1"
+    assert age_ms >= 1000 * (other.services.ship_limits.unshipped_max_age_s + 10)
+    for _ in range(5):
+        await cached(other, get("x"))
+    assert time.monotonic() - began_s < 1
+
+
+async def test_a_read_waits_once_for_an_owner_that_does_not_answer(two):
+    owner, other = await profiles(two)
+    await owner.write(put("x", "1"))
+    await owner.owned.shipper.ship()
+    waited = 0
+
+    async def silent(*_args, **_options):
+        nonlocal waited
+        waited += 1
+        await asyncio.sleep(60)
+
+    two.wires.ask = silent
+    await cached(other, get("x"))
+    began_s = time.monotonic()
+    for _ in range(3):
+        other.seen_s -= 5
+        other._compared_s -= 5
+        replica = other.services.replicas._all[other.branch_id]
+        replica.met_s -= 5
+        assert (await cached(other, get("x")))[0].value == "1"
+    assert waited
+    assert time.monotonic() - began_s < 0.4
 
 
 async def test_a_floor_holds_wherever_it_is_read(two):
