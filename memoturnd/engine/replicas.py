@@ -203,7 +203,8 @@ class Replicas:
         oldest_s = 0.0
         for one in list(self._all.values()):
             branch = one.branch
-            if branch.owned is not None or not branch.hot or now_s - branch.used_s > UNUSED_S:
+            is_closed = not (branch.hot or branch.users)  # who reads it first opens it
+            if branch.owned is not None or is_closed or now_s - branch.used_s > UNUSED_S:
                 self._forget(one)
                 continue
             if one.owner is not None:

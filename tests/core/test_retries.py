@@ -2,7 +2,7 @@
 
 import pytest
 
-from memoturnd.core.retries import LOST_ATTEMPTS, Act, Asked, Event, Outcome, backoff_s, decide
+from memoturnd.core.retries import LOST_ATTEMPTS, Act, Asked, Event, Outcome, attempt_s, backoff_s, decide
 
 READ = Asked(reads=True, keyed=False)
 WRITE = Asked(reads=False, keyed=False)
@@ -108,3 +108,15 @@ def test_what_may_have_been_applied_once_is_never_said_to_be_unapplied(asked, ou
 def test_what_was_lost_and_then_answered_is_the_clients():
     for status in (200, 404, 409, 412, 500, 503):
         assert act(KEYED, Outcome(Event.ANSWERED, status), attempts=2, lost=True) is Act.ANSWER
+
+
+def test_what_any_node_may_answer_waits_a_second_for_the_first_of_them_and_longer_for_each_further_one():
+    cached = Asked(reads=True, keyed=False, anywhere=True)
+
+    def waits(asked, left_s=30.0):
+        return [attempt_s(asked, attempts=n, longest_s=10.0, left_s=left_s) for n in range(5)]
+
+    assert waits(cached) == [1, 2, 4, 8, 10]
+    assert waits(cached, left_s=3.0) == [1, 2, 3, 3, 3]
+    assert waits(READ) == waits(KEYED) == [10] * 5
+    assert waits(WRITE) == [30] * 5

@@ -225,7 +225,7 @@ async def test_a_floor_above_what_a_former_owner_has_is_the_new_ones_to_show(two
 
 
 @pytest.mark.parametrize("silent", ["leases", "owner"])
-async def test_a_copy_that_has_never_heard_of_its_owner_is_not_said_to_be_new(two, silent):
+async def test_a_copy_that_has_never_heard_of_its_owner_is_not_said_to_be_new(two, silent, monkeypatch):
     """What the owner committed, and could not ship before it fell silent, may be as old as its lease and its window."""
     owner, other = await profiles(two)
     await owner.write(put("x", "1"))
@@ -234,6 +234,13 @@ async def test_a_copy_that_has_never_heard_of_its_owner_is_not_said_to_be_new(tw
     two.wires.cut.add("a")
     two.leases["b"].down = silent == "leases"
 
+    load = type(other.manifests).load
+
+    async def slow(self, *, fresh=False):
+        await other.services.replicas.confirm()  # as it happens several times a second
+        return await load(self, fresh=fresh)
+
+    monkeypatch.setattr(type(other.manifests), "load", slow)
     began_s = time.monotonic()
     seen, age_ms = await cached(other, get("x"))
     assert seen.value == "1"
