@@ -319,6 +319,12 @@ class Tails:
                 _log.error("commits that their branch went on without are dropped", branch=held.branch_id)
             await self.store.drop(held.branch_id, heard_s=held.heard_s)
 
+    async def let_go(self, uuid: str) -> None:
+        """Let go at once of what is held of a database and has landed: its history was rewritten. Raises StoreUnavailableError."""
+        for held in self.store.held():
+            if held.uuid == uuid and held.last_txid and await self._has_landed(held):
+                await self.store.drop_pieces(held.branch_id, heard_s=held.heard_s)
+
     async def _is_needed(self, branch_id: str) -> bool:
         recorded = await self._leases.sync_set(branch_id)
         return recorded is not None and any(node.node_id == self._node_id for node in recorded.members)

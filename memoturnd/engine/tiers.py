@@ -166,9 +166,10 @@ class Tiers:
         self._all.pop(branch.ref.branch_id, None)
 
     async def let_go(self, uuid: str) -> None:
-        """Remove what is kept here of a database whose history was rewritten: past states, and files of branches that
-        are not owned. An owned one has been brought up to date.
+        """Remove what is kept here of a database whose history was rewritten: past states, files of branches that
+        are not owned, and tails that have landed. An owned branch has been brought up to date.
         """
+        await self._services.tails.let_go(uuid)
         for branch in [branch for branch in self._all.values() if branch.ref.database.uuid == uuid]:
             await branch.let_go()
             await self.past.let_go(branch.branch_id)

@@ -206,7 +206,8 @@ class TailStore:
         async with self._locked(branch_id) as tail:
             if tail is not None and tail.heard_s <= heard_s:
                 held = tail
-                await self._executor.run(lambda: self._drop_pieces(held))
+                landed = Push(held.state.uuid, branch_id, held.state.epoch, INTEGER_MAX)
+                await self._executor.run(lambda: self._prune(held, landed))
 
     async def drop_stranded(self, before_ms: int) -> None:
         """Let go of what was sent before a wall time and is kept aside."""
@@ -290,11 +291,6 @@ class TailStore:
         self._prune(tail, Push(tail.state.uuid, branch_id, epoch, INTEGER_MAX))
         if not tail.stranded_bytes:
             self._remove(branch_id, tail)
-
-    def _drop_pieces(self, tail: _Tail) -> None:
-        for name, piece in list(tail.pieces.items()):
-            (tail.folder / name).unlink(missing_ok=True)
-            self._count(tail, piece, -1)
 
     def _drop_stranded(self, tail: _Tail, before_ms: int) -> None:
         for entry in list(os.scandir(tail.folder)):

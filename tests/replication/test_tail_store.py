@@ -155,6 +155,21 @@ async def test_what_is_kept_aside_goes_by_its_own_age(tmp_path, log):
     assert [path.name for path in (tmp_path / "tails" / "b").iterdir()] == ["state"]
 
 
+async def test_what_landed_goes_and_what_nobody_read_is_kept_aside(tmp_path, log):
+    store = store_in(tmp_path / "tails")
+    await store.push(push(3, begins=True), piece(log, 3))
+    await store.push(push(4, begins=True), piece(log, 4, "x"))
+    (held,) = store.held()
+    assert held.epoch == 0
+    await store.drop_pieces("b", heard_s=held.heard_s - 1)
+    assert store.held() == [held]
+    await store.drop_pieces("b", heard_s=held.heard_s)
+    (held,) = store.held()
+    assert held.is_stranded
+    assert held.last_txid == 0
+    assert len(list((tmp_path / "tails" / "b").glob("*.stranded"))) == 1
+
+
 async def test_what_is_sent_again_takes_the_place_of_what_it_holds(tmp_path, log):
     store = store_in(tmp_path / "tails")
     begun = log.capture.beside_it()

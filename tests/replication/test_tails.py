@@ -248,6 +248,23 @@ async def test_pieces_leave_a_member_that_could_not_be_told_though_it_is_still_r
     assert (len(tails.store), tails.store.size_bytes) == (1, 0)  # it goes on to know whom it has answered
 
 
+async def test_rewritten_history_leaves_a_member_at_once_and_what_has_not_landed_stays(cluster):
+    await write(cluster, "a", "x")
+    (member,) = cluster.members()
+    node, profile = cluster.nodes[member], await cluster.profile("a")
+    uuid = profile.ref.database.uuid
+    await node.tiers.let_go(uuid)
+    assert node.tails.store.size_bytes > 0
+
+    await profile.owned.shipper.ship()
+    await node.tiers.let_go("another")
+    assert node.tails.store.size_bytes > 0
+    await node.tiers.let_go(uuid)
+
+    assert (len(node.tails.store), node.tails.store.size_bytes) == (1, 0)
+    assert (await write(cluster, "a", "y")).durability is REPLICATED
+
+
 async def test_writes_that_go_on_do_not_hold_up_those_that_wait(cluster):
     await write(cluster, "a", "first", level=Durability.DURABLE)
     cluster.cables["a"].cut = True
