@@ -66,7 +66,7 @@ class Noted:
 
     def clear(self) -> None:
         """Begin anew."""
-        if self:
+        if self._notes or self._places or self.why:
             self._notes.clear()
             self._places.clear()
             self.why = None
@@ -124,6 +124,13 @@ class Noted:
 
     def line(self, txid: int, at_ms: int, lost_after: int | None = None) -> str:
         """Return the line that is kept of the round, with its end."""
+        notes = self._notes
+        if len(notes) == 1 and not self._places and self.why is None and lost_after is None:  # most rounds
+            surface, within, key, what = notes[0]
+            if what == _PUT:
+                line = f"[{txid},{at_ms},[{_encode((surface, within, (key,))).decode()}]]\n"
+                if len(line) <= ROUND_LIMIT_BYTES:
+                    return line
         ends = [] if self.why is None and lost_after is None else [self.why, lost_after]
         if self.why is not None:
             return _line([txid, at_ms, [], *ends])
@@ -141,9 +148,6 @@ def _line(round_: list[Any]) -> str:
 
 
 def _entries(notes: list[_Note], places: dict[Place, None]) -> list[list[Any]]:
-    if len(notes) == 1 and not places and notes[0][3] == _PUT:  # most rounds
-        surface, within, key, _ = notes[0]
-        return [[surface, within, [key]]]
     # By place: what became of each key last, and flags.
     found: dict[Place, tuple[dict[Key, int], list[int]]] = {}
     for surface, within, key, what in notes:

@@ -21,6 +21,7 @@ class Durability(IntEnum):
         return self.name.lower()
 
 
+_LOCAL, _REPLICATED, _DURABLE = Durability  # an attribute of an enum takes a while to look up
 LEVELS: Final = {level.label: level for level in Durability}
 """Each level by its name."""
 
@@ -28,8 +29,8 @@ LEVELS: Final = {level.label: level for level in Durability}
 def level_of(txid: int, *, durable_txid: int, replicated_txid: int = 0) -> Durability:
     """Return the level that the commit `txid` has reached, given up to where each level is reached."""
     if txid <= durable_txid:
-        return Durability.DURABLE
-    return Durability.REPLICATED if txid <= replicated_txid else Durability.LOCAL
+        return _DURABLE
+    return _REPLICATED if txid <= replicated_txid else _LOCAL
 
 
 def level_for(

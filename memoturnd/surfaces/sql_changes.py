@@ -3,6 +3,7 @@
 That says which tables a statement may have changed, its triggers included, and not which rows.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import apsw
@@ -25,14 +26,16 @@ _ON_TABLE: Final = frozenset(
     }
 )
 """Actions whose second name is the table."""
+_NAMES: Final = 1024
+"""Tables' names of which it is remembered whose they are."""
 
 
 def note(conn: ProfileConnection, seen: UserStatements, *, rows: bool, schema: bool) -> None:
     """Note what the statement changed: `rows` of tables, or the `schema`."""
     if rows and not schema and len(seen.changing) == 1:  # most statements
         [(_, table, _)] = seen.changing
-        if _is_users(table or ""):
-            conn.noted.put(_SURFACE, None, table or "")
+        if table and _is_users(table):
+            conn.noted.put(_SURFACE, None, table)
         return
     made, dropped = _changed(seen, rows=rows, schema=schema)
     if len(made) + len(dropped) > 1:
@@ -64,6 +67,7 @@ def _changed(seen: UserStatements, *, rows: bool, schema: bool) -> tuple[set[str
     return ({name for name in made if _is_users(name)}, {name for name in dropped if _is_users(name)})
 
 
+@lru_cache(_NAMES)
 def _is_users(name: str) -> bool:
     return name != "" and not is_reserved(name) and name[:7].lower() != "sqlite_"
 
