@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from memoturnd import __version__
+from memoturnd.core.consistency import Consistency
 from memoturnd.http.describe import IF_MATCH, ONCE, SINCE, Description, Media, Value, description_of
 from memoturnd.http.shapes import Problem
 
@@ -19,6 +20,12 @@ _REF: Final = "#/components/schemas/{name}"
 _JSON: Final = "application/json"
 
 _MIN_TXID = Value("Memoturn-Min-Txid", int, "Txid that the state shown must have reached.", is_header=True)
+_CONSISTENCY = Value(
+    "Memoturn-Consistency",
+    Consistency,
+    "`primary` is the newest state that anybody was told of, `cached` may be a moment old, where nodes share branches.",
+    is_header=True,
+)
 _AT = Value("at", str, "Revision of the past state to show: a txid, a checkpoint, a time, `head~N`.")
 _DURABILITY = Value(
     "Memoturn-Durability",
@@ -96,7 +103,7 @@ def _types(described: Description) -> list[Any]:
     bodies = [] if described.takes is None else [described.takes]
     for given in described.gives.values():
         bodies += [shape for shape in _several(given) if shape is not None and not isinstance(shape, Media)]
-    return [*bodies, *(value.type for value in described.values), int, str]
+    return [*bodies, *(value.type for value in described.values), int, str, Consistency]
 
 
 def _several(given: Any) -> Sequence[Any]:
@@ -137,7 +144,7 @@ def _values(route: "Route", described: Description) -> list[Value]:
     if route.template.startswith("/v1/memory/{ns}/{profile}") and route.kind.value != "control":
         common += [_BRANCH, _BRANCH_HEADER]
     if route.kind.value == "read":
-        common.append(_MIN_TXID)
+        common += [_MIN_TXID, _CONSISTENCY]
     if route.takes_at:
         common += [_AT, _AT_HEADER]
     if route.kind.value == "write":

@@ -34,6 +34,7 @@ KNOWN = {
     "name": "n",
     "tenant": "other",
     "uuid": "0" * 32,
+    "branch_id": "0" * 16,
 }
 NO_FUZZ = {"/v1/databases/{db}/import"}
 """Takes a file, which has tests of its own."""

@@ -62,10 +62,19 @@ def test_the_headers_of_a_route_are_among_its_parameters():
 
     assert headers("/v1/databases", "post") == headers("/v1/databases/{db}", "delete") == {"Idempotency-Key"}
     assert headers("/v1/databases", "get") == set()
-    assert headers("/v1/db/{db}/docs/{coll}/find", "post") == {"Memoturn-Min-Txid", "Memoturn-At"}
+    assert headers("/v1/db/{db}/docs/{coll}/find", "post") == {
+        "Memoturn-Min-Txid",
+        "Memoturn-Consistency",
+        "Memoturn-At",
+    }
     memories = "/v1/memory/{ns}/{profile}/memories"
     assert headers(memories, "post") == {"Memoturn-Branch", "Memoturn-Durability", "Idempotency-Key"}
-    assert headers(memories, "get") == {"Memoturn-Branch", "Memoturn-Min-Txid", "Memoturn-At"}
+    assert headers(memories, "get") == {
+        "Memoturn-Branch",
+        "Memoturn-Min-Txid",
+        "Memoturn-Consistency",
+        "Memoturn-At",
+    }
 
 
 @pytest.mark.parametrize(
