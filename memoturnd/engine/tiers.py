@@ -13,7 +13,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakValueDictionary
@@ -165,17 +165,25 @@ class Tiers:
         self._disk_bytes -= self._disk.pop(branch, 0)
         self._all.pop(branch.ref.branch_id, None)
 
-    async def let_go(self, uuid: str) -> None:
+    async def let_go(self, uuid: str) -> bool:
         """Remove what is kept here of a database whose history was rewritten: past states, files of branches that
         are not owned, and tails that have landed. An owned branch has been brought up to date.
+
+        False where a file still holds commits that are in no object: they are shipped, or kept as a branch, first.
         """
         await self._services.tails.let_go(uuid)
+        all_gone = True
         for branch in [branch for branch in self._all.values() if branch.ref.database.uuid == uuid]:
+            if branch.owned is None and branch.may_hold_more:
+                with suppress(MemoturnError):
+                    await branch.take_up()
             await branch.let_go()
+            all_gone = all_gone and (branch.owned is not None or not branch.may_hold_more)
             await self.past.let_go(branch.branch_id)
             self._account(branch)
             if not branch.disk_bytes:
                 self._warm.pop(branch, None)
+        return all_gone
 
     @asynccontextmanager
     async def scratch(self, size_bytes: int) -> AsyncIterator[bool]:

@@ -123,6 +123,23 @@ async def test_what_a_paused_owner_committed_is_kept_without_taking_the_branch(t
     assert not mine.files.exists()
 
 
+async def test_copies_are_not_said_to_be_gone_before_a_tail_was_seen_to(two):
+    mine, theirs = await profiles(two)
+    await mine.write(put("x", "1"), durability=Durability.DURABLE)
+    await mine.write(put("y", "local"))
+    await leave_as_a_kill_does(two, mine)
+    await theirs.write(put("x", "2"), durability=Durability.DURABLE)
+    node, uuid = two.nodes["a"], mine.ref.database.uuid
+
+    two.leases["a"].down = True
+    assert not await node.tiers.let_go(uuid)
+    two.leases["a"].down = False
+    assert await node.tiers.let_go(uuid)
+
+    assert not mine.files.exists()
+    assert node.metrics.recovered_branches._value.get() == 1  # where an erasure under way finds it
+
+
 async def test_what_an_earlier_life_left_is_kept_although_another_node_owns_the_branch(tmp_path):
     async with sharing(tmp_path, "a", "b", **BY_HAND) as shared:
         await shared.nodes["a"].databases.create("db")
