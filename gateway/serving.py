@@ -68,7 +68,7 @@ async def serve_watching(
     loop = asyncio.get_running_loop()
     clock = clock or SystemClock()
     descriptors = raise_descriptor_limit()
-    sockets = sockets or bind(settings.listen)
+    sockets = sockets or bind(settings.listen, variable="MEMOTURN_GATEWAY_LISTEN")
     metrics = GatewayMetrics()
     forwarder = Forwarder(now_s=clock.monotonic_s)
     placements = PlacementCache(now_s=clock.monotonic_s, left=forwarder.drop)

@@ -102,8 +102,8 @@ class Server(uvicorn.Server):
         )
 
 
-def bind(listen: Address) -> list[socket.socket]:
-    """Return a bound socket per address of the host, all on one port. Raises OSError that says what to do."""
+def bind(listen: Address, *, variable: str = "MEMOTURN_LISTEN") -> list[socket.socket]:
+    """Return a bound socket per address of the host, all on one port. Raises OSError that says what to do, with the setting's name."""
     sockets: list[socket.socket] = []
     try:
         _bind_each(listen, sockets)
@@ -112,7 +112,7 @@ def bind(listen: Address) -> list[socket.socket]:
             bound.close()
         raise OSError(
             f"cannot listen on {listen}: {error.strerror or error}; stop what listens there, or set "
-            "MEMOTURN_LISTEN to a free port of this machine"
+            f"{variable} to a free port of this machine"
         ) from error
     return sockets
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -152,3 +153,18 @@ def test_gateways_off_loopback_take_the_promise_that_nodes_ask_for_credentials()
 
 def test_a_node_may_share_a_gateways_environment():
     assert Settings.from_env({"MEMOTURN_GATEWAY_HEDGE_MS": "5"}).listen.port == 8080
+
+
+def test_a_taken_port_is_said_with_the_gateways_own_setting():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway"],
+            env=environment(GATEWAY_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}", ETCD=ETCD["MEMOTURN_ETCD"]),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert "set MEMOTURN_GATEWAY_LISTEN to a free port" in ended.stderr
