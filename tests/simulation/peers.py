@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from memoturnd.core.tails import BRANCH_ID_HEADER, READ_PATH
-from memoturnd.errors import MemoturnError, RetryableError
+from memoturnd.errors import InvariantError, MemoturnError, RetryableError
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import error_reply
-from memoturnd.http.route import Kind
+from memoturnd.http.route import Kind, Route
 from memoturnd.http.routes import ROUTES
 from memoturnd.peers import refusal
 from simulation.loop import Process
@@ -25,7 +25,7 @@ from simulation.world import World
 if TYPE_CHECKING:
     from simulation.nodes import SimNode
 
-_HANDLERS = {route.template: route.handler for route in ROUTES if route.kind is Kind.PEER}
+_ROUTES = tuple(route for route in ROUTES if route.kind is Kind.PEER)
 _HANG = 0.3
 
 
@@ -139,10 +139,11 @@ class _Way:
         task.add_done_callback(lambda done: self._depart(done, reply), context=Context())
 
     async def _answered(self, node: Any, path: str, headers: dict[bytes, bytes], body: bytes) -> bytes:
-        call = Call(node, {}, headers, b"")
+        route, params = _route_of(path)
+        call = Call(node, params, headers, b"")
         call.body = body
         try:
-            answer = await _HANDLERS[path](call)
+            answer = await route.handler(call)
         except MemoturnError as error:
             told = error_reply(error)
             shown = {name.decode().title(): value.decode() for name, value in told.headers}
@@ -164,3 +165,15 @@ def _settle(reply: "asyncio.Future[bytes]", outcome: Any) -> None:
         reply.set_exception(outcome)
     else:
         reply.set_result(outcome)
+
+
+def _route_of(path: str) -> tuple[Route, dict[str, str]]:
+    """Return the internal route of a path, and what the path says for its parameters."""
+    parts = path.split("/")
+    for route in _ROUTES:
+        pairs = list(zip(route.template.split("/"), parts, strict=False))
+        if route.template.count("/") == path.count("/") and all(
+            known == part or known.startswith("{") for known, part in pairs
+        ):
+            return route, {known[1:-1]: part for known, part in pairs if known.startswith("{")}
+    raise InvariantError(f"no route between nodes is {path}")
