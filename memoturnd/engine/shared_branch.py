@@ -328,9 +328,9 @@ class SharedBranch(Branch):
         """
         clock, replicas = self.services.clock, self.services.replicas
         replicas.touch(self)
+        if self.owned is None and not (self._ready or self._empty):
+            await self.wake()
         if self.owned is None and self._is_unheard():
-            if not (self._ready or self._empty):
-                await self.wake()
             await replicas.meet(self)
         if self.owned is None and (min_txid > self.txid or self._is_unheard()):
             try:
@@ -341,11 +341,12 @@ class SharedBranch(Branch):
             replicas.reached(self)
         if min_txid > self.txid:  # its owner has it, or nobody
             await self._come_up()
-        as_of_s = self.seen_s  # what is read is not older; meanwhile it may be let go of, and then has no age
-        if as_of_s == _NEVER:
-            raise RetryableError(f"the copy of {self.ref} is being replaced; send the read again")
+        as_of_s = self.seen_s  # what is brought up to date meanwhile may not be what is read
         seen = await super().read(op, min_txid=min_txid, work=work)
         if not self.holds():
+            as_of_s = min(as_of_s, self.seen_s)
+            if as_of_s == _NEVER:
+                raise RetryableError(f"the copy of {self.ref} was replaced meanwhile; send the read again")
             asks.shown(max(0.0, clock.monotonic_s() - as_of_s))
         return seen
 

@@ -147,6 +147,7 @@ async def restore_head(branch: "Branch", current: Manifest) -> None:
         )
     branch.known = Cursor(current.head_txid, None), restored.hashes
     branch.is_durable_at(current.head_txid)
+    branch.seen_s = float("-inf")  # the manifest may be older than the file that was here before
 
 
 async def take_newest(branch: "Branch") -> bool:

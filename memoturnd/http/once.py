@@ -104,7 +104,9 @@ class OnceProfile:
         if txid is None:
             return Written(value, written.txid, written.durable_txid, written.durability)
         once.replayed = True
-        return Written(value, txid, written.durable_txid, level_of(txid, durable_txid=written.durable_txid))
+        # What the newest commit has reached the earlier one has, too.
+        level = max(written.durability, level_of(txid, durable_txid=written.durable_txid))
+        return Written(value, txid, written.durable_txid, level)
 
 
 def _gone(_conn: ProfileConnection, _now_ms: int) -> tuple[None, bool]:

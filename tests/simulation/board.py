@@ -5,7 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.routing import MISDIRECTED
 from memoturnd.core.durability import Durability
+from memoturnd.core.retries import Asked
+from memoturnd.engine.idempotency import Once
 from memoturnd.errors import (
     ConflictError,
     CorruptionError,
@@ -16,8 +19,10 @@ from memoturnd.errors import (
     NotFoundError,
     RetryableError,
 )
+from memoturnd.http.once import OnceProfile
 from memoturnd.node import Node
 from memoturnd.seams.profile import Work
+from simulation.gateways import SimGateway
 from simulation.nodes import Shared, SimNode
 
 DB = "p"
@@ -39,6 +44,8 @@ class Write:
     branch_id: str = ""
     outcome: str = "unknown"
     txid: int = 0
+    asks: tuple[str, int, Work] | None = None
+    """Which key it sets, how much it adds, and where it runs."""
     reached: Durability = Durability.LOCAL
     """The level that the answer said."""
 
@@ -54,6 +61,7 @@ class Board:
 
     shared: Shared
     nodes: list[SimNode]
+    gateways: list[SimGateway] = field(default_factory=list)
     branches: list[str] = field(default_factory=lambda: ["main"])
     deleted: set[str] = field(default_factory=set)
     writes: list[Write] = field(default_factory=list)
@@ -119,41 +127,57 @@ def write_op(number: int, key: str, size: int) -> Callable[[Any, int], tuple[Non
     return op
 
 
-async def write(board: Board, sim: SimNode, record: Write, source: random.Random) -> None:
-    """Send one write to a node and note its outcome."""
-    node, truth = sim.node, board.shared.truth
-    assert node is not None
+async def apply(
+    board: Board, sim: SimNode, node: Node, record: Write, source: random.Random, *, keyed: bool
+) -> int:
+    """Do what one write asks for, in a node, and hold its answer to the rules; return its txid."""
+    truth = board.shared.truth
+    key, size, work = record.asks or _asks(source)
+    record.asks = (key, size, work)
+    profile: Any = await node.profile(DB, record.branch)
+    record.branch_id = board.shared.branch_ids[record.branch] = profile.ref.branch_id
+    branch = profile
+    if keyed:
+        name = f"write-{record.number}"
+        branch = OnceProfile(profile, Once("PUT /", "client", name, name.encode()))
+    written = await branch.write(
+        write_op(record.number, key, size),
+        durability=record.level,
+        work=work,
+    )
+    truth.answered(
+        profile.ref.database.uuid,
+        record.branch_id,
+        record.number,
+        written.txid,
+        written.durable_txid,
+        written.durability,
+    )
+    record.reached = written.durability
+    record.node, record.disk = sim.name, (sim.disk, sim.boot)
+    truth.world.require(
+        written.durability >= record.level,
+        f"write {record.number} asked for {record.level.label} and got {written.durability.label}",
+    )
+    return written.txid
+
+
+def _asks(source: random.Random) -> tuple[str, int, Work]:
     key = source.choice("abcd")
     size = source.choice([0, 0, 0, 0, 3000, 20_000])
-    work = source.choices([Work.POINT, Work.HEAVY, Work.USER], [7, 2, 1])[0]
+    return key, size, source.choices([Work.POINT, Work.HEAVY, Work.USER], [7, 2, 1])[0]
+
+
+async def write(board: Board, sim: SimNode, record: Write, source: random.Random) -> None:
+    """Send one write to a node and note its outcome."""
+    node = sim.node
+    assert node is not None
+    record.asks = _asks(source)
     record.node, record.disk = sim.name, (sim.disk, sim.boot)
     board.writes.append(record)
-
-    async def request(node: Node) -> int:
-        profile = await node.profile(DB, record.branch)
-        record.branch_id = board.shared.branch_ids[record.branch] = profile.ref.branch_id
-        written = await profile.write(
-            write_op(record.number, key, size),
-            durability=record.level,
-            work=work,
-        )
-        truth.answered(
-            profile.ref.database.uuid,
-            record.branch_id,
-            record.number,
-            written.txid,
-            written.durable_txid,
-            written.durability,
-        )
-        record.reached = written.durability
-        truth.world.require(
-            written.durability >= record.level,
-            f"write {record.number} asked for {record.level.label} and got {written.durability.label}",
-        )
-        return written.txid
-
+    request = apply(board, sim, node, record, source, keyed=False)
     try:
-        record.txid = await sim.call(request(node), source.uniform(5, 20), leave=source.random() < 0.5)
+        record.txid = await sim.call(request, source.uniform(5, 20), leave=source.random() < 0.5)
         record.outcome = "ok"
     except BaseException as error:
         if not isinstance(error, Exception):
@@ -161,4 +185,30 @@ async def write(board: Board, sim: SimNode, record: Write, source: random.Random
         record.outcome = classify(board, record.kind, error)
     else:
         board.count(record.kind, "ok")
-    truth.world.note("write", record.number, record.branch, sim.name, record.outcome, record.txid)
+    board.shared.world.note("write", record.number, record.branch, sim.name, record.outcome, record.txid)
+
+
+async def write_through(
+    board: Board, gateway: SimGateway, record: Write, source: random.Random, *, keyed: bool
+) -> None:
+    """Send one write to a gateway and note its outcome: of what is not said to be unapplied nobody knows."""
+    record.asks = _asks(source)
+    board.writes.append(record)
+    database = await board.shared.catalog.get_database(DB)
+    kind = f"{'keyed' if keyed else 'unkeyed'} write"
+
+    async def request(sim: SimNode, node: Node) -> int:
+        return await apply(board, sim, node, record, source, keyed=keyed)
+
+    asked = Asked(reads=False, keyed=keyed)
+    answer = await gateway.route(request, asked, database, record.branch, source.uniform(3, 15))
+    if answer.error is None:
+        record.txid, record.outcome = answer.value, "ok"
+    elif answer.is_unapplied:
+        record.outcome = "refused"
+    elif isinstance(answer.error, NotDurableError):
+        record.outcome = "applied"
+    board.count(kind, "ok" if answer.error is None else type(answer.error).__name__)
+    if answer.status == MISDIRECTED:
+        board.shared.world.violated(f"a client of {gateway.name} was shown 421")
+    board.shared.world.note(kind, record.number, record.branch, gateway.name, record.outcome, record.txid)

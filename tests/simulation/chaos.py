@@ -35,6 +35,7 @@ class Chaos:
             self._storm: 5,
             self._cut_nodes: 3,
             self._lose_unshipped: 3,
+            self._blind_gateway: 1,
         }
         # A few kinds per run, often: what needs several of one kind in a row would else hardly ever come about.
         chosen = [event for event in self._events if self._source.random() < 0.4]
@@ -155,14 +156,23 @@ class Chaos:
         node.weather.cut = node.line.cut = False
 
     async def _cut_nodes(self, node: SimNode) -> None:
-        """Let a node and another one not hear each other, or it and all others."""
-        others = [other for other in self._board.nodes if other is not node]
+        """Let a node and another one, or a gateway, not hear each other, or it and all others."""
+        others = [other for other in (*self._board.nodes, *self._board.gateways) if other is not node]
         if self._source.random() < 0.7:
             others = [self._source.choice(others)]
         cuts = {frozenset((node.name, other.name)) for other in others}
         self._board.shared.mesh.cuts |= cuts
         await asyncio.sleep(self._source.uniform(0.2, 3 * self._ttl_s))
         self._board.shared.mesh.cuts -= cuts
+
+    async def _blind_gateway(self, _node: SimNode) -> None:
+        """Let a gateway not hear who owns what."""
+        if not self._board.gateways:
+            return
+        gateway = self._source.choice(self._board.gateways)
+        gateway.line.cut = True
+        await asyncio.sleep(self._source.uniform(0.5, 3 * self._ttl_s))
+        gateway.line.cut = False
 
     async def _lose_unshipped(self, node: SimNode) -> None:
         """Kill a node, or pause it beyond its lease, that could not ship for a while: what it acknowledged is with others at best."""

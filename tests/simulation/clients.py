@@ -7,11 +7,12 @@ from typing import Any
 
 from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import Durability
+from memoturnd.core.retries import Asked
 from memoturnd.core.revisions import parse
 from memoturnd.engine.consistency import Reading, reading_as
 from memoturnd.node import Node
 from memoturnd.seams.profile import Work
-from simulation.board import DB, Board, Write, classify, write
+from simulation.board import DB, Board, Write, classify, write, write_through
 from simulation.nodes import SimNode
 from simulation.truth import dump
 from simulation.world import EPOCH_MS
@@ -32,6 +33,8 @@ class Client:
         self._source: random.Random = self._world.stream(name)
         self._think_s = think_s
         self._loyalty = loyalty
+        self._through = self._source.choice([0.0, 0.3, 0.8])
+        """Share of its requests that this client sends through a gateway."""
         self._floor: dict[str, int] = {}
         """Branch to the newest txid that this client was told is durable."""
         self._shown: dict[str, int] = {}
@@ -96,7 +99,12 @@ class Client:
         for _ in range(together):
             board.numbers += 1
             records.append(Write(board.numbers, branch, level))
-        await asyncio.gather(*(write(board, sim, record, self._source) for record in records))
+        if board.gateways and self._source.random() < self._through:
+            gateway, keyed = self._source.choice(board.gateways), self._source.random() < 0.5
+            sending = [write_through(board, gateway, record, self._source, keyed=keyed) for record in records]
+        else:
+            sending = [write(board, sim, record, self._source) for record in records]
+        await asyncio.gather(*sending)
         for record in records:
             if level is Durability.DURABLE and record.outcome == "ok":
                 self._floor[branch] = max(self._floor.get(branch, 0), record.txid)
@@ -116,15 +124,25 @@ class Client:
         floor = self._floor.get(branch, 0) if self._source.random() < 0.5 else 0
         work = self._source.choice([Work.POINT, Work.SCAN, Work.USER])
 
+        branch_id = self._board.shared.branch_ids.get(branch, "")
+        acks = len(promises.acks.get(branch_id, ()))
+
         async def request(node: Node) -> None:
             profile = await node.profile(DB, branch)
             ref = profile.ref
-            acks = len(promises.acks.get(ref.branch_id, ()))
             seen = await profile.read(dump, min_txid=floor, work=work)
             self._world.require(seen.txid >= floor, f"a read above {floor} saw txid {seen.txid}")
             truth.seen(ref.database.uuid, ref.branch_id, seen.value, seen.txid, seen.durable_txid)
-            promises.check_newest(ref.branch_id, acks, seen.txid, f"a primary read at {sim.name}")
+            promises.check_newest(ref.branch_id, acks, seen.txid, "a primary read")
 
+        if self._board.gateways and self._source.random() < self._through:
+            gateway = self._source.choice(self._board.gateways)
+            database = await self._board.shared.catalog.get_database(DB)
+            asked, budget_s = Asked(reads=True, keyed=False), self._source.uniform(3, 15)
+            answer = await gateway.route(lambda _, node: request(node), asked, database, branch, budget_s)
+            told = "ok" if answer.error is None else type(answer.error).__name__
+            self._board.count("routed read", told)
+            return
         await self._ask("read", sim, request)
 
     async def _read_cached(self, _owner: SimNode, branch: str) -> None:

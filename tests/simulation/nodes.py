@@ -170,10 +170,14 @@ class SimNode:
         """Stop as by SIGTERM: drain, then leave."""
         if self._stop is not None and self._serving is not None:
             self.world.note(self.name, "stop")
-            self.node = None
+            node, self.node = self.node, None
             await self._end_requests()
             self._stop.set()
             await asyncio.wait([self._serving])
+            if node is not None:
+                _close_files(node)
+            if self._folder.name != str(self.lives):  # it did run since
+                shutil.rmtree(self._move(), ignore_errors=True)
 
     async def _end_requests(self) -> None:
         """Let requests end within the server's grace, then cancel them."""
@@ -190,11 +194,7 @@ class SimNode:
         if process is None:
             return
         self.world.note(process.name, "kill", lose_disk, power)
-        old, self._folder = self._folder, self._folder.with_name(str(self.lives))
-        if lose_disk:
-            self.disk += 1
-        elif old.exists():
-            shutil.copytree(old, self._folder)
+        old = self._move(lose_disk=lose_disk)
         if power or lose_disk:
             self.boot += 1
         if power:
@@ -204,10 +204,22 @@ class SimNode:
         await self.world.loop.kill(process)
         self.process = None
         if node is not None:
-            for branch in [*node.tiers._all.values(), *node.tiers.hot()]:
-                branch.close_connections()
+            _close_files(node)
             node.audit.let_go()
         shutil.rmtree(old, ignore_errors=True)
+
+    def _move(self, *, lose_disk: bool = False) -> Path:
+        """Give the next life a disk of its own, with what is on this one, and return this one.
+
+        A file that the last life has left open must not be one that the next one opens: SQLite would share its index of the
+        log, as it does within a process.
+        """
+        old, self._folder = self._folder, self._folder.with_name(str(self.lives))
+        if lose_disk:
+            self.disk += 1
+        elif old.exists():
+            shutil.copytree(old, self._folder)
+        return old
 
     async def call(self, work: Coroutine[Any, Any, Any], timeout_s: float, *, leave: bool) -> Any:
         """Run a request in the node. Raises TimeoutError where no answer came, ConnectionError where it died.
@@ -240,6 +252,12 @@ class SimNode:
         error = task.exception()
         if error is not None and not isinstance(error, MemoturnError):
             self.world.violated(f"a request failed with {error!r}")
+
+
+def _close_files(node: Node) -> None:
+    """Let go of the files that the end of a process closes."""
+    for branch in [*node.tiers._all.values(), *node.tiers.hot()]:
+        branch.close_connections()
 
 
 def _lose_unsynced(log: Path, source: random.Random) -> None:

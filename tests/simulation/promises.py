@@ -76,6 +76,12 @@ class Promises:
             recorded_s,
         )
         self.acks.setdefault(branch_id, []).append(ack)
+        if level is Durability.LOCAL and ack.process is not None and not self._wiped_lately():
+            holder = None if ack.held is None else ack.held.node_id
+            self.world.require(
+                holder == ack.process.name.partition("/")[0],
+                f"write {number} was acknowledged by {ack.process} as local, while {branch_id} was {holder}'s",
+            )
 
     def looked(
         self, branch: Any, epoch: int, reached: int, members: Any, answered: set[str], since: int
@@ -121,8 +127,7 @@ class Promises:
 
     def check_newest(self, branch_id: str, acks: int, txid: int, label: str) -> None:
         """Require that a state is as new as every one of the first `acks` writes that stand."""
-        now_s = self.world.loop.time()
-        if any(now_s - wiped_s < 2 * self.table.ttl_s for wiped_s in self.table.wiped_s):
+        if self._wiped_lately():
             return  # until its deadline an owner cannot know that another one was let in
         self._check(branch_id, self.acks.get(branch_id, [])[:acks], txid, label)
 
@@ -144,6 +149,10 @@ class Promises:
                     f"as {ack.level.label} with txid {ack.txid}"
                 )
                 return
+
+    def _wiped_lately(self) -> bool:
+        now_s = self.world.loop.time()
+        return any(now_s - wiped_s < 2 * self.table.ttl_s for wiped_s in self.table.wiped_s)
 
     def _disk(self, name: str) -> int:
         return self.mesh.nodes[name].disk

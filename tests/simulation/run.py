@@ -28,6 +28,7 @@ from simulation.board import DB, Board
 from simulation.bucket import Bucket
 from simulation.chaos import Chaos, start_at_last
 from simulation.clients import Client
+from simulation.gateways import SimGateway
 from simulation.judge import Judge
 from simulation.loop import PROCESS, StuckError, VirtualLoop
 from simulation.nodes import Shared, SimNode
@@ -105,6 +106,8 @@ async def _history(world: World, truth: Truth, boards: list[Board], samples: int
     for node in nodes:
         await start_at_last(node, source)
         node.weather.trouble, node.weather.damage = trouble, damage
+    board.gateways = [SimGateway(f"g{i}", shared) for i in range(source.choice([0, 1, 2]))]
+    feeds = [asyncio.create_task(gateway.run(trouble)) for gateway in board.gateways]
     chaos = Chaos(board, mean_s=source.choice([1.0, 2.0, 5.0]) * world.pace)
     loyalty = source.choice([0.5, 0.8, 0.95])
     clients = [Client(f"client-{i}", board, source.uniform(0.3, 1.5) * world.pace, loyalty) for i in range(3)]
@@ -120,6 +123,8 @@ async def _history(world: World, truth: Truth, boards: list[Board], samples: int
         if isinstance(outcome, Exception):
             raise outcome
     await chaos.end()
+    for feed in feeds:
+        feed.cancel()
     world.check()
     judge = Judge(board, samples)
     await judge.settle()
