@@ -332,3 +332,17 @@ async def test_a_copy_of_which_nothing_is_known_has_no_age(two, monkeypatch):
     monkeypatch.setattr(type(two.store), "get", fails)
     with pytest.raises(StoreUnavailableError):
         await cached(other, get("x"))
+
+
+async def test_a_copy_restored_from_an_older_manifest_is_not_shown_by_the_age_of_the_file_before(two):
+    """Found by the simulation: what the owner had said of the file that went was said of the one in its place."""
+    owner, other = await profiles(two)
+    await owner.write(put("x", "1"), durability=Durability.DURABLE)
+    assert (await cached(other, get("x")))[0].value == "1"
+    await owner.write(put("x", "2"), durability=Durability.DURABLE)
+    manifest = other.manifests.cached
+    await other.let_go()
+    other.manifests._current = manifest
+    other.seen_s = other._compared_s = other.services.clock.monotonic_s()
+
+    assert (await cached(other, get("x")))[0].value == "2"

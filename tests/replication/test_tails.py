@@ -12,7 +12,9 @@ from memoturnd.core.durability import Durability
 from memoturnd.core.pages import PageHashes
 from memoturnd.core.tails import PUSH_PATH
 from memoturnd.engine import tails as tailing
+from memoturnd.engine.idempotency import Once
 from memoturnd.errors import FencedError, MemoturnError, NotDurableError
+from memoturnd.http.once import OnceProfile
 from memoturnd.replication.tail_stream import TailStream
 from memoturnd.seams.leases import LiveNode
 
@@ -447,3 +449,17 @@ async def test_writes_at_the_same_time_share_a_push(cluster):
     written = await asyncio.gather(*(write(cluster, "a", f"k{n}") for n in range(200)))
     assert {w.durability for w in written} == {REPLICATED}
     assert len(cluster.asked) < 20
+
+
+async def test_a_write_that_is_sent_again_says_the_level_that_it_has(cluster):
+    """Found by the simulation: the answer to a repeated write said `local` of what the members held."""
+    await write(cluster, "a", "first", level=Durability.DURABLE)
+    cluster.cables["a"].cut = True
+    levels = []
+    for _ in range(2):
+        once = Once("PUT /", "somebody", "key", b"digest")
+        profile = OnceProfile(await cluster.profile("a"), once)
+        levels.append((await profile.write(put("x", "1"), durability=REPLICATED)).durability)
+
+    assert once.replayed
+    assert levels == [REPLICATED, REPLICATED]

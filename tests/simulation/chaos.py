@@ -117,6 +117,13 @@ class Chaos:
         process = node.process
         if process is None or process.paused or process.dead:
             return
+        if self._source.random() < 0.5:
+            at_commit = self._board.shared.truth.at_commit
+            at_commit[node.name] = partial(setattr, process, "paused", True)
+            await asyncio.sleep(self._source.uniform(0.5, 3))
+            at_commit.pop(node.name, None)
+            if process.dead:
+                return
         process.paused = True
         await asyncio.sleep(
             self._source.choice([0.3, self._ttl_s, 2 * self._ttl_s]) * self._source.uniform(0.5, 1.5)

@@ -9,22 +9,17 @@ from gateway import routing
 from memoturnd.core import compaction, garbage, layout, tails, wal
 from memoturnd.core import manifest as manifests
 from memoturnd.core import register as registers
-from memoturnd.core.durability import Durability
 from memoturnd.core.pages import page_hash
 from memoturnd.core.recovery import Decision, Verdict
 from memoturnd.core.retention import Thin
 from memoturnd.core.retries import Asked, decide
-from memoturnd.engine import replica, schema, takeover
-from memoturnd.engine.branch import Branch
-from memoturnd.engine.shared_branch import SharedBranch
+from memoturnd.engine import schema, takeover
 from memoturnd.errors import FencedError, StoreUnavailableError
 from memoturnd.replication import compactor
-from memoturnd.replication.apply import GapError, Proven, follow
 from memoturnd.replication.capture import Cursor
 from memoturnd.replication.join import Joined, thin
 from memoturnd.replication.shipper import Shipper
-from memoturnd.replication.tail_store import TailStore
-from memoturnd.seams.profile import Work
+from simulation.table import SharedLeases
 
 
 @contextmanager
@@ -217,57 +212,17 @@ def collect_without_grace() -> Iterator[None]:
         yield
 
 
-async def _unchecked_write(
-    self: Any, op: Any, *, durability: Any = Durability.LOCAL, work: Any = Work.POINT
-) -> Any:
-    if not self.holds():
-        await self.own()
-    return await Branch.write(self, op, durability=durability, work=work)
-
-
 @contextmanager
-def look_at_the_deadline_before_the_commit_only() -> Iterator[None]:
-    """Answer a write without another look at the lease."""
-    with mock.patch.object(SharedBranch, "write", _unchecked_write):
-        yield
-
-
-@contextmanager
-def keep_no_fence_at_members() -> Iterator[None]:
-    """Let a member go on taking pieces of an owner whose successor has read it, and that owner count on it."""
-
-    def forgetful(self: Any, tail: Any, _epoch: int) -> list[bytes]:
-        del self
-        return [(tail.folder / name).read_bytes() for name in sorted(tail.pieces)]
-
-    with (
-        mock.patch.object(TailStore, "_read", forgetful),
-        mock.patch.object(SharedBranch, "write", _unchecked_write),
-        mock.patch.object(SharedBranch, "may_commit", lambda _self: True),
-    ):
+def count_on_a_lease_beyond_its_deadline() -> Iterator[None]:
+    """Take a session for good until the lease service says something else."""
+    with mock.patch.object(SharedLeases, "holds", lambda self, lease: lease.session == str(self._session)):
         yield
 
 
 @contextmanager
 def take_over_without_tails() -> Iterator[None]:
     """Ask the members, and go on from the manifest's head."""
-    with mock.patch.object(tails, "longest", lambda *_: []):
-        yield
-
-
-@contextmanager
-def apply_what_does_not_follow() -> Iterator[None]:
-    """Put a pushed segment on a copy that lacks what comes before it."""
-
-    def blind(txid: int, hashes: Any, segments: Any) -> Proven:
-        try:
-            return follow(txid, hashes, segments)
-        except GapError:
-            if segments[-1].rounds[-1].txid <= txid:
-                raise
-            return Proven(segments[-1].rounds[-1], hashes)
-
-    with mock.patch.object(replica, "follow", blind):
+    with mock.patch.object(tails, "longest", return_value=[]):
         yield
 
 
@@ -294,20 +249,6 @@ def say_of_a_lost_write_that_it_was_not_applied() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def show_a_copy_by_the_age_of_another() -> Iterator[None]:
-    """Keep the age of a copy whose file was let go of, and restored from an older manifest."""
-    restore_head = takeover.restore_head
-
-    async def ageless(branch: Any, current: Any) -> None:
-        seen_s = branch.seen_s
-        await restore_head(branch, current)
-        branch.seen_s = seen_s
-
-    with mock.patch.object(takeover, "restore_head", ageless):
-        yield
-
-
 MUTANTS: dict[str, Callable[[], Any]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -324,13 +265,10 @@ MUTANTS: dict[str, Callable[[], Any]] = {
         compact_whoever_owns_the_branch,
         join_only_the_last_states,
         collect_without_grace,
-        look_at_the_deadline_before_the_commit_only,
-        keep_no_fence_at_members,
+        count_on_a_lease_beyond_its_deadline,
         take_over_without_tails,
-        apply_what_does_not_follow,
         repeat_writes_without_a_key,
         say_of_a_lost_write_that_it_was_not_applied,
-        show_a_copy_by_the_age_of_another,
     )
 }
 OF_GARBAGE = {"collect_without_grace"}

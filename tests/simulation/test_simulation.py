@@ -15,7 +15,7 @@ from simulation.run import Finished, simulate
 
 HERE = Path(__file__).parent
 SEEDS = HERE / "seeds.txt"
-FRESH = 200
+FRESH = 120
 SOAK = 5000
 CHUNK = 20
 MUTANT_SEEDS = 300
@@ -104,10 +104,16 @@ def test_runs_reach_what_they_are_made_for() -> None:
         answers |= done.answers.keys()
         for _, _, *facts in done.events:
             words |= {str(fact) for fact in facts[:2]}
+            words |= {"found"} if "replicated commits were found" in str(facts[-1:]) else set()
             words |= {"kept aside"} if "local commits kept" in str(facts[-1:]) else set()
     asked = (
         "write",
         "durable write",
+        "replicated write",
+        "keyed write",
+        "unkeyed write",
+        "routed read",
+        "cached read",
         "read",
         "sync",
         "checkpoint",
@@ -126,10 +132,14 @@ def test_runs_reach_what_they_are_made_for() -> None:
         "crash_then_stop",
         "pause",
         "wipe_leases",
+        "cut_nodes",
+        "lose_unshipped",
+        "blind_gateway",
     )
     assert {
         f"chaos: {event}" for event in (*happened, "cut_store", "cut_leases", "cut_both", "storm")
     } <= answers
+    assert {"replica: shown", "unkeyed write: OutcomeUnknownError"} <= answers
     assert {"durable write: FencedError", "durable write: NotDurableError", "write: NotOwnerError"} <= answers
     faults = {"slow", "lost request", "lost reply", "late", "repeated", "409", "412", "500", "503"}
-    assert faults | {"bit flip", "short read", "kept aside"} <= words
+    assert faults | {"bit flip", "short read", "kept aside", "found"} <= words

@@ -4,6 +4,7 @@ A state is the profile's key-values: registers that a write sets to its own numb
 its number. So the state at a txid says which writes made it, in their order.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,8 @@ class Truth:
     bucket: Bucket
     promises: Promises
     commits: dict[tuple[str, int], Commit] = field(default_factory=dict)
+    at_commit: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """Node to what happens right behind its next COMMIT, before anybody hears of it."""
     epochs: dict[tuple[str, int], str] = field(default_factory=dict)
     """(branch id, epoch) to the process that committed under it."""
 
@@ -87,6 +90,9 @@ class Truth:
             world.require(new[: len(old)] == old, f"{label}, which lost writes: {old} became {new}")
             world.require(len(set(new)) == len(new), f"{label}, which applied a write twice: {new}")
         self._check_manifest(uuid, branch_id, txid, epoch, label)
+        strike = self.at_commit.pop(name.partition("/")[0], None)
+        if strike is not None:
+            strike()
 
     def _check_manifest(self, uuid: str, branch_id: str, txid: int, epoch: int, label: str) -> None:
         current = self.bucket.manifest(uuid, branch_id)
