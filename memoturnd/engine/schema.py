@@ -276,8 +276,9 @@ def create_as_commit(conn: ProfileConnection, *, txid: int, at_ms: int, epoch: i
             backup.step(-1)
     finally:
         if txid > 1:
-            changes.forget(template, 0)
-        _TEMPLATES.append(template)
+            template.close()  # what it says of lost commits is this profile's alone
+        else:
+            _TEMPLATES.append(template)
 
 
 _TEMPLATES: Final[list[ProfileConnection]] = []
