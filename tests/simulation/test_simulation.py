@@ -140,6 +140,6 @@ def test_runs_reach_what_they_are_made_for() -> None:
         f"chaos: {event}" for event in (*happened, "cut_store", "cut_leases", "cut_both", "storm")
     } <= answers
     assert {"replica: shown", "unkeyed write: OutcomeUnknownError"} <= answers
-    assert {"durable write: FencedError", "durable write: NotDurableError", "write: NotOwnerError"} <= answers
+    assert {"durable write: NotDurableError", "write: NotOwnerError"} <= answers
     faults = {"slow", "lost request", "lost reply", "late", "repeated", "409", "412", "500", "503"}
     assert faults | {"bit flip", "short read", "kept aside", "found"} <= words
