@@ -24,6 +24,7 @@ import apsw
 from harness import node_on
 from sql_statements import PRAGMAS, Statements
 
+from memoturnd.engine import changes
 from memoturnd.engine.guard import RESERVED_PREFIX
 from memoturnd.errors import MemoturnError
 from memoturnd.http.envelope import status_of
@@ -72,7 +73,7 @@ class BrokenRuleError(Exception):
 
 
 def reserved_content(conn):
-    """Return what is in the reserved tables, and how they are made; the meta row's txid and time aside."""
+    """Return what is in the reserved tables, and how they are made; the meta row's txid and time, and what rounds note of changes, aside."""
     ours = conn.execute(
         "SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_schema"
         " WHERE lower(name) LIKE '\\_\\_memoturn\\_%' ESCAPE '\\' OR lower(tbl_name) LIKE '\\_\\_memoturn\\_%' ESCAPE '\\'",
@@ -80,7 +81,7 @@ def reserved_content(conn):
     ).fetchall()
     content = {"schema": repr(ours)}
     for type_, name, *_ in ours:
-        if type_ == "table":
+        if type_ == "table" and name != "__memoturn_changes":
             columns = "schema_version" if name == "__memoturn_meta" else "*"
             rows = conn.execute(f'SELECT {columns} FROM main."{name}"', can_cache=False).fetchall()
             content[name] = repr(sorted(map(repr, rows)))
@@ -186,6 +187,7 @@ class History:
             await sql.run(profile, sql.parse_batch({"stmts": [{"q": text}]}))
         await profile.read(lambda *_: None, work=Work.HEAVY)
         self.reserved = reserved_content(profile.conn)
+        self.told_txid = self.profile.txid
         self.settings = self._settings()
         self.files = self._names()
         self.opened = open_files()
@@ -239,6 +241,7 @@ class History:
                 if text != self.reserved.get(name)
             }
             raise self.broken(f"a reserved table has changed: {changed}")
+        self._look_at_changes(conn)
         meta = conn.execute("SELECT txid FROM __memoturn_meta").get
         if meta != self.profile.txid:
             raise self.broken(f"the meta row says {meta}, the branch {self.profile.txid}")
@@ -257,6 +260,15 @@ class History:
             strange = {name for name in open_files() - self.opened if not name.startswith(str(self.folder))}
             if strange:
                 raise self.broken(f"files were opened: {strange}")
+
+    def _look_at_changes(self, conn):
+        """What rounds note of changes names tables alone, round by round."""
+        for change in changes.read_after(conn, self.told_txid, self.profile.txid):
+            if not self.told_txid < change.txid <= self.profile.txid:
+                raise self.broken(f"changes go from txid {self.told_txid} to {change.txid}")
+            if change.why is not None or {entry.surface for entry in change.entries} != {"sql"}:
+                raise self.broken(f"changes of something else than tables: {change}")
+            self.told_txid = change.txid
 
     async def _restore(self):
         """Ship, go cold, restore, and find everything as it was."""
