@@ -620,6 +620,8 @@ def test_routes_without_a_body_are_those_whose_method_has_none():
                 "/keys/rotate",
                 "/tail/read",
                 "/tail/forget",
+                "/{branch_id}/release",
+                "/{branch_id}/ship",
             )
         )
         assert (route.body is Body.NONE) is bodiless, route.template

@@ -6,7 +6,6 @@ from hypothesis.stateful import initialize, run_state_machine_as_test
 from servers import settings_of
 from test_profile_model import ProfileMachine
 
-from memoturnd.core.durability import Durability
 from memoturnd.seams.object_store import ObjectStore
 from memoturnd.stores.open import open_store
 
@@ -22,7 +21,7 @@ def run_on(server, client: str, examples: int, steps: int) -> None:
 
         @initialize()
         def something_comes_into_the_bucket(self) -> None:
-            self.write(0, "a", "first", durability=Durability.DURABLE)
+            self.write(0, "a", "first", durable=True)
 
         def open_bucket(self) -> ObjectStore:
             return open_store(self.url, s3_client=client)
