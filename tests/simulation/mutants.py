@@ -273,3 +273,5 @@ MUTANTS: dict[str, Callable[[], Any]] = {
 }
 OF_GARBAGE = {"collect_without_grace"}
 """Those that only long histories can notice."""
+NOTICED_AT = {"compact_whoever_owns_the_branch": (199,)}
+"""Seeds that are tried first, of those that few notice."""
