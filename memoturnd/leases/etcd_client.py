@@ -72,7 +72,7 @@ class EtcdClient:
         # Half of a call's time is left for another endpoint.
         self._attempt_s = timeout_s if len(endpoints.urls) == 1 else timeout_s / 2
         self._at = 0
-        self._token = ""
+        self._token: str | None = None
         self._slots = asyncio.Semaphore(MOST_CALLS)
         self._session: aiohttp.ClientSession | None = None
 
@@ -193,7 +193,7 @@ class EtcdClient:
             except EtcdRefusedError:
                 if not (again and self._token):
                     raise
-                self._token = ""  # tokens end: after minutes, and with every restart of a server
+                self._token = None  # tokens end: after minutes, and with every restart of a server
         raise AssertionError("unreachable")
 
     def _told_by(self, status: int, answer: Any) -> dict[str, Any]:

@@ -84,7 +84,9 @@ def test_control_plane_serves_the_directory_and_leaves_profiles_to_nodes(cluster
     described = httpx.get(f"{control.url}/openapi.json").json()["paths"]
     assert "/v1/databases" in described
     beside = {"/v1/db/{db}/settings"}  # the directory keeps them
-    assert not [path for path in described if path.startswith(("/v1/db/", "/internal")) and path not in beside]
+    assert not [
+        path for path in described if path.startswith(("/v1/db/", "/internal")) and path not in beside
+    ]
     uuid = made.json()["uuid"]
     files = cluster.home.data_dir / "dbs" / uuid[:2] / uuid
     assert files.exists()
