@@ -6,6 +6,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from memoturnd.seams.leases import LiveNode, Owner, Placed
 
 BUSY_TIMEOUT_MS: Final = 2000
 """How long a transaction waits for those of other processes, each of which takes some 50 us."""
+OPENINGS: Final = 200
+OPEN_AGAIN_S: Final = 0.01
+"""How often the file is tried to be opened while others make it, and the pause between."""
 KEPT_CHANGES: Final = 10_000
 """How far back it is known which branches were given back: a watch that is further behind reads everything again."""
 _PRUNE_EVERY: Final = 500
@@ -93,12 +97,21 @@ class Table:
         self._begin = "BEGIN" if to_read else "BEGIN IMMEDIATE"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._connection = self._open()
+            self._connection = self._open_beside_others()
         except (apsw.Error, OSError) as error:
             raise ConfigurationError(
                 f"cannot use the lease table {self._path} ({error}); check that its folder can be written; while no "
                 "node runs the file may be removed"
             ) from error
+
+    def _open_beside_others(self) -> apsw.Connection:
+        """Open the file while others may be making it: SQLite does not wait for whoever changes the journal's mode."""
+        for _ in range(OPENINGS - 1):
+            try:
+                return self._open()
+            except apsw.BusyError:
+                time.sleep(OPEN_AGAIN_S)
+        return self._open()
 
     def _open(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path))

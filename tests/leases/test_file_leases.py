@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,12 @@ def test_processes_that_race_and_are_killed_never_share_a_branch(tmp_path):
     found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
     assert found.pop("grants") > 200
     assert found == {"clashes": 0, "failed": 0, "repeated": 0}, ended.stderr
+
+
+def test_processes_that_make_the_table_at_once_all_get_it(tmp_path):
+    """Guard: `_open_beside_others` in memoturnd.leases.file_table; SQLite answers the slower ones "locked" at once."""
+    for number in range(20):
+        with ThreadPoolExecutor(4) as pool:
+            tables = list(pool.map(file_table.Table, [tmp_path / str(number)] * 4))
+        for table in tables:
+            table.close()
