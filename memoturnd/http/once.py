@@ -5,14 +5,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.durability import Durability, level_of
 from memoturnd.engine import idempotency
 from memoturnd.engine.connection import ProfileConnection
 from memoturnd.engine.idempotency import Once
 from memoturnd.errors import ConflictError, InvalidRequestError
 from memoturnd.http.ports import BranchProfile
-from memoturnd.seams.profile import ReadOp, Seen, Work, WriteOp, Written
+from memoturnd.http.wrapped import WrappedProfile
+from memoturnd.seams.profile import Work, WriteOp, Written
 
 T = TypeVar("T")
 
@@ -40,45 +40,21 @@ def _digest(parts: list[bytes]) -> bytes:
     return digest.digest()
 
 
-class OnceProfile:
+class OnceProfile(WrappedProfile):
     """A profile whose write is applied once. Implements memoturnd.http.ports.BranchProfile.
 
     The value of a write is kept as JSON, and comes back as what JSON decodes to.
     """
 
     def __init__(self, profile: BranchProfile, once: Once) -> None:
-        self._profile = profile
+        super().__init__(profile)
         self._once = once
-
-    @property
-    def branch_id(self) -> str:
-        """Id of the branch."""
-        return self._profile.branch_id
-
-    @property
-    def txid(self) -> int:
-        """Newest committed txid."""
-        return self._profile.txid
-
-    @property
-    def durable_txid(self) -> int:
-        """Newest txid that object storage has."""
-        return self._profile.durable_txid
-
-    @property
-    def rules(self) -> LevelRules:
-        """What is set for the database."""
-        return self._profile.rules
 
     async def kept(self, *, durability: Durability) -> Written[Any] | None:
         """Return what the same request was answered before, None where it is a new one; see `kept` below."""
         request = self._once.request(self._profile.branch_id)
         seen = await self._profile.read(lambda conn, now_ms: idempotency.find(conn, now_ms, request))
         return None if seen.value is None else await self.write(_gone, durability=durability)
-
-    async def read(self, op: ReadOp[T], *, min_txid: int = 0, work: Work = Work.POINT) -> Seen[T]:
-        """Run `op` on one state; see memoturnd.seams.profile.Profile.read."""
-        return await self._profile.read(op, min_txid=min_txid, work=work)
 
     async def write(
         self, op: WriteOp[T], *, durability: Durability = Durability.LOCAL, work: Work = Work.POINT
