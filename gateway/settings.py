@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from memoturnd.config import CLIENT_VARIABLES, FILE, PREFIX, TEST_VARIABLES, from_file, rows_of_help
+from memoturnd.config import CLIENT_VARIABLES, FILE, PREFIX, TEST_VARIABLES, parsed, rows_of_help
 from memoturnd.errors import ConfigurationError
 from memoturnd.settings_table import (
     MIB,
@@ -92,16 +92,7 @@ class GatewaySettings:
     def from_env(cls, environ: Mapping[str, str], *, is_tty: bool | None = None) -> Self:
         """Return the settings in `environ`. Raises ConfigurationError with every problem at once, one per line."""
         problems = _strange(environ)
-        values: dict[str, Any] = {}
-        for setting in GATEWAY_SETTINGS:
-            text = environ.get(setting.variable, "") or setting.default
-            try:
-                if setting.secret:
-                    text = from_file(setting, environ, text)
-                values[setting.field] = setting.parse(text) if text else None
-            except ValueError as error:
-                shown = "***" if setting.secret else repr(text)
-                problems.append(f"{setting.variable}={shown}: {error}")
+        values = parsed(GATEWAY_SETTINGS, environ, problems)
         problems += _contradictions(values)
         if problems:
             lines = "".join(f"\n  - {problem}" for problem in problems)

@@ -162,22 +162,28 @@ class Settings:
         with every problem at once, one per line.
         """
         problems = _unknown_variables(environ)
-        values: dict[str, Any] = {}
-        for setting in SETTINGS:
-            text = environ.get(setting.variable, "") or setting.default
-            try:
-                if setting.variable + FILE not in _OWN_FILES and setting.secret:
-                    text = from_file(setting, environ, text)
-                values[setting.field] = setting.parse(text) if text else None
-            except ValueError as error:
-                shown = "***" if setting.secret else repr(text)
-                problems.append(f"{setting.variable}={shown}: {error}")
+        values = parsed(SETTINGS, environ, problems)
         problems += _contradictions(values)
         if problems:
             lines = "".join(f"\n  - {problem}" for problem in problems)
             raise ConfigurationError(f"the settings are wrong (memoturnd --help lists them):{lines}")
         _derive(values, is_tty=sys.stderr.isatty() if is_tty is None else is_tty)
         return cls(**values)
+
+
+def parsed(settings: Iterable[Setting], environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """Return the values of `settings` by their fields, None where neither set nor given a default; what is wrong joins `problems`."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        text = environ.get(setting.variable, "") or setting.default
+        try:
+            if setting.variable + FILE not in _OWN_FILES and setting.secret:
+                text = _from_file(setting, environ, text)
+            values[setting.field] = setting.parse(text) if text else None
+        except ValueError as error:
+            shown = "***" if setting.secret else repr(text)
+            problems.append(f"{setting.variable}={shown}: {error}")
+    return values
 
 
 def connections_limit(max_concurrency: int, nofile: int) -> int:
@@ -239,7 +245,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return [f"{name} is not a setting{did_you_mean(name, known)}" for name in strange]
 
 
-def from_file(setting: Setting, environ: Mapping[str, str], text: str) -> str:
+def _from_file(setting: Setting, environ: Mapping[str, str], text: str) -> str:
     """Return a secret, from the file that `..._FILE` names where that is set. Raises ValueError, which shows no secret."""
     path = environ.get(setting.variable + FILE, "")
     if not path:
