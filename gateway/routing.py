@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gateway.forwarding import Forwarder, LostError, Request, UnconnectedError, Upstream
+from memoturnd.core.placement import owner_named
 from memoturnd.core.retries import Act, Asked, Event, Outcome, attempt_s, decide
 from memoturnd.errors import OutcomeUnknownError, RetryableError, UnansweredError
 from memoturnd.seams.leases import Owner
@@ -18,7 +19,6 @@ STREAMED_S: Final = 3600.0
 POLL_S: Final = 0.5
 """How often it is asked whether an owner that has not answered yet is one still."""
 MISDIRECTED: Final = 421
-_ADDRESS_SCHEMES: Final = ("http://", "https://")
 
 Key = tuple[str, str]
 """A branch as requests name it: the database's qualified name, and the branch's."""
@@ -172,13 +172,8 @@ def _give_up(task: "asyncio.Future[Upstream]") -> None:
 
 def owner_in(upstream: Upstream) -> Owner | None:
     """Return the owner that an answer names, None where it names none."""
-    node_id, address, epoch = (
-        (upstream.header(name) or b"").decode("latin-1")
-        for name in (b"memoturn-owner-node", b"memoturn-owner", b"memoturn-owner-epoch")
-    )
-    if not node_id or not address.startswith(_ADDRESS_SCHEMES) or not epoch.isdecimal():
-        return None
-    return Owner(node_id, address, int(epoch))
+    names = (b"memoturn-owner-node", b"memoturn-owner", b"memoturn-owner-epoch")
+    return owner_named(*((upstream.header(name) or b"").decode("latin-1") for name in names))
 
 
 def _given_up(act: Act, reason: str) -> RetryableError | OutcomeUnknownError:

@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 
 from memoturnd import errors
+from memoturnd.core.placement import owner_named
 from memoturnd.errors import MemoturnError, NotOwnerError, OverloadedError, RetryableError, UpstreamError
 from memoturnd.http.admission import INTERNAL_HEADER
-from memoturnd.seams.leases import Owner
 
 CONNECT_S: Final = 2.0
 MOST_CONNECTIONS: Final = 64
@@ -95,7 +95,7 @@ def refusal(address: str, status: int, headers: Mapping[str, str], body: bytes) 
     if raised is None or told.code in _OURS:
         return UpstreamError(f"the node at {address} answered {status}: {told.error}")
     if raised is NotOwnerError:
-        return NotOwnerError(told.error, _owner(headers))
+        return NotOwnerError(told.error, owner_named(*(headers.get(name, "") for name in NOT_OWNER)))
     if issubclass(raised, RetryableError):
         wait = headers.get("Retry-After", "")
         retry_after_s = int(wait) if wait.isascii() and wait.isdigit() else 1
@@ -104,14 +104,6 @@ def refusal(address: str, status: int, headers: Mapping[str, str], body: bytes) 
             return raised(told.error, retry_after_s=retry_after_s, limit=limit)
         return raised(told.error, retry_after_s=retry_after_s)
     return raised(told.error)
-
-
-def _owner(headers: Mapping[str, str]) -> Owner | None:
-    """Return the owner that a refusal names, None where it does not."""
-    node_id, address, epoch = (headers.get(name, "") for name in NOT_OWNER)
-    if not node_id or not address or not (epoch.isascii() and epoch.isdigit()):
-        return None
-    return Owner(node_id, address, int(epoch))
 
 
 def _by_code() -> dict[str, type[MemoturnError]]:

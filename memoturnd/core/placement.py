@@ -12,10 +12,11 @@ from typing import Final
 
 import xxhash
 
-from memoturnd.seams.leases import LiveNode
+from memoturnd.seams.leases import LiveNode, Owner
 
 STEPS: Final = 8
 """Loads count in so many steps, so that small changes of a load move nothing."""
+_ADDRESS_SCHEMES: Final = ("http://", "https://")
 _NOBODY: Final[frozenset[str]] = frozenset()
 _SPACE: Final = 2**64
 
@@ -58,3 +59,10 @@ def _draw(database: str, node: LiveNode) -> float:
     # -w / ln(u) for u even in (0, 1): the highest of several is each one's with a probability in proportion to its weight.
     drawn = xxhash.xxh3_64_intdigest(f"{node.node_id}\0{database}".encode())
     return -(weight(node) or 1.0) / math.log((drawn + 0.5) / _SPACE)
+
+
+def owner_named(node_id: str, address: str, epoch: str) -> Owner | None:
+    """Return the owner that an answer's headers name, None where they name none."""
+    if not node_id or not address.startswith(_ADDRESS_SCHEMES) or not (epoch.isascii() and epoch.isdigit()):
+        return None
+    return Owner(node_id, address, int(epoch))
