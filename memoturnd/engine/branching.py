@@ -25,7 +25,7 @@ from memoturnd.core.revisions import BeforeHead, Revision
 from memoturnd.engine import changes, idempotency, schema
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.connection import ProfileConnection, open_connection
-from memoturnd.engine.deletion import Deletion
+from memoturnd.engine.deletion import DeletedBranch, Deletion
 from memoturnd.engine.idempotency import Once
 from memoturnd.engine.looking_back import RestorePoints, restore_points, standing
 from memoturnd.engine.new_branch import create_manifest, enter
@@ -258,6 +258,14 @@ class Branching:
         database = await self._services.catalog.get_database(db_name)
         rows = await self._services.catalog.list_branches(database.uuid)
         return [row for row in rows if row.name > after][:limit]
+
+    async def list_deleted(
+        self, db_name: str, *, after: tuple[str, str] = ("", ""), limit: int | None = None
+    ) -> Sequence[DeletedBranch]:
+        """Return up to `limit` (None: all) branches that can be undeleted, by (name, id) above `after`."""
+        database = await self._services.catalog.get_database(db_name)
+        rows = await self._deletion.waiting(database)
+        return [row for row in rows if (row.name, row.branch_id) > after][:limit]
 
     async def snapshot(self, branch: Branch) -> None:
         """Put a snapshot of a branch's head, behind which older history can go. Raises RetryableError."""

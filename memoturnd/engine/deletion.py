@@ -5,6 +5,8 @@ manifest says that it is deleted too, so that whoever owns the branch elsewhere 
 collector lets go of both once the grace has passed (memoturnd.replication.collector).
 """
 
+from dataclasses import dataclass
+
 from memoturnd.core import manifest as transitions
 from memoturnd.core import register as registers
 from memoturnd.core.manifest import Manifest, Parent
@@ -23,6 +25,20 @@ from memoturnd.errors import (
 from memoturnd.replication.archive import BRANCHES, update_names
 from memoturnd.replication.swap import SwapFile
 from memoturnd.seams.catalog import COLLECT, ERASE, BranchRow, Chore, Database
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedBranch:
+    """A deleted branch that can still come back. Times are unix ms; `until` is when it goes for good."""
+
+    name: str
+    branch_id: str
+    parent: str
+    fork_txid: int
+    created_at: int
+    expires_at: int | None
+    deleted_at: int
+    until: int
 
 
 class Deletion:
@@ -94,6 +110,24 @@ class Deletion:
         current = await manifest.load()
         return current is not None and (current.deleted_at is None or not known.is_new)
 
+    async def waiting(self, database: Database) -> list[DeletedBranch]:
+        """Return the deleted branches that can still come back, by name and id."""
+        services = self._services
+        register = await self._registers.get(database.uuid).load(fresh=True)
+        if register is None:
+            return []
+        now_ms = services.clock.now_ms()
+        found = []
+        for key, entry in (await services.archive.all(BRANCHES, register)).items():
+            if not registers.is_deleted_name(key) or entry.deleted_at is None or entry.is_new:
+                continue
+            until = entry.deleted_at + services.graces.of(entry)
+            if entry.expires_at is not None:
+                until = min(until, entry.expires_at)
+            if until > now_ms:
+                found.append(_deleted(registers.plain_name(key), entry, entry.deleted_at, until))
+        return sorted(found, key=lambda branch: (branch.name, branch.branch_id))
+
     async def undelete(self, database: Database, name: str) -> BranchRow:
         """Bring back the branch that was deleted last under `name`; what is there again already is finished.
 
@@ -153,6 +187,12 @@ class Deletion:
         if last.expires_at is not None and last.expires_at <= self._services.clock.now_ms():
             raise ConflictError(f"branch {name} of {database.name} was a burner whose time has passed")
         return last
+
+
+def _deleted(name: str, entry: RegisteredBranch, deleted_at: int, until: int) -> DeletedBranch:
+    return DeletedBranch(
+        name, entry.id, entry.parent, entry.fork_txid, entry.created_at, entry.expires_at, deleted_at, until
+    )
 
 
 def _none_deleted(database: Database, name: str) -> BranchNotFoundError:

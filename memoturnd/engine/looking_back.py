@@ -7,7 +7,7 @@ from typing import Literal, Never, TypeVar
 from memoturnd.core.consistency import Consistency
 from memoturnd.core.database_settings import LevelRules
 from memoturnd.core.durability import Durability
-from memoturnd.core.manifest import Manifest
+from memoturnd.core.manifest import Manifest, Rewind
 from memoturnd.core.revisions import AtCheckpoint, AtTime, AtTxid, BeforeHead, Revision
 from memoturnd.engine.branch import Branch
 from memoturnd.engine.consistency import reading
@@ -112,10 +112,11 @@ class RestorePoint:
 
 @dataclass(frozen=True, slots=True)
 class RestorePoints:
-    """Some of a branch's restore points, and the txid of its newest one."""
+    """Some of a branch's restore points, the txid of its newest one, and its newest rewinds, in their order."""
 
     head_txid: int
     rows: Sequence[RestorePoint]
+    rewinds: Sequence[Rewind]
 
 
 async def restore_points(branch: Branch, window: Window, limit: int, *, newest_first: bool) -> RestorePoints:
@@ -128,7 +129,8 @@ async def restore_points(branch: Branch, window: Window, limit: int, *, newest_f
     current = await standing(branch, BeforeHead(0))
     found = await points(archive, current, window, limit, newest_first=newest_first)
     names = await archive.checkpoints_at(current, {point.txid for point in found})
-    return RestorePoints(current.head_txid, [_restore_point(p, names.get(p.txid, [])) for p in found])
+    rows = [_restore_point(point, names.get(point.txid, [])) for point in found]
+    return RestorePoints(current.head_txid, rows, current.rewinds)
 
 
 def _restore_point(point: Point, names: list[str]) -> RestorePoint:

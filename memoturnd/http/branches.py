@@ -10,7 +10,7 @@ from memoturnd.errors import AlreadyExistsError, InvalidRequestError
 from memoturnd.http.addresses import branch_of, caught_up, database_of
 from memoturnd.http.bodies import BranchBody, NameBody, RewindBody, SyncBody, decoder
 from memoturnd.http.call import MAX_LIMIT, Call
-from memoturnd.http.describe import NOTHING, PAGE, described
+from memoturnd.http.describe import NOTHING, PAGE, Value, described
 from memoturnd.http.envelope import Answer, at, reached, reply
 from memoturnd.http.journal import taking_effect_once
 from memoturnd.http.paging import Page, page_if_asked
@@ -69,13 +69,18 @@ async def create(call: Call) -> Answer:
     return await _once(call, name, facts, run)
 
 
-@described(gives={200: shapes.BranchPage}, values=PAGE)
+@described(
+    gives={200: shapes.BranchPage},
+    values=(Value("deleted", bool, "Those that can be undeleted, in place of those that are there."), *PAGE),
+)
 async def list_all(call: Call) -> Answer:
     """List the branches other than main, by name: all of them, or a page where `limit` or `cursor` is given.
 
-    The txids are those of the addressed branch.
+    With `deleted` those that can still be undeleted. The txids are those of the addressed branch.
     """
     name, addressed = database_of(call)
+    if call.flag("deleted"):
+        return await _list_deleted(call, name, addressed)
     asked = page_if_asked(call, cursors.Name)
     profile = await caught_up(call.node, name, addressed, call.min_txid)
     rows = await call.node.branches.list(name, after=asked.after or "", limit=asked.limit)
@@ -91,6 +96,27 @@ async def list_all(call: Call) -> Answer:
         for row in rows
     ]
     answer = reply(asked.listed("branches", shown, rows, lambda row: row.name))
+    return at(answer, profile.txid, profile.durable_txid)
+
+
+async def _list_deleted(call: Call, name: str, addressed: str) -> Answer:
+    asked = page_if_asked(call, tuple[cursors.Name, cursors.Name], "deleted")
+    profile = await caught_up(call.node, name, addressed, call.min_txid)
+    rows = await call.node.branches.list_deleted(name, after=asked.after or ("", ""), limit=asked.limit)
+    shown = [
+        {
+            "db_name": _plain(name),
+            "branch": row.name,
+            "ttl_at": row.expires_at,
+            "created_at": row.created_at,
+            "parent": row.parent,
+            "fork_txid": row.fork_txid,
+            "deleted_at": row.deleted_at,
+            "undelete_until": row.until,
+        }
+        for row in rows
+    ]
+    answer = reply(asked.listed("branches", shown, rows, lambda row: [row.name, row.branch_id]))
     return at(answer, profile.txid, profile.durable_txid)
 
 

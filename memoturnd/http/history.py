@@ -11,7 +11,7 @@ from memoturnd.http.call import Call
 from memoturnd.http.describe import PAGE, Value, described
 from memoturnd.http.envelope import Answer, at, reply
 from memoturnd.http.paging import page
-from memoturnd.http.ports import RestorePoint
+from memoturnd.http.ports import RestorePoint, Rewind
 from memoturnd.http.shapes import operators as shapes
 from memoturnd.replication.points import Window
 
@@ -43,7 +43,8 @@ async def restore_points(call: Call) -> Answer:
         name, branch, window, asked.rows, newest_first=newest_first
     )
     shown = [_shown(row) for row in found.rows]
-    answer = reply(asked.listed("restore_points", shown, found.rows, lambda row: row.txid))
+    listed = asked.listed("restore_points", shown, found.rows, lambda row: row.txid)
+    answer = reply({**listed, "rewinds": [_rewind(row) for row in found.rewinds]})
     return at(answer, found.head_txid, found.head_txid)
 
 
@@ -55,6 +56,10 @@ def _shown(row: RestorePoint) -> dict[str, object]:
         "kind": row.kind,
         "checkpoints": row.checkpoints,
     }
+
+
+def _rewind(row: Rewind) -> dict[str, object]:
+    return {"txid": row.txid, "rewound_to": row.to_txid, "undo_txid": row.from_txid, "created_at": row.at}
 
 
 def _window(call: Call) -> Window:

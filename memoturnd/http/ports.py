@@ -189,6 +189,50 @@ class Rewound(Protocol):
         ...
 
 
+class DeletedBranch(Protocol):
+    """A deleted branch that can still come back. Times are unix ms."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def branch_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def parent(self) -> str:
+        """The branch that it was forked from."""
+        ...
+
+    @property
+    def fork_txid(self) -> int:
+        """The state that it began with."""
+        ...
+
+    @property
+    def created_at(self) -> int:
+        """When it was forked."""
+        ...
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it would go by itself."""
+        ...
+
+    @property
+    def deleted_at(self) -> int:
+        """When it was deleted."""
+        ...
+
+    @property
+    def until(self) -> int:
+        """When it can come back no more."""
+        ...
+
+
 class RestorePoint(Protocol):
     """A commit that can be restored; `at` is its wall time in unix ms."""
 
@@ -213,6 +257,30 @@ class RestorePoint(Protocol):
         ...
 
 
+class Rewind(Protocol):
+    """A commit that brought back the state of an older one; `at` is its wall time in unix ms."""
+
+    @property
+    def txid(self) -> int:
+        """Txid of the commit."""
+        ...
+
+    @property
+    def to_txid(self) -> int:
+        """Txid of the state that it brought back."""
+        ...
+
+    @property
+    def from_txid(self) -> int:
+        """Txid of the head before it."""
+        ...
+
+    @property
+    def at(self) -> int:
+        """Unix ms at which it was committed."""
+        ...
+
+
 class RestorePoints(Protocol):
     """Some of a branch's restore points."""
 
@@ -224,6 +292,11 @@ class RestorePoints(Protocol):
     @property
     def rows(self) -> Sequence[RestorePoint]:
         """The points, by txid."""
+        ...
+
+    @property
+    def rewinds(self) -> Sequence[Rewind]:
+        """The newest rewinds of the branch, by txid, whichever points were asked for."""
         ...
 
 
@@ -318,6 +391,12 @@ class Branches(Protocol):
 
     async def list(self, db_name: str, *, after: str = "", limit: int | None = None) -> Sequence[BranchRow]:
         """Return up to `limit` (None: all) branches other than main, by name, above `after`."""
+        ...
+
+    async def list_deleted(
+        self, db_name: str, *, after: tuple[str, str] = ("", ""), limit: int | None = None
+    ) -> Sequence[DeletedBranch]:
+        """Return up to `limit` (None: all) branches that can be undeleted, by (name, id) above `after`."""
         ...
 
     async def delete(self, db_name: str, name: str) -> None:

@@ -113,7 +113,7 @@ class Fork(Struct):
 
 
 class BranchRow(Struct):
-    """A branch other than main."""
+    """A branch other than main. `deleted_at` and `undelete_until` where it is deleted and can still come back."""
 
     db_name: str
     branch: str
@@ -121,6 +121,8 @@ class BranchRow(Struct):
     created_at: Time
     parent: str | None
     fork_txid: Txid | None
+    deleted_at: Maybe[Time] = UNSET
+    undelete_until: Maybe[Time] = UNSET
 
 
 class BranchPage(Struct):
@@ -164,8 +166,18 @@ class RestorePoint(Struct):
     checkpoints: list[str]
 
 
+class PastRewind(Struct):
+    """A rewind that was made: commit `txid` brought back the state of `rewound_to`; `undo_txid` is the head before it."""
+
+    txid: Txid
+    rewound_to: Txid
+    undo_txid: Txid
+    created_at: Time
+
+
 class RestorePointPage(Struct):
-    """Restore points in the order asked for."""
+    """Restore points in the order asked for, and the newest rewinds of the branch, the oldest of them first."""
 
     restore_points: list[RestorePoint]
+    rewinds: list[PastRewind]
     next_cursor: str | None
