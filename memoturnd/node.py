@@ -294,8 +294,8 @@ class Node:
         """
         return PastProfile(await self.branches.find(db_name, branch), self.tiers.past, at, asker)
 
-    async def ready(self) -> dict[str, str]:
-        """Return what answers. Raises RetryableError naming what does not."""
+    async def ready(self) -> dict[str, Any]:
+        """Return what answers, and which models the node has. Raises RetryableError naming what does not answer."""
         services = self._services
         answers: dict[str, str] = {}
         probes = {
@@ -316,7 +316,12 @@ class Node:
         failed = {name: answer for name, answer in answers.items() if answer != "ok"}
         if failed:
             raise RetryableError("not ready: " + "; ".join(f"{n}: {a}" for n, a in failed.items()))
-        return answers
+        models = {"extract": self.models.extractor, "ask": self.models.assistant}
+        return {
+            **answers,
+            "embedder": None if self.embedder is None else self.embedder.model,
+            "language_models": [use for use, model in models.items() if model is not None],
+        }
 
     async def tell_tails(self) -> None:
         """Let the nodes that hold commits of this one's branches know what is in object storage by now."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from memoturnd import __version__
 from memoturnd.http import openapi
 from memoturnd.http.call import Call
 from memoturnd.http.describe import TEXT as PLAIN
@@ -23,8 +24,8 @@ async def health(call: Call) -> Answer:
 
 @described(gives={200: shapes.Ready})
 async def ready(call: Call) -> Answer:
-    """Answer with the state of store, leases and catalog. Raises RetryableError when one does not answer."""
-    return reply(await call.node.ready())
+    """Answer with the state of store, leases and catalog, and what the node has. Raises RetryableError when one does not answer."""
+    return reply({**await call.node.ready(), "version": __version__})
 
 
 @described(gives={200: PLAIN})

@@ -193,6 +193,6 @@ class PastNode:
         """Return a branch as it was at another revision."""
         return await self._node.past(db_name, branch, at, asker=asker or self._asker)
 
-    async def ready(self) -> dict[str, str]:
+    async def ready(self) -> dict[str, Any]:
         """Return the state of store, leases and catalog."""
         return await self._node.ready()

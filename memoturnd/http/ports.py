@@ -807,6 +807,6 @@ class Node(Protocol):
         """
         ...
 
-    async def ready(self) -> dict[str, str]:
+    async def ready(self) -> dict[str, Any]:
         """Return the state of store, leases and catalog. Raises RetryableError when one does not answer."""
         ...

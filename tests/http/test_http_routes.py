@@ -20,6 +20,7 @@ from http_calls import (
 )
 from http_support import client_of, limits
 
+from memoturnd import __version__
 from memoturnd.http.app import create_app
 from memoturnd.http.route import Body, Kind, Scope
 from memoturnd.http.routes import ROUTES
@@ -36,7 +37,13 @@ async def test_health_is_plain_text(client):
 
 
 async def test_ready_names_what_answers(client):
-    assert (await client.get("/ready")).json() == {"store": "ok", "leases": "ok", "catalog": "ok"}
+    told = (await client.get("/ready")).json()
+
+    assert {name: told[name] for name in ("store", "leases", "catalog")} == dict.fromkeys(
+        ("store", "leases", "catalog"), "ok"
+    )
+    assert told["version"] == __version__
+    assert (told["embedder"], told["language_models"]) == (None, ["extract", "ask"])
 
 
 async def test_metrics_are_prometheus_text_with_the_nodes_bounds(client):

@@ -4,11 +4,14 @@ from memoturnd.http.shapes import UNSET, Maybe, Struct, Time, Txid
 
 
 class Ready(Struct):
-    """What answers: `ok` each."""
+    """What answers: `ok` each; and what the node has: the model that it embeds with, null without, and what it asks a language model for."""
 
     store: str
     leases: str
     catalog: str
+    version: str
+    embedder: Maybe[str | None] = UNSET
+    language_models: Maybe[list[str]] = UNSET
 
 
 class Database(Struct):
