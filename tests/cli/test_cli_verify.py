@@ -121,7 +121,7 @@ def test_what_could_not_be_looked_at_exits_5(command, monkeypatch):
         "unreachable_keys": [],
         "unfinished": ["the store is away"],
     }
-    monkeypatch.setattr("memoturn.database.Db.verify", lambda *_, **__: found)
+    monkeypatch.setattr("memoturn.Db.verify", lambda *_, **__: found)
 
     done = command("verify", "p")
 

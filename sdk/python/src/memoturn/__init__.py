@@ -10,9 +10,18 @@ with Memoturn("http://127.0.0.1:8080") as memoturn:
 Errors are drawn as a tree in `memoturn.errors`; the command line is `memoturn[cli]`.
 """
 
-from memoturn.branches import Branches
-from memoturn.client import DEFAULT_URL, Memoturn
-from memoturn.database import Db, KeyValues, Statement
+from memoturn._async.branches import AsyncBranches
+from memoturn._async.database import AsyncDb
+from memoturn._async.key_values import AsyncKeyValues
+from memoturn._async.memory import AsyncMemoryProfile
+from memoturn._core.files import Progress
+from memoturn._core.paths import MAIN
+from memoturn._core.sql import Statement
+from memoturn._sync.branches import Branches
+from memoturn._sync.database import Db
+from memoturn._sync.key_values import KeyValues
+from memoturn._sync.memory import MemoryProfile
+from memoturn.client import DEFAULT_URL, AsyncMemoturn, Memoturn
 from memoturn.errors import (
     AlreadyExistsError,
     BackupError,
@@ -35,13 +44,13 @@ from memoturn.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from memoturn.memory import MemoryProfile
 from memoturn.receipts import verify_receipt
 from memoturn.types import (
     At,
     BranchInfo,
     Checkpoint,
     CheckpointInfo,
+    Consistency,
     DatabaseInfo,
     Durability,
     ErasureCoupon,
@@ -56,6 +65,7 @@ from memoturn.types import (
     Memory,
     MemoryType,
     ProfileInfo,
+    ReadOptions,
     RecallHit,
     RecallResult,
     RestorePoint,
@@ -66,13 +76,20 @@ from memoturn.types import (
     SqlValue,
     Verification,
     VerifyFinding,
+    WriteOptions,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_URL",
+    "MAIN",
     "AlreadyExistsError",
+    "AsyncBranches",
+    "AsyncDb",
+    "AsyncKeyValues",
+    "AsyncMemoryProfile",
+    "AsyncMemoturn",
     "At",
     "BackupError",
     "BranchInfo",
@@ -81,6 +98,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "ConflictError",
+    "Consistency",
     "DatabaseInfo",
     "DatabaseNotFoundError",
     "Db",
@@ -108,6 +126,8 @@ __all__ = [
     "OverloadedError",
     "PreconditionFailedError",
     "ProfileInfo",
+    "Progress",
+    "ReadOptions",
     "RecallHit",
     "RecallResult",
     "RequestTimeoutError",
@@ -126,6 +146,7 @@ __all__ = [
     "UnreachableError",
     "Verification",
     "VerifyFinding",
+    "WriteOptions",
     "__version__",
     "verify_receipt",
 ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypedDict, TypeVar, cast
 
-from memoturn.branches import MAIN
+from memoturn import MAIN
 from memoturn.client import Memoturn
 from memoturn.errors import (
     AlreadyExistsError,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from memoturn.branches import MAIN
+from memoturn import MAIN
 from memoturn.cli.output import Cell, when
 from memoturn.cli.run import NOTE, Database, Run, Yes, confirm, current
 from memoturn.types import Rewind

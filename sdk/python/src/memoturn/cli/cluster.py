@@ -6,7 +6,7 @@ import typer
 
 from memoturn.cli.output import Cell
 from memoturn.cli.run import Spec, current
-from memoturn.cluster import ClusterNode, ClusterPlacement
+from memoturn.types import ClusterNode, ClusterPlacement
 
 _PLACEMENTS = ["database", "branch", "node", "epoch", "tier", "txid", "durable", "unshipped", "replicas"]
 _NODES = [

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from memoturn.branches import MAIN
+from memoturn import MAIN, MemoryProfile
 from memoturn.cli.erase import Grace, show_all, show_one, show_requested
 from memoturn.cli.failures import ExitCode
 from memoturn.cli.output import Cell, compact, when
@@ -22,7 +22,6 @@ from memoturn.cli.run import (
     parse_embedding,
     parse_json,
 )
-from memoturn.memory import MemoryProfile
 from memoturn.types import IngestItem, Memory, RecallHit
 
 app = typer.Typer(no_args_is_help=True, help="Ingest, recall and look after memories.", epilog=NOTE)

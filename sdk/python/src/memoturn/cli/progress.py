@@ -12,9 +12,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from memoturn import Progress as Report
 from memoturn.backup import Report as Count
 from memoturn.cli.output import Output, visible
-from memoturn.files import Progress as Report
 
 
 @contextmanager

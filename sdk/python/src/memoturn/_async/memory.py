@@ -1,16 +1,18 @@
 """A memory profile: typed memories that are ingested, recalled, forked and rewound as one unit."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from memoturn._http import Http, Position, path
-from memoturn.branches import MAIN, Branches
-from memoturn.erasures import Erasures
-from memoturn.errors import BranchNotFoundError, NotFoundError
+from memoturn._async.address import AsyncAddress
+from memoturn._async.branches import AsyncBranches
+from memoturn._async.erasures import AsyncErasures
+from memoturn._async.http import AsyncHttp
+from memoturn._core.paths import MAIN
+from memoturn._core.positions import Place
+from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, NotFoundError
 from memoturn.types import (
     At,
     Checkpoint,
-    Durability,
     ErasureCoupon,
     ErasureRequested,
     ErasureTarget,
@@ -19,64 +21,64 @@ from memoturn.types import (
     IngestResult,
     Memory,
     MemoryType,
+    ReadOptions,
     RecallResult,
     Rewind,
     Session,
+    WriteOptions,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-class MemoryProfile:
+
+class AsyncMemoryProfile:
     """One branch of a profile. It is created by its first ingest.
 
-    Reads take `min_txid`: the answer shows that txid or a later one, else PreconditionFailedError after
-    2 seconds of waiting. They take `at`, a revision, and then answer what they would have answered at that
-    commit. Writes take `durability`: with `durable` they return once object storage has them.
+    Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
     """
 
     def __init__(
-        self, http: Http, namespace: str, profile: str, *, branch: str = MAIN, source: str | None = None
+        self, http: AsyncHttp, namespace: str, profile: str, *, branch: str = MAIN, source: str | None = None
     ) -> None:
         self.namespace = namespace
         self.profile = profile
         self.branch = branch
         self._http = http
         self._source = source
-        self._position = Position()
-        self._erasures = Erasures(
-            http, ("v1", "memory", namespace, profile), self._position, None if branch == MAIN else branch
+        database = f"{namespace}--{profile}"
+        self._address = AsyncAddress(
+            http, "v1", "memory", namespace, profile, place=Place(database, branch), branch=branch
         )
-        self._branches = Branches(http, f"{namespace}--{profile}", self._position, branch)
+        self._erasures = AsyncErasures(self._address)
+        self._branches = AsyncBranches(http, database)
 
     @property
     def last_txid(self) -> int:
-        """Newest txid of this branch in the answers so far; as `min_txid` it makes a read see them all."""
-        return self._position.txid
+        """Newest txid of this branch in the client's answers so far; reads show it, or a later one."""
+        return self._address.last_txid
 
     @property
     def last_durable_txid(self) -> int:
         """Newest txid of this branch that an answer so far reported to be in object storage."""
-        return self._position.durable_txid
+        return self._address.last_durable_txid
 
-    def on_branch(self, branch: str) -> "MemoryProfile":
+    def on_branch(self, branch: str) -> "AsyncMemoryProfile":
         """Return the same profile on another branch."""
-        return MemoryProfile(self._http, self.namespace, self.profile, branch=branch, source=self._source)
+        return AsyncMemoryProfile(
+            self._http, self.namespace, self.profile, branch=branch, source=self._source
+        )
 
-    def ingest(self, memories: Iterable[IngestItem], *, durability: Durability | None = None) -> IngestResult:
+    async def ingest(self, memories: Iterable[IngestItem], **options: "Unpack[WriteOptions]") -> IngestResult:
         """Store up to 1000 memories as one commit; the outcomes are in the order of the items.
 
         Items without a `source` get the client's. Raises InvalidRequestError, and then nothing is stored.
         """
         items = [self._with_source(item) for item in memories]
-        answer = self._http.request(
-            "POST",
-            self._path("memories"),
-            body={"memories": items},
-            branch=self._query,
-            durability=durability,
-        )
-        return cast("IngestResult", self._position.see(answer).stamped())
+        answer = await self._address.write("POST", "memories", body={"memories": items}, **options)
+        return cast("IngestResult", answer.stamped())
 
-    def recall(
+    async def recall(
         self,
         query: str | None = None,
         *,
@@ -89,8 +91,7 @@ class MemoryProfile:
         include_superseded: bool = False,
         include_turns: bool = False,
         explain: bool = False,
-        min_txid: int | None = None,
-        at: At | None = None,
+        **options: "Unpack[ReadOptions]",
     ) -> RecallResult:
         """Return up to `k` memories, best first, found by any of `query`, `embedding` and `topic_key`.
 
@@ -109,64 +110,39 @@ class MemoryProfile:
             "explain": explain or None,
         }
         body: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        answer = self._http.request(
-            "POST", self._path("recall"), body={**body, "k": k}, branch=self._query, min_txid=min_txid, at=at
-        )
-        return cast("RecallResult", self._position.see(answer).stamped())
+        answer = await self._address.read("POST", "recall", body={**body, "k": k}, **options)
+        return cast("RecallResult", answer.stamped())
 
-    def get(self, memory_id: str, *, min_txid: int | None = None, at: At | None = None) -> Memory | None:
+    async def get(self, memory_id: str, **options: "Unpack[ReadOptions]") -> Memory | None:
         """Return a memory with its neighbours in the topic's chain, None when there is none of that id."""
         try:
-            answer = self._http.request(
-                "GET", self._path("memories", memory_id), branch=self._query, min_txid=min_txid, at=at
-            )
-        except BranchNotFoundError:
-            raise
-        except NotFoundError:
+            answer = await self._address.find("GET", "memories", memory_id, **options)
+        except DatabaseNotFoundError:
             return None
-        return cast("Memory", self._position.see(answer).json())
+        return None if answer is None else cast("Memory", answer.json())
 
-    def forget(self, memory_id: str, *, durability: Durability | None = None) -> bool:
+    async def forget(self, memory_id: str, **options: "Unpack[WriteOptions]") -> bool:
         """Remove a memory and mend its topic's chain; False when there is none of that id."""
         try:
-            answer = self._http.request(
-                "DELETE", self._path("memories", memory_id), branch=self._query, durability=durability
-            )
+            await self._address.write("DELETE", "memories", memory_id, **options)
         except BranchNotFoundError:
             raise
         except NotFoundError:
             return False
-        self._position.see(answer)
         return True
 
-    def sessions(
-        self, *, limit: int = 100, min_txid: int | None = None, at: At | None = None
-    ) -> list[Session]:
+    async def sessions(self, *, limit: int = 100, **options: "Unpack[ReadOptions]") -> list[Session]:
         """Return up to `limit` sessions, the most recently active first."""
-        answer = self._http.request(
-            "GET",
-            self._path("sessions"),
-            query={"limit": limit},
-            branch=self._query,
-            min_txid=min_txid,
-            at=at,
-        )
-        return cast("list[Session]", self._position.see(answer).json()["sessions"])
+        answer = await self._address.read("GET", "sessions", query={"limit": limit}, **options)
+        return cast("list[Session]", answer.json()["sessions"])
 
-    def end_session(
-        self, session_id: str, *, turns: bool = False, durability: Durability | None = None
+    async def end_session(
+        self, session_id: str, *, turns: bool = False, **options: "Unpack[WriteOptions]"
     ) -> None:
         """Delete a session and its tasks, with `turns` also its transcript; no error when it is unknown."""
-        answer = self._http.request(
-            "DELETE",
-            self._path("sessions", session_id),
-            query={"turns": "true" if turns else None},
-            branch=self._query,
-            durability=durability,
-        )
-        self._position.see(answer)
+        await self._address.write("DELETE", "sessions", session_id, query={"turns": turns}, **options)
 
-    def erase(
+    async def erase(
         self,
         *,
         memory_id: str | None = None,
@@ -177,6 +153,7 @@ class MemoryProfile:
         memories: bool = False,
         targets: Sequence[ErasureTarget] = (),
         grace_secs: int | None = None,
+        **options: "Unpack[WriteOptions]",
     ) -> ErasureRequested:
         """Erase a memory, a topic of a type, or a session (with `turns` its transcript, with `memories` all that it
         told), or several `targets`: out of the newest state at once, out of history after the grace time.
@@ -193,45 +170,45 @@ class MemoryProfile:
         }
         one = cast("ErasureTarget", {name: value for name, value in asked.items() if value is not None})
         wanted = [*([one] if one or not targets else []), *targets]
-        return self._erasures.request(wanted, grace_secs=grace_secs)
+        return await self._erasures.request(wanted, grace_secs=grace_secs, **options)
 
-    def erasures(self) -> list[ErasureCoupon]:
+    async def erasures(self) -> list[ErasureCoupon]:
         """Return every erasure of the profile, the newest request first."""
-        return list(self._erasures.each())
+        return [coupon async for coupon in self.iter_erasures()]
 
-    def erasure(self, erasure_id: str) -> ErasureCoupon | None:
+    def iter_erasures(self, *, limit: int | None = None) -> AsyncIterator[ErasureCoupon]:
+        """Yield every erasure of the profile, the newest request first."""
+        return self._erasures.each(limit=limit)
+
+    async def erasure(self, erasure_id: str) -> ErasureCoupon | None:
         """Return an erasure, with its receipt once it is completed; None when there is none of that id."""
-        return self._erasures.get(erasure_id)
+        return await self._erasures.get(erasure_id)
 
-    def checkpoint(self, name: str) -> Checkpoint:
+    async def checkpoint(self, name: str, **options: "Unpack[WriteOptions]") -> Checkpoint:
         """Name the head of this branch; see `Branches.checkpoint`."""
-        return self._branches.checkpoint(self.branch, name)
+        return await self._branches.checkpoint(self.branch, name, **options)
 
-    def rewind(self, to: At) -> Rewind:
+    async def rewind(self, to: At, **options: "Unpack[WriteOptions]") -> Rewind:
         """Bring back the state of a revision; see `Branches.rewind`."""
-        return self._branches.rewind(self.branch, to)
+        return await self._branches.rewind(self.branch, to, **options)
 
-    def undo_rewind(self) -> Rewind:
+    async def undo_rewind(self, **options: "Unpack[WriteOptions]") -> Rewind:
         """Take the last rewind of this branch back; see `Branches.undo`."""
-        return self._branches.undo(self.branch)
+        return await self._branches.undo(self.branch, **options)
 
-    def fork(
+    async def fork(
         self,
         branch: str,
         *,
         from_branch: str | None = None,
         at: At | None = None,
         ttl: int | None = None,
+        **options: "Unpack[WriteOptions]",
     ) -> Fork:
         """Fork this branch, or `from_branch`; see `Branches.create`. Use it with `on_branch`."""
-        return self._branches.create(branch, from_branch=from_branch or self.branch, at=at, ttl=ttl)
-
-    @property
-    def _query(self) -> str | None:
-        return None if self.branch == MAIN else self.branch
-
-    def _path(self, *rest: str) -> str:
-        return path("v1", "memory", self.namespace, self.profile, *rest)
+        return await self._branches.create(
+            branch, from_branch=from_branch or self.branch, at=at, ttl=ttl, **options
+        )
 
     def _with_source(self, item: IngestItem) -> IngestItem:
         if self._source is None or item.get("source") is not None:

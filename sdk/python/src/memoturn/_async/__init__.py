@@ -1,0 +1,1 @@
+"""The asynchronous client, of which `scripts/unasync` makes the synchronous one."""

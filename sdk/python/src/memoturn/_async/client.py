@@ -1,0 +1,179 @@
+"""The client: one connection pool to a node, and the objects that speak through it."""
+
+import os
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httpx
+
+from memoturn._async.address import AsyncAddress
+from memoturn._async.database import AsyncDb
+from memoturn._async.files import send
+from memoturn._async.http import AsyncHttp
+from memoturn._async.memory import AsyncMemoryProfile
+from memoturn._core.files import Progress
+from memoturn.types import (
+    ClusterOverview,
+    DatabaseInfo,
+    DatabasePlacement,
+    ImportedDatabase,
+    ProfileInfo,
+    WriteOptions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+
+class AsyncMemoturn:
+    """An asynchronous client of a node or a gateway, safe to share.
+
+    `token` and `platform_key` are credentials: control calls use the platform key first, data calls the
+    token first; `tenant` is whose names a platform key means. `source` is the provenance of ingested memories
+    that name none. `timeout_s` bounds each phase of a request (default 30, or what a given `http_client` has);
+    a given `http_client` stays open when this client is closed. Unless `read_your_writes` is switched off,
+    reads show at least what this client has written and seen of a branch.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        platform_key: str | None = None,
+        tenant: str | None = None,
+        source: str | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        timeout_s: float | None = None,
+        read_your_writes: bool = True,
+    ) -> None:
+        self._http = AsyncHttp(
+            url,
+            token=token,
+            platform_key=platform_key,
+            tenant=tenant,
+            client=http_client,
+            timeout_s=timeout_s,
+            read_your_writes=read_your_writes,
+        )
+        self._source = source
+        self._v1 = AsyncAddress(self._http, "v1")
+        self._control = AsyncAddress(self._http, "v1", control=True)
+
+    async def __aenter__(self) -> "AsyncMemoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def url(self) -> str:
+        """Where requests go, without a trailing slash."""
+        return self._http.url
+
+    def memory(self, ns: str, profile: str) -> AsyncMemoryProfile:
+        """Return a profile on its main branch; nothing is sent and nothing is created."""
+        return AsyncMemoryProfile(self._http, ns, profile, source=self._source)
+
+    def db(self, spec: str) -> AsyncDb:
+        """Return a database, `name` or `name@branch`; nothing is sent."""
+        return AsyncDb(self._http, spec)
+
+    async def profiles(self, ns: str) -> list[ProfileInfo]:
+        """Return the profiles of a namespace by name."""
+        return [profile async for profile in self.iter_profiles(ns)]
+
+    async def iter_profiles(self, ns: str, *, limit: int | None = None) -> AsyncIterator[ProfileInfo]:
+        """Yield the profiles of a namespace by name."""
+        async for row in self._v1.pages("profiles", "memory", ns, most=limit):
+            yield cast("ProfileInfo", row)
+
+    async def create_database(self, name: str, **options: "Unpack[WriteOptions]") -> DatabaseInfo:
+        """Create a database; only its name is written. Raises AlreadyExistsError, InvalidRequestError."""
+        answer = await self._control.write("POST", "databases", body={"name": name}, **options)
+        return cast("DatabaseInfo", answer.json())
+
+    async def list_databases(self, *, prefix: str = "") -> list[DatabaseInfo]:
+        """Return the databases whose name starts with `prefix`, by name, profiles included."""
+        return [database async for database in self.iter_databases(prefix=prefix)]
+
+    async def iter_databases(
+        self, *, prefix: str = "", limit: int | None = None
+    ) -> AsyncIterator[DatabaseInfo]:
+        """Yield the databases of `list_databases`."""
+        query = {"prefix": prefix or None}
+        async for row in self._control.pages("databases", "databases", query=query, most=limit):
+            yield cast("DatabaseInfo", row)
+
+    async def import_database(
+        self,
+        source: "str | os.PathLike[str]",
+        name: str,
+        *,
+        branch: str | None = None,
+        ttl: int | None = None,
+        progress: Progress | None = None,
+    ) -> ImportedDatabase:
+        """Make a new database of a SQLite file; `name` may be that of a profile, `{namespace}--{profile}`.
+
+        With `branch` a new branch of a database that exists, which deletes itself after `ttl` seconds. It is
+        durable when this returns. Raises AlreadyExistsError; InvalidRequestError and ForbiddenError for a
+        file that is damaged or holds what no profile may; OSError when it cannot be read.
+        """
+        return await send(self._http, source, name, branch=branch, ttl=ttl, progress=progress)
+
+    async def audit_events(
+        self,
+        ns: str,
+        *,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+        action: str | None = None,
+        profile: str | None = None,
+        outcome: str | None = None,
+        limit: int = 100,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield audit events of a namespace, oldest first, of the last day unless times are given; `limit` is of a page.
+
+        An `action` that ends in a dot is a beginning. `_platform` is the namespace of what belongs to none.
+        """
+        query = {"from": from_ms, "to": to_ms, "action": action, "profile": profile, "outcome": outcome}
+        async for row in self._control.pages("events", "namespaces", ns, "audit", query=query, page=limit):
+            yield row
+
+    async def audit_export(self, ns: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield all that there is of a namespace's audit stream, to be verified by `memoturn.audit`.
+
+        Lines by `kind`: a header with the public keys, heads, objects with their bytes in base64, heads again, an end.
+        """
+        async with self._control.lines("GET", "namespaces", ns, "audit", "export") as lines:
+            async for line in lines:
+                yield line
+
+    async def cluster(self, *, limit: int = 100, cursor: str | None = None) -> ClusterOverview:
+        """Return every node, and up to `limit` placements behind `cursor`; a node that does not answer is silent."""
+        answer = await self._control.read("GET", "cluster", query={"limit": limit, "cursor": cursor})
+        return cast("ClusterOverview", answer.json())
+
+    async def placement(self, spec: str) -> DatabasePlacement:
+        """Return where `name` or `name@branch` is. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        return cast("DatabasePlacement", (await self._control.read("GET", "db", spec, "placement")).json())
+
+    async def delete_database(self, name: str, **options: "Unpack[WriteOptions]") -> None:
+        """Delete a database with all its branches; its name is free at once. Raises DatabaseNotFoundError."""
+        await self._control.write("DELETE", "databases", name, **options)
+        self._http.positions.forget(name)
+
+    async def ready(self) -> bool:
+        """Return True once store, leases and catalog of the node answer. Raises RetryableError, UnreachableError."""
+        await AsyncAddress(self._http, "ready").read("GET")
+        return True
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.close()

@@ -1,0 +1,1 @@
+"""What the two clients share: pure decisions, without I/O."""

@@ -1,0 +1,178 @@
+# Made of _async/client.py by scripts/unasync: change that one.
+"""The client: one connection pool to a node, and the objects that speak through it."""
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httpx
+
+from memoturn._core.files import Progress
+from memoturn._sync.address import Address
+from memoturn._sync.database import Db
+from memoturn._sync.files import send
+from memoturn._sync.http import Http
+from memoturn._sync.memory import MemoryProfile
+from memoturn.types import (
+    ClusterOverview,
+    DatabaseInfo,
+    DatabasePlacement,
+    ImportedDatabase,
+    ProfileInfo,
+    WriteOptions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+
+class Memoturn:
+    """A synchronous client of a node or a gateway, safe to share.
+
+    `token` and `platform_key` are credentials: control calls use the platform key first, data calls the
+    token first; `tenant` is whose names a platform key means. `source` is the provenance of ingested memories
+    that name none. `timeout_s` bounds each phase of a request (default 30, or what a given `http_client` has);
+    a given `http_client` stays open when this client is closed. Unless `read_your_writes` is switched off,
+    reads show at least what this client has written and seen of a branch.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        platform_key: str | None = None,
+        tenant: str | None = None,
+        source: str | None = None,
+        http_client: httpx.Client | None = None,
+        timeout_s: float | None = None,
+        read_your_writes: bool = True,
+    ) -> None:
+        self._http = Http(
+            url,
+            token=token,
+            platform_key=platform_key,
+            tenant=tenant,
+            client=http_client,
+            timeout_s=timeout_s,
+            read_your_writes=read_your_writes,
+        )
+        self._source = source
+        self._v1 = Address(self._http, "v1")
+        self._control = Address(self._http, "v1", control=True)
+
+    def __enter__(self) -> "Memoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where requests go, without a trailing slash."""
+        return self._http.url
+
+    def memory(self, ns: str, profile: str) -> MemoryProfile:
+        """Return a profile on its main branch; nothing is sent and nothing is created."""
+        return MemoryProfile(self._http, ns, profile, source=self._source)
+
+    def db(self, spec: str) -> Db:
+        """Return a database, `name` or `name@branch`; nothing is sent."""
+        return Db(self._http, spec)
+
+    def profiles(self, ns: str) -> list[ProfileInfo]:
+        """Return the profiles of a namespace by name."""
+        return [profile for profile in self.iter_profiles(ns)]
+
+    def iter_profiles(self, ns: str, *, limit: int | None = None) -> Iterator[ProfileInfo]:
+        """Yield the profiles of a namespace by name."""
+        for row in self._v1.pages("profiles", "memory", ns, most=limit):
+            yield cast("ProfileInfo", row)
+
+    def create_database(self, name: str, **options: "Unpack[WriteOptions]") -> DatabaseInfo:
+        """Create a database; only its name is written. Raises AlreadyExistsError, InvalidRequestError."""
+        answer = self._control.write("POST", "databases", body={"name": name}, **options)
+        return cast("DatabaseInfo", answer.json())
+
+    def list_databases(self, *, prefix: str = "") -> list[DatabaseInfo]:
+        """Return the databases whose name starts with `prefix`, by name, profiles included."""
+        return [database for database in self.iter_databases(prefix=prefix)]
+
+    def iter_databases(self, *, prefix: str = "", limit: int | None = None) -> Iterator[DatabaseInfo]:
+        """Yield the databases of `list_databases`."""
+        query = {"prefix": prefix or None}
+        for row in self._control.pages("databases", "databases", query=query, most=limit):
+            yield cast("DatabaseInfo", row)
+
+    def import_database(
+        self,
+        source: "str | os.PathLike[str]",
+        name: str,
+        *,
+        branch: str | None = None,
+        ttl: int | None = None,
+        progress: Progress | None = None,
+    ) -> ImportedDatabase:
+        """Make a new database of a SQLite file; `name` may be that of a profile, `{namespace}--{profile}`.
+
+        With `branch` a new branch of a database that exists, which deletes itself after `ttl` seconds. It is
+        durable when this returns. Raises AlreadyExistsError; InvalidRequestError and ForbiddenError for a
+        file that is damaged or holds what no profile may; OSError when it cannot be read.
+        """
+        return send(self._http, source, name, branch=branch, ttl=ttl, progress=progress)
+
+    def audit_events(
+        self,
+        ns: str,
+        *,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+        action: str | None = None,
+        profile: str | None = None,
+        outcome: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield audit events of a namespace, oldest first, of the last day unless times are given; `limit` is of a page.
+
+        An `action` that ends in a dot is a beginning. `_platform` is the namespace of what belongs to none.
+        """
+        query = {"from": from_ms, "to": to_ms, "action": action, "profile": profile, "outcome": outcome}
+        for row in self._control.pages("events", "namespaces", ns, "audit", query=query, page=limit):
+            yield row
+
+    def audit_export(self, ns: str) -> Iterator[dict[str, Any]]:
+        """Yield all that there is of a namespace's audit stream, to be verified by `memoturn.audit`.
+
+        Lines by `kind`: a header with the public keys, heads, objects with their bytes in base64, heads again, an end.
+        """
+        with self._control.lines("GET", "namespaces", ns, "audit", "export") as lines:
+            for line in lines:
+                yield line
+
+    def cluster(self, *, limit: int = 100, cursor: str | None = None) -> ClusterOverview:
+        """Return every node, and up to `limit` placements behind `cursor`; a node that does not answer is silent."""
+        answer = self._control.read("GET", "cluster", query={"limit": limit, "cursor": cursor})
+        return cast("ClusterOverview", answer.json())
+
+    def placement(self, spec: str) -> DatabasePlacement:
+        """Return where `name` or `name@branch` is. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        return cast("DatabasePlacement", (self._control.read("GET", "db", spec, "placement")).json())
+
+    def delete_database(self, name: str, **options: "Unpack[WriteOptions]") -> None:
+        """Delete a database with all its branches; its name is free at once. Raises DatabaseNotFoundError."""
+        self._control.write("DELETE", "databases", name, **options)
+        self._http.positions.forget(name)
+
+    def ready(self) -> bool:
+        """Return True once store, leases and catalog of the node answer. Raises RetryableError, UnreachableError."""
+        Address(self._http, "ready").read("GET")
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()

@@ -1,0 +1,98 @@
+# Made of _async/files.py by scripts/unasync: change that one.
+"""Databases as SQLite files: a state is saved to one, and one becomes a new database."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from memoturn._core.calls import Call
+from memoturn._core.files import CHUNK_BYTES, Part, Progress, reading
+from memoturn._core.paths import path, query_of
+from memoturn._sync.address import Address
+from memoturn._sync.http import Http
+from memoturn._sync.seam import blocking
+from memoturn.errors import InvalidRequestError, ServerError
+from memoturn.types import At, Exported, ImportedDatabase
+
+IMPORT_TIMEOUT_S: Final = 180.0
+"""How long the node may check and store a file that it has received."""
+
+
+def save(
+    address: Address,
+    target: "str | os.PathLike[str] | BinaryIO",
+    *,
+    at: At | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> Exported:
+    """Write a state of a branch to a file, or to one that is open. Raises FileExistsError, OSError."""
+    if not isinstance(target, (str, os.PathLike)):
+        return _download(address, target, at, progress)
+    part = Part(Path(target), overwrite=overwrite)
+    file = blocking(part.open)
+    try:
+        saved = _download(address, file, at, progress)
+        blocking(part.keep)
+    except BaseException:
+        part.drop()
+        raise
+    return saved
+
+
+def _download(address: Address, file: BinaryIO, at: At | None, progress: Progress | None) -> Exported:
+    digest, size = hashlib.sha256(), 0
+    with address.stream("GET", "export", at=at) as download:
+        for chunk in download.chunks():
+            blocking(file.write, chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            if progress is not None:
+                progress(size, download.size_bytes)
+        if size != download.size_bytes:
+            raise ServerError(f"the download ended after {size} of {download.size_bytes} bytes")
+        return Exported(
+            txid=download.txid,
+            durable_txid=download.durable_txid,
+            size_bytes=size,
+            sha256=digest.hexdigest(),
+        )
+
+
+def send(
+    http: Http,
+    source: "str | os.PathLike[str]",
+    name: str,
+    *,
+    branch: str | None,
+    ttl: int | None,
+    progress: Progress | None,
+) -> ImportedDatabase:
+    """Make a new database, or a new branch of one, of a file. Raises OSError when it cannot be read."""
+    if branch is None and ttl is not None:
+        raise InvalidRequestError("ttl is for a branch", code="invalid_request")
+    with blocking(reading, Path(source)) as file:
+        size = os.fstat(file.fileno()).st_size
+        call = Call(
+            "PUT",
+            path("v1", "databases", name, "import"),
+            query=query_of({"branch": branch, "ttl": ttl}),
+            headers={"Content-Type": "application/vnd.sqlite3", "Content-Length": str(size)},
+            control=True,
+        )
+        answer = http.upload(call, _chunks(file, size, progress), wait_s=IMPORT_TIMEOUT_S)
+    return cast("ImportedDatabase", answer.json())
+
+
+def _chunks(file: BinaryIO, size: int, progress: Progress | None) -> Iterator[bytes]:
+    sent = 0
+    while sent < size:
+        chunk = blocking(file.read, min(CHUNK_BYTES, size - sent))
+        if not chunk:
+            return
+        yield chunk
+        sent += len(chunk)
+        if progress is not None:
+            progress(sent, size)

@@ -1,0 +1,213 @@
+# Made of _async/memory.py by scripts/unasync: change that one.
+"""A memory profile: typed memories that are ingested, recalled, forked and rewound as one unit."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from memoturn._core.paths import MAIN
+from memoturn._core.positions import Place
+from memoturn._sync.address import Address
+from memoturn._sync.branches import Branches
+from memoturn._sync.erasures import Erasures
+from memoturn._sync.http import Http
+from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, NotFoundError
+from memoturn.types import (
+    At,
+    Checkpoint,
+    ErasureCoupon,
+    ErasureRequested,
+    ErasureTarget,
+    Fork,
+    IngestItem,
+    IngestResult,
+    Memory,
+    MemoryType,
+    ReadOptions,
+    RecallResult,
+    Rewind,
+    Session,
+    WriteOptions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class MemoryProfile:
+    """One branch of a profile. It is created by its first ingest.
+
+    Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
+    """
+
+    def __init__(
+        self, http: Http, namespace: str, profile: str, *, branch: str = MAIN, source: str | None = None
+    ) -> None:
+        self.namespace = namespace
+        self.profile = profile
+        self.branch = branch
+        self._http = http
+        self._source = source
+        database = f"{namespace}--{profile}"
+        self._address = Address(
+            http, "v1", "memory", namespace, profile, place=Place(database, branch), branch=branch
+        )
+        self._erasures = Erasures(self._address)
+        self._branches = Branches(http, database)
+
+    @property
+    def last_txid(self) -> int:
+        """Newest txid of this branch in the client's answers so far; reads show it, or a later one."""
+        return self._address.last_txid
+
+    @property
+    def last_durable_txid(self) -> int:
+        """Newest txid of this branch that an answer so far reported to be in object storage."""
+        return self._address.last_durable_txid
+
+    def on_branch(self, branch: str) -> "MemoryProfile":
+        """Return the same profile on another branch."""
+        return MemoryProfile(self._http, self.namespace, self.profile, branch=branch, source=self._source)
+
+    def ingest(self, memories: Iterable[IngestItem], **options: "Unpack[WriteOptions]") -> IngestResult:
+        """Store up to 1000 memories as one commit; the outcomes are in the order of the items.
+
+        Items without a `source` get the client's. Raises InvalidRequestError, and then nothing is stored.
+        """
+        items = [self._with_source(item) for item in memories]
+        answer = self._address.write("POST", "memories", body={"memories": items}, **options)
+        return cast("IngestResult", answer.stamped())
+
+    def recall(
+        self,
+        query: str | None = None,
+        *,
+        embedding: Sequence[float] | None = None,
+        topic_key: str | None = None,
+        types: Sequence[MemoryType] | None = None,
+        session_id: str | None = None,
+        source: str | None = None,
+        k: int = 8,
+        include_superseded: bool = False,
+        include_turns: bool = False,
+        explain: bool = False,
+        **options: "Unpack[ReadOptions]",
+    ) -> RecallResult:
+        """Return up to `k` memories, best first, found by any of `query`, `embedding` and `topic_key`.
+
+        With `explain` each hit says its rank in every channel. An unknown profile recalls nothing.
+        Raises InvalidRequestError when none of the three is given.
+        """
+        asked = {
+            "query": query,
+            "embedding": None if embedding is None else list(embedding),
+            "topic_key": topic_key,
+            "types": None if types is None else list(types),
+            "session_id": session_id,
+            "source": source,
+            "include_superseded": include_superseded or None,
+            "include_turns": include_turns or None,
+            "explain": explain or None,
+        }
+        body: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        answer = self._address.read("POST", "recall", body={**body, "k": k}, **options)
+        return cast("RecallResult", answer.stamped())
+
+    def get(self, memory_id: str, **options: "Unpack[ReadOptions]") -> Memory | None:
+        """Return a memory with its neighbours in the topic's chain, None when there is none of that id."""
+        try:
+            answer = self._address.find("GET", "memories", memory_id, **options)
+        except DatabaseNotFoundError:
+            return None
+        return None if answer is None else cast("Memory", answer.json())
+
+    def forget(self, memory_id: str, **options: "Unpack[WriteOptions]") -> bool:
+        """Remove a memory and mend its topic's chain; False when there is none of that id."""
+        try:
+            self._address.write("DELETE", "memories", memory_id, **options)
+        except BranchNotFoundError:
+            raise
+        except NotFoundError:
+            return False
+        return True
+
+    def sessions(self, *, limit: int = 100, **options: "Unpack[ReadOptions]") -> list[Session]:
+        """Return up to `limit` sessions, the most recently active first."""
+        answer = self._address.read("GET", "sessions", query={"limit": limit}, **options)
+        return cast("list[Session]", answer.json()["sessions"])
+
+    def end_session(self, session_id: str, *, turns: bool = False, **options: "Unpack[WriteOptions]") -> None:
+        """Delete a session and its tasks, with `turns` also its transcript; no error when it is unknown."""
+        self._address.write("DELETE", "sessions", session_id, query={"turns": turns}, **options)
+
+    def erase(
+        self,
+        *,
+        memory_id: str | None = None,
+        topic_key: str | None = None,
+        type: Literal["fact", "instruction"] | None = None,  # noqa: A002 - the field's name
+        session_id: str | None = None,
+        turns: bool = False,
+        memories: bool = False,
+        targets: Sequence[ErasureTarget] = (),
+        grace_secs: int | None = None,
+        **options: "Unpack[WriteOptions]",
+    ) -> ErasureRequested:
+        """Erase a memory, a topic of a type, or a session (with `turns` its transcript, with `memories` all that it
+        told), or several `targets`: out of the newest state at once, out of history after the grace time.
+
+        Raises NotFoundError for a memory or topic that was never there, InvalidRequestError.
+        """
+        asked = {
+            "memory_id": memory_id,
+            "topic_key": topic_key,
+            "type": type,
+            "session_id": session_id,
+            "turns": turns or None,
+            "memories": memories or None,
+        }
+        one = cast("ErasureTarget", {name: value for name, value in asked.items() if value is not None})
+        wanted = [*([one] if one or not targets else []), *targets]
+        return self._erasures.request(wanted, grace_secs=grace_secs, **options)
+
+    def erasures(self) -> list[ErasureCoupon]:
+        """Return every erasure of the profile, the newest request first."""
+        return [coupon for coupon in self.iter_erasures()]
+
+    def iter_erasures(self, *, limit: int | None = None) -> Iterator[ErasureCoupon]:
+        """Yield every erasure of the profile, the newest request first."""
+        return self._erasures.each(limit=limit)
+
+    def erasure(self, erasure_id: str) -> ErasureCoupon | None:
+        """Return an erasure, with its receipt once it is completed; None when there is none of that id."""
+        return self._erasures.get(erasure_id)
+
+    def checkpoint(self, name: str, **options: "Unpack[WriteOptions]") -> Checkpoint:
+        """Name the head of this branch; see `Branches.checkpoint`."""
+        return self._branches.checkpoint(self.branch, name, **options)
+
+    def rewind(self, to: At, **options: "Unpack[WriteOptions]") -> Rewind:
+        """Bring back the state of a revision; see `Branches.rewind`."""
+        return self._branches.rewind(self.branch, to, **options)
+
+    def undo_rewind(self, **options: "Unpack[WriteOptions]") -> Rewind:
+        """Take the last rewind of this branch back; see `Branches.undo`."""
+        return self._branches.undo(self.branch, **options)
+
+    def fork(
+        self,
+        branch: str,
+        *,
+        from_branch: str | None = None,
+        at: At | None = None,
+        ttl: int | None = None,
+        **options: "Unpack[WriteOptions]",
+    ) -> Fork:
+        """Fork this branch, or `from_branch`; see `Branches.create`. Use it with `on_branch`."""
+        return self._branches.create(
+            branch, from_branch=from_branch or self.branch, at=at, ttl=ttl, **options
+        )
+
+    def _with_source(self, item: IngestItem) -> IngestItem:
+        if self._source is None or item.get("source") is not None:
+            return item
+        return {**item, "source": self._source}
