@@ -1,60 +1,61 @@
-"""The command as a whole: global options, exit codes, and where each group of subcommands hangs."""
+"""The command as a whole: global options, exit codes, and how a line of it runs."""
 
+import os
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memoturn import __version__
-from memoturn.cli import audit, backup, branch, cluster, data, database, erase, kv, memory, transfer, verify
-from memoturn.cli.failures import HELP, ExitCode, exit_code, hint
+from memoturn.cli import config
+from memoturn.cli.exits import HELP, ExitCode
+from memoturn.cli.lazy import LazyGroup
 from memoturn.cli.output import Output
-from memoturn.cli.run import NOTE, Run, current
-from memoturn.client import DEFAULT_URL, Memoturn
-from memoturn.errors import MemoturnError
+from memoturn.cli.run import Run
 
+if TYPE_CHECKING:
+    from memoturn.types import Durability
+
+DEFAULT_URL = "http://127.0.0.1:8080"
 _FLAGS = frozenset({"--json", "--durable"})
-_VALUES = frozenset({"--url", "--token", "--platform-key", "--timeout"})
+_VALUES = frozenset({"--url", "--token", "--platform-key", "--timeout", "--tenant"})
 _OUTPUT = (
-    "Prints tables and colour on a terminal, tab-separated lines without a header in a pipe, JSON with --json; "
-    "txids go to stderr. The options above may stand anywhere on the line."
+    "Prints tables and colour on a terminal (unless NO_COLOR is set), tab-separated lines without a header in a pipe, "
+    "JSON with --json, and JSON Lines where things come one by one; txids and notes go to stderr. "
+    "The options above may stand anywhere on the line."
 )
 
 app = typer.Typer(
     name="memoturn",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f"{_OUTPUT}\n\n{HELP}",
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=f'{_OUTPUT}\n\n{HELP}\n\n\b\nExamples:\n  memoturn init --db notes\n  memoturn memory ingest app alice --topic diet --summary "Alice is vegan"\n  memoturn doctor',
 )
-app.add_typer(memory.app, name="memory")
-app.add_typer(database.app, name="db")
-app.add_typer(branch.app, name="branch")
-app.add_typer(kv.app, name="kv")
-app.add_typer(erase.app, name="erase")
-app.add_typer(audit.app, name="audit")
-app.command("sql", epilog=NOTE)(data.sql)
-app.command("sync", epilog=NOTE)(data.sync)
-app.command("export", epilog=NOTE)(transfer.export_)
-app.command("import", epilog=NOTE)(transfer.import_)
-app.command("verify", epilog=NOTE)(verify.verify)
-app.command("cluster", epilog=NOTE)(cluster.cluster)
-app.command("placement", epilog=NOTE)(cluster.placement)
-app.command("backup", epilog=NOTE)(backup.backup)
-app.command("restore-backup", epilog=NOTE)(backup.restore)
 
 
 @app.callback()
 def options(
     ctx: typer.Context,
     *,
-    url: Annotated[str, typer.Option(envvar="MEMOTURN_URL", help="Where the node is.")] = DEFAULT_URL,
+    url: Annotated[
+        str | None,
+        typer.Option(help=f"Where the node is (MEMOTURN_URL, config; else {DEFAULT_URL}).", metavar="URL"),
+    ] = None,
     token: Annotated[
-        str, typer.Option(envvar="MEMOTURN_TOKEN", help="Token for data.", show_envvar=True)
-    ] = "",
+        str | None, typer.Option(help="Token for data (MEMOTURN_TOKEN, config).", metavar="TOKEN")
+    ] = None,
     platform_key: Annotated[
-        str, typer.Option(envvar="MEMOTURN_PLATFORM_KEY", help="Key for the control plane.")
-    ] = "",
+        str | None,
+        typer.Option(help="Key for the control plane (MEMOTURN_PLATFORM_KEY, config).", metavar="KEY"),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Tenant that the platform key acts for (MEMOTURN_TENANT, config).", metavar="NAME"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     durable: Annotated[
         bool, typer.Option("--durable", help="Return from a write once object storage has it.")
@@ -64,24 +65,67 @@ def options(
     ] = 30.0,
 ) -> None:
     """Memories of agents: one small database for each profile, which forks, rewinds and survives its node."""
-    client = Memoturn(url, token=token or None, platform_key=platform_key or None, timeout_s=timeout)
-    ctx.call_on_close(client.close)
-    ctx.obj = Run(client, Output(as_json=as_json), "durable" if durable else None)
+    run = settled(
+        url,
+        token,
+        platform_key,
+        tenant,
+        out=Output(as_json=as_json),
+        durability="durable" if durable else None,
+        timeout_s=timeout,
+    )
+    ctx.call_on_close(run.close)
+    ctx.obj = run
 
 
-@app.command(epilog=NOTE)
-def version(ctx: typer.Context) -> None:
-    """Print the version of this command."""
-    current(ctx).out.done({"version": __version__}, f"memoturn {__version__}")
+def settled(
+    url: str | None,
+    token: str | None,
+    platform_key: str | None,
+    tenant: str | None = None,
+    *,
+    out: Output | None = None,
+    durability: "Durability | None" = None,
+    timeout_s: float = 30.0,
+) -> Run:
+    """Return the run of these options, with what they leave open from the environment and the config."""
+    known = config.load()
+    given: dict[str, str] = {}
+
+    def first(name: str, flag: str | None, variable: str, said: str | None) -> str | None:
+        for source, value in (("flag", flag), ("environment", os.environ.get(variable)), ("config", said)):
+            if value:
+                given[name] = source
+                return value
+        given[name] = "default"
+        return None
+
+    return Run(
+        out=out or Output(as_json=False),
+        durability=durability,
+        url=first("url", url, "MEMOTURN_URL", known.url) or DEFAULT_URL,
+        token=first("token", token, "MEMOTURN_TOKEN", known.token),
+        platform_key=first("platform_key", platform_key, "MEMOTURN_PLATFORM_KEY", known.platform_key),
+        tenant=first("tenant", tenant, "MEMOTURN_TENANT", known.tenant),
+        timeout_s=timeout_s,
+        given=given,
+    )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    from memoturn.errors import MemoturnError
+
     try:
         app(args=hoisted(arguments), prog_name="memoturn")
     except MemoturnError as error:
+        from memoturn.cli.failures import exit_code, hint
+
         Output(as_json=False).error(error.message, hint(error))
         return exit_code(error)
+    except BrokenPipeError:  # whoever reads has enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the flush at the exit
+        return ExitCode.OK
     except OSError as error:
         Output(as_json=False).error(f"{error.filename or 'a file'}: {error.strerror or error}", None)
         return ExitCode.REFUSED

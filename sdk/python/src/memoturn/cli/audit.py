@@ -11,13 +11,13 @@ from typing import Annotated, Any, cast
 import typer
 
 from memoturn.audit import StreamVerifier, heads_of, is_head, stream_of
-from memoturn.cli.failures import ExitCode
+from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, when
-from memoturn.cli.run import NOTE, Run, current
+from memoturn.cli.run import Run, current, examples, group
 from memoturn.errors import InvalidRequestError, ServerError
 from memoturn.types import AuditReport, AuditSince
 
-app = typer.Typer(no_args_is_help=True, help="Read the audit stream, and prove it.", epilog=NOTE)
+app = group("Read the audit stream, and prove it.")
 
 KEYS_FILE = "keys.json"
 LOOK_AGAIN_S = 3.0
@@ -38,7 +38,7 @@ _Save = Annotated[
 ]
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn audit query app --from 24h --action memory. --outcome denied"))
 def query(
     ctx: typer.Context,
     ns: _Namespace,
@@ -74,7 +74,7 @@ def query(
     )
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn audit verify app --save heads.json"))
 def verify(
     ctx: typer.Context,
     stream: Annotated[
@@ -104,7 +104,7 @@ def verify(
         )
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn audit export app FOLDER"))
 def export(
     ctx: typer.Context, ns: _Namespace, folder: Annotated[Path, typer.Argument(metavar="FOLDER")]
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from memoturn.backup import back_up, restore_backup
 from memoturn.cli.progress import counted
-from memoturn.cli.run import current
+from memoturn.cli.run import current, single
 
 _Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.", show_default=False)]
 
@@ -58,3 +58,7 @@ def restore(
     }
     left = f"; {len(done.there)} were there already" if done.there else ""
     run.out.done(shown, f"brought back {done.files} branches, {done.size_bytes} bytes{left}")
+
+
+app = single(backup, "memoturn backup app backups/app")
+restore_app = single(restore, "memoturn restore-backup backups/app --into app-restored")

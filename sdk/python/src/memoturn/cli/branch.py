@@ -6,10 +6,10 @@ import typer
 
 from memoturn import MAIN
 from memoturn.cli.output import Cell, when
-from memoturn.cli.run import NOTE, Database, Run, Yes, confirm, current
+from memoturn.cli.run import Database, Run, Yes, confirm, current, examples, group
 from memoturn.types import Rewind
 
-app = typer.Typer(no_args_is_help=True, help="Fork, checkpoint and rewind a database.", epilog=NOTE)
+app = group("Fork, checkpoint and rewind a database.")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the new branch.", show_default=False)]
 _Branch = Annotated[str, typer.Argument(metavar="BRANCH", help="Branch, as in `main`.", show_default=False)]
@@ -21,7 +21,7 @@ _To = Annotated[
 ]
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn branch create app--alice what-if --at monday"))
 def create(
     ctx: typer.Context,
     db: Database,
@@ -51,7 +51,7 @@ def create(
     run.out.record(fork, shown)
 
 
-@app.command("list", epilog=NOTE)
+@app.command("list", epilog=examples("memoturn branch list app--alice"))
 def list_all(ctx: typer.Context, db: Database) -> None:
     """List the branches other than main."""
     run = current(ctx)
@@ -67,7 +67,7 @@ def list_all(ctx: typer.Context, db: Database) -> None:
     )
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn branch delete app--alice what-if"))
 def delete(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
     """Delete a branch; `branch undelete` brings it back for a while."""
     run = current(ctx)
@@ -76,7 +76,7 @@ def delete(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = Fals
     run.out.done({"deleted": f"{db}@{branch}"}, f"deleted branch {db}@{branch}")
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn branch undelete app--alice what-if"))
 def undelete(ctx: typer.Context, db: Database, branch: _Branch) -> None:
     """Bring back the branch that was deleted last under this name, while the node still keeps it."""
     run = current(ctx)
@@ -84,7 +84,7 @@ def undelete(ctx: typer.Context, db: Database, branch: _Branch) -> None:
     run.out.done(back, f"branch {back['spec']} is there again")
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn branch checkpoint app--alice main monday"))
 def checkpoint(ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpoint) -> None:
     """Name the head of a branch, to fork or rewind to it later."""
     run = current(ctx)
@@ -93,7 +93,7 @@ def checkpoint(ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpo
     run.out.txid(made["txid"], made["durable_txid"])
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn branch checkpoints app--alice main"))
 def checkpoints(ctx: typer.Context, db: Database, branch: _Branch) -> None:
     """List the checkpoints of a branch."""
     run = current(ctx)
@@ -106,7 +106,7 @@ def checkpoints(ctx: typer.Context, db: Database, branch: _Branch) -> None:
     )
 
 
-@app.command("delete-checkpoint", epilog=NOTE)
+@app.command("delete-checkpoint", epilog=examples("memoturn branch delete-checkpoint app--alice main monday"))
 def delete_checkpoint(
     ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpoint, *, yes: Yes = False
 ) -> None:
@@ -117,7 +117,10 @@ def delete_checkpoint(
     run.out.done({"deleted": name}, f"dropped checkpoint {name} of {db}@{branch}")
 
 
-@app.command("restore-points", epilog=NOTE)
+@app.command(
+    "restore-points",
+    epilog=examples("memoturn branch restore-points app--alice main --since 2026-11-27T00:00:00Z"),
+)
 def restore_points(
     ctx: typer.Context,
     db: Database,
@@ -145,7 +148,12 @@ def restore_points(
     )
 
 
-@app.command(epilog=NOTE)
+@app.command(
+    epilog=examples(
+        "memoturn branch rewind app--alice main monday",
+        "memoturn branch rewind app--alice main head~3 --dry-run",
+    )
+)
 def rewind(ctx: typer.Context, db: Database, branch: _Branch, to: _To, *, yes: Yes = False) -> None:
     """Bring back an earlier state as a new commit; `branch undo` takes it back."""
     run = current(ctx)
@@ -153,7 +161,7 @@ def rewind(ctx: typer.Context, db: Database, branch: _Branch, to: _To, *, yes: Y
     _say(run, f"{db}@{branch}", run.client.db(db).branch.rewind(branch, to))
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn branch undo app--alice main"))
 def undo(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
     """Take the last rewind of a branch back, as a new commit."""
     run = current(ctx)

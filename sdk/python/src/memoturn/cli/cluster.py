@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.output import Cell
-from memoturn.cli.run import Spec, current
+from memoturn.cli.run import Spec, current, single
 from memoturn.types import ClusterNode, ClusterPlacement
 
 _PLACEMENTS = ["database", "branch", "node", "epoch", "tier", "txid", "durable", "unshipped", "replicas"]
@@ -123,3 +123,7 @@ def _unshipped(size_bytes: int, age_ms: int) -> str:
 
 def _seconds(milliseconds: int) -> str:
     return f"{milliseconds / 1000:.1f} s"
+
+
+app = single(cluster, "memoturn cluster --placements")
+placement_app = single(placement, "memoturn placement app--alice@what-if")

@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.output import when
-from memoturn.cli.run import NOTE, Database, Yes, confirm, current
+from memoturn.cli.run import Database, Yes, confirm, current, examples, group
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and delete databases.", epilog=NOTE)
+app = group("Create, list and delete databases.")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the database.", show_default=False)]
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn db create orders"))
 def create(ctx: typer.Context, name: _Name) -> None:
     """Create a database; only its name is written."""
     run = current(ctx)
@@ -20,7 +20,7 @@ def create(ctx: typer.Context, name: _Name) -> None:
     run.out.record(made, {"name": made["name"], "uuid": made["uuid"], "created": when(made["created_at"])})
 
 
-@app.command("list", epilog=NOTE)
+@app.command("list", epilog=examples("memoturn db list --prefix app--"))
 def list_all(
     ctx: typer.Context,
     *,
@@ -37,7 +37,7 @@ def list_all(
     )
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn db delete orders --dry-run"))
 def delete(ctx: typer.Context, name: Database, *, yes: Yes = False) -> None:
     """Delete a database with all its branches, for good."""
     run = current(ctx)

@@ -7,14 +7,14 @@ from typing import Annotated, Any, cast
 import httpx
 import typer
 
-from memoturn.cli.failures import ExitCode
+from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, compact, when
-from memoturn.cli.run import NOTE, Run, Spec, current, parse_json
+from memoturn.cli.run import Run, Spec, current, examples, group, parse_json
 from memoturn.errors import InvalidReceiptError
 from memoturn.receipts import verify_receipt
 from memoturn.types import ErasureCoupon, ErasureRequested, ErasureTarget
 
-app = typer.Typer(no_args_is_help=True, help="Erase from history, and check receipts.", epilog=NOTE)
+app = group("Erase from history, and check receipts.")
 
 KEYS_PATH = "/.well-known/jwks.json"
 Grace = Annotated[
@@ -25,7 +25,10 @@ Grace = Annotated[
 ]
 
 
-@app.command("request", epilog=NOTE)
+@app.command(
+    "request",
+    epilog=examples('memoturn erase request app--alice \'{"kv": {"ns": "prefs", "key": "theme"}}\''),
+)
 def request(
     ctx: typer.Context,
     spec: Spec,
@@ -42,21 +45,27 @@ def request(
     show_requested(run, database.erase(*wanted, grace_secs=grace))
 
 
-@app.command("list", epilog=NOTE)
+@app.command("list", epilog=examples("memoturn erase list app--alice"))
 def list_(ctx: typer.Context, spec: Spec) -> None:
     """List the erasures of a database, the newest request first."""
     run = current(ctx)
     show_all(run, run.client.db(spec).erasures())
 
 
-@app.command("show", epilog=NOTE)
+@app.command("show", epilog=examples("memoturn erase show app--alice era_01"))
 def show(ctx: typer.Context, spec: Spec, erasure_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Show an erasure, with its receipt once it is completed."""
     run = current(ctx)
     show_one(run, erasure_id, run.client.db(spec).erasure(erasure_id))
 
 
-@app.command("verify", epilog=NOTE)
+@app.command(
+    "verify",
+    epilog=examples(
+        "memoturn erase show app--alice era_01 --json > coupon.json",
+        "memoturn erase verify coupon.json --keys keys.json",
+    ),
+)
 def verify(
     ctx: typer.Context,
     receipt: Annotated[

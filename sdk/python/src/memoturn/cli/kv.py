@@ -6,16 +6,21 @@ from typing import Annotated
 
 import typer
 
-from memoturn.cli.failures import ExitCode
-from memoturn.cli.run import NOTE, At, Spec, Yes, confirm, current
+from memoturn.cli.exits import ExitCode
+from memoturn.cli.run import At, Spec, Yes, confirm, current, examples, group
 
-app = typer.Typer(no_args_is_help=True, help="Put, get, delete and list key-values.", epilog=NOTE)
+app = group("Put, get, delete and list key-values.")
 
 _Space = Annotated[str, typer.Argument(metavar="NS", help="Key-value namespace.", show_default=False)]
 _Key = Annotated[str, typer.Argument(metavar="KEY", help="Key.", show_default=False)]
 
 
-@app.command(epilog=NOTE)
+@app.command(
+    epilog=examples(
+        "memoturn kv put app--alice prefs theme dark --ttl 3600",
+        "memoturn kv put app--alice avatars alice - < alice.png",
+    )
+)
 def put(
     ctx: typer.Context,
     spec: Spec,
@@ -36,7 +41,7 @@ def put(
     run.out.txid(db.last_txid, db.last_durable_txid)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn kv get app--alice prefs theme"))
 def get(ctx: typer.Context, spec: Spec, ns: _Space, key: _Key, *, at: At = None) -> None:
     """Write a key's value to stdout as it is."""
     run = current(ctx)
@@ -52,7 +57,7 @@ def get(ctx: typer.Context, spec: Spec, ns: _Space, key: _Key, *, at: At = None)
     run.out.txid(db.last_txid, db.last_durable_txid)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn kv delete app--alice prefs theme"))
 def delete(ctx: typer.Context, spec: Spec, ns: _Space, key: _Key, *, yes: Yes = False) -> None:
     """Remove a key; also fine when it is absent."""
     run = current(ctx)
@@ -63,7 +68,7 @@ def delete(ctx: typer.Context, spec: Spec, ns: _Space, key: _Key, *, yes: Yes = 
     run.out.txid(db.last_txid, db.last_durable_txid)
 
 
-@app.command("list", epilog=NOTE)
+@app.command("list", epilog=examples("memoturn kv list app--alice prefs --prefix th"))
 def list_keys(
     ctx: typer.Context,
     spec: Spec,

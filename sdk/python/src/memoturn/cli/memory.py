@@ -7,10 +7,9 @@ import typer
 
 from memoturn import MAIN, MemoryProfile
 from memoturn.cli.erase import Grace, show_all, show_one, show_requested
-from memoturn.cli.failures import ExitCode
+from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, compact, when
 from memoturn.cli.run import (
-    NOTE,
     At,
     Namespace,
     OnBranch,
@@ -19,12 +18,14 @@ from memoturn.cli.run import (
     Yes,
     confirm,
     current,
+    examples,
+    group,
     parse_embedding,
     parse_json,
 )
 from memoturn.types import IngestItem, Memory, RecallHit
 
-app = typer.Typer(no_args_is_help=True, help="Ingest, recall and look after memories.", epilog=NOTE)
+app = group("Ingest, recall and look after memories.")
 
 
 class Kind(str, Enum):
@@ -42,7 +43,7 @@ _Embedding = Annotated[
 ]
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples('memoturn memory ingest app alice --topic diet --summary "Alice is vegan"'))
 def ingest(
     ctx: typer.Context,
     ns: Namespace,
@@ -88,7 +89,7 @@ def ingest(
     _txid(run, memories)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples('memoturn memory recall app alice "what does Alice eat" --explain'))
 def recall(
     ctx: typer.Context,
     ns: Namespace,
@@ -131,7 +132,7 @@ def recall(
     _txid(run, memories)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn memory get app alice mem_3694b5ab5ba431146a731624bb30c06e"))
 def get(
     ctx: typer.Context,
     ns: Namespace,
@@ -151,7 +152,9 @@ def get(
     _txid(run, memories)
 
 
-@app.command(epilog=NOTE)
+@app.command(
+    epilog=examples("memoturn memory forget app alice mem_3694b5ab5ba431146a731624bb30c06e --dry-run")
+)
 def forget(
     ctx: typer.Context,
     ns: Namespace,
@@ -171,7 +174,7 @@ def forget(
     _txid(run, memories)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn memory sessions app alice"))
 def sessions(
     ctx: typer.Context,
     ns: Namespace,
@@ -194,7 +197,7 @@ def sessions(
     _txid(run, memories)
 
 
-@app.command("end-session", epilog=NOTE)
+@app.command("end-session", epilog=examples("memoturn memory end-session app alice s1 --turns"))
 def end_session(
     ctx: typer.Context,
     ns: Namespace,
@@ -214,7 +217,7 @@ def end_session(
     _txid(run, memories)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn memory profiles app"))
 def profiles(ctx: typer.Context, ns: Namespace) -> None:
     """List the profiles of a namespace."""
     run = current(ctx)
@@ -227,7 +230,7 @@ def profiles(ctx: typer.Context, ns: Namespace) -> None:
     )
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn memory erase app alice --topic diet --type fact"))
 def erase(
     ctx: typer.Context,
     ns: Namespace,
@@ -256,7 +259,7 @@ def erase(
     show_requested(run, requested)
 
 
-@app.command(epilog=NOTE)
+@app.command(epilog=examples("memoturn memory erasures app alice"))
 def erasures(
     ctx: typer.Context,
     ns: Namespace,

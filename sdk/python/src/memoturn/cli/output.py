@@ -1,21 +1,24 @@
 """What the command prints: tables and colour on a terminal, tab-separated lines in a pipe, JSON on request.
 
+What draws tables and colour is loaded for a terminal only: in a pipe the command is to start fast.
+
 Data goes to stdout and nothing else does; txids, notes and errors go to stderr. Stored text is shown with
 its control characters spelled out, so that a memory cannot drive the terminal.
 """
 
 import base64
 import json
+import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _C1 = re.compile(r"[\x7f-\x9f]")
@@ -28,6 +31,15 @@ _STYLES = {
     "branch": "bold",
     "profile": "bold",
 }
+_CODES = {
+    "dim": "2",
+    "bold": "1",
+    "red": "1;31",
+    "yellow": "1;33",
+    "green": "32",
+    "cyan": "36",
+    "magenta": "35",
+}
 _WHOLE = frozenset({"id", "score", "type", "txid", "created"})
 """Columns that keep to one line: they are short, or are there to be copied."""
 
@@ -39,13 +51,25 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = Console(highlight=False)
-        self._err = Console(stderr=True, highlight=False)
 
     @property
-    def errors(self) -> Console:
-        """Where notes and errors go."""
-        return self._err
+    def is_terminal(self) -> bool:
+        """Whether somebody looks at stdout."""
+        return is_terminal(sys.stdout)
+
+    @cached_property
+    def console(self) -> "Console":
+        """What draws on stdout."""
+        from rich.console import Console
+
+        return Console(highlight=False)
+
+    @cached_property
+    def errors(self) -> "Console":
+        """What draws on stderr: progress."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
 
     def rows(
         self,
@@ -65,13 +89,17 @@ class Output:
             self.json(value)
             return
         listed = [[_text(cell) for cell in row] for row in rows]
-        if not self._out.is_terminal:
+        if not self.is_terminal:
             for row in listed:
                 print("\t".join(_flat(cell) for cell in row))
         elif listed:
-            self._out.print(_table(columns, listed, under))
+            self.console.print(_table(columns, listed, under))
         if not listed:
             self.note(empty)
+
+    def line(self, value: object, text: str) -> None:
+        """Print one of many things that come one by one: `value` as a JSON line, else `text`; the reader has it at once."""
+        print(_ascii_controls(compact(value)) if self.as_json else visible(text), flush=True)
 
     def record(self, value: object, fields: Mapping[str, Cell]) -> None:
         """Print one thing: `value` as JSON, else its fields, one a line; fields that are None are left out."""
@@ -79,29 +107,31 @@ class Output:
             self.json(value)
             return
         shown = {name: _text(cell) for name, cell in fields.items() if cell is not None}
-        if not self._out.is_terminal:
+        if not self.is_terminal:
             for name, text in shown.items():
                 print(f"{name}\t{_flat(text)}")
             return
+        from rich.table import Table
+        from rich.text import Text
+
         grid = Table.grid(padding=(0, 2))
         for name, text in shown.items():
             grid.add_row(Text(name, style="dim"), Text(visible(text), style=_STYLES.get(name, "")))
-        self._out.print(grid)
+        self.console.print(grid)
 
     def done(self, value: object, text: str) -> None:
         """Say that something was done: `value` as JSON, else `text`."""
         if self.as_json:
             self.json(value)
         else:
-            self._out.print(Text(visible(text)), soft_wrap=True)
+            print(visible(text))
 
     def json(self, value: object) -> None:
         """Print JSON, coloured on a terminal."""
         text = json.dumps(value, indent=2, ensure_ascii=False, default=_blob)
-        # JSON escapes the other control characters itself.
-        text = _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-        if self._out.is_terminal:
-            self._out.print_json(text, ensure_ascii=False)
+        text = _ascii_controls(text)
+        if self.is_terminal:
+            self.console.print_json(text, ensure_ascii=False)
         else:
             print(text)
 
@@ -110,22 +140,38 @@ class Output:
         sys.stdout.flush()
         sys.stdout.buffer.write(value)
         sys.stdout.buffer.flush()
-        if self._out.is_terminal and not value.endswith(b"\n"):
-            self._err.print()
+        if self.is_terminal and not value.endswith(b"\n"):
+            print(file=sys.stderr)
 
     def txid(self, txid: int, durable_txid: int) -> None:
         """Say on stderr which txid the answer shows and how far object storage is."""
-        self._err.print(Text(f"txid {txid} (durable {durable_txid})", style="dim"))
+        self.note(f"txid {txid} (durable {durable_txid})")
 
     def note(self, text: str) -> None:
         """Say something on stderr."""
-        self._err.print(Text(visible(text), style="dim"), soft_wrap=True)
+        print(coloured(visible(text), "dim", sys.stderr), file=sys.stderr)
 
     def error(self, text: str, hint: str | None) -> None:
         """Say on stderr what failed and the next step."""
-        self._err.print(Text.assemble(("error: ", "bold red"), visible(text)), soft_wrap=True)
+        sys.stdout.flush()
+        print(coloured("error:", "red", sys.stderr), visible(text), file=sys.stderr)
         if hint is not None:
-            self._err.print(Text.assemble(("hint: ", "bold yellow"), hint), soft_wrap=True)
+            print(coloured("hint:", "yellow", sys.stderr), hint, file=sys.stderr)
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Return whether somebody looks at what is written there."""
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # it is closed
+        return False
+
+
+def coloured(text: str, style: str, stream: IO[str]) -> str:
+    """Return `text` in a style, where `stream` is a terminal that shows colour."""
+    if not text or os.environ.get("NO_COLOR") or not is_terminal(stream):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 
 
 def visible(text: str) -> str:
@@ -145,6 +191,11 @@ def compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=_blob)
 
 
+def _ascii_controls(text: str) -> str:
+    """Return JSON with the control characters escaped that JSON itself lets stand."""
+    return _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _text(cell: Cell) -> str:
     return "" if cell is None else str(cell)
 
@@ -153,7 +204,11 @@ def _flat(text: str) -> str:
     return visible(text.translate(_BREAKS))
 
 
-def _table(columns: Sequence[str], rows: list[list[str]], under: Collection[str]) -> Table:
+def _table(columns: Sequence[str], rows: list[list[str]], under: Collection[str]) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for column in columns:
         if column not in under:

@@ -1,28 +1,25 @@
 """A bar on stderr for what takes its time, on a terminal only."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from memoturn.cli.output import Output, is_terminal, visible
 
-from memoturn import Progress as Report
-from memoturn.backup import Report as Count
-from memoturn.cli.output import Output, visible
+Count = Callable[[str, int, int], None]
+"""Takes what it is about, how much is done, and how much there is."""
+Report = Callable[[int, int], None]
+"""Takes how much is done, and how much there is."""
 
 
 @contextmanager
 def counted(out: Output) -> Iterator[Count | None]:
     """Give what reports progress in profiles; None where nobody looks on."""
-    if not out.errors.is_terminal:
+    if not is_terminal(sys.stderr):
         yield None
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=out.errors, transient=True) as bar:
         task = bar.add_task("", total=None)
@@ -36,9 +33,11 @@ def counted(out: Output) -> Iterator[Count | None]:
 @contextmanager
 def shown(out: Output, what: str) -> Iterator[Report | None]:
     """Give what reports progress in bytes; None where nobody looks on."""
-    if not out.errors.is_terminal:
+    if not is_terminal(sys.stderr):
         yield None
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -2,26 +2,53 @@
 
 import json
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from memoturn.cli.complete import databases, namespaces, profiles, specs
 from memoturn.cli.output import Output
-from memoturn.client import Memoturn
-from memoturn.types import Durability
+
+if TYPE_CHECKING:
+    from memoturn.client import Memoturn
+    from memoturn.types import Durability
 
 NOTE = "Global options such as --json, --durable and --url may stand anywhere; see `memoturn --help`."
 """Closes the help of every subcommand."""
 
-Namespace = Annotated[str, typer.Argument(metavar="NS", help="Namespace of the profile.", show_default=False)]
-Profile = Annotated[str, typer.Argument(metavar="PROFILE", help="Name of the profile.", show_default=False)]
+Namespace = Annotated[
+    str,
+    typer.Argument(
+        metavar="NS", help="Namespace of the profile.", show_default=False, autocompletion=namespaces
+    ),
+]
+Profile = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROFILE", help="Name of the profile.", show_default=False, autocompletion=profiles
+    ),
+]
 OnBranch = Annotated[str, typer.Option("--branch", metavar="NAME", help="Branch of the profile.")]
 Database = Annotated[
-    str, typer.Argument(metavar="DB", help="Database; that of a profile is NS--PROFILE.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="DB",
+        help="Database; that of a profile is NS--PROFILE.",
+        show_default=False,
+        autocompletion=databases,
+    ),
 ]
 Spec = Annotated[
-    str, typer.Argument(metavar="SPEC", help="Database, or DB@BRANCH; that of a profile is NS--PROFILE.")
+    str,
+    typer.Argument(
+        metavar="SPEC",
+        help="Database, or DB@BRANCH; that of a profile is NS--PROFILE.",
+        show_default=False,
+        autocompletion=specs,
+    ),
 ]
 At = Annotated[
     str | None,
@@ -33,20 +60,60 @@ At = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")]
+Limit = Annotated[int, typer.Option(min=1, help="Most of them.")]
 
 
 @dataclass(frozen=True)
 class Run:
     """What the global options say. `durability` is None unless --durable was given."""
 
-    client: Memoturn
     out: Output
-    durability: Durability | None
+    durability: "Durability | None"
+    url: str
+    token: str | None
+    platform_key: str | None
+    tenant: str | None
+    timeout_s: float
+    given: dict[str, str] = field(default_factory=dict)
+    """Where url, token and platform key come from: `flag`, `environment`, `config` or `default`."""
+
+    @cached_property
+    def client(self) -> "Memoturn":
+        """The client, made when it is first used."""
+        from memoturn.client import Memoturn
+
+        return Memoturn(self.url, token=self.token, platform_key=self.platform_key, timeout_s=self.timeout_s)
+
+    def close(self) -> None:
+        """Close the client, if there is one."""
+        if "client" in self.__dict__:
+            self.client.close()
 
 
 def current(ctx: typer.Context) -> Run:
     """Return the run that the global options have set up."""
     return cast("Run", ctx.obj)
+
+
+def examples(*lines: str) -> str:
+    """Return what closes the help of a subcommand: examples of its use, and the note on global options."""
+    shown = "\n".join(f"  {line}" for line in lines)
+    return f"\b\nExample{'s' if len(lines) > 1 else ''}:\n{shown}\n\n{NOTE}"
+
+
+def group(text: str) -> typer.Typer:
+    """Return an empty group of subcommands."""
+    return typer.Typer(
+        no_args_is_help=True, help=text, epilog=NOTE, rich_markup_mode=None, add_completion=False
+    )
+
+
+def single(function: Callable[..., Any], *lines: str) -> typer.Typer:
+    """Return a command of the root by itself, with examples of its use."""
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command(epilog=examples(*lines))(function)
+    return app
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -56,20 +123,26 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def parse_json(text: str, option: str) -> Any:
-    """Return the JSON value of an option. Raises typer.BadParameter."""
+    """Return the JSON value of an option; `-` reads it from stdin. Raises typer.BadParameter."""
     try:
-        return json.loads(text)
+        return json.loads(sys.stdin.read() if text == "-" else text)
     except ValueError as error:
         raise typer.BadParameter(f"not valid JSON: {error}", param_hint=option) from error
 
 
-def parse_embedding(text: str | None) -> list[float] | None:
-    """Return the numbers of `--embedding`, None when it is not given. Raises typer.BadParameter."""
+def parse_object(text: str, option: str) -> dict[str, Any]:
+    """Return the JSON object of an option; `-` reads it from stdin. Raises typer.BadParameter."""
+    value = parse_json(text, option)
+    if not isinstance(value, dict):
+        raise typer.BadParameter("takes a JSON object, as in '{\"a\": 1}'", param_hint=option)
+    return value
+
+
+def parse_embedding(text: str | None, option: str = "--embedding") -> list[float] | None:
+    """Return the numbers of an embedding, None when it is not given. Raises typer.BadParameter."""
     if text is None:
         return None
-    value = parse_json(text, "--embedding")
+    value = parse_json(text, option)
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
-        raise typer.BadParameter(
-            "takes a JSON array of numbers, as in '[0.1, 0.9]'", param_hint="--embedding"
-        )
+        raise typer.BadParameter("takes a JSON array of numbers, as in '[0.1, 0.9]'", param_hint=option)
     return cast("list[float]", value)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.progress import shown
-from memoturn.cli.run import current
+from memoturn.cli.run import current, single
 
 _File = Annotated[
     Path,
@@ -82,3 +82,9 @@ def refuse_existing(file: Path, *, force: bool) -> None:
         raise typer.BadParameter(f"{file} exists; choose another name, or give --force", param_hint="FILE")
     if not file.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {file.absolute().parent}", param_hint="FILE")
+
+
+export_app = single(
+    export_, "memoturn export app--alice:monday alice.db", "memoturn export app--alice - > alice.db"
+)
+import_app = single(import_, "memoturn import alice.db app--alice-2")

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from memoturn.cli.failures import ExitCode
+from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell
 from memoturn.cli.progress import counted
-from memoturn.cli.run import Run, Spec, current
+from memoturn.cli.run import Run, Spec, current, single
 from memoturn.types import Verification, VerifyFinding
 
 
@@ -75,3 +75,6 @@ def _unreachable(found: Verification) -> str | None:
     if not count:
         return None
     return f"{count} objects, {found['unreachable_bytes']} bytes (garbage, no damage)"
+
+
+app = single(verify, "memoturn verify app--alice --deep")

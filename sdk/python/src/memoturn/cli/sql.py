@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.output import Cell
-from memoturn.cli.run import At, Spec, current, parse_json
+from memoturn.cli.run import At, Spec, current, parse_json, single
 from memoturn.cli.statements import split
 from memoturn.types import SqlValue
 
@@ -62,3 +62,9 @@ def sync(
 
 def _cell(value: SqlValue) -> Cell:
     return f"x'{value.hex()}'" if isinstance(value, bytes) else value
+
+
+app = single(
+    sql, 'memoturn sql app--alice "select * from orders" --at monday', "memoturn sql app--alice < report.sql"
+)
+sync_app = single(sync, "memoturn sync app--alice")

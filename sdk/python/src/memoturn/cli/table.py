@@ -1,0 +1,39 @@
+"""Every command of the root: its name, where it is, and its line in the help."""
+
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """One command or group; `target` is a module of memoturn.cli that has it as `app`, or `module:attribute`."""
+
+    name: str
+    target: str
+    help: str
+
+
+COMMANDS: Final = (
+    Entry("memory", "memory", "Ingest, recall and look after memories."),
+    Entry("db", "database", "Create, list and delete databases."),
+    Entry("branch", "branch", "Fork, checkpoint and rewind a database."),
+    Entry("kv", "kv", "Put, get, delete and list key-values."),
+    Entry("erase", "erase", "Erase from history, and check receipts."),
+    Entry("audit", "audit", "Read the audit stream, and prove it."),
+    Entry("sql", "sql", "Run SQL statements as one transaction: all of them, or none."),
+    Entry("sync", "sql:sync_app", "Ship until everything, or everything up to a txid, is in object storage."),
+    Entry("export", "transfer:export_app", "Save a state as one plain SQLite file."),
+    Entry(
+        "import",
+        "transfer:import_app",
+        "Make a new database of a SQLite file, or a new branch of one that exists.",
+    ),
+    Entry("verify", "verify", "Prove everything that object storage has of a database."),
+    Entry("cluster", "cluster", "Show the nodes of a cluster, or who owns what."),
+    Entry(
+        "placement",
+        "cluster:placement_app",
+        "Show which node owns a database's branch, and how far it is there.",
+    ),
+    Entry("backup", "backup", "Save every branch of every profile of a namespace."),
+    Entry("restore-backup", "backup:restore_app", "Bring back a backup."),
+    Entry("version", "version", "Print the version of this command."),
+)
