@@ -162,14 +162,15 @@ class Output:
 def is_terminal(stream: IO[str]) -> bool:
     """Return whether somebody looks at what is written there."""
     try:
-        return stream.isatty() and os.environ.get("TERM") != "dumb"
+        return stream.isatty()
     except ValueError:  # it is closed
         return False
 
 
 def coloured(text: str, style: str, stream: IO[str]) -> str:
     """Return `text` in a style, where `stream` is a terminal that shows colour."""
-    if not text or os.environ.get("NO_COLOR") or not is_terminal(stream):
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if not text or plain or not is_terminal(stream):
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 
