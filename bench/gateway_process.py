@@ -18,6 +18,7 @@ _SETTINGS = SimpleNamespace(
     gateway_concurrency=1024,
     gateway_body_bytes=256 << 20,
     gateway_hedge_ms=0,
+    cors_origins=(),
     request_timeout_s=30.0,
     model_timeout_s=60.0,
     log_level="info",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import structlog
+from multidict import CIMultiDict
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -33,6 +34,7 @@ from memoturnd.errors import (
     RetryableError,
     UnansweredError,
 )
+from memoturnd.http.cors import Cors
 from memoturnd.http.envelope import TEXT, Answer, error_reply, internal_error_reply, is_internal, reply
 from memoturnd.http.gates import BodyMemory, InFlight
 from memoturnd.http.protocol import ABORT, GONE
@@ -42,12 +44,18 @@ from memoturnd.seams.clock import Clock, Randomness
 
 SLACK_S: Final = 5.0
 """How much longer than a node's own deadline the gateway waits, so that the node's answer comes first."""
+NO_CONTENT: Final = 204
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger("gateway")
 
 
 class Limits(Protocol):
     """The settings that the application reads."""
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]:
+        """Origins of web pages that may use the API."""
+        ...
 
     @property
     def request_timeout_s(self) -> float:
@@ -90,7 +98,9 @@ class Gateway:
         metrics: GatewayMetrics,
     ) -> None:
         self._placements = placements
+        routes = tuple(routes)
         self._tree = Tree(routes)
+        self._cors = Cors(limits.cors_origins, routes)
         self._now_s = clock.monotonic_s
         self._randomness = randomness
         self._metrics = metrics
@@ -125,9 +135,9 @@ class Gateway:
         """Serve one request. Raises nothing: every failure is an answer, or ends the connection."""
         if scope["type"] != "http":
             return
-        own = _OWN.get(scope["path"]) if scope["method"] in {"GET", "HEAD"} else None
+        own = self._own(scope)
         if own is not None:
-            await _send(own(self), scope, send)
+            await self._send(own, scope, send)
             return
         gone: dict[str, Callable[[], object]] = scope.get("extensions", {}).get(GONE, {})
         task = asyncio.current_task()
@@ -175,7 +185,7 @@ class Gateway:
                 answer = self._failed(error, request_id)
                 answer.headers.append((b"memoturn-request-id", request_id))
                 self._observe(answer.status, started_s)
-                await _send(answer, scope, send)
+                await self._send(answer, scope, send)
                 return
             self._observe(upstream.status, started_s)
             try:
@@ -195,7 +205,7 @@ class Gateway:
     ) -> Upstream:
         method: str = scope["method"]
         about = address_of(self._tree, method, scope["raw_path"], scope["query_string"], headers)
-        request = Request(method, target_of(scope), as_sent(headers, request_id), body)
+        request = Request(method, target_of(scope), self._as_sent(scope, request_id), body)
         anywhere = takes_a_replicas(about, request)
         asked = Asked(about.reads, "idempotency-key" in request.headers, anywhere=anywhere)
         if body.is_whole:
@@ -213,6 +223,7 @@ class Gateway:
 
     async def _relay(self, upstream: Upstream, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the node's answer to the client; one that breaks off ends the client's connection too."""
+        self._cors.stamp(upstream.headers, scope["headers"], scope["path"])
         start: Message = {
             "type": "http.response.start",
             "status": upstream.status,
@@ -278,7 +289,27 @@ class Gateway:
                 return value
         return self._randomness.hex(8).encode()
 
+    def _as_sent(self, scope: Scope, request_id: bytes) -> CIMultiDict[str]:
+        """Return the headers that a node gets: where the page's origin is allowed here, the node need not know of it."""
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+        return as_sent(scope["headers"], request_id, is_seen_to=self._cors.allows(origin, scope["path"]))
+
+    async def _send(self, answer: Answer, scope: Scope, send: Send) -> None:
+        if answer.status != NO_CONTENT:
+            answer.headers.append((b"content-length", b"%d" % len(answer.body)))
+        self._cors.stamp(answer.headers, scope["headers"], scope["path"])
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+
     # ---- what the gateway answers itself
+
+    def _own(self, scope: Scope) -> Answer | None:
+        """Return the gateway's own answer, None for what is a node's to answer."""
+        method, path = scope["method"], scope["path"]
+        if method == "OPTIONS":
+            return self._cors.preflight(method, dict(scope["headers"]), path)
+        own = _OWN.get(path) if method in {"GET", "HEAD"} else None
+        return None if own is None else own(self)
 
     def health(self) -> Answer:
         """Answer that the process runs."""
@@ -322,12 +353,6 @@ _OWN: Final[dict[str, Callable[[Gateway], Answer]]] = {
     "/ready": Gateway.ready,
     "/metrics": Gateway.metrics,
 }
-
-
-async def _send(answer: Answer, scope: Scope, send: Send) -> None:
-    answer.headers.append((b"content-length", b"%d" % len(answer.body)))
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
 
 async def _break_off(scope: Scope, receive: Receive) -> None:

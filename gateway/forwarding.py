@@ -190,12 +190,15 @@ def _nominated(headers: list[Header]) -> frozenset[bytes] | None:
     return frozenset(part.strip().lower() for value in values for part in value.split(b","))
 
 
-def as_sent(headers: list[Header], request_id: bytes) -> "CIMultiDict[str]":
-    """Return the headers of a request for the HTTP client, with its id. Raises InvalidRequestError for bytes that are not UTF-8."""
+def as_sent(headers: list[Header], request_id: bytes, *, is_seen_to: bool = False) -> "CIMultiDict[str]":
+    """Return the headers of a request for the HTTP client, with its id. Raises InvalidRequestError for bytes that are not UTF-8.
+
+    With `is_seen_to` the origin of the page that sent it has been let in here, and is nobody else's to judge.
+    """
     sent: CIMultiDict[str] = CIMultiDict()
     try:
         for name, value in end_to_end(headers):
-            if name != b"memoturn-request-id":
+            if name != b"memoturn-request-id" and not (is_seen_to and name == b"origin"):
                 sent.add(name.decode("ascii"), value.decode())
     except UnicodeDecodeError as error:
         raise InvalidRequestError("a header of the request is not UTF-8; encode it") from error

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from memoturnd.config import CLIENT_VARIABLES, FILE, PREFIX, TEST_VARIABLES, parsed, rows_of_help
+from memoturnd.config import (
+    CLIENT_VARIABLES,
+    FILE,
+    PREFIX,
+    TEST_VARIABLES,
+    every_page,
+    parsed,
+    rows_of_help,
+)
 from memoturnd.errors import ConfigurationError
 from memoturnd.settings_table import (
     MIB,
@@ -26,6 +34,7 @@ _SHARED: Final = frozenset(
         "MEMOTURN_ETCD_PREFIX",
         "MEMOTURN_LEASE_TTL_S",
         "MEMOTURN_AUTH",
+        "MEMOTURN_CORS_ORIGINS",
         "MEMOTURN_REQUEST_TIMEOUT",
         "MEMOTURN_MODEL_TIMEOUT_S",
         "MEMOTURN_LOG_LEVEL",
@@ -83,6 +92,7 @@ class GatewaySettings:
     etcd_prefix: str
     lease_ttl_s: int
     auth: Literal["off", "on"]
+    cors_origins: tuple[str, ...]
     request_timeout_s: float
     model_timeout_s: float
     log_level: Literal["debug", "info", "warning", "error"]
@@ -97,6 +107,7 @@ class GatewaySettings:
         if problems:
             lines = "".join(f"\n  - {problem}" for problem in problems)
             raise ConfigurationError(f"the settings are wrong (memoturn-gateway --help lists them):{lines}")
+        values["cors_origins"] = values["cors_origins"] or ()
         if values["log_format"] is None:
             tty = sys.stderr.isatty() if is_tty is None else is_tty
             values["log_format"] = "console" if tty else "json"
@@ -109,7 +120,7 @@ def help_text() -> str:
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    problems = []
+    problems = every_page(values)
     if values.get("etcd") is None:
         problems.append("MEMOTURN_ETCD is not set: it is where the gateway learns which node owns what")
     listen = values.get("listen")

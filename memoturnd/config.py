@@ -55,6 +55,7 @@ class Settings:
     etcd_prefix: str
     lease_ttl_s: int
     auth: Literal["off", "on"]
+    cors_origins: tuple[str, ...]
     platform_key: Secret | None
     platform_key_file: Path | None
     cluster_key: Secret | None
@@ -260,7 +261,7 @@ def _from_file(setting: Setting, environ: Mapping[str, str], text: str) -> str:
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    problems = _credentials(values)
+    problems = _credentials(values) + every_page(values)
     listen = values.get("listen")
     if listen is not None and not listen.is_loopback and values.get("auth") != "on":
         problems.append(
@@ -282,6 +283,15 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     return (
         problems + cluster_problems(values) + _embedder_contradictions(values) + _models_without_name(values)
     )
+
+
+def every_page(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with letting every page in: without authentication each could read and change everything."""
+    if "*" not in (values.get("cors_origins") or ()) or values.get("auth") == "on":
+        return []
+    return [
+        "MEMOTURN_CORS_ORIGINS='*' would let every web page read and change everything; name the origins, or set MEMOTURN_AUTH=on"
+    ]
 
 
 def _credentials(values: Mapping[str, Any]) -> list[str]:
@@ -370,6 +380,7 @@ def _derive(values: dict[str, Any], *, is_tty: bool) -> None:
         "log_format": "console" if is_tty else "json",
         "embed_provider": "off" if values["embed_api_key"] is None else "voyage",
         "embed_self_hosted_hosts": (),
+        "cors_origins": (),
         "policy_ceiling": NOTHING,
     }
     for field, value in derived.items():

@@ -23,6 +23,9 @@ GIB = 1024 * MIB
 _MOST_SECONDS = 30 * 86400.0
 _MOST_BYTES = 2**60
 _MOST_PORT = 65535
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_](?:[a-z0-9._-]{0,252})|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,29 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(dict.fromkeys(_origin(part.strip()) for part in text.split(",")))
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("must be either * or origins, not both: * lets every page in")
+    return origins
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers write it: in small letters, without the port that its scheme has anyway."""
+    found = _ORIGIN.fullmatch(text.lower())
+    if text != "*" and (found is None or int(found["port"] or 1) not in range(1, _MOST_PORT + 1)):
+        raise ValueError(
+            "must be origins such as https://app.example or http://localhost:5173, with commas between them: scheme, host and "
+            f"port without a path or a `/` at the end, and no patterns; or * alone for every page. {text!r} is none"
+        )
+    if found is None:
+        return text
+    plain = {"http": "80", "https": "443"}.get(found["scheme"]) == found["port"]
+    return (
+        found["scheme"] + "://" + found["host"] + ("" if plain or not found["port"] else f":{found['port']}")
+    )
+
+
 def _ceiling(text: str) -> policy.Rules:
     try:
         return policy.parse_ceiling(canonical.decode_json(text.encode(), where="the ceiling"))
@@ -372,6 +398,16 @@ SETTINGS: tuple[Setting, ...] = (
         "off",
         "",
         "on asks every request for a credential; off serves only this machine, and whoever is on it.",
+    ),
+    Setting(
+        "MEMOTURN_CORS_ORIGINS",
+        "cors_origins",
+        _origins,
+        "",
+        "",
+        "Origins of web pages that may use the API from browsers, such as https://app.example, with commas between them. * is "
+        "every page, and takes MEMOTURN_AUTH=on.",
+        derived="none",
     ),
     Setting(
         "MEMOTURN_PLATFORM_KEY",

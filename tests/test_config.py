@@ -75,6 +75,7 @@ def test_each_variable_reaches_its_field():
         "MAX_IMPORT_BYTES": ("8192", "max_import_bytes"),
         "MAX_CONCURRENCY": ("13", "max_concurrency"),
         "CONTROL_RATE": ("14.0", "control_rate"),
+        "CORS_ORIGINS": ("https://app.example", "cors_origins"),
         "DURABILITY": ("durable", "durability"),
         "SYNC": ("full", "sync"),
         "SYNC_REPLICAS": ("2", "sync_replicas"),
@@ -155,6 +156,7 @@ def test_each_variable_reaches_its_field():
         "namespace_quotas": str(Quotas(writes_per_s=0.5, bytes=7, memories=8)),
         "policy_ceiling": str(Rules(ask="deny")),
         "embed_self_hosted_hosts": "('e.example.com', '::1')",
+        "cors_origins": "('https://app.example',)",
     }
     # Those that exclude what was given are tested by themselves.
     assert {f"MEMOTURN_{name}" for name in given} == {
@@ -242,6 +244,18 @@ def test_every_problem_is_listed_at_once():
         ("REQUEST_TIMEOUT", "1e3"),
         ("REQUEST_TIMEOUT", "soon"),
         ("CONTROL_RATE", "-1"),
+        ("CORS_ORIGINS", "app.example"),
+        ("CORS_ORIGINS", "https://app.example/"),
+        ("CORS_ORIGINS", "https://app.example/path"),
+        ("CORS_ORIGINS", "https://*.example"),
+        ("CORS_ORIGINS", "https://user@app.example"),
+        ("CORS_ORIGINS", "https://app.example:0"),
+        ("CORS_ORIGINS", "https://app.example:65536"),
+        ("CORS_ORIGINS", "https://app.example,"),
+        ("CORS_ORIGINS", "https://app.example *"),
+        ("CORS_ORIGINS", "*,https://app.example"),
+        ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "https://b\xfccher.example"),
         ("SHIP_RATE", "0"),
         ("DISK_BUDGET_BYTES", "10GB"),
         ("DURABILITY", "Durable"),
@@ -523,3 +537,21 @@ def test_without_a_ceiling_nothing_is_asked():
 @pytest.mark.parametrize("hosts", ["http://a", "a,,b", "a b", "a:1/x"])
 def test_hosts_are_names_or_addresses(hosts):
     assert "MEMOTURN_EMBED_SELF_HOSTED_HOSTS" in refused(EMBED_SELF_HOSTED_HOSTS=hosts)
+
+
+def test_origins_are_kept_as_browsers_write_them():
+    given = "HTTPS://App.Example:443, http://localhost:5173,http://localhost:80 ,http://[::1]:3000, tauri://localhost"
+
+    assert settings(CORS_ORIGINS=given).cors_origins == (
+        "https://app.example",
+        "http://localhost:5173",
+        "http://localhost",
+        "http://[::1]:3000",
+        "tauri://localhost",
+    )
+    assert settings().cors_origins == ()
+
+
+def test_every_page_is_let_in_only_where_credentials_are_asked_for():
+    assert "name the origins, or set MEMOTURN_AUTH=on" in refused(CORS_ORIGINS="*")
+    assert settings(CORS_ORIGINS="*", AUTH="on", PLATFORM_KEY="k").cors_origins == ("*",)

@@ -40,6 +40,7 @@ from memoturnd.http.admission import Admission
 from memoturnd.http.auditing import Auditor, Entry
 from memoturnd.http.browsers import Browsers
 from memoturnd.http.call import Call, headers_of
+from memoturnd.http.cors import Cors
 from memoturnd.http.envelope import (
     REPLAYED,
     UNAPPLIED,
@@ -133,6 +134,7 @@ class Api(BaseRoute):
         self._admission = admission
         self._clock = clock
         self._randomness = randomness
+        routes = tuple(routes)
         self._tree = Tree(routes)
         self._timeout_s = settings.request_timeout_s
         self._model_timeout_s = settings.model_timeout_s
@@ -142,7 +144,8 @@ class Api(BaseRoute):
             Body.RAW: settings.max_body_bytes,
             Body.FILE: settings.max_import_bytes,
         }
-        self._browsers = Browsers(loopback_only=settings.loopback_only)
+        self._cors = Cors(settings.cors_origins, routes)
+        self._browsers = Browsers(loopback_only=settings.loopback_only, cors=self._cors)
         self._control = TokenBuckets(settings.control_rate, clock)
         self._slots = InFlight(settings.max_concurrency)
         self._limiter = Limiter(node.accounts, node.meter, clock, node.metrics)
@@ -166,6 +169,7 @@ class Api(BaseRoute):
             template, answer = await self._answer(scope, receive, request_id, trail)
             trail.end(answer, request_id)
             answer.headers.append((b"memoturn-request-id", request_id))
+            self._cors.stamp(answer.headers, scope["headers"], scope["path"])
             await self._send(answer, scope, receive, send)
         except ClientDisconnect:
             return
@@ -186,8 +190,11 @@ class Api(BaseRoute):
                 template = next(iter(by_method.values())).template
             route = by_method.get("GET" if scope["method"] == "HEAD" else scope["method"])
             headers = headers_of(scope["headers"])
-            self._browsers.check(headers, any_host=route is not None and route.kind is Kind.OPEN)
+            any_host = route is not None and route.kind is Kind.OPEN
+            self._browsers.check(headers, scope["path"], any_host=any_host)
             if route is None:
+                if (preflight := self._cors.preflight(scope["method"], headers, scope["path"])) is not None:
+                    return template, preflight
                 await self._admission.admit_unknown(Call(self._node, {}, headers, b""))
                 return template, _no_route(scope["method"], by_method)
             template = route.template

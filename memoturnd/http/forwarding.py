@@ -205,7 +205,8 @@ class Forwarding:
             raise RetryableError(
                 f"{MOST_AT_ONCE} requests wait for other nodes, which is the bound; try again"
             )
-        request = Request(scope["method"], target_of(scope), as_sent(scope["headers"], request_id), body)
+        headers = as_sent(scope["headers"], request_id, is_seen_to=True)
+        request = Request(scope["method"], target_of(scope), headers, body)
         asked = Asked(
             route.kind is Kind.READ or scope["method"] in {"GET", "HEAD"},
             "idempotency-key" in request.headers,

@@ -117,7 +117,7 @@ def _operation(route: "Route", described: Description, schema_of: dict[int, Any]
         "operationId": f"{module}_{route.handler.__name__}",
         "tags": [module],
         "summary": lines[0],
-        "parameters": [*_path(route), *(_parameter(value, schema_of) for value in _values(route, described))],
+        "parameters": [*_path(route), *(_parameter(value, schema_of) for value in values_of(route))],
         "responses": _responses(route, described, schema_of),
         "security": [] if route.scope.value == "none" else [{"bearer": []}, {}],
         "x-memoturn-scope": route.scope.value,
@@ -139,7 +139,8 @@ def _path(route: "Route") -> list[dict[str, Any]]:
     ]
 
 
-def _values(route: "Route", described: Description) -> list[Value]:
+def values_of(route: "Route") -> list[Value]:
+    """Return the query values and headers that a route reads. Raises LookupError for a handler without description."""
     common = []
     if route.template.startswith("/v1/memory/{ns}/{profile}") and route.kind.value != "control":
         common += [_BRANCH, _BRANCH_HEADER]
@@ -149,7 +150,7 @@ def _values(route: "Route", described: Description) -> list[Value]:
         common += [_AT, _AT_HEADER]
     if route.kind.value == "write":
         common += [_DURABILITY, ONCE]
-    return [*described.values, *common]
+    return [*_required(route).values, *common]
 
 
 def _parameter(value: Value, schema_of: dict[int, Any]) -> dict[str, Any]:

@@ -49,6 +49,11 @@ class HttpSettings(Protocol):
         ...
 
     @property
+    def cors_origins(self) -> tuple[str, ...]:
+        """Origins of web pages that may use the node, besides its own."""
+        ...
+
+    @property
     def request_timeout_s(self) -> float:
         """Longest that one request may take, waiting for a slot included."""
         ...

@@ -20,6 +20,7 @@ class RoutingSettings:
     """The settings of a gateway in front of workers: they follow from those of its workers."""
 
     listen: Address
+    cors_origins: tuple[str, ...]
     request_timeout_s: float
     model_timeout_s: float
     gateway_concurrency: int
@@ -36,6 +37,7 @@ async def route(settings: Settings, workers: int, descriptors: Sequence[int]) ->
     await serve_watching(
         RoutingSettings(
             settings.listen,
+            settings.cors_origins,
             settings.request_timeout_s,
             settings.model_timeout_s,
             workers * settings.max_concurrency,

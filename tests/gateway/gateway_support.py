@@ -46,6 +46,7 @@ async def served(app, metrics=None, **limits):
 
 def settings(**changes):
     values = {
+        "cors_origins": (),
         "request_timeout_s": 5.0,
         "model_timeout_s": 5.0,
         "gateway_concurrency": 64,

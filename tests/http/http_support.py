@@ -21,6 +21,7 @@ def limits(**changes):
     """The settings that the HTTP layer reads."""
     values = {
         "loopback_only": True,
+        "cors_origins": (),
         "request_timeout_s": 5.0,
         "model_timeout_s": 5.0,
         "max_body_bytes": 4 << 20,

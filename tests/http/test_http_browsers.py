@@ -6,6 +6,7 @@ from http_support import client_of, limits
 from memoturnd.errors import ForbiddenError
 from memoturnd.http.app import create_app
 from memoturnd.http.browsers import Browsers
+from memoturnd.http.cors import Cors
 
 MEMORY = "/v1/memory/app/ann/memories"
 ITEM = b'{"memories": [{"type": "event", "summary": "x"}]}'
@@ -15,7 +16,9 @@ def check(host, origin=None, *, loopback_only=True, any_host=False):
     headers = {b"host": host} if host is not None else {}
     if origin is not None:
         headers[b"origin"] = origin
-    Browsers(loopback_only=loopback_only).check(headers, any_host=any_host)
+    Browsers(loopback_only=loopback_only, cors=Cors((), ())).check(
+        headers, "/v1/databases", any_host=any_host
+    )
 
 
 LOOPBACK = [

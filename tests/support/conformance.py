@@ -5,6 +5,7 @@ import json
 import msgspec
 
 from memoturnd.errors import InvalidRequestError
+from memoturnd.http.cors import SHOWN
 from memoturnd.http.describe import Media, description_of
 from memoturnd.http.openapi import errors_of
 from memoturnd.http.routes import ROUTES
@@ -12,6 +13,8 @@ from memoturnd.http.shapes import Problem
 from memoturnd.http.tree import Tree
 
 _TREE = Tree(ROUTES)
+_READABLE = {name.lower() for name in SHOWN} | {"cache-control", "content-length", "content-type", "vary"}
+"""Headers that web pages may read: those of the list, and what browsers show them anyway."""
 
 
 def route_of(method, raw_path):
@@ -56,10 +59,17 @@ def check(method, raw_path, status, content_type, body):
     assert True in results, f"{route.operation} {status} does not fit {plain}: {results} {body[:500]!r}"
 
 
+def check_headers(path, headers):
+    """Raise AssertionError where an answer has a header that web pages are not shown."""
+    names = {name for name in headers if not name.startswith("access-control-")}
+    assert names <= _READABLE or path.startswith("/internal/"), f"add to SHOWN: {names - _READABLE}"
+
+
 async def check_response(response):
     """An httpx event hook."""
     await response.aread()
     request = response.request
+    check_headers(request.url.path, response.headers)
     check(
         request.method,
         request.url.raw_path.partition(b"?")[0],
