@@ -1,6 +1,6 @@
 """Bodies of key-values. A value is text where it is UTF-8, else `{"$base64": text}`."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from memoturnd.http.shapes import UNSET, Count, Maybe, Object, Struct, Time, Txid
 
@@ -69,10 +69,38 @@ class Batch(Struct):
     partial: bool | None = None
 
 
-class Batched(Struct):
-    """One result per item: `key`, `status`, and what belongs to it."""
+class Got(Struct):
+    """A key as it was before the batch: the whole entry where it is found."""
 
-    gets: list[dict[str, Any]]
-    puts: list[dict[str, Any]]
-    deletes: list[dict[str, Any]]
+    key: str
+    status: Literal["found", "absent"]
+    etag: Maybe[str] = UNSET
+    size_bytes: Maybe[Count] = UNSET
+    metadata: Maybe[Object | None] = UNSET
+    expires_at: Maybe[Time | None] = UNSET
+    value: Maybe[Value] = UNSET
+
+
+class PutDone(Struct):
+    """What became of a put; `etag` is what is there now, null where nothing is and the condition asks for something."""
+
+    key: str
+    status: Literal["stored", "precondition_failed"]
+    etag: str | None
+
+
+class DeleteDone(Struct):
+    """What became of a deletion; `etag` is what is there where the condition does not hold."""
+
+    key: str
+    status: Literal["deleted", "absent", "precondition_failed"]
+    etag: Maybe[str | None] = UNSET
+
+
+class Batched(Struct):
+    """One result per item, in order."""
+
+    gets: list[Got]
+    puts: list[PutDone]
+    deletes: list[DeleteDone]
     txid: Txid

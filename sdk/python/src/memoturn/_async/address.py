@@ -75,17 +75,27 @@ class AsyncAddress:
         method: str,
         *parts: str,
         query: Mapping[str, QueryValue] | None = None,
+        headers: Mapping[str, str] | None = None,
         **options: "Unpack[ReadOptions]",
     ) -> Answer | None:
         """Send a read of one thing; None where it is not there. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        call = self._reading(method, parts, None, query, **options)
         try:
-            return await self.http.send(
-                replace(self._reading(method, parts, None, query, **options), one=True)
-            )
+            return await self.http.send(replace(call, one=True, headers=headers or {}))
         except (DatabaseNotFoundError, BranchNotFoundError):
             raise
         except NotFoundError:
             return None
+
+    async def remove(self, *parts: str, **options: "Unpack[WriteOptions]") -> bool:
+        """Delete one thing; False where it is not there. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        try:
+            await self.write("DELETE", *parts, **options)
+        except (DatabaseNotFoundError, BranchNotFoundError):
+            raise
+        except NotFoundError:
+            return False
+        return True
 
     async def write(
         self,
@@ -121,22 +131,38 @@ class AsyncAddress:
         key: str,
         *parts: str,
         query: Mapping[str, QueryValue] | None = None,
+        body: Mapping[str, Any] | None = None,
         page: int = PAGE_LIMIT,
         most: int | None = None,
         **options: "Unpack[ReadOptions]",
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the rows `key` of a listing, all or the first `most`, fetching up to `page` at a time."""
-        asked = dict(query or {})
+    ) -> AsyncIterator[Any]:
+        """Yield the rows `key` of a listing, all or the first `most`, fetching up to `page` at a time.
+
+        With a `body` it is sent by POST, and a page is asked for in the body.
+        """
+        asked: dict[str, Any] = dict((query if body is None else body) or {})
         left = most
         while left is None or left > 0:
             asked["limit"] = page if left is None else min(page, left)
-            found = (await self.read("GET", *parts, query=asked, **options)).json()
+            found = (await self._page(parts, asked, posts=body is not None, **options)).json()
             for row in found[key]:
                 yield row
             left = None if left is None else left - len(found[key])
             asked["cursor"] = found.get("next_cursor")  # a node of an earlier version answers all at once
             if not asked["cursor"]:
                 return
+
+    async def _page(
+        self,
+        parts: tuple[str, ...],
+        asked: Mapping[str, Any],
+        *,
+        posts: bool,
+        **options: "Unpack[ReadOptions]",
+    ) -> Answer:
+        if posts:
+            return await self.read("POST", *parts, body=asked, **options)
+        return await self.read("GET", *parts, query=asked, **options)
 
     @asynccontextmanager
     async def lines(

@@ -13,6 +13,7 @@ from memoturn.types import (
     Checkpoint,
     CheckpointInfo,
     Fork,
+    PastRewind,
     RestorePoint,
     Rewind,
     WriteOptions,
@@ -120,10 +121,13 @@ class AsyncBranches:
             "since": None if since is None else revision(since),
             "until": None if until is None else revision(until),
         }
-        spec = self._database if branch == MAIN else f"{self._database}@{branch}"
-        address = AsyncAddress(self._http, "v1", "db", spec, "restore-points")
-        async for row in address.pages("restore_points", query=query, most=limit):
+        async for row in self._history(branch).pages("restore_points", query=query, most=limit):
             yield cast("RestorePoint", row)
+
+    async def past_rewinds(self, branch: str = MAIN) -> "list[PastRewind]":
+        """Return the newest 100 rewinds of `branch`, the oldest of them first."""
+        answer = await self._history(branch).read("GET", query={"limit": 1})
+        return cast("list[PastRewind]", answer.json()["rewinds"])
 
     async def rewind(self, branch: str, to: At, **options: "Unpack[WriteOptions]") -> Rewind:
         """Bring back the state of a revision as a new commit, which `undo` takes back.
@@ -137,6 +141,11 @@ class AsyncBranches:
         """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
         return cast("Rewind", (await self._at(branch).write("POST", "rewind", "undo", **options)).stamped())
 
+    async def iter_deleted(self, *, limit: int | None = None) -> AsyncIterator[BranchInfo]:
+        """Yield the branches that are deleted and can still be undeleted, by name."""
+        async for row in self._address.pages("branches", query={"deleted": True}, most=limit):
+            yield cast("BranchInfo", row)
+
     async def list(self) -> "list[BranchInfo]":
         """Return the branches other than main, by name."""
         return [row async for row in self.iter()]
@@ -145,6 +154,10 @@ class AsyncBranches:
         """Yield the branches of `list`."""
         async for row in self._address.pages("branches", most=limit):
             yield cast("BranchInfo", row)
+
+    def _history(self, branch: str) -> AsyncAddress:
+        spec = self._database if branch == MAIN else f"{self._database}@{branch}"
+        return AsyncAddress(self._http, "v1", "db", spec, "restore-points")
 
     def _at(self, branch: str) -> AsyncAddress:
         return AsyncAddress(

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpx
 
 from memoturn._async.address import AsyncAddress
+from memoturn._async.credentials import AsyncCredentials
 from memoturn._async.database import AsyncDb
 from memoturn._async.files import send
+from memoturn._async.governing import AsyncGoverning
 from memoturn._async.http import AsyncHttp
 from memoturn._async.memory import AsyncMemoryProfile
+from memoturn._core.bodies import given
 from memoturn._core.files import Progress
 from memoturn.types import (
+    AuditEvent,
     ClusterOverview,
     DatabaseInfo,
     DatabasePlacement,
     ImportedDatabase,
+    NamespaceInfo,
     ProfileInfo,
+    Ready,
     WriteOptions,
 )
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 
-class AsyncMemoturn:
+class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
     """An asynchronous client of a node or a gateway, safe to share.
 
     `token` and `platform_key` are credentials: control calls use the platform key first, data calls the
@@ -62,6 +68,7 @@ class AsyncMemoturn:
         self._source = source
         self._v1 = AsyncAddress(self._http, "v1")
         self._control = AsyncAddress(self._http, "v1", control=True)
+        self._root = AsyncAddress(self._http)
 
     async def __aenter__(self) -> "AsyncMemoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
@@ -103,10 +110,10 @@ class AsyncMemoturn:
         return [database async for database in self.iter_databases(prefix=prefix)]
 
     async def iter_databases(
-        self, *, prefix: str = "", limit: int | None = None
+        self, *, prefix: str = "", deleted: bool = False, limit: int | None = None
     ) -> AsyncIterator[DatabaseInfo]:
         """Yield the databases of `list_databases`."""
-        query = {"prefix": prefix or None}
+        query = {"prefix": prefix or None, "deleted": deleted}
         async for row in self._control.pages("databases", "databases", query=query, most=limit):
             yield cast("DatabaseInfo", row)
 
@@ -137,14 +144,14 @@ class AsyncMemoturn:
         profile: str | None = None,
         outcome: str | None = None,
         limit: int = 100,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncIterator[AuditEvent]:
         """Yield audit events of a namespace, oldest first, of the last day unless times are given; `limit` is of a page.
 
         An `action` that ends in a dot is a beginning. `_platform` is the namespace of what belongs to none.
         """
         query = {"from": from_ms, "to": to_ms, "action": action, "profile": profile, "outcome": outcome}
         async for row in self._control.pages("events", "namespaces", ns, "audit", query=query, page=limit):
-            yield row
+            yield cast("AuditEvent", row)
 
     async def audit_export(self, ns: str) -> AsyncIterator[dict[str, Any]]:
         """Yield all that there is of a namespace's audit stream, to be verified by `memoturn.audit`.
@@ -169,10 +176,45 @@ class AsyncMemoturn:
         await self._control.write("DELETE", "databases", name, **options)
         self._http.positions.forget(name)
 
+    async def undelete_database(
+        self, name: str, *, uuid: str | None = None, **options: "Unpack[WriteOptions]"
+    ) -> DatabaseInfo:
+        """Bring back the database that was deleted last under `name`, or the one with that `uuid`, with its branches.
+
+        Tokens that were refused since stay refused. Raises DatabaseNotFoundError where none waits,
+        AlreadyExistsError where the name is taken by now.
+        """
+        body = given(uuid=uuid)
+        answer = await self._control.write("POST", "databases", name, "undelete", body=body, **options)
+        self._http.positions.forget(name)
+        return cast("DatabaseInfo", answer.json())
+
+    async def iter_namespaces(self, *, limit: int | None = None) -> AsyncIterator[NamespaceInfo]:
+        """Yield the namespaces of the tenant that have profiles, by name."""
+        async for row in self._control.pages("namespaces", "namespaces", most=limit):
+            yield cast("NamespaceInfo", row)
+
     async def ready(self) -> bool:
         """Return True once store, leases and catalog of the node answer. Raises RetryableError, UnreachableError."""
-        await AsyncAddress(self._http, "ready").read("GET")
+        await self._root.read("GET", "ready")
         return True
+
+    async def readiness(self) -> Ready:
+        """Return what the node stands on and what it has, as `ready` raises where something does not answer."""
+        return cast("Ready", (await self._root.read("GET", "ready")).json())
+
+    async def health(self) -> bool:
+        """Return True as long as the process answers. Raises UnreachableError."""
+        await self._root.read("GET", "health")
+        return True
+
+    async def metrics(self) -> str:
+        """Return the node's metrics as Prometheus reads them."""
+        return (await self._root.read("GET", "metrics")).body.decode()
+
+    async def openapi(self) -> dict[str, Any]:
+        """Return the description of the API in OpenAPI 3.1."""
+        return (await self._root.read("GET", "openapi.json")).json()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""A database below the memory model: SQL, key-values, branches. For a profile its name is `{namespace}--{profile}`."""
+"""A database below the memory model: documents, key-values, vectors, timelines, transcripts, SQL, branches. For a profile its name is `{namespace}--{profile}`."""
 
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._async.branches import AsyncBranches
+from memoturn._async.documents import AsyncCollection
 from memoturn._async.erasures import AsyncErasures
 from memoturn._async.files import save
 from memoturn._async.http import AsyncHttp
 from memoturn._async.key_values import AsyncKeyValues
+from memoturn._async.timelines import AsyncTimeline
+from memoturn._async.turns import AsyncTranscripts
+from memoturn._async.vectors import AsyncVectors
 from memoturn._core.files import Progress
 from memoturn._core.paths import MAIN
 from memoturn._core.positions import Place
@@ -17,15 +21,19 @@ from memoturn._core.sql import Statement, from_wire, to_wire
 from memoturn.errors import UnknownOutcomeError
 from memoturn.types import (
     At,
+    CollectionInfo,
     Consistency,
+    DatabaseSettings,
     Durability,
     ErasureCoupon,
     ErasureRequested,
     ErasureTarget,
     Exported,
+    ReadOptions,
     SqlBatchResult,
     SqlResult,
     SqlValue,
+    TimelineInfo,
     Verification,
     VerifyFinding,
     WriteOptions,
@@ -35,8 +43,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AsyncDb:
-    """One branch of a database; `spec` is `name` or `name@branch`."""
+class AsyncDb(AsyncTranscripts):
+    """One branch of a database; `spec` is `name` or `name@branch`.
+
+    Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
+    """
 
     def __init__(self, http: AsyncHttp, spec: str) -> None:
         name, at, branch = spec.partition("@")
@@ -44,9 +55,13 @@ class AsyncDb:
         self.name = name if branch else spec
         self.branch_name = branch if at and branch else MAIN
         self._address = AsyncAddress(http, "v1", "db", spec, place=Place(self.name, self.branch_name))
+        self._database = self._address
         self._erasures = AsyncErasures(self._address)
+        self._settings = AsyncAddress(http, "v1", "db", self.name, "settings")
         self.kv = AsyncKeyValues(self._address)
         """The key-values of this branch."""
+        self.vectors = AsyncVectors(self._address)
+        """The vectors of this branch."""
         self.branch = AsyncBranches(http, self.name)
         """The branches of the database, whichever one `spec` names."""
 
@@ -59,6 +74,40 @@ class AsyncDb:
     def last_durable_txid(self) -> int:
         """Newest txid of this branch that an answer so far reported to be in object storage."""
         return self._address.last_durable_txid
+
+    def collection(self, name: str) -> AsyncCollection:
+        """Return a collection of documents of this branch; nothing is sent and nothing is created."""
+        return AsyncCollection(self._address, name)
+
+    async def iter_collections(
+        self, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> AsyncIterator[CollectionInfo]:
+        """Yield the collections of documents by name."""
+        async for row in self._address.pages("collections", "docs", most=limit, **options):
+            yield cast("CollectionInfo", row)
+
+    def timeline(self, name: str) -> AsyncTimeline:
+        """Return a timeline of this branch; nothing is sent and nothing is created."""
+        return AsyncTimeline(self._address, name)
+
+    async def iter_timelines(
+        self, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> AsyncIterator[TimelineInfo]:
+        """Yield the timelines by name."""
+        async for row in self._address.pages("timelines", "timelines", most=limit, **options):
+            yield cast("TimelineInfo", row)
+
+    async def get_settings(self) -> DatabaseSettings:
+        """Return what is set for the database: the level that its writes wait for, by surface."""
+        return cast("DatabaseSettings", (await self._settings.read("GET")).json())
+
+    async def set_settings(self, settings: DatabaseSettings) -> DatabaseSettings:
+        """Set everything that is set for the database, in place of what was; `{}` takes all back.
+
+        `{"durability": {"default": "local", "docs/orders": "durable"}}`: names are `default`, a surface, or a part of
+        one; the most specific one counts. Every branch goes by it. Raises InvalidRequestError.
+        """
+        return cast("DatabaseSettings", (await self._settings.write("PUT", body=dict(settings))).json())
 
     async def erase(
         self, *targets: ErasureTarget, grace_secs: int | None = None, **options: "Unpack[WriteOptions]"

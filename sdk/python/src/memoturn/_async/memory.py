@@ -4,27 +4,36 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from memoturn._async.address import AsyncAddress
+from memoturn._async.asking import AsyncAsking
 from memoturn._async.branches import AsyncBranches
 from memoturn._async.erasures import AsyncErasures
 from memoturn._async.http import AsyncHttp
+from memoturn._async.models import AsyncModels
+from memoturn._async.turns import AsyncTranscripts
+from memoturn._async.upkeep import AsyncUpkeep
+from memoturn._core.bodies import given, listed, moment
 from memoturn._core.paths import MAIN
 from memoturn._core.positions import Place
-from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, NotFoundError
+from memoturn.errors import DatabaseNotFoundError
 from memoturn.types import (
     At,
     Checkpoint,
+    Decay,
     ErasureCoupon,
     ErasureRequested,
     ErasureTarget,
     Fork,
+    Fusion,
     IngestItem,
     IngestResult,
     Memory,
     MemoryType,
+    Moment,
     ReadOptions,
     RecallResult,
     Rewind,
     Session,
+    Weights,
     WriteOptions,
 )
 
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AsyncMemoryProfile:
+class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts):
     """One branch of a profile. It is created by its first ingest.
 
     Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
@@ -50,6 +59,8 @@ class AsyncMemoryProfile:
         self._address = AsyncAddress(
             http, "v1", "memory", namespace, profile, place=Place(database, branch), branch=branch
         )
+        spec = database if branch == MAIN else f"{database}@{branch}"
+        self._database = AsyncAddress(http, "v1", "db", spec, place=Place(database, branch))
         self._erasures = AsyncErasures(self._address)
         self._branches = AsyncBranches(http, database)
 
@@ -69,13 +80,22 @@ class AsyncMemoryProfile:
             self._http, self.namespace, self.profile, branch=branch, source=self._source
         )
 
-    async def ingest(self, memories: Iterable[IngestItem], **options: "Unpack[WriteOptions]") -> IngestResult:
+    async def ingest(
+        self,
+        memories: Iterable[IngestItem],
+        *,
+        on_error: Literal["fail", "skip"] = "fail",
+        **options: "Unpack[WriteOptions]",
+    ) -> IngestResult:
         """Store up to 1000 memories as one commit; the outcomes are in the order of the items.
 
-        Items without a `source` get the client's. Raises InvalidRequestError, and then nothing is stored.
+        Items without a `source` get the client's. What is wrong with one of them stores none of them and raises
+        InvalidRequestError; with `on_error="skip"` it leaves out that one, whose outcome has the `error`.
         """
-        items = [self._with_source(item) for item in memories]
-        answer = await self._address.write("POST", "memories", body={"memories": items}, **options)
+        body: dict[str, Any] = {"memories": [self._with_source(item) for item in memories]}
+        if on_error != "fail":
+            body["on_error"] = on_error
+        answer = await self._address.write("POST", "memories", body=body, **options)
         return cast("IngestResult", answer.stamped())
 
     async def recall(
@@ -83,34 +103,55 @@ class AsyncMemoryProfile:
         query: str | None = None,
         *,
         embedding: Sequence[float] | None = None,
+        embedding_model: str | None = None,
         topic_key: str | None = None,
         types: Sequence[MemoryType] | None = None,
         session_id: str | None = None,
         source: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
         k: int = 8,
         include_superseded: bool = False,
         include_turns: bool = False,
+        include_context: bool = False,
+        weights: Weights | None = None,
+        decay: Decay | None = None,
+        min_score: float | None = None,
+        pinned_first: bool = False,
+        fusion: Fusion | None = None,
         explain: bool = False,
         **options: "Unpack[ReadOptions]",
     ) -> RecallResult:
         """Return up to `k` memories, best first, found by any of `query`, `embedding` and `topic_key`.
 
-        With `explain` each hit says its rank in every channel. An unknown profile recalls nothing.
-        Raises InvalidRequestError when none of the three is given.
+        The filters `types`, `session_id`, `source`, `since` and `until` (when a memory was stored, both included)
+        narrow what is looked at. `weights` and `decay` say what counts how much, `min_score` leaves out what
+        scores less, `fusion="reference"` ranks as the original did. With `explain` each hit says what each
+        channel adds to its score, with `include_context` what surrounds it; `include_turns` finds turns, too.
+        An unknown profile recalls nothing. Raises InvalidRequestError when none of the three is given.
         """
-        asked = {
-            "query": query,
-            "embedding": None if embedding is None else list(embedding),
-            "topic_key": topic_key,
-            "types": None if types is None else list(types),
-            "session_id": session_id,
-            "source": source,
-            "include_superseded": include_superseded or None,
-            "include_turns": include_turns or None,
-            "explain": explain or None,
-        }
-        body: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        answer = await self._address.read("POST", "recall", body={**body, "k": k}, **options)
+        body = given(
+            query=query,
+            embedding=listed(embedding),
+            embedding_model=embedding_model,
+            topic_key=topic_key,
+            types=listed(types),
+            session_id=session_id,
+            source=source,
+            since=moment(since),
+            until=moment(until),
+            k=k,
+            include_superseded=include_superseded or None,
+            include_turns=include_turns or None,
+            include_context=include_context or None,
+            weights=weights,
+            decay=decay,
+            min_score=min_score,
+            pinned_first=pinned_first or None,
+            fusion=fusion,
+            explain=explain or None,
+        )
+        answer = await self._address.read("POST", "recall", body=body, **options)
         return cast("RecallResult", answer.stamped())
 
     async def get(self, memory_id: str, **options: "Unpack[ReadOptions]") -> Memory | None:
@@ -124,17 +165,21 @@ class AsyncMemoryProfile:
     async def forget(self, memory_id: str, **options: "Unpack[WriteOptions]") -> bool:
         """Remove a memory and mend its topic's chain; False when there is none of that id."""
         try:
-            await self._address.write("DELETE", "memories", memory_id, **options)
-        except BranchNotFoundError:
-            raise
-        except NotFoundError:
+            return await self._address.remove("memories", memory_id, **options)
+        except DatabaseNotFoundError:
             return False
-        return True
 
     async def sessions(self, *, limit: int = 100, **options: "Unpack[ReadOptions]") -> list[Session]:
         """Return up to `limit` sessions, the most recently active first."""
         answer = await self._address.read("GET", "sessions", query={"limit": limit}, **options)
         return cast("list[Session]", answer.json()["sessions"])
+
+    async def iter_sessions(
+        self, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> AsyncIterator[Session]:
+        """Yield the sessions, the most recently active first; one that is active meanwhile moves to the front."""
+        async for row in self._address.pages("sessions", "sessions", most=limit, **options):
+            yield cast("Session", row)
 
     async def end_session(
         self, session_id: str, *, turns: bool = False, **options: "Unpack[WriteOptions]"

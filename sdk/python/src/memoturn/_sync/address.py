@@ -76,15 +76,27 @@ class Address:
         method: str,
         *parts: str,
         query: Mapping[str, QueryValue] | None = None,
+        headers: Mapping[str, str] | None = None,
         **options: "Unpack[ReadOptions]",
     ) -> Answer | None:
         """Send a read of one thing; None where it is not there. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        call = self._reading(method, parts, None, query, **options)
         try:
-            return self.http.send(replace(self._reading(method, parts, None, query, **options), one=True))
+            return self.http.send(replace(call, one=True, headers=headers or {}))
         except (DatabaseNotFoundError, BranchNotFoundError):
             raise
         except NotFoundError:
             return None
+
+    def remove(self, *parts: str, **options: "Unpack[WriteOptions]") -> bool:
+        """Delete one thing; False where it is not there. Raises DatabaseNotFoundError, BranchNotFoundError."""
+        try:
+            self.write("DELETE", *parts, **options)
+        except (DatabaseNotFoundError, BranchNotFoundError):
+            raise
+        except NotFoundError:
+            return False
+        return True
 
     def write(
         self,
@@ -120,22 +132,38 @@ class Address:
         key: str,
         *parts: str,
         query: Mapping[str, QueryValue] | None = None,
+        body: Mapping[str, Any] | None = None,
         page: int = PAGE_LIMIT,
         most: int | None = None,
         **options: "Unpack[ReadOptions]",
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the rows `key` of a listing, all or the first `most`, fetching up to `page` at a time."""
-        asked = dict(query or {})
+    ) -> Iterator[Any]:
+        """Yield the rows `key` of a listing, all or the first `most`, fetching up to `page` at a time.
+
+        With a `body` it is sent by POST, and a page is asked for in the body.
+        """
+        asked: dict[str, Any] = dict((query if body is None else body) or {})
         left = most
         while left is None or left > 0:
             asked["limit"] = page if left is None else min(page, left)
-            found = (self.read("GET", *parts, query=asked, **options)).json()
+            found = (self._page(parts, asked, posts=body is not None, **options)).json()
             for row in found[key]:
                 yield row
             left = None if left is None else left - len(found[key])
             asked["cursor"] = found.get("next_cursor")  # a node of an earlier version answers all at once
             if not asked["cursor"]:
                 return
+
+    def _page(
+        self,
+        parts: tuple[str, ...],
+        asked: Mapping[str, Any],
+        *,
+        posts: bool,
+        **options: "Unpack[ReadOptions]",
+    ) -> Answer:
+        if posts:
+            return self.read("POST", *parts, body=asked, **options)
+        return self.read("GET", *parts, query=asked, **options)
 
     @contextmanager
     def lines(

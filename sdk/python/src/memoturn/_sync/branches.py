@@ -14,6 +14,7 @@ from memoturn.types import (
     Checkpoint,
     CheckpointInfo,
     Fork,
+    PastRewind,
     RestorePoint,
     Rewind,
     WriteOptions,
@@ -119,10 +120,13 @@ class Branches:
             "since": None if since is None else revision(since),
             "until": None if until is None else revision(until),
         }
-        spec = self._database if branch == MAIN else f"{self._database}@{branch}"
-        address = Address(self._http, "v1", "db", spec, "restore-points")
-        for row in address.pages("restore_points", query=query, most=limit):
+        for row in self._history(branch).pages("restore_points", query=query, most=limit):
             yield cast("RestorePoint", row)
+
+    def past_rewinds(self, branch: str = MAIN) -> "list[PastRewind]":
+        """Return the newest 100 rewinds of `branch`, the oldest of them first."""
+        answer = self._history(branch).read("GET", query={"limit": 1})
+        return cast("list[PastRewind]", answer.json()["rewinds"])
 
     def rewind(self, branch: str, to: At, **options: "Unpack[WriteOptions]") -> Rewind:
         """Bring back the state of a revision as a new commit, which `undo` takes back.
@@ -136,6 +140,11 @@ class Branches:
         """Bring back the state from before the last rewind, as a new commit. Raises ConflictError."""
         return cast("Rewind", (self._at(branch).write("POST", "rewind", "undo", **options)).stamped())
 
+    def iter_deleted(self, *, limit: int | None = None) -> Iterator[BranchInfo]:
+        """Yield the branches that are deleted and can still be undeleted, by name."""
+        for row in self._address.pages("branches", query={"deleted": True}, most=limit):
+            yield cast("BranchInfo", row)
+
     def list(self) -> "list[BranchInfo]":
         """Return the branches other than main, by name."""
         return [row for row in self.iter()]
@@ -144,6 +153,10 @@ class Branches:
         """Yield the branches of `list`."""
         for row in self._address.pages("branches", most=limit):
             yield cast("BranchInfo", row)
+
+    def _history(self, branch: str) -> Address:
+        spec = self._database if branch == MAIN else f"{self._database}@{branch}"
+        return Address(self._http, "v1", "db", spec, "restore-points")
 
     def _at(self, branch: str) -> Address:
         return Address(

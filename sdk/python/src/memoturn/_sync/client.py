@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
 
+from memoturn._core.bodies import given
 from memoturn._core.files import Progress
 from memoturn._sync.address import Address
+from memoturn._sync.credentials import Credentials
 from memoturn._sync.database import Db
 from memoturn._sync.files import send
+from memoturn._sync.governing import Governing
 from memoturn._sync.http import Http
 from memoturn._sync.memory import MemoryProfile
 from memoturn.types import (
+    AuditEvent,
     ClusterOverview,
     DatabaseInfo,
     DatabasePlacement,
     ImportedDatabase,
+    NamespaceInfo,
     ProfileInfo,
+    Ready,
     WriteOptions,
 )
 
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 
-class Memoturn:
+class Memoturn(Credentials, Governing):
     """A synchronous client of a node or a gateway, safe to share.
 
     `token` and `platform_key` are credentials: control calls use the platform key first, data calls the
@@ -63,6 +69,7 @@ class Memoturn:
         self._source = source
         self._v1 = Address(self._http, "v1")
         self._control = Address(self._http, "v1", control=True)
+        self._root = Address(self._http)
 
     def __enter__(self) -> "Memoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
@@ -103,9 +110,11 @@ class Memoturn:
         """Return the databases whose name starts with `prefix`, by name, profiles included."""
         return [database for database in self.iter_databases(prefix=prefix)]
 
-    def iter_databases(self, *, prefix: str = "", limit: int | None = None) -> Iterator[DatabaseInfo]:
+    def iter_databases(
+        self, *, prefix: str = "", deleted: bool = False, limit: int | None = None
+    ) -> Iterator[DatabaseInfo]:
         """Yield the databases of `list_databases`."""
-        query = {"prefix": prefix or None}
+        query = {"prefix": prefix or None, "deleted": deleted}
         for row in self._control.pages("databases", "databases", query=query, most=limit):
             yield cast("DatabaseInfo", row)
 
@@ -136,14 +145,14 @@ class Memoturn:
         profile: str | None = None,
         outcome: str | None = None,
         limit: int = 100,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[AuditEvent]:
         """Yield audit events of a namespace, oldest first, of the last day unless times are given; `limit` is of a page.
 
         An `action` that ends in a dot is a beginning. `_platform` is the namespace of what belongs to none.
         """
         query = {"from": from_ms, "to": to_ms, "action": action, "profile": profile, "outcome": outcome}
         for row in self._control.pages("events", "namespaces", ns, "audit", query=query, page=limit):
-            yield row
+            yield cast("AuditEvent", row)
 
     def audit_export(self, ns: str) -> Iterator[dict[str, Any]]:
         """Yield all that there is of a namespace's audit stream, to be verified by `memoturn.audit`.
@@ -168,10 +177,45 @@ class Memoturn:
         self._control.write("DELETE", "databases", name, **options)
         self._http.positions.forget(name)
 
+    def undelete_database(
+        self, name: str, *, uuid: str | None = None, **options: "Unpack[WriteOptions]"
+    ) -> DatabaseInfo:
+        """Bring back the database that was deleted last under `name`, or the one with that `uuid`, with its branches.
+
+        Tokens that were refused since stay refused. Raises DatabaseNotFoundError where none waits,
+        AlreadyExistsError where the name is taken by now.
+        """
+        body = given(uuid=uuid)
+        answer = self._control.write("POST", "databases", name, "undelete", body=body, **options)
+        self._http.positions.forget(name)
+        return cast("DatabaseInfo", answer.json())
+
+    def iter_namespaces(self, *, limit: int | None = None) -> Iterator[NamespaceInfo]:
+        """Yield the namespaces of the tenant that have profiles, by name."""
+        for row in self._control.pages("namespaces", "namespaces", most=limit):
+            yield cast("NamespaceInfo", row)
+
     def ready(self) -> bool:
         """Return True once store, leases and catalog of the node answer. Raises RetryableError, UnreachableError."""
-        Address(self._http, "ready").read("GET")
+        self._root.read("GET", "ready")
         return True
+
+    def readiness(self) -> Ready:
+        """Return what the node stands on and what it has, as `ready` raises where something does not answer."""
+        return cast("Ready", (self._root.read("GET", "ready")).json())
+
+    def health(self) -> bool:
+        """Return True as long as the process answers. Raises UnreachableError."""
+        self._root.read("GET", "health")
+        return True
+
+    def metrics(self) -> str:
+        """Return the node's metrics as Prometheus reads them."""
+        return (self._root.read("GET", "metrics")).body.decode()
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description of the API in OpenAPI 3.1."""
+        return (self._root.read("GET", "openapi.json")).json()
 
     def close(self) -> None:
         """Close the connections."""

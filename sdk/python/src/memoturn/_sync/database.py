@@ -1,5 +1,5 @@
 # Made of _async/database.py by scripts/unasync: change that one.
-"""A database below the memory model: SQL, key-values, branches. For a profile its name is `{namespace}--{profile}`."""
+"""A database below the memory model: documents, key-values, vectors, timelines, transcripts, SQL, branches. For a profile its name is `{namespace}--{profile}`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,22 +11,30 @@ from memoturn._core.positions import Place
 from memoturn._core.sql import Statement, from_wire, to_wire
 from memoturn._sync.address import Address
 from memoturn._sync.branches import Branches
+from memoturn._sync.documents import Collection
 from memoturn._sync.erasures import Erasures
 from memoturn._sync.files import save
 from memoturn._sync.http import Http
 from memoturn._sync.key_values import KeyValues
+from memoturn._sync.timelines import Timeline
+from memoturn._sync.turns import Transcripts
+from memoturn._sync.vectors import Vectors
 from memoturn.errors import UnknownOutcomeError
 from memoturn.types import (
     At,
+    CollectionInfo,
     Consistency,
+    DatabaseSettings,
     Durability,
     ErasureCoupon,
     ErasureRequested,
     ErasureTarget,
     Exported,
+    ReadOptions,
     SqlBatchResult,
     SqlResult,
     SqlValue,
+    TimelineInfo,
     Verification,
     VerifyFinding,
     WriteOptions,
@@ -36,8 +44,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Db:
-    """One branch of a database; `spec` is `name` or `name@branch`."""
+class Db(Transcripts):
+    """One branch of a database; `spec` is `name` or `name@branch`.
+
+    Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
+    """
 
     def __init__(self, http: Http, spec: str) -> None:
         name, at, branch = spec.partition("@")
@@ -45,9 +56,13 @@ class Db:
         self.name = name if branch else spec
         self.branch_name = branch if at and branch else MAIN
         self._address = Address(http, "v1", "db", spec, place=Place(self.name, self.branch_name))
+        self._database = self._address
         self._erasures = Erasures(self._address)
+        self._settings = Address(http, "v1", "db", self.name, "settings")
         self.kv = KeyValues(self._address)
         """The key-values of this branch."""
+        self.vectors = Vectors(self._address)
+        """The vectors of this branch."""
         self.branch = Branches(http, self.name)
         """The branches of the database, whichever one `spec` names."""
 
@@ -60,6 +75,40 @@ class Db:
     def last_durable_txid(self) -> int:
         """Newest txid of this branch that an answer so far reported to be in object storage."""
         return self._address.last_durable_txid
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection of documents of this branch; nothing is sent and nothing is created."""
+        return Collection(self._address, name)
+
+    def iter_collections(
+        self, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> Iterator[CollectionInfo]:
+        """Yield the collections of documents by name."""
+        for row in self._address.pages("collections", "docs", most=limit, **options):
+            yield cast("CollectionInfo", row)
+
+    def timeline(self, name: str) -> Timeline:
+        """Return a timeline of this branch; nothing is sent and nothing is created."""
+        return Timeline(self._address, name)
+
+    def iter_timelines(
+        self, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> Iterator[TimelineInfo]:
+        """Yield the timelines by name."""
+        for row in self._address.pages("timelines", "timelines", most=limit, **options):
+            yield cast("TimelineInfo", row)
+
+    def get_settings(self) -> DatabaseSettings:
+        """Return what is set for the database: the level that its writes wait for, by surface."""
+        return cast("DatabaseSettings", (self._settings.read("GET")).json())
+
+    def set_settings(self, settings: DatabaseSettings) -> DatabaseSettings:
+        """Set everything that is set for the database, in place of what was; `{}` takes all back.
+
+        `{"durability": {"default": "local", "docs/orders": "durable"}}`: names are `default`, a surface, or a part of
+        one; the most specific one counts. Every branch goes by it. Raises InvalidRequestError.
+        """
+        return cast("DatabaseSettings", (self._settings.write("PUT", body=dict(settings))).json())
 
     def erase(
         self, *targets: ErasureTarget, grace_secs: int | None = None, **options: "Unpack[WriteOptions]"

@@ -15,7 +15,7 @@ from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, when
 from memoturn.cli.run import Run, current, examples, group
 from memoturn.errors import InvalidRequestError, ServerError
-from memoturn.types import AuditReport, AuditSince
+from memoturn.types import AuditActor, AuditEvent, AuditReport, AuditSince
 
 app = group("Read the audit stream, and prove it.")
 
@@ -269,14 +269,14 @@ def _show(run: Run, report: AuditReport) -> None:
     run.out.record(report, shown)
 
 
-def _who(event: dict[str, Any]) -> str:
-    actor = event.get("actor", {})
+def _who(event: AuditEvent) -> str:
+    actor = event.get("actor", AuditActor(kind=""))
     return str(
         actor.get("subject") or actor.get("token_id") or actor.get("token_hash") or actor.get("kind", "")
     )
 
 
-def _what(event: dict[str, Any]) -> str:
+def _what(event: AuditEvent) -> str:
     where = event.get("profile") or event.get("db") or ""
     branch = f"@{event['branch']}" if "branch" in event else ""
     return " ".join(part for part in (f"{where}{branch}", event.get("resource", "")) if part)

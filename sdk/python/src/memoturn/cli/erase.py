@@ -159,6 +159,6 @@ def show_one(run: Run, erasure_id: str, coupon: ErasureCoupon | None) -> None:
         "history from": when(coupon["grace_until"]),
         "held up by": "; ".join(by["reasons"]) if by else None,
         "completed": when(coupon.get("completed_at")),
-        "signed by": (coupon.get("receipt") or {}).get("key_id"),
+        "signed by": coupon["receipt"].get("key_id") if "receipt" in coupon else None,
     }
     run.out.record(coupon, shown)

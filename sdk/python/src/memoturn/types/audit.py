@@ -1,6 +1,66 @@
-"""Reports of a verified audit stream."""
+"""Events of an audit stream, and reports of a verified one."""
 
 from typing import Literal, TypedDict
+
+
+class _Actor(TypedDict):
+    kind: str
+
+
+class AuditActor(_Actor, total=False):
+    """Who did something; `token_hash` names a credential without giving it away, `iat` is in seconds."""
+
+    token_hash: str
+    token_id: str
+    subject: str
+    scope: str
+    claim_db: str
+    claim_ns: str
+    iat: int
+
+
+class _Egress(TypedDict):
+    provider: str
+    model: str
+    self_hosted: bool
+    input_items: int
+    input_bytes: int
+
+
+class AuditEgress(_Egress, total=False):
+    """What left the node for a provider of models, in sizes."""
+
+    endpoint_host: str
+    output_items: int
+    duration_ms: int
+
+
+class _Event(TypedDict):
+    seq: int
+    prev: str
+    v: int
+    id: str
+    ts: int
+    node: str
+    ns: str
+    action: str
+    outcome: Literal["ok", "denied", "error"]
+
+
+class AuditEvent(_Event, total=False):
+    """One act. `seq` is its number in its node's chain, `prev` the hash of the event before it."""
+
+    tenant: str
+    db: str
+    profile: str
+    branch: str
+    resource: str
+    txid: int
+    count: int
+    actor: AuditActor
+    egress: AuditEgress
+    error: str
+    request_id: str
 
 
 class AuditPlace(TypedDict):

@@ -2,16 +2,27 @@
 
 from typing import Literal, TypedDict
 
+from memoturn.types.stamps import Written
 
-class BranchInfo(TypedDict):
-    """A branch other than main; `ttl_at` is when it is deleted, None for one that stays."""
 
+class _Branch(TypedDict):
     db_name: str
     branch: str
     ttl_at: int | None
     created_at: int
-    parent: str
-    fork_txid: int
+    parent: str | None
+    fork_txid: int | None
+
+
+class BranchInfo(_Branch, total=False):
+    """A branch other than main; `ttl_at` is when it is deleted, None for one that stays.
+
+    `parent` and `fork_txid` are None for a branch that was made of a file, or that the node recovered. A deleted
+    one says when that was, and until when it can be brought back.
+    """
+
+    deleted_at: int
+    undelete_until: int
 
 
 class Fork(TypedDict):
@@ -42,16 +53,23 @@ class RestorePoint(TypedDict):
     checkpoints: list[str]
 
 
-class Checkpoint(TypedDict):
-    """A checkpoint as it was made."""
+class PastRewind(TypedDict):
+    """A rewind that was made: commit `txid` brought back the state of `rewound_to`; before it `undo_txid` was the head."""
+
+    txid: int
+    rewound_to: int
+    undo_txid: int
+    created_at: int
+
+
+class Checkpoint(Written):
+    """A checkpoint as it was made, of the state `txid`."""
 
     checkpoint: str
     created_at: int
-    txid: int
-    durable_txid: int
 
 
-class Rewind(TypedDict):
+class Rewind(Written):
     """A rewind, which is the new commit `txid` whose state equals that of `rewound_to`.
 
     `undo_txid` is the txid whose state an undo brings back.
@@ -60,5 +78,3 @@ class Rewind(TypedDict):
     rewound_to: int
     undo_txid: int
     epoch: int
-    txid: int
-    durable_txid: int

@@ -1,6 +1,23 @@
 """What a cluster tells of itself: answers of `Memoturn.cluster` and `Memoturn.placement`. Times are in milliseconds."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
+
+
+class _Ready(TypedDict):
+    store: str
+    leases: str
+    catalog: str
+    version: str
+
+
+class Ready(_Ready, total=False):
+    """A node that is ready: what it stands on (each `ok`), and what it has.
+
+    `embedder` is the model that it embeds with, None without one; `language_models` what it asks a language model for.
+    """
+
+    embedder: str | None
+    language_models: list[str]
 
 
 class Tiers(TypedDict):
@@ -11,7 +28,7 @@ class Tiers(TypedDict):
 
 
 class NodeState(TypedDict):
-    """A node as it sees itself; `lease_left_ms` is None where leases do not expire, `warm_up` "recovering" or "done"."""
+    """A node as it sees itself; `lease_left_ms` is None where leases do not expire."""
 
     version: str
     tiers: Tiers
@@ -21,7 +38,7 @@ class NodeState(TypedDict):
     unshipped_ms: int
     replicas: int
     replica_lag_ms: int
-    warm_up: str
+    warm_up: Literal["done", "recovering"]
 
 
 class _Node(TypedDict):
@@ -41,7 +58,7 @@ class ClusterNode(_Node, total=False):
 class Standing(TypedDict):
     """How far a branch is at its owner."""
 
-    tier: str
+    tier: Literal["hot", "warm"]
     txid: int
     durable_txid: int
     unshipped_bytes: int

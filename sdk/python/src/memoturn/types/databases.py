@@ -2,6 +2,9 @@
 
 from typing import Literal, TypedDict
 
+from memoturn.types.options import Durability
+from memoturn.types.stamps import Written
+
 SqlValue = None | int | float | str | bool | bytes
 """A value in a SQL parameter or row."""
 
@@ -14,20 +17,35 @@ class SqlResult(TypedDict):
     rows_affected: int
 
 
-class SqlBatchResult(TypedDict):
+class SqlBatchResult(Written):
     """The results of a batch that was applied as one."""
 
     results: list[SqlResult]
-    txid: int
-    durable_txid: int
 
 
-class DatabaseInfo(TypedDict):
-    """A database as the catalog lists it."""
-
+class _Database(TypedDict):
     name: str
     uuid: str
     created_at: int
+    tenant: str
+
+
+class DatabaseInfo(_Database, total=False):
+    """A database as the catalog lists it.
+
+    `durability` is there where it was set by surface. A deleted one says when that was, and until when it can be
+    brought back.
+    """
+
+    deleted_at: int
+    undelete_until: int
+    durability: dict[str, str]
+
+
+class DatabaseSettings(TypedDict, total=False):
+    """What is set for a database: the level that its writes wait for, by surface (`default`, `kv`, `docs/orders`)."""
+
+    durability: dict[str, Durability]
 
 
 class Exported(TypedDict):
@@ -39,10 +57,13 @@ class Exported(TypedDict):
     sha256: str
 
 
-class ImportedDatabase(DatabaseInfo):
+class ImportedDatabase(TypedDict):
     """A branch that was made of a file; `txid` is that of its first state."""
 
+    name: str
     branch: str
+    uuid: str
+    created_at: int
     txid: int
 
 

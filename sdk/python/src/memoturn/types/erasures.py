@@ -10,18 +10,24 @@ class TurnTarget(TypedDict):
     seq: int
 
 
-class DocumentTarget(TypedDict, total=False):
+class _Collection(TypedDict):
+    collection: str
+
+
+class DocumentTarget(_Collection, total=False):
     """A document by its `id`, or those that match a `filter`."""
 
-    collection: str
     id: str
     filter: dict[str, Any]
 
 
-class KeyTarget(TypedDict, total=False):
+class _KeySpace(TypedDict):
+    ns: str
+
+
+class KeyTarget(_KeySpace, total=False):
     """A key-value by its `key`, or those whose keys begin with a `prefix`."""
 
-    ns: str
     key: str
     prefix: str
 
@@ -73,10 +79,23 @@ class ErasureBlockedBy(TypedDict):
     reasons: list[str]
 
 
+class _Receipt(TypedDict):
+    payload: dict[str, Any]
+    alg: str
+
+
+class ErasureReceipt(_Receipt, total=False):
+    """Proof of an erasure, which `verify_receipt` checks; without `key_id` and `sig` where the node has no keys."""
+
+    key_id: str
+    sig: str
+
+
 class _CouponRequired(TypedDict):
     id: str
     db: str
     uuid: str
+    branch: str
     target: dict[str, Any]
     memory_ids: list[str]
     requested_at: int
@@ -88,8 +107,7 @@ class _CouponRequired(TypedDict):
 class ErasureCoupon(_CouponRequired, total=False):
     """An erasure, and how far it has come."""
 
-    branch: str
     blocked_by: ErasureBlockedBy
     rewritten_at: int
     completed_at: int
-    receipt: dict[str, Any]
+    receipt: ErasureReceipt

@@ -13,6 +13,13 @@ At = str | int | datetime
 """A revision: a txid, a checkpoint's name, `head~3`, a time with its zone, or unix milliseconds."""
 
 
+Time = int | datetime
+"""A time: unix milliseconds, or a datetime with its zone."""
+
+Moment = int | str | datetime
+"""A time: unix milliseconds, RFC 3339 text, or a datetime with its zone."""
+
+
 class ReadOptions(TypedDict, total=False):
     """Options of every read of a branch.
 

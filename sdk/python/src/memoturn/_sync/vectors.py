@@ -1,0 +1,143 @@
+# Made of _async/vectors.py by scripts/unasync: change that one.
+"""Vectors of one branch: under ids of your own, in collections of one dimension, with metadata."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from memoturn._core.bodies import given, listed
+from memoturn._sync.address import Address
+from memoturn.types import (
+    Filter,
+    NewVector,
+    ReadOptions,
+    StoredVector,
+    VectorCollectionInfo,
+    VectorHit,
+    VectorInfo,
+    VectorsDeleted,
+    VectorsStored,
+    VectorStored,
+    WriteOptions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Vectors:
+    """Vectors by collection and id. A collection is made by its first upsert, which fixes its dimension."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address.below("vectors")
+
+    def upsert(
+        self,
+        coll: str,
+        id: str,  # noqa: A002 - the field's name
+        embedding: Sequence[float],
+        metadata: Mapping[str, Any] | None = None,
+        **options: "Unpack[WriteOptions]",
+    ) -> VectorStored:
+        """Store a vector; what is there under the id is replaced, metadata included.
+
+        Raises InvalidRequestError for one of another dimension than the collection's.
+        """
+        body = given(id=id, embedding=list(embedding), metadata=metadata)
+        return cast("VectorStored", (self._address.write("POST", coll, body=body, **options)).stamped())
+
+    def upsert_many(
+        self, coll: str, vectors: Iterable[NewVector], **options: "Unpack[WriteOptions]"
+    ) -> VectorsStored:
+        """Store up to 1000 vectors as one commit; the outcomes are in their order."""
+        body = {"vectors": [{**vector, "embedding": list(vector["embedding"])} for vector in vectors]}
+        return cast("VectorsStored", (self._address.write("POST", coll, body=body, **options)).stamped())
+
+    def search(
+        self,
+        coll: str,
+        vector: Sequence[float],
+        *,
+        k: int = 10,
+        filter: Filter | None = None,  # noqa: A002 - the field's name
+        max_distance: float | None = None,
+        min_score: float | None = None,
+        include_metadata: bool = False,
+        include_embedding: bool = False,
+        **options: "Unpack[ReadOptions]",
+    ) -> list[VectorHit]:
+        """Return the `k` nearest vectors by cosine, of those whose metadata `filter` lets through; exact.
+
+        `filter` is one as of documents, with `_id` for the id. `max_distance` (0 to 2) and `min_score` (1 -
+        distance) leave out what is further away.
+        """
+        body = given(
+            vector=list(vector),
+            k=k,
+            filter=filter,
+            max_distance=max_distance,
+            min_score=min_score,
+            include_metadata=include_metadata or None,
+            include_embedding=include_embedding or None,
+        )
+        answer = self._address.read("POST", coll, "search", body=body, **options)
+        return cast("list[VectorHit]", answer.json()["hits"])
+
+    def get(
+        self,
+        coll: str,
+        id: str,  # noqa: A002 - the field's name
+        **options: "Unpack[ReadOptions]",
+    ) -> StoredVector | None:
+        """Return a vector with its metadata, None when there is none of that id."""
+        answer = self._address.find("GET", coll, id, **options)
+        return None if answer is None else cast("StoredVector", answer.json())
+
+    def iter_ids(
+        self, coll: str, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> Iterator[str]:
+        """Yield the ids of a collection, ascending."""
+        for row in self._address.pages("ids", coll, most=limit, **options):
+            yield cast("str", row)
+
+    def iter_metadata(
+        self, coll: str, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> Iterator[VectorInfo]:
+        """Yield the ids of a collection with their metadata, ascending."""
+        query = {"metadata": True}
+        for row in self._address.pages("vectors", coll, query=query, most=limit, **options):
+            yield cast("VectorInfo", row)
+
+    def delete(
+        self,
+        coll: str,
+        id: str,  # noqa: A002 - the field's name
+        **options: "Unpack[WriteOptions]",
+    ) -> int:
+        """Delete a vector; no error when it is absent. Return the txid."""
+        return (self._address.write("DELETE", coll, id, **options)).txid
+
+    def delete_many(
+        self,
+        coll: str,
+        *,
+        ids: Iterable[str] | None = None,
+        filter: Filter | None = None,  # noqa: A002 - the field's name
+        **options: "Unpack[WriteOptions]",
+    ) -> VectorsDeleted:
+        """Delete up to 1000 `ids`, or all whose metadata matches `filter` (`{}` is every one), as one commit."""
+        body = given(ids=listed(ids), filter=filter)
+        return cast(
+            "VectorsDeleted",
+            (self._address.write("POST", coll, "delete", body=body, **options)).stamped(),
+        )
+
+    def drop(self, coll: str, **options: "Unpack[WriteOptions]") -> None:
+        """Drop a collection; no error when there is none. Its name may then have another dimension."""
+        self._address.write("DELETE", coll, **options)
+
+    def iter_collections(
+        self, *, limit: int | None = None, **options: "Unpack[ReadOptions]"
+    ) -> Iterator[VectorCollectionInfo]:
+        """Yield the collections of the branch by name."""
+        for row in self._address.pages("collections", most=limit, **options):
+            yield cast("VectorCollectionInfo", row)
