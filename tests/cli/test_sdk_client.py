@@ -14,7 +14,9 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 def client(handler: Handler, **options) -> Memoturn:
     return Memoturn(
-        "http://node", http_client=httpx.Client(transport=httpx.MockTransport(handler)), **options
+        "http://node",
+        http_client=httpx.Client(transport=httpx.MockTransport(handler)),
+        **{"retries": 0} | options,
     )
 
 
@@ -181,10 +183,10 @@ def test_listing_follows_the_cursor_to_the_end():
         (429, "overloaded", memoturn.OverloadedError),
         (500, "internal", memoturn.ServerError),
         (500, "not_durable", memoturn.NotDurableError),
-        (503, "unavailable", memoturn.RetryableError),
+        (503, "unavailable", memoturn.UnavailableError),
         (503, "unconfigured", memoturn.UnconfiguredError),
         (418, "brand_new_code", memoturn.InvalidRequestError),
-        (503, "brand_new_code", memoturn.RetryableError),
+        (503, "brand_new_code", memoturn.UnavailableError),
     ],
 )
 def test_errors_are_typed_by_code(status, code, error):

@@ -17,6 +17,7 @@ from memoturn._async.memory import AsyncMemoryProfile
 from memoturn._core.files import Progress
 from memoturn._core.paths import MAIN
 from memoturn._core.sql import Statement
+from memoturn._core.streams import Event
 from memoturn._sync.branches import Branches
 from memoturn._sync.database import Db
 from memoturn._sync.key_values import KeyValues
@@ -26,9 +27,12 @@ from memoturn.errors import (
     AlreadyExistsError,
     BackupError,
     BranchNotFoundError,
+    ChangesGoneError,
     ConflictError,
     DatabaseNotFoundError,
+    EmbeddedError,
     ForbiddenError,
+    IdempotencyKeyReusedError,
     InvalidReceiptError,
     InvalidRequestError,
     MemoturnError,
@@ -40,6 +44,7 @@ from memoturn.errors import (
     RetryableError,
     ServerError,
     UnauthorizedError,
+    UnavailableError,
     UnconfiguredError,
     UnknownOutcomeError,
     UnreachableError,
@@ -95,6 +100,7 @@ __all__ = [
     "BranchInfo",
     "BranchNotFoundError",
     "Branches",
+    "ChangesGoneError",
     "Checkpoint",
     "CheckpointInfo",
     "ConflictError",
@@ -103,12 +109,15 @@ __all__ = [
     "DatabaseNotFoundError",
     "Db",
     "Durability",
+    "EmbeddedError",
     "ErasureCoupon",
     "ErasureRequested",
     "ErasureTarget",
+    "Event",
     "Exported",
     "ForbiddenError",
     "Fork",
+    "IdempotencyKeyReusedError",
     "ImportedDatabase",
     "IngestItem",
     "IngestOutcome",
@@ -141,6 +150,7 @@ __all__ = [
     "SqlValue",
     "Statement",
     "UnauthorizedError",
+    "UnavailableError",
     "UnconfiguredError",
     "UnknownOutcomeError",
     "UnreachableError",

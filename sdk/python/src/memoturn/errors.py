@@ -1,26 +1,31 @@
 """The client's error tree, by what the caller should do next.
 
 MemoturnError
-  InvalidRequestError        fix the request                               400, 405, 413, 415, 422
-  UnauthorizedError          send a credential                             401
-  ForbiddenError             ask for another scope, or do not do that      403
-  NotFoundError              name something that exists                    404
+  InvalidRequestError          fix the request                               400, 405, 413, 415, 422
+    IdempotencyKeyReusedError  use a new key for another request             422
+  UnauthorizedError            send a credential                             401
+  ForbiddenError               ask for another scope, or do not do that      403
+  NotFoundError                name something that exists                    404
     DatabaseNotFoundError
     BranchNotFoundError
-  ConflictError              read again, then decide                       409
-    AlreadyExistsError       choose another name
-  PreconditionFailedError    the state asked for is not there (yet)        412
-  RetryableError             send it again after `retry_after` seconds     408, 429, 502, 503, 504
-    OverloadedError                                                        429
-    RequestTimeoutError                                                    408
-  UnconfiguredError          switch the feature on at the node             503 unconfigured
-  NotDurableError            do not repeat it; `sync` waits for it         500 not_durable
-  ServerError                look into the node's log                      other 5xx, unreadable answers
-  UnreachableError           start the node; the request was not sent      -
-  UnknownOutcomeError        look before a write is sent again             -
-  BackupError                look at the backup's folder                   -
+  ConflictError                read again, then decide                       409
+    AlreadyExistsError         choose another name
+  ChangesGoneError             read again what you keep a copy of            410
+  PreconditionFailedError      the state asked for is not there (yet)        412
+  RetryableError               send it again after `retry_after` seconds     408, 429, 502, 503, 504
+    OverloadedError                                                          429
+    RequestTimeoutError                                                      408
+    UnavailableError                                                         502, 503, 504
+  UnconfiguredError            switch the feature on at the node             503 unconfigured
+  NotDurableError              do not repeat it; `sync` waits for it         500 not_durable
+  ServerError                  look into the node's log                      other 5xx, unreadable answers
+  UnreachableError             start the node; the request was not sent      -
+  UnknownOutcomeError          send it again under its key, or look first    500 outcome_unknown
+  InvalidReceiptError          do not believe it                             -
+  BackupError                  look at the backup's folder                   -
+  EmbeddedError                make room for the node in this process        -
 
-Nothing is retried by the client: only the caller knows which writes may happen twice.
+What may pass was repeated by the client already (`retries`), so it is told when that did not help.
 """
 
 from typing import Final
@@ -31,21 +36,35 @@ class MemoturnError(Exception):
 
     `status` is the HTTP status, 0 when there was no answer; `code` the stable identifier of the error;
     `message` the text for people; `retry_after` the seconds that the server asks to wait, None when it
-    does not say.
+    does not say; `request_id` is under which the node's log has it; `limit` names the limit of a tenant,
+    namespace or token that was in the way.
     """
 
     def __init__(
-        self, message: str, *, status: int = 0, code: str = "", retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        limit: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
         self.retry_after = retry_after
+        self.request_id = request_id
+        self.limit = limit
 
 
 class InvalidRequestError(MemoturnError):
     """The request is wrong; sending it again unchanged cannot succeed. Nothing was changed."""
+
+
+class IdempotencyKeyReusedError(InvalidRequestError):
+    """The idempotency key came with another request before."""
 
 
 class UnauthorizedError(MemoturnError):
@@ -76,6 +95,10 @@ class AlreadyExistsError(ConflictError):
     """The name is taken."""
 
 
+class ChangesGoneError(MemoturnError):
+    """The feed does not reach back to the changes that were asked for."""
+
+
 class PreconditionFailedError(MemoturnError):
     """A condition sent with the request (`min_txid`) does not hold."""
 
@@ -90,6 +113,10 @@ class OverloadedError(RetryableError):
 
 class RequestTimeoutError(RetryableError):
     """The request ran past the server's deadline."""
+
+
+class UnavailableError(RetryableError):
+    """The store, the disk or a change of owner is in the way."""
 
 
 class NotDurableError(MemoturnError):
@@ -112,11 +139,20 @@ class UnreachableError(MemoturnError):
 
 
 class UnknownOutcomeError(MemoturnError):
-    """The request was sent and no whole answer came back; a write may or may not have been applied."""
+    """The request was sent and no whole answer came back; a write may or may not have been applied.
+
+    Sent again with `idempotency_key`, which is None for what has none, it takes effect once in any case.
+    """
+
+    idempotency_key: str | None = None
 
 
 class InvalidReceiptError(MemoturnError):
     """A receipt of an erasure that is not genuine, or that nothing at hand can prove."""
+
+
+class EmbeddedError(MemoturnError):
+    """A node cannot run in this process."""
 
 
 class BackupError(MemoturnError):
@@ -126,6 +162,7 @@ class BackupError(MemoturnError):
 BY_CODE: Final[dict[str, type[MemoturnError]]] = {
     "already_exists": AlreadyExistsError,
     "branch_not_found": BranchNotFoundError,
+    "changes_gone": ChangesGoneError,
     "conflict": ConflictError,
     "database_not_found": DatabaseNotFoundError,
     "forbidden": ForbiddenError,
@@ -134,15 +171,16 @@ BY_CODE: Final[dict[str, type[MemoturnError]]] = {
     "method_not_allowed": InvalidRequestError,
     "not_durable": NotDurableError,
     "not_found": NotFoundError,
+    "outcome_unknown": UnknownOutcomeError,
     "overloaded": OverloadedError,
     "payload_too_large": InvalidRequestError,
     "precondition_failed": PreconditionFailedError,
     "request_timeout": RequestTimeoutError,
     "unauthorized": UnauthorizedError,
-    "unavailable": RetryableError,
+    "unavailable": UnavailableError,
     "unconfigured": UnconfiguredError,
     "unsupported_media_type": InvalidRequestError,
-    "idempotency_key_reused": InvalidRequestError,
+    "idempotency_key_reused": IdempotencyKeyReusedError,
 }
 """Class of an error by the server's code."""
 
@@ -154,6 +192,7 @@ CODE_BY_STATUS: Final[dict[int, str]] = {
     405: "method_not_allowed",
     408: "request_timeout",
     409: "conflict",
+    410: "changes_gone",
     412: "precondition_failed",
     413: "payload_too_large",
     415: "unsupported_media_type",
@@ -166,9 +205,17 @@ CODE_BY_STATUS: Final[dict[int, str]] = {
 """Code that stands in where an answer carries none, as from a proxy in between."""
 
 
-def error_for(status: int, code: str | None, message: str, retry_after: float | None) -> MemoturnError:
+def error_for(
+    status: int,
+    code: str | None,
+    message: str,
+    retry_after: float | None,
+    *,
+    request_id: str | None = None,
+    limit: str | None = None,
+) -> MemoturnError:
     """Return the error for an answer; `code` None is derived from the status. Unknown codes go by status."""
-    by_status = CODE_BY_STATUS.get(status, "internal" if status >= 500 else "invalid_request")  # noqa: PLR2004
+    by_status = CODE_BY_STATUS.get(status, "invalid_request" if 400 <= status < 500 else "internal")  # noqa: PLR2004
     code = code or by_status
     cls = BY_CODE.get(code) or BY_CODE[by_status]
-    return cls(message, status=status, code=code, retry_after=retry_after)
+    return cls(message, status=status, code=code, retry_after=retry_after, request_id=request_id, limit=limit)

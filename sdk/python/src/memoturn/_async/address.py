@@ -1,5 +1,6 @@
 """The calls below one address: every method of the client is one `read`, `find`, `write`, listing or stream of these."""
 
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -7,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from memoturn._async.http import AsyncHttp, AsyncStreamed
 from memoturn._core.answers import Answer, json_object
-from memoturn._core.calls import BYTES, JSON, Call, encode
+from memoturn._core.calls import BYTES, EVENTS, JSON, Call, encode
 from memoturn._core.paths import MAIN, QueryValue, path, query_of, revision
 from memoturn._core.positions import Place
+from memoturn._core.streams import Event, Events, Lines
 from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, NotFoundError
 from memoturn.types import At, Consistency, ReadOptions, WriteOptions
 
@@ -177,6 +179,24 @@ class AsyncAddress:
             yield _objects(streamed)
 
     @asynccontextmanager
+    async def events(
+        self,
+        method: str,
+        *parts: str,
+        body: object = None,
+        query: Mapping[str, QueryValue] | None = None,
+        **options: "Unpack[ReadOptions]",
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Send a read whose answer is server-sent events, taken as they happen.
+
+        Leaving the block ends it. An answer that breaks off raises UnknownOutcomeError; nothing is resumed.
+        """
+        call = self._reading(method, parts, body, query, **options)
+        call = replace(call, headers={**call.headers, "Accept": EVENTS})
+        async with self.http.stream(call) as streamed:
+            yield _events(streamed)
+
+    @asynccontextmanager
     async def stream(
         self,
         method: str,
@@ -226,7 +246,9 @@ class AsyncAddress:
         durability, key = options.get("durability"), options.get("idempotency_key")
         if durability is not None:
             sent["Memoturn-Durability"] = durability
-        if key is not None:
+        if key is None:
+            key = uuid.uuid4().hex
+        if key:
             sent["Idempotency-Key"] = key
         if body is not None:
             sent["Content-Type"] = JSON
@@ -241,6 +263,9 @@ class AsyncAddress:
             place=self.place,
             control=self._control,
             timeout_s=options.get("timeout_s"),
+            is_write=True,
+            repeatable="always" if key else "unapplied",
+            key=key or None,
         )
 
     def _query(self, query: Mapping[str, QueryValue] | None, at: At | None) -> dict[str, str]:
@@ -252,7 +277,24 @@ class AsyncAddress:
         return sent
 
 
+async def _lines(streamed: AsyncStreamed) -> AsyncIterator[bytes]:
+    lines = Lines()
+    async for piece in streamed.chunks():
+        for line in lines.push(piece):
+            yield line
+    if lines.rest():
+        yield lines.rest()
+
+
 async def _objects(streamed: AsyncStreamed) -> AsyncIterator[dict[str, Any]]:
-    async for line in streamed.lines():
+    async for line in _lines(streamed):
         if line:
             yield json_object(line, "a line")
+
+
+async def _events(streamed: AsyncStreamed) -> AsyncIterator[Event]:
+    events = Events()
+    async for line in _lines(streamed):
+        event = events.push(line)
+        if event is not None:
+            yield event

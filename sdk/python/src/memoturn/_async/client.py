@@ -16,6 +16,7 @@ from memoturn._async.http import AsyncHttp
 from memoturn._async.memory import AsyncMemoryProfile
 from memoturn._core.bodies import given
 from memoturn._core.files import Progress
+from memoturn._core.retries import DEADLINE_S, RETRIES
 from memoturn.types import (
     AuditEvent,
     ClusterOverview,
@@ -40,8 +41,12 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
     `token` and `platform_key` are credentials: control calls use the platform key first, data calls the
     token first; `tenant` is whose names a platform key means. `source` is the provenance of ingested memories
     that name none. `timeout_s` bounds each phase of a request (default 30, or what a given `http_client` has);
-    a given `http_client` stays open when this client is closed. Unless `read_your_writes` is switched off,
-    reads show at least what this client has written and seen of a branch.
+    a given `http_client` stays open when this client is closed.
+
+    What may pass is sent again, up to `retries` times (0: never) with growing random waits, all within
+    `deadline_s` of the call's beginning. Every write has an idempotency key, so that it takes effect once however
+    often it is sent. Unless `read_your_writes` is switched off, reads show at least what this client has written
+    and seen of a branch.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
         source: str | None = None,
         http_client: httpx.AsyncClient | None = None,
         timeout_s: float | None = None,
+        retries: int = RETRIES,
+        deadline_s: float = DEADLINE_S,
         read_your_writes: bool = True,
     ) -> None:
         self._http = AsyncHttp(
@@ -63,6 +70,8 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
             tenant=tenant,
             client=http_client,
             timeout_s=timeout_s,
+            retries=retries,
+            deadline_s=deadline_s,
             read_your_writes=read_your_writes,
         )
         self._source = source

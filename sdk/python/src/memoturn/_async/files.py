@@ -82,12 +82,17 @@ async def send(
             query=query_of({"branch": branch, "ttl": ttl}),
             headers={"Content-Type": "application/vnd.sqlite3", "Content-Length": str(size)},
             control=True,
+            timeout_s=IMPORT_TIMEOUT_S,
+            is_write=True,
+            repeatable="unapplied",  # an import takes no key
+            opened=lambda: _chunks(file, size, progress),
         )
-        answer = await http.upload(call, _chunks(file, size, progress), wait_s=IMPORT_TIMEOUT_S)
+        answer = await http.send(call)
     return cast("ImportedDatabase", answer.json())
 
 
 async def _chunks(file: BinaryIO, size: int, progress: Progress | None) -> AsyncIterator[bytes]:
+    await blocking(file.seek, 0)
     sent = 0
     while sent < size:
         chunk = await blocking(file.read, min(CHUNK_BYTES, size - sent))

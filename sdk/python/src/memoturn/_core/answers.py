@@ -17,6 +17,7 @@ from memoturn.errors import (
 )
 
 _FAILED: Final = 400
+_UNCHANGED: Final = 304
 _TEXT_SHOWN: Final = 200
 
 
@@ -24,6 +25,7 @@ _TEXT_SHOWN: Final = 200
 class Answer:
     """An answer below 400. Txids are 0 on routes that concern no branch."""
 
+    status: int
     body: bytes
     headers: Mapping[str, str]
 
@@ -56,15 +58,14 @@ class Answer:
         return {**said, **self.json()}
 
 
-def checked(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Return an answer, or raise the MemoturnError that it is."""
+def checked(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Raise the MemoturnError that an answer is, if it is one."""
     if status >= _FAILED:
         raise error_of(status, headers, body)
-    if not 200 <= status < 300:  # noqa: PLR2004
+    if not 200 <= status < 300 and status != _UNCHANGED:  # noqa: PLR2004
         raise ServerError(
             f"unexpected status {status}; is the URL that of a Memoturn node?", status=status, code="internal"
         )
-    return Answer(body, headers)
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> MemoturnError:
@@ -72,11 +73,19 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> MemoturnEr
     code, message = None, f"status {status} without an explanation"
     try:
         envelope = json.loads(body)
-        code, message = str(envelope["code"]), str(envelope["error"])
+        if isinstance(envelope["code"], str) and isinstance(envelope["error"], str):
+            code, message = envelope["code"], envelope["error"]
     except (ValueError, TypeError, KeyError, RecursionError):
         text = " ".join(body.decode("utf-8", "replace").split())[:_TEXT_SHOWN]
         message = f"status {status}: {text}" if text else message
-    return error_for(status, code, message, _seconds(headers.get("Retry-After")))
+    return error_for(
+        status,
+        code,
+        message,
+        _seconds(headers.get("Retry-After")),
+        request_id=headers.get("Memoturn-Request-Id"),
+        limit=headers.get("Memoturn-Limit"),
+    )
 
 
 def json_object(text: bytes | str, what: str) -> dict[str, Any]:

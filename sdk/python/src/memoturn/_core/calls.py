@@ -1,15 +1,18 @@
 """One call of the API as data: everything of a request but what the client adds to it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from memoturn._core.positions import Place
+from memoturn._core.retries import Repeatable
 from memoturn.errors import InvalidRequestError
 from memoturn.types import Consistency
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Call:
 
     `floor` is a read floor that the caller asked for; `floored` says that the client may set its own.
     `one` marks a read that addresses one thing, for which 404 `not_found` is an answer. `control` says whose
-    credential goes first. `timeout_s` None is the client's.
+    credential goes first. `timeout_s` None is the client's. `opened` gives a body that is made as it goes,
+    from its beginning each time that it is called; `key` is the idempotency key among the headers.
     """
 
     method: str
@@ -33,6 +37,10 @@ class Call:
     consistency: Consistency | None = None
     control: bool = False
     timeout_s: float | None = None
+    is_write: bool = False
+    repeatable: Repeatable = "always"
+    key: str | None = None
+    opened: Callable[[], Any] | None = None
 
 
 def encode(body: object) -> bytes:

@@ -1,15 +1,17 @@
 # Made of _async/address.py by scripts/unasync: change that one.
 """The calls below one address: every method of the client is one `read`, `find`, `write`, listing or stream of these."""
 
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from memoturn._core.answers import Answer, json_object
-from memoturn._core.calls import BYTES, JSON, Call, encode
+from memoturn._core.calls import BYTES, EVENTS, JSON, Call, encode
 from memoturn._core.paths import MAIN, QueryValue, path, query_of, revision
 from memoturn._core.positions import Place
+from memoturn._core.streams import Event, Events, Lines
 from memoturn._sync.http import Http, Streamed
 from memoturn.errors import BranchNotFoundError, DatabaseNotFoundError, NotFoundError
 from memoturn.types import At, Consistency, ReadOptions, WriteOptions
@@ -178,6 +180,24 @@ class Address:
             yield _objects(streamed)
 
     @contextmanager
+    def events(
+        self,
+        method: str,
+        *parts: str,
+        body: object = None,
+        query: Mapping[str, QueryValue] | None = None,
+        **options: "Unpack[ReadOptions]",
+    ) -> Iterator[Iterator[Event]]:
+        """Send a read whose answer is server-sent events, taken as they happen.
+
+        Leaving the block ends it. An answer that breaks off raises UnknownOutcomeError; nothing is resumed.
+        """
+        call = self._reading(method, parts, body, query, **options)
+        call = replace(call, headers={**call.headers, "Accept": EVENTS})
+        with self.http.stream(call) as streamed:
+            yield _events(streamed)
+
+    @contextmanager
     def stream(
         self,
         method: str,
@@ -227,7 +247,9 @@ class Address:
         durability, key = options.get("durability"), options.get("idempotency_key")
         if durability is not None:
             sent["Memoturn-Durability"] = durability
-        if key is not None:
+        if key is None:
+            key = uuid.uuid4().hex
+        if key:
             sent["Idempotency-Key"] = key
         if body is not None:
             sent["Content-Type"] = JSON
@@ -242,6 +264,9 @@ class Address:
             place=self.place,
             control=self._control,
             timeout_s=options.get("timeout_s"),
+            is_write=True,
+            repeatable="always" if key else "unapplied",
+            key=key or None,
         )
 
     def _query(self, query: Mapping[str, QueryValue] | None, at: At | None) -> dict[str, str]:
@@ -253,7 +278,24 @@ class Address:
         return sent
 
 
+def _lines(streamed: Streamed) -> Iterator[bytes]:
+    lines = Lines()
+    for piece in streamed.chunks():
+        for line in lines.push(piece):
+            yield line
+    if lines.rest():
+        yield lines.rest()
+
+
 def _objects(streamed: Streamed) -> Iterator[dict[str, Any]]:
-    for line in streamed.lines():
+    for line in _lines(streamed):
         if line:
             yield json_object(line, "a line")
+
+
+def _events(streamed: Streamed) -> Iterator[Event]:
+    events = Events()
+    for line in _lines(streamed):
+        event = events.push(line)
+        if event is not None:
+            yield event

@@ -81,12 +81,17 @@ def send(
             query=query_of({"branch": branch, "ttl": ttl}),
             headers={"Content-Type": "application/vnd.sqlite3", "Content-Length": str(size)},
             control=True,
+            timeout_s=IMPORT_TIMEOUT_S,
+            is_write=True,
+            repeatable="unapplied",  # an import takes no key
+            opened=lambda: _chunks(file, size, progress),
         )
-        answer = http.upload(call, _chunks(file, size, progress), wait_s=IMPORT_TIMEOUT_S)
+        answer = http.send(call)
     return cast("ImportedDatabase", answer.json())
 
 
 def _chunks(file: BinaryIO, size: int, progress: Progress | None) -> Iterator[bytes]:
+    blocking(file.seek, 0)
     sent = 0
     while sent < size:
         chunk = blocking(file.read, min(CHUNK_BYTES, size - sent))

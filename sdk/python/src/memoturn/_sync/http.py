@@ -1,7 +1,9 @@
 # Made of _async/http.py by scripts/unasync: change that one.
-"""Sends calls and takes their answers: credentials, floors, outcomes. Knows nothing of what a route means."""
+"""Sends calls and takes their answers: credentials, floors, repeats, outcomes. Knows nothing of what a route means."""
 
-from collections.abc import Callable, Iterable, Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,7 +13,9 @@ import httpx
 from memoturn._core.answers import FAULTS, Answer, checked, number, outcome_of
 from memoturn._core.calls import Call
 from memoturn._core.positions import Positions
-from memoturn.errors import NotFoundError, PreconditionFailedError, ServerError
+from memoturn._core.retries import DEADLINE_S, RETRIES, Tries
+from memoturn._sync.seam import sleep
+from memoturn.errors import MemoturnError, NotFoundError, PreconditionFailedError, ServerError
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 _OK: Final = 200
@@ -22,7 +26,6 @@ class Streamed:
     """An answer that is taken as it comes: its body, the bytes that it has in all (0: not known), its txids."""
 
     chunks: Callable[[], Iterator[bytes]]
-    lines: Callable[[], Iterator[str]]
     size_bytes: int
     txid: int
     durable_txid: int
@@ -38,126 +41,148 @@ class Http:
         self,
         url: str,
         *,
-        token: str | None,
-        platform_key: str | None,
-        tenant: str | None,
-        client: httpx.Client | None,
-        timeout_s: float | None,
-        read_your_writes: bool,
+        token: str | None = None,
+        platform_key: str | None = None,
+        tenant: str | None = None,
+        client: httpx.Client | None = None,
+        timeout_s: float | None = None,
+        retries: int = RETRIES,
+        deadline_s: float = DEADLINE_S,
+        read_your_writes: bool = True,
     ) -> None:
         self.url = url.rstrip("/")
         self.positions = Positions()
+        self.sleep = sleep
         self._data = _headers(token or platform_key, tenant)
         self._control = _headers(platform_key or token, tenant)
+        self._retries = retries
+        self._deadline_s = deadline_s
         self._floors = read_your_writes
         self._owned = client is None
         self._client = client or httpx.Client(timeout=DEFAULT_TIMEOUT_S)
-        self._timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else httpx.Timeout(timeout_s)
+        self._timeout = self._client.timeout if timeout_s is None else httpx.Timeout(timeout_s)
 
     def send(self, call: Call) -> Answer:
         """Send a call and return its answer, after which its branch's position is known.
 
-        A floor that the client set itself and that cannot be met is given up: the name may stand for a younger
-        database by now, which only the owner knows. Raises the MemoturnError of the answer,
+        It is sent again while that may help, until the deadline. Raises the MemoturnError of the last answer,
         InvalidRequestError when the request cannot be written down, UnreachableError and UnknownOutcomeError.
         """
-        floor = self._floor(call)
-        try:
-            answer = self._once(call if floor is None else replace(call, floor=floor))
-        except (PreconditionFailedError, NotFoundError) as error:
-            if floor is None or (call.one and not isinstance(error, PreconditionFailedError)):
-                raise
-            answer = self._once(replace(call, consistency="primary"))
-            if call.place is not None:
-                self.positions.replace(call.place, answer.txid, answer.durable_txid)
-            return answer
-        if call.place is not None:
-            self.positions.see(call.place, answer.txid, answer.durable_txid)
-        return answer
+        response = self._floored(call, stream=False)
+        return Answer(response.status_code, response.content, response.headers)
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[Streamed]:
-        """Send a call whose answer is taken as it comes. Raises what `send` does, while it is read, too."""
-        floor = self._floor(call)
-        call = call if floor is None else replace(call, floor=floor)
-        try:
-            with self._client.stream(
-                call.method,
-                self.url + call.path,
-                headers=self._headers(call),
-                params=call.query or None,
-                content=call.content,
-                timeout=self._timeout_of(call),
-            ) as response:
-                if response.status_code != _OK:
-                    checked(response.status_code, response.headers, response.read())
-                    raise ServerError("the answer is no stream; is the URL that of a Memoturn node?")
-                streamed = Streamed(
-                    response.iter_bytes,
-                    response.iter_lines,
-                    number(response.headers, "Content-Length"),
-                    number(response.headers, "Memoturn-Txid"),
-                    number(response.headers, "Memoturn-Durable-Txid"),
-                )
-                if call.place is not None:
-                    self.positions.see(call.place, streamed.txid, streamed.durable_txid)
-                yield streamed
-        except FAULTS as error:
-            raise outcome_of(error, self.url, call.method) from error
+        """Send a call whose answer is taken as it comes. Raises what `send` does, while it is read, too.
 
-    def upload(self, call: Call, chunks: Iterable[bytes], *, wait_s: float) -> Answer:
-        """Send a call with a body that is made as it goes; the answer may take `wait_s` after its last byte.
-
-        Raises what `send` does.
+        It is sent again until its answer begins, and not when that breaks off.
         """
+        response = self._floored(call, stream=True)
         try:
-            response = self._client.request(
-                call.method,
-                self.url + call.path,
-                headers=self._headers(call),
-                params=call.query or None,
-                content=chunks,
-                timeout=httpx.Timeout(DEFAULT_TIMEOUT_S, read=wait_s),
+            if response.status_code != _OK:
+                raise ServerError("the answer is no stream; is the URL that of a Memoturn node?")
+            yield Streamed(
+                response.iter_bytes,
+                number(response.headers, "Content-Length"),
+                number(response.headers, "Memoturn-Txid"),
+                number(response.headers, "Memoturn-Durable-Txid"),
             )
-        except FAULTS as error:
+        except httpx.HTTPError as error:
             raise outcome_of(error, self.url, call.method) from error
-        return checked(response.status_code, response.headers, response.content)
+        finally:
+            response.close()
 
     def close(self) -> None:
         """Close the connections, unless the HTTP client was given by the caller."""
         if self._owned:
             self._client.close()
 
-    def _floor(self, call: Call) -> int | None:
-        """Return the floor that the client sets itself, None where it sets none."""
-        if not self._floors or not call.floored or call.floor is not None or call.place is None:
-            return None
-        return self.positions.of(call.place).txid or None
+    def _floored(self, call: Call, *, stream: bool) -> httpx.Response:
+        """Send a call with the floor that the client remembers, and remember where the answer stands.
 
-    def _once(self, call: Call) -> Answer:
+        A floor that cannot be met is given up: the name may stand for a younger database by now, which only
+        the owner knows.
+        """
+        place = call.place
+        if place is None or not call.floored:
+            response = self._repeated(call, stream=stream)
+            if place is not None:
+                self.positions.see(place, *_txids(response))
+            return response
+        floor = self.positions.of(place).txid if self._floors and call.floor is None else 0
         try:
-            response = self._client.request(
+            response = self._repeated(replace(call, floor=floor) if floor else call, stream=stream)
+        except (PreconditionFailedError, NotFoundError) as error:
+            if not floor or (call.one and not isinstance(error, PreconditionFailedError)):
+                raise
+        else:
+            self.positions.see(place, *_txids(response))
+            return response
+        response = self._repeated(replace(call, consistency="primary"), stream=stream)
+        self.positions.replace(place, *_txids(response))
+        return response
+
+    def _repeated(self, call: Call, *, stream: bool) -> httpx.Response:
+        whole_s = max(self._deadline_s, call.timeout_s or 0.0)
+        tries = Tries(call.repeatable, self._retries, time.monotonic() + whole_s, call.is_write)
+        while True:
+            try:
+                return self._once(call, tries.ends_at_s - time.monotonic(), stream=stream)
+            except MemoturnError as error:
+                wait_s = tries.after(error, time.monotonic(), random.random())  # noqa: S311 - spreads, hides nothing
+                if wait_s is None:
+                    told = tries.verdict(error, call.key)
+                    if told is error:
+                        raise
+                    raise told from error
+            self.sleep(wait_s)
+
+    def _once(self, call: Call, left_s: float, *, stream: bool) -> httpx.Response:
+        try:
+            request = self._client.build_request(
                 call.method,
                 self.url + call.path,
                 headers=self._headers(call),
                 params=call.query or None,
-                content=call.content,
-                timeout=self._timeout_of(call),
+                content=call.content if call.opened is None else call.opened(),
+                timeout=self._timeout_of(call, left_s),
             )
+            response = self._client.send(request, stream=stream)
+            if stream and response.status_code != _OK:
+                try:
+                    response.read()
+                finally:
+                    response.close()
         except FAULTS as error:
             raise outcome_of(error, self.url, call.method) from error
-        return checked(response.status_code, response.headers, response.content)
+        if response.status_code != _OK:
+            checked(response.status_code, response.headers, response.content)
+        return response
 
     def _headers(self, call: Call) -> dict[str, str]:
         headers = {**(self._control if call.control else self._data), **call.headers}
-        if call.floor:
+        if call.floor is not None:
             headers["Memoturn-Min-Txid"] = str(call.floor)
         if call.consistency is not None:
             headers["Memoturn-Consistency"] = call.consistency
         return headers
 
-    def _timeout_of(self, call: Call) -> "httpx.Timeout | httpx._client.UseClientDefault":
-        return self._timeout if call.timeout_s is None else httpx.Timeout(call.timeout_s)
+    def _timeout_of(self, call: Call, left_s: float) -> httpx.Timeout:
+        """Return the bounds of each phase of a request, none of which goes beyond the call's deadline."""
+        timeout = self._timeout
+        if call.timeout_s is not None:
+            timeout = httpx.Timeout(call.timeout_s, connect=timeout.connect, pool=timeout.pool)
+        phases = timeout.as_dict()
+        if all(phase is not None and phase <= left_s for phase in phases.values()):
+            return timeout
+        left_s = max(left_s, 0.001)
+        return httpx.Timeout(
+            **{name: left_s if phase is None else min(phase, left_s) for name, phase in phases.items()}
+        )
+
+
+def _txids(response: httpx.Response) -> tuple[int, int]:
+    return number(response.headers, "Memoturn-Txid"), number(response.headers, "Memoturn-Durable-Txid")
 
 
 def _headers(credential: str | None, tenant: str | None) -> dict[str, str]:

@@ -39,7 +39,8 @@ class WriteOptions(TypedDict, total=False):
 
     With `durability="durable"` it returns once object storage has it. `idempotency_key` (1 to 255 visible
     ASCII characters) is made by the client unless given: however often a write is sent under one key, also by
-    a later process, it takes effect once. `timeout_s` is this call's instead of the client's.
+    a later process, it takes effect once. "" sends none; a lost answer is then not followed by a repeat.
+    `timeout_s` is this call's instead of the client's.
     """
 
     durability: Durability | None
