@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -216,6 +217,14 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
         """Return True as long as the process answers. Raises UnreachableError."""
         await self._root.read("GET", "health")
         return True
+
+    async def clock(self) -> float | None:
+        """Return what the server's clock says, in unix seconds, to the second; None where it does not say."""
+        said = (await self._root.read("GET", "health")).headers.get("Date")
+        try:
+            return None if said is None else parsedate_to_datetime(said).timestamp()
+        except ValueError:
+            return None
 
     async def metrics(self) -> str:
         """Return the node's metrics as Prometheus reads them."""

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -217,6 +218,14 @@ class Memoturn(Credentials, Governing):
         """Return True as long as the process answers. Raises UnreachableError."""
         self._root.read("GET", "health")
         return True
+
+    def clock(self) -> float | None:
+        """Return what the server's clock says, in unix seconds, to the second; None where it does not say."""
+        said = (self._root.read("GET", "health")).headers.get("Date")
+        try:
+            return None if said is None else parsedate_to_datetime(said).timestamp()
+        except ValueError:
+            return None
 
     def metrics(self) -> str:
         """Return the node's metrics as Prometheus reads them."""

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from memoturn import MAIN
+from memoturn.cli import branch_graph
 from memoturn.cli.output import Cell, when
 from memoturn.cli.run import Database, Run, Yes, confirm, current, examples, group
 from memoturn.types import Rewind
@@ -172,3 +173,8 @@ def undo(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False)
 def _say(run: Run, spec: str, rewound: Rewind) -> None:
     run.out.done(rewound, f"{spec} is as it was at txid {rewound['rewound_to']}")
     run.out.txid(rewound["txid"], rewound["durable_txid"])
+
+
+app.command(
+    "graph", epilog=examples("memoturn branch graph app--alice", "memoturn branch graph app--alice --limit 5")
+)(branch_graph.draw)

@@ -107,8 +107,8 @@ def text(row: Row, *, width: int, ascii_only: bool, colour: Mapping[str, str] | 
     room = max(12, width - len(cells) - 2)
     shown: list[Part] = []
     for part in label:
-        if len(part.text) > room:
-            shown.append(Part(part.text[: room - 1].rstrip() + "…", part.style))
+        if len(part.text) > room - (part is not label[-1]):  # there is room to say that more follows
+            shown.append(Part(part.text[: max(0, room - 1)].rstrip() + "…", part.style))
             break
         shown.append(part)
         room -= len(part.text)

@@ -31,7 +31,7 @@ _STYLES = {
     "branch": "bold",
     "profile": "bold",
 }
-_CODES = {
+CODES = {
     "dim": "2",
     "bold": "1",
     "red": "1;31",
@@ -167,12 +167,16 @@ def is_terminal(stream: IO[str]) -> bool:
         return False
 
 
+def wants_colour(stream: IO[str]) -> bool:
+    """Return whether what is written there may be in colour."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def coloured(text: str, style: str, stream: IO[str]) -> str:
     """Return `text` in a style, where `stream` is a terminal that shows colour."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if not text or plain or not is_terminal(stream):
+    if not text or not wants_colour(stream):
         return text
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+    return f"\x1b[{CODES[style]}m{text}\x1b[0m"
 
 
 def visible(text: str) -> str:
