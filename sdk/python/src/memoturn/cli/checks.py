@@ -37,11 +37,11 @@ _PARTS: Final = {
     ),
     "leases": (
         "the leases (etcd in a cluster)",
-        "is etcd up, and MEMOTURN_ETCD_ENDPOINTS right? Without leases no node may write",
+        "is etcd up, and MEMOTURN_ETCD right? Without leases no node may write",
     ),
     "catalog": (
         "the catalog (Postgres in a cluster)",
-        "is Postgres up, and MEMOTURN_CATALOG_URL right? New databases and branches cannot be made",
+        "is Postgres up, and MEMOTURN_CATALOG right? New databases and branches cannot be made",
     ),
 }
 
@@ -90,7 +90,12 @@ def checked(run: "Run") -> Iterator[Check]:
 
 def _client(run: "Run", *, token: str | None, platform_key: str | None) -> Memoturn:
     return Memoturn(
-        run.url, token=token, platform_key=platform_key, tenant=run.tenant, timeout_s=min(run.timeout_s, 10.0)
+        run.url,
+        token=token,
+        platform_key=platform_key,
+        tenant=run.tenant,
+        timeout_s=min(run.timeout_s, 10.0),
+        retries=0,
     )
 
 
@@ -132,7 +137,7 @@ def _readiness(client: Memoturn) -> Iterator[Check]:
             f"the node embeds with {embedder}"
             if embedder
             else "none: recall goes by words and topics, and by vectors that you give",
-            "" if embedder else "MEMOTURN_EMBED_URL, or MEMOTURN_EMBED=local, switches them on at the node",
+            "" if embedder else "MEMOTURN_EMBED_PROVIDER at the node switches them on",
         )
     if "language_models" in said:
         uses = said["language_models"]

@@ -33,7 +33,9 @@ def _client(ctx: typer.Context) -> "Iterator[Memoturn]":
 
     given: dict[str, Any] = ctx.find_root().params
     run = settled(given.get("url"), given.get("token"), given.get("platform_key"))
-    with Memoturn(run.url, token=run.token, platform_key=run.platform_key, timeout_s=_TIMEOUT_S) as client:
+    with Memoturn(
+        run.url, token=run.token, platform_key=run.platform_key, timeout_s=_TIMEOUT_S, retries=0
+    ) as client:
         yield client
 
 
