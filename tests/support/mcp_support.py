@@ -1,0 +1,123 @@
+"""Servers of MCP for tests, over both transports, and the official client before them."""
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import uvicorn
+from mcp import StdioServerParameters
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from memoturn.mcp.http import HttpServer
+from memoturn.mcp.settings import HttpSettings, Settings
+
+PLATFORM_KEY = "platform-key-of-the-mcp-tests-0123456789"
+LEGACY = "legacy"
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node, and whoever mints its tokens."""
+
+    url: str
+
+    def token(self, profile, scope="admin"):
+        """A token of the profile `app/{profile}`, which is made, empty."""
+        made = httpx.post(
+            f"{self.url}/v1/memory/app/{profile}/memories",
+            json={"memories": []},
+            headers={"Authorization": f"Bearer {self.namespace_token('app', 'write')}"},
+        )
+        assert made.status_code == 201, made.text
+        return self._mint(f"databases/app--{profile}/tokens", scope)
+
+    def namespace_token(self, namespace, scope="admin"):
+        """A token of a namespace."""
+        return self._mint(f"namespaces/{namespace}/tokens", scope)
+
+    def _mint(self, path, scope):
+        operator = {"Authorization": f"Bearer {PLATFORM_KEY}"}
+        answer = httpx.post(f"{self.url}/v1/{path}", json={"scope": scope}, headers=operator)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["token"]
+
+    def settings(self, **more):
+        return Settings(url=self.url, **more)
+
+
+@dataclass(frozen=True)
+class Served:
+    """The server over HTTP, in this process."""
+
+    url: str
+    server: HttpServer
+
+    @asynccontextmanager
+    async def client(self, token=None, *, mode=LEGACY):
+        """The official client, with that token."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with (
+            create_mcp_http_client(headers=headers) as http,
+            Client(streamable_http_client(f"{self.url}/mcp", http_client=http), mode=mode) as client,
+        ):
+            yield client
+
+
+@asynccontextmanager
+async def serving(settings, clock=None, **http):
+    """Serve HTTP on a free port of this process' loop, until the block ends."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    more = {} if clock is None else {"clock": clock}
+    server = HttpServer(settings, HttpSettings(**http), **more)
+    web = uvicorn.Server(
+        uvicorn.Config(server.app, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=1)
+    )
+    web.capture_signals = _no_signals
+    task = asyncio.create_task(web.serve(sockets=[listening]))
+    try:
+        while not web.started:
+            assert not task.done(), task.exception()
+            await asyncio.sleep(0.005)
+        yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", server)
+    finally:
+        web.should_exit = True
+        await task
+
+
+class _no_signals:  # noqa: N801
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def stdio(node, *arguments, token=None, **env):
+    """How the official client starts the server over stdio."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
+    token_env = {"MEMOTURN_TOKEN": token} if token else {}
+    return StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "memoturn", "--url", node.url, "mcp", *arguments],
+        env=kept | token_env | env,
+    )
+
+
+def answer_of(result):
+    """The structured answer of a call that went well."""
+    assert not result.is_error, result.content[0].text
+    assert result.structured_content is not None
+    return result.structured_content
+
+
+def error_of(result):
+    """The text of a tool error."""
+    assert result.is_error
+    (content,) = result.content
+    assert "Traceback" not in content.text
+    return content.text
