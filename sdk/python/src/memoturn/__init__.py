@@ -12,16 +12,24 @@ Errors are drawn as a tree in `memoturn.errors`; the command line is `memoturn[c
 
 from memoturn._async.branches import AsyncBranches
 from memoturn._async.database import AsyncDb
+from memoturn._async.documents import AsyncCollection
 from memoturn._async.key_values import AsyncKeyValues
 from memoturn._async.memory import AsyncMemoryProfile
+from memoturn._async.timelines import AsyncTimeline
+from memoturn._async.turns import AsyncTranscriptSession
+from memoturn._async.vectors import AsyncVectors
 from memoturn._core.files import Progress
 from memoturn._core.paths import MAIN
 from memoturn._core.sql import Statement
 from memoturn._core.streams import Event
 from memoturn._sync.branches import Branches
 from memoturn._sync.database import Db
+from memoturn._sync.documents import Collection
 from memoturn._sync.key_values import KeyValues
 from memoturn._sync.memory import MemoryProfile
+from memoturn._sync.timelines import Timeline
+from memoturn._sync.turns import TranscriptSession
+from memoturn._sync.vectors import Vectors
 from memoturn.client import DEFAULT_URL, AsyncMemoturn, Memoturn
 from memoturn.errors import (
     AlreadyExistsError,
@@ -51,8 +59,11 @@ from memoturn.errors import (
 )
 from memoturn.receipts import verify_receipt
 from memoturn.types import (
+    AskEvent,
+    AskResult,
     At,
     BranchInfo,
+    Change,
     Checkpoint,
     CheckpointInfo,
     Consistency,
@@ -62,12 +73,14 @@ from memoturn.types import (
     ErasureRequested,
     ErasureTarget,
     Exported,
+    ExtractResult,
     Fork,
     ImportedDatabase,
     IngestItem,
     IngestOutcome,
     IngestResult,
     Memory,
+    MemoryRecord,
     MemoryType,
     ProfileInfo,
     ReadOptions,
@@ -79,6 +92,8 @@ from memoturn.types import (
     SqlBatchResult,
     SqlResult,
     SqlValue,
+    Turn,
+    TurnAppendResult,
     Verification,
     VerifyFinding,
     WriteOptions,
@@ -90,19 +105,27 @@ __all__ = [
     "DEFAULT_URL",
     "MAIN",
     "AlreadyExistsError",
+    "AskEvent",
+    "AskResult",
     "AsyncBranches",
+    "AsyncCollection",
     "AsyncDb",
     "AsyncKeyValues",
     "AsyncMemoryProfile",
     "AsyncMemoturn",
+    "AsyncTimeline",
+    "AsyncTranscriptSession",
+    "AsyncVectors",
     "At",
     "BackupError",
     "BranchInfo",
     "BranchNotFoundError",
     "Branches",
+    "Change",
     "ChangesGoneError",
     "Checkpoint",
     "CheckpointInfo",
+    "Collection",
     "ConflictError",
     "Consistency",
     "DatabaseInfo",
@@ -115,6 +138,7 @@ __all__ = [
     "ErasureTarget",
     "Event",
     "Exported",
+    "ExtractResult",
     "ForbiddenError",
     "Fork",
     "IdempotencyKeyReusedError",
@@ -127,6 +151,7 @@ __all__ = [
     "KeyValues",
     "Memory",
     "MemoryProfile",
+    "MemoryRecord",
     "MemoryType",
     "Memoturn",
     "MemoturnError",
@@ -149,11 +174,16 @@ __all__ = [
     "SqlResult",
     "SqlValue",
     "Statement",
+    "Timeline",
+    "TranscriptSession",
+    "Turn",
+    "TurnAppendResult",
     "UnauthorizedError",
     "UnavailableError",
     "UnconfiguredError",
     "UnknownOutcomeError",
     "UnreachableError",
+    "Vectors",
     "Verification",
     "VerifyFinding",
     "WriteOptions",

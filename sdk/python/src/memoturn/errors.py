@@ -96,7 +96,12 @@ class AlreadyExistsError(ConflictError):
 
 
 class ChangesGoneError(MemoturnError):
-    """The feed does not reach back to the changes that were asked for."""
+    """The feed does not reach back to the changes that were asked for: read again what you keep a copy of.
+
+    `txid` is where the feed is now, to go on from; None where the answer does not say.
+    """
+
+    txid: int | None = None
 
 
 class PreconditionFailedError(MemoturnError):

@@ -1,7 +1,7 @@
 """The calls below one address: every method of the client is one `read`, `find`, `write`, listing or stream of these."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -111,6 +111,19 @@ class AsyncAddress:
     ) -> Answer:
         """Send a write with a body in JSON, or `data` as it is. Raises what `AsyncHttp.send` does."""
         return await self.http.send(self._writing(method, parts, body, data, query, headers, **options))
+
+    async def upload(
+        self,
+        method: str,
+        *parts: str,
+        opened: Callable[[], AsyncIterator[bytes]],
+        headers: Mapping[str, str],
+        query: Mapping[str, QueryValue],
+        **options: "Unpack[WriteOptions]",
+    ) -> Answer:
+        """Send a write whose body is made as it goes; `opened` begins it anew. Raises what `AsyncHttp.send` does."""
+        call = self._writing(method, parts, None, None, query, headers, **options)
+        return await self.http.send(replace(call, opened=opened))
 
     async def sql(
         self,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._async.branches import AsyncBranches
+from memoturn._async.changes import AsyncChanges
 from memoturn._async.documents import AsyncCollection
 from memoturn._async.erasures import AsyncErasures
 from memoturn._async.files import save
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AsyncDb(AsyncTranscripts):
+class AsyncDb(AsyncTranscripts, AsyncChanges):
     """One branch of a database; `spec` is `name` or `name@branch`.
 
     Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.

@@ -4,16 +4,19 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._async.http import AsyncHttp
 from memoturn._async.seam import blocking
-from memoturn._core.calls import Call
+from memoturn._core.calls import LINES, Call
 from memoturn._core.files import CHUNK_BYTES, Part, Progress, reading
 from memoturn._core.paths import path, query_of
 from memoturn.errors import InvalidRequestError, ServerError
-from memoturn.types import At, Exported, ImportedDatabase
+from memoturn.types import Exported, ImportedDatabase, MemoryImported, ReadOptions, WriteOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 IMPORT_TIMEOUT_S: Final = 180.0
 """How long the node may check and store a file that it has received."""
@@ -23,17 +26,17 @@ async def save(
     address: AsyncAddress,
     target: "str | os.PathLike[str] | BinaryIO",
     *,
-    at: At | None,
     overwrite: bool,
     progress: Progress | None,
+    **options: "Unpack[ReadOptions]",
 ) -> Exported:
-    """Write a state of a branch to a file, or to one that is open. Raises FileExistsError, OSError."""
+    """Write what is exported at an address to a file, or to one that is open. Raises FileExistsError, OSError."""
     if not isinstance(target, (str, os.PathLike)):
-        return await _download(address, target, at, progress)
+        return await _download(address, target, progress, **options)
     part = Part(Path(target), overwrite=overwrite)
     file = await blocking(part.open)
     try:
-        saved = await _download(address, file, at, progress)
+        saved = await _download(address, file, progress, **options)
         await blocking(part.keep)
     except BaseException:
         part.drop()
@@ -42,10 +45,10 @@ async def save(
 
 
 async def _download(
-    address: AsyncAddress, file: BinaryIO, at: At | None, progress: Progress | None
+    address: AsyncAddress, file: BinaryIO, progress: Progress | None, **options: "Unpack[ReadOptions]"
 ) -> Exported:
     digest, size = hashlib.sha256(), 0
-    async with address.stream("GET", "export", at=at) as download:
+    async with address.stream("GET", "export", **options) as download:
         async for chunk in download.chunks():
             await blocking(file.write, chunk)
             digest.update(chunk)
@@ -89,6 +92,30 @@ async def send(
         )
         answer = await http.send(call)
     return cast("ImportedDatabase", answer.json())
+
+
+async def send_lines(
+    address: AsyncAddress,
+    source: "str | os.PathLike[str]",
+    *,
+    replace: bool,
+    progress: Progress | None,
+    **options: "Unpack[WriteOptions]",
+) -> MemoryImported:
+    """Import memory from a file of lines. Raises OSError when it cannot be read."""
+    if options.get("timeout_s") is None:
+        options["timeout_s"] = IMPORT_TIMEOUT_S
+    with await blocking(reading, Path(source)) as file:
+        size = os.fstat(file.fileno()).st_size
+        answer = await address.upload(
+            "POST",
+            "import",
+            opened=lambda: _chunks(file, size, progress),
+            headers={"Content-Type": LINES, "Content-Length": str(size)},
+            query={"replace": replace},
+            **options,
+        )
+    return cast("MemoryImported", answer.stamped())
 
 
 async def _chunks(file: BinaryIO, size: int, progress: Progress | None) -> AsyncIterator[bytes]:

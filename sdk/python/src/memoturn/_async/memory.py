@@ -1,17 +1,21 @@
 """A memory profile: typed memories that are ingested, recalled, forked and rewound as one unit."""
 
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._async.asking import AsyncAsking
 from memoturn._async.branches import AsyncBranches
+from memoturn._async.changes import AsyncChanges
 from memoturn._async.erasures import AsyncErasures
+from memoturn._async.files import save, send_lines
 from memoturn._async.http import AsyncHttp
 from memoturn._async.models import AsyncModels
 from memoturn._async.turns import AsyncTranscripts
 from memoturn._async.upkeep import AsyncUpkeep
 from memoturn._core.bodies import given, listed, moment
+from memoturn._core.files import Progress
 from memoturn._core.paths import MAIN
 from memoturn._core.positions import Place
 from memoturn.errors import DatabaseNotFoundError
@@ -22,11 +26,13 @@ from memoturn.types import (
     ErasureCoupon,
     ErasureRequested,
     ErasureTarget,
+    Exported,
     Fork,
     Fusion,
     IngestItem,
     IngestResult,
     Memory,
+    MemoryImported,
     MemoryType,
     Moment,
     ReadOptions,
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts):
+class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts, AsyncChanges):
     """One branch of a profile. It is created by its first ingest.
 
     Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
@@ -228,6 +234,36 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
     async def erasure(self, erasure_id: str) -> ErasureCoupon | None:
         """Return an erasure, with its receipt once it is completed; None when there is none of that id."""
         return await self._erasures.get(erasure_id)
+
+    async def export_memory(
+        self,
+        target: "str | os.PathLike[str] | BinaryIO",
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        **options: "Unpack[ReadOptions]",
+    ) -> Exported:
+        """Save the memory of this branch as lines of JSON: memories with their history, vectors, sessions, turns.
+
+        `target` is a path, under which the file appears whole or not at all, or a file that is open for bytes.
+        Raises FileExistsError, unless `overwrite`; DatabaseNotFoundError for a profile that was never written.
+        """
+        return await save(self._address, target, overwrite=overwrite, progress=progress, **options)
+
+    async def import_memory(
+        self,
+        source: "str | os.PathLike[str]",
+        *,
+        replace: bool = False,
+        progress: Progress | None = None,
+        **options: "Unpack[WriteOptions]",
+    ) -> MemoryImported:
+        """Store what `export_memory` saved as one commit, with its ids, times, versions and vectors, or nothing of it.
+
+        Raises ConflictError for a profile that has memory already, unless it is to be replaced, which a rewind
+        undoes; InvalidRequestError, which names the line; OSError when the file cannot be read.
+        """
+        return await send_lines(self._address, source, replace=replace, progress=progress, **options)
 
     async def checkpoint(self, name: str, **options: "Unpack[WriteOptions]") -> Checkpoint:
         """Name the head of this branch; see `Branches.checkpoint`."""

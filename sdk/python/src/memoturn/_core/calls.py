@@ -13,6 +13,7 @@ from memoturn.types import Consistency
 JSON = "application/json"
 BYTES = "application/octet-stream"
 EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
 """A key-value as the answer of its own route tells it: the value in the body, the rest in headers."""
 
+from typing import Final
+
 from memoturn._core.answers import Answer, json_object, number
 from memoturn.types import KeyEntry
+
+_UNCHANGED: Final = 304
 
 
 def entry_of(key: str, answer: Answer) -> KeyEntry:
@@ -14,5 +18,6 @@ def entry_of(key: str, answer: Answer) -> KeyEntry:
         metadata=None if metadata is None else json_object(metadata, "the metadata"),
         expires_at=number(answer.headers, "Memoturn-Expires-At") or None,
     )
-    entry["value"] = answer.body
+    if answer.status != _UNCHANGED:
+        entry["value"] = answer.body
     return entry

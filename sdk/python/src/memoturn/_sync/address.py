@@ -2,7 +2,7 @@
 """The calls below one address: every method of the client is one `read`, `find`, `write`, listing or stream of these."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -112,6 +112,19 @@ class Address:
     ) -> Answer:
         """Send a write with a body in JSON, or `data` as it is. Raises what `Http.send` does."""
         return self.http.send(self._writing(method, parts, body, data, query, headers, **options))
+
+    def upload(
+        self,
+        method: str,
+        *parts: str,
+        opened: Callable[[], Iterator[bytes]],
+        headers: Mapping[str, str],
+        query: Mapping[str, QueryValue],
+        **options: "Unpack[WriteOptions]",
+    ) -> Answer:
+        """Send a write whose body is made as it goes; `opened` begins it anew. Raises what `Http.send` does."""
+        call = self._writing(method, parts, None, None, query, headers, **options)
+        return self.http.send(replace(call, opened=opened))
 
     def sql(
         self,

@@ -1,12 +1,15 @@
 # Made of _async/asking.py by scripts/unasync: change that one.
 """What language models make of a profile: answers to questions, and memories out of transcripts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from memoturn._core.bodies import given, listed
+from memoturn._core.streams import error_in
 from memoturn._sync.address import Address
+from memoturn.errors import UnknownOutcomeError
 from memoturn.types import (
+    AskEvent,
     AskResult,
     ExtractResult,
     MemoryType,
@@ -44,6 +47,32 @@ class Asking:
         """
         body = _question(question, types, session_id, source, k, include_superseded)
         return cast("AskResult", (self._address.read("POST", "ask", body=body, **options)).stamped())
+
+    def ask_stream(
+        self,
+        question: str,
+        *,
+        types: Sequence[MemoryType] | None = None,
+        session_id: str | None = None,
+        source: str | None = None,
+        k: int = 8,
+        include_superseded: bool = False,
+        **options: "Unpack[ReadOptions]",
+    ) -> Iterator[AskEvent]:
+        """Answer a question as `ask` does, and yield it as it is written: `memories`, then `delta`s, then `done`.
+
+        What `done` says counts. To leave early ends the model's work. Raises what `ask` does, also in the midst
+        of an answer, and UnknownOutcomeError where it breaks off.
+        """
+        body = _question(question, types, session_id, source, k, include_superseded)
+        with self._address.events("POST", "ask", body={**body, "stream": True}, **options) as events:
+            for event in events:
+                if event.name == "error":
+                    raise error_in(event)
+                yield cast("AskEvent", {"event": event.name, **event.data})
+                if event.name == "done":
+                    return
+        raise UnknownOutcomeError("the answer broke off before its end; ask again", code="unknown_outcome")
 
     @overload
     def extract(

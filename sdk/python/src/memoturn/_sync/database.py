@@ -11,6 +11,7 @@ from memoturn._core.positions import Place
 from memoturn._core.sql import Statement, from_wire, to_wire
 from memoturn._sync.address import Address
 from memoturn._sync.branches import Branches
+from memoturn._sync.changes import Changes
 from memoturn._sync.documents import Collection
 from memoturn._sync.erasures import Erasures
 from memoturn._sync.files import save
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class Db(Transcripts):
+class Db(Transcripts, Changes):
     """One branch of a database; `spec` is `name` or `name@branch`.
 
     Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.

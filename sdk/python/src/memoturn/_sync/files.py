@@ -5,16 +5,19 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from memoturn._core.calls import Call
+from memoturn._core.calls import LINES, Call
 from memoturn._core.files import CHUNK_BYTES, Part, Progress, reading
 from memoturn._core.paths import path, query_of
 from memoturn._sync.address import Address
 from memoturn._sync.http import Http
 from memoturn._sync.seam import blocking
 from memoturn.errors import InvalidRequestError, ServerError
-from memoturn.types import At, Exported, ImportedDatabase
+from memoturn.types import Exported, ImportedDatabase, MemoryImported, ReadOptions, WriteOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 IMPORT_TIMEOUT_S: Final = 180.0
 """How long the node may check and store a file that it has received."""
@@ -24,17 +27,17 @@ def save(
     address: Address,
     target: "str | os.PathLike[str] | BinaryIO",
     *,
-    at: At | None,
     overwrite: bool,
     progress: Progress | None,
+    **options: "Unpack[ReadOptions]",
 ) -> Exported:
-    """Write a state of a branch to a file, or to one that is open. Raises FileExistsError, OSError."""
+    """Write what is exported at an address to a file, or to one that is open. Raises FileExistsError, OSError."""
     if not isinstance(target, (str, os.PathLike)):
-        return _download(address, target, at, progress)
+        return _download(address, target, progress, **options)
     part = Part(Path(target), overwrite=overwrite)
     file = blocking(part.open)
     try:
-        saved = _download(address, file, at, progress)
+        saved = _download(address, file, progress, **options)
         blocking(part.keep)
     except BaseException:
         part.drop()
@@ -42,9 +45,11 @@ def save(
     return saved
 
 
-def _download(address: Address, file: BinaryIO, at: At | None, progress: Progress | None) -> Exported:
+def _download(
+    address: Address, file: BinaryIO, progress: Progress | None, **options: "Unpack[ReadOptions]"
+) -> Exported:
     digest, size = hashlib.sha256(), 0
-    with address.stream("GET", "export", at=at) as download:
+    with address.stream("GET", "export", **options) as download:
         for chunk in download.chunks():
             blocking(file.write, chunk)
             digest.update(chunk)
@@ -88,6 +93,30 @@ def send(
         )
         answer = http.send(call)
     return cast("ImportedDatabase", answer.json())
+
+
+def send_lines(
+    address: Address,
+    source: "str | os.PathLike[str]",
+    *,
+    replace: bool,
+    progress: Progress | None,
+    **options: "Unpack[WriteOptions]",
+) -> MemoryImported:
+    """Import memory from a file of lines. Raises OSError when it cannot be read."""
+    if options.get("timeout_s") is None:
+        options["timeout_s"] = IMPORT_TIMEOUT_S
+    with blocking(reading, Path(source)) as file:
+        size = os.fstat(file.fileno()).st_size
+        answer = address.upload(
+            "POST",
+            "import",
+            opened=lambda: _chunks(file, size, progress),
+            headers={"Content-Type": LINES, "Content-Length": str(size)},
+            query={"replace": replace},
+            **options,
+        )
+    return cast("MemoryImported", answer.stamped())
 
 
 def _chunks(file: BinaryIO, size: int, progress: Progress | None) -> Iterator[bytes]:

@@ -1,16 +1,20 @@
 # Made of _async/memory.py by scripts/unasync: change that one.
 """A memory profile: typed memories that are ingested, recalled, forked and rewound as one unit."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from memoturn._core.bodies import given, listed, moment
+from memoturn._core.files import Progress
 from memoturn._core.paths import MAIN
 from memoturn._core.positions import Place
 from memoturn._sync.address import Address
 from memoturn._sync.asking import Asking
 from memoturn._sync.branches import Branches
+from memoturn._sync.changes import Changes
 from memoturn._sync.erasures import Erasures
+from memoturn._sync.files import save, send_lines
 from memoturn._sync.http import Http
 from memoturn._sync.models import Models
 from memoturn._sync.turns import Transcripts
@@ -23,11 +27,13 @@ from memoturn.types import (
     ErasureCoupon,
     ErasureRequested,
     ErasureTarget,
+    Exported,
     Fork,
     Fusion,
     IngestItem,
     IngestResult,
     Memory,
+    MemoryImported,
     MemoryType,
     Moment,
     ReadOptions,
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class MemoryProfile(Upkeep, Models, Asking, Transcripts):
+class MemoryProfile(Upkeep, Models, Asking, Transcripts, Changes):
     """One branch of a profile. It is created by its first ingest.
 
     Reads and writes take the options of `memoturn.types.ReadOptions` and `WriteOptions`.
@@ -225,6 +231,36 @@ class MemoryProfile(Upkeep, Models, Asking, Transcripts):
     def erasure(self, erasure_id: str) -> ErasureCoupon | None:
         """Return an erasure, with its receipt once it is completed; None when there is none of that id."""
         return self._erasures.get(erasure_id)
+
+    def export_memory(
+        self,
+        target: "str | os.PathLike[str] | BinaryIO",
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        **options: "Unpack[ReadOptions]",
+    ) -> Exported:
+        """Save the memory of this branch as lines of JSON: memories with their history, vectors, sessions, turns.
+
+        `target` is a path, under which the file appears whole or not at all, or a file that is open for bytes.
+        Raises FileExistsError, unless `overwrite`; DatabaseNotFoundError for a profile that was never written.
+        """
+        return save(self._address, target, overwrite=overwrite, progress=progress, **options)
+
+    def import_memory(
+        self,
+        source: "str | os.PathLike[str]",
+        *,
+        replace: bool = False,
+        progress: Progress | None = None,
+        **options: "Unpack[WriteOptions]",
+    ) -> MemoryImported:
+        """Store what `export_memory` saved as one commit, with its ids, times, versions and vectors, or nothing of it.
+
+        Raises ConflictError for a profile that has memory already, unless it is to be replaced, which a rewind
+        undoes; InvalidRequestError, which names the line; OSError when the file cannot be read.
+        """
+        return send_lines(self._address, source, replace=replace, progress=progress, **options)
 
     def checkpoint(self, name: str, **options: "Unpack[WriteOptions]") -> Checkpoint:
         """Name the head of this branch; see `Branches.checkpoint`."""
