@@ -1,5 +1,7 @@
 """Policies, quotas, tenants, usage, settings and the operators' routes through both clients."""
 
+import time
+
 import pytest
 from memoturn import (
     ConflictError,
@@ -126,6 +128,7 @@ async def test_operators(api):
     anybody = api.client()
 
     assert await anybody.health() is True
+    assert abs(await anybody.clock() - time.time()) < 60
     assert await anybody.ready() is True
     readiness = await anybody.readiness()
     assert (readiness["store"], readiness["embedder"], readiness["language_models"]) == (

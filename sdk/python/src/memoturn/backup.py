@@ -187,7 +187,7 @@ def _save(
         profile=profile["profile"],
         profile_created_at=profile["created_at"],
         branch=branch["branch"],
-        parent=branch["parent"] or "",  # a branch that was made of a file has none
+        parent=branch["parent"] or "",  # as for main
         fork_txid=branch["fork_txid"] or 0,
         created_at=branch["created_at"],
         ttl_at=branch["ttl_at"],

@@ -17,8 +17,8 @@ class _Branch(TypedDict):
 class BranchInfo(_Branch, total=False):
     """A branch other than main; `ttl_at` is when it is deleted, None for one that stays.
 
-    `parent` and `fork_txid` are None for a branch that was made of a file, or that the node recovered. A deleted
-    one says when that was, and until when it can be brought back.
+    It was forked of `parent` at `fork_txid`, where the node knows of that. A deleted one says when that was, and
+    until when it can be brought back.
     """
 
     deleted_at: int
