@@ -1,0 +1,202 @@
+"""Programs as their pods run them: the environment that was rendered and no other, nobody in particular as the user, no capabilities,
+a root that cannot be written, and of folders only those that are mounted.
+
+The code is what the wheels hold, the interpreter and the libraries are those of the tests. It takes root, and mount namespaces.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from service_base import free_port
+
+from chart.rendering import Objects
+
+USER = 65532
+PATH = "/opt/memoturn/bin:/opt/python/bin:/usr/bin:/bin"
+_SCRIPT = r"""
+set -eu
+mount --make-rprivate /
+mount -t tmpfs tmpfs /opt
+mkdir /opt/memoturn /opt/python /opt/libraries
+mount --bind "$INSTALLED" /opt/memoturn
+mount --bind "$PYTHON" /opt/python
+mount --bind "$LIBRARIES" /opt/libraries
+mount -t tmpfs tmpfs /var/lib
+mkdir /var/lib/memoturn
+mount -t tmpfs tmpfs /run
+mkdir -p /run/secrets
+mount --bind "$POD/secrets" /run/secrets
+[ ! -d "$POD/data" ] || mount --bind "$POD/data" /var/lib/memoturn
+mount --bind "$POD/tmp" /tmp
+for there in /opt /opt/memoturn /opt/python /opt/libraries /var/lib /run /run/secrets /dev/shm /; do
+  mount -o remount,bind,ro "$there"
+done
+cd /
+exec setpriv --reuid "$NOBODY" --regid "$NOBODY" --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs -- \
+  env -i "$@"
+"""
+
+
+class Pod:
+    """One pod of a part: its folders, and its container's process. `secrets` are those of the namespace, by name and key."""
+
+    def __init__(
+        self,
+        folder: Path,
+        installed: Path,
+        objects: Objects,
+        part: str,
+        name: str,
+        secrets: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        self.folder, self.installed, self.name = folder / name, installed, name
+        self.container = objects.container(part)
+        self.spec = objects.pods()[part]["spec"]
+        self.secrets = secrets
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.mounts = {one["mountPath"]: one["name"] for one in self.container["volumeMounts"]}
+        self.make()
+
+    def make(self) -> None:
+        """Make its folders, empty, and its secrets: as for a pod that is new."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        volumes = {one["name"]: one for one in self.spec["volumes"]}
+        wanted = {"/tmp": "tmp", "/var/lib/memoturn": "data"}  # noqa: S108 - a pod's own
+        for mount in set(self.mounts) & set(wanted):
+            (self.folder / wanted[mount]).mkdir(parents=True)
+            os.chown(self.folder / wanted[mount], USER, USER)
+        for mount, volume in self.mounts.items():
+            source = volumes[volume].get("secret")
+            if source:
+                place = self.folder / "secrets" / mount.removeprefix("/run/secrets/")
+                place.mkdir(parents=True)
+                for item in source["items"]:
+                    file = place / item["path"]
+                    file.write_text(self.secrets[source["secretName"]][item["key"]])
+                    os.chown(file, 0, USER)
+                    file.chmod(source["defaultMode"])
+        (self.folder / "secrets").mkdir(exist_ok=True)
+
+    def env(self, *, ip: str) -> dict[str, str]:
+        """The variables of the container, as the kubelet fills them in."""
+        env: dict[str, str] = {}
+        for one in self.container["env"]:
+            value = self._value(one, ip)
+            if value is not None:
+                for name, known in env.items():
+                    value = value.replace(f"$({name})", known)
+                env[one["name"]] = value
+        return env
+
+    def _value(self, variable: dict[str, Any], ip: str) -> str | None:
+        match variable.get("valueFrom"):
+            case None:
+                return variable.get("value", "")
+            case {"secretKeyRef": ref}:
+                found = self.secrets[ref["name"]].get(ref["key"])
+                assert found is not None or ref.get("optional"), ref
+                return found
+            case {"fieldRef": {"fieldPath": path}}:
+                return {"metadata.name": self.name, "status.podIP": ip}[path]
+        raise AssertionError(variable)
+
+    def _here(self) -> dict[str, str]:
+        """The same on this machine: all pods have one address, and a port each."""
+        return {
+            name: value.replace("0.0.0.0:8080", f"127.0.0.1:{self.port}").replace("192.0.2.1:8080", f"127.0.0.1:{self.port}")
+            for name, value in self.env(ip="192.0.2.1").items()
+        }
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start its container, and return once its readiness probe is answered."""
+        libraries = sysconfig.get_path("purelib")
+        outside = {
+            "PATH": os.environ["PATH"],
+            "INSTALLED": str(self.installed),
+            "PYTHON": sys.base_prefix,
+            "LIBRARIES": libraries,
+            "POD": str(self.folder),
+            "NOBODY": str(USER),
+        }
+        inside = self._here() | {
+            "PATH": PATH,
+            "PYTHONPATH": "/opt/memoturn:/opt/libraries",
+            "LD_LIBRARY_PATH": "/opt/python/lib",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/tmp",  # noqa: S108 - a pod's own
+        }
+        program, *arguments = self.container["command"]
+        command = [*(f"{name}={value}" for name, value in inside.items()), "python3", f"/opt/memoturn/bin/{program}", *arguments]
+        with (self.folder.parent / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *command],
+                env=outside,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            self._wait(self.container["readinessProbe"]["httpGet"]["path"])
+
+    def _wait(self, path: str) -> None:
+        until_s = time.monotonic() + 40
+        while time.monotonic() < until_s:
+            assert self.process is not None
+            assert self.process.poll() is None, f"{self.name} has ended\n{self.log()}"
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(self.url + path, timeout=5).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"{self.name} is not ready\n{self.log()}")
+
+    def run(self, within_s: float = 40) -> int:
+        """Run its container to the end, and return its exit code."""
+        self.start(wait=False)
+        assert self.process is not None
+        return self.process.wait(within_s)
+
+    def stop(self) -> int:
+        """SIGTERM; return the exit code, within what the pod has for it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        sleep_s = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        return self.process.wait(self.spec["terminationGracePeriodSeconds"] - sleep_s)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+
+    def log(self) -> str:
+        return (self.folder.parent / f"{self.name}.log").read_text(errors="replace")[-4000:]
+
+
+@contextlib.contextmanager
+def pods_folder() -> Iterator[Path]:
+    """Give a folder for pods that nobody in particular can reach; skip where pods cannot be run."""
+    if os.getuid() != 0:
+        pytest.skip("pods are run in mount namespaces, which takes root")
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False, timeout=10)
+    if tried.returncode != 0:
+        pytest.skip(f"mount namespaces cannot be had: {tried.stderr.decode().strip()}")
+    folder = Path(tempfile.mkdtemp(prefix="memoturn-pods-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
