@@ -60,7 +60,8 @@ def _has_port(rule: dict[str, Any], target: Place, port: int, protocol: str) -> 
         return True
     return any(
         one.get("protocol", "TCP") == protocol
-        and one.get("port", port) in {port, *(name for name, number in target.ports.items() if number == port)}
+        and one.get("port", port)
+        in {port, *(name for name, number in target.ports.items() if number == port)}
         for one in rule["ports"]
     )
 

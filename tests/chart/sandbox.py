@@ -75,7 +75,7 @@ class Pod:
         """Make its folders, empty, and its secrets: as for a pod that is new."""
         shutil.rmtree(self.folder, ignore_errors=True)
         volumes = {one["name"]: one for one in self.spec["volumes"]}
-        wanted = {"/tmp": "tmp", "/var/lib/memoturn": "data"}  # noqa: S108 - a pod's own
+        wanted = {"/tmp": "tmp", "/var/lib/memoturn": "data"}
         for mount in set(self.mounts) & set(wanted):
             (self.folder / wanted[mount]).mkdir(parents=True)
             os.chown(self.folder / wanted[mount], USER, USER)
@@ -117,34 +117,20 @@ class Pod:
     def _here(self) -> dict[str, str]:
         """The same on this machine: all pods have one address, and a port each."""
         return {
-            name: value.replace("0.0.0.0:8080", f"127.0.0.1:{self.port}").replace("192.0.2.1:8080", f"127.0.0.1:{self.port}")
+            name: value.replace("0.0.0.0:8080", f"127.0.0.1:{self.port}").replace(
+                "192.0.2.1:8080", f"127.0.0.1:{self.port}"
+            )
             for name, value in self.env(ip="192.0.2.1").items()
         }
 
     def start(self, *, wait: bool = True) -> None:
         """Start its container, and return once its readiness probe is answered."""
-        libraries = sysconfig.get_path("purelib")
-        outside = {
-            "PATH": os.environ["PATH"],
-            "INSTALLED": str(self.installed),
-            "PYTHON": sys.base_prefix,
-            "LIBRARIES": libraries,
-            "POD": str(self.folder),
-            "NOBODY": str(USER),
-        }
-        inside = self._here() | {
-            "PATH": PATH,
-            "PYTHONPATH": "/opt/memoturn:/opt/libraries",
-            "LD_LIBRARY_PATH": "/opt/python/lib",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": "/tmp",  # noqa: S108 - a pod's own
-        }
         program, *arguments = self.container["command"]
-        command = [*(f"{name}={value}" for name, value in inside.items()), "python3", f"/opt/memoturn/bin/{program}", *arguments]
+        command = sandboxed(self._here(), f"/opt/memoturn/bin/{program}", *arguments)
         with (self.folder.parent / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *command],
-                env=outside,
+                command,
+                env=outside(self.folder, self.installed),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -184,6 +170,50 @@ class Pod:
 
     def log(self) -> str:
         return (self.folder.parent / f"{self.name}.log").read_text(errors="replace")[-4000:]
+
+
+def sandboxed(env: Mapping[str, str], *arguments: str) -> list[str]:
+    """Return the command line that runs Python in a sandbox, with these variables and what the image sets."""
+    inside = {
+        **env,
+        "PATH": PATH,
+        "PYTHONPATH": "/opt/memoturn:/opt/libraries",
+        "LD_LIBRARY_PATH": "/opt/python/lib",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/tmp",
+    }
+    variables = [f"{name}={value}" for name, value in inside.items()]
+    return ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *variables, "python3", *arguments]
+
+
+def outside(folder: Path, installed: Path) -> dict[str, str]:
+    """Return what the script that makes the sandbox has to know."""
+    return {
+        "PATH": os.environ["PATH"],
+        "INSTALLED": str(installed),
+        "PYTHON": sys.base_prefix,
+        "LIBRARIES": sysconfig.get_path("purelib"),
+        "POD": str(folder),
+        "NOBODY": str(USER),
+    }
+
+
+def run_command(
+    folder: Path, installed: Path, program: str, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run one command of the image to its end, with nothing but a folder for what is temporary. `-c` is Python's own."""
+    for name in ("tmp", "secrets"):
+        (folder / name).mkdir(parents=True)
+    os.chown(folder / "tmp", USER, USER)
+    first = program if program == "-c" else f"/opt/memoturn/bin/{program}"
+    return subprocess.run(
+        sandboxed({}, first, *arguments),
+        env=outside(folder, installed),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 @contextlib.contextmanager

@@ -130,7 +130,10 @@ def test_probes_ask_the_real_routes():
         assert {"/health", "/ready"} <= {route.template for route in routes}
     for part in SERVING:
         container = render(EVERYTHING).container(part)
-        paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
+        paths = {
+            probe: container[f"{probe}Probe"]["httpGet"]["path"]
+            for probe in ("startup", "liveness", "readiness")
+        }
         ready = "/health" if part == "mcp" else "/ready"
         assert paths == {"startup": "/health", "liveness": "/health", "readiness": ready}
         assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in paths} == {"http"}
@@ -181,7 +184,10 @@ def test_pods_are_spread_over_machines_and_zones():
     for part in SERVING:
         pod = render(EVERYTHING).pods()[part]
         spread = pod["spec"]["topologySpreadConstraints"]
-        assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        assert [one["topologyKey"] for one in spread] == [
+            "kubernetes.io/hostname",
+            "topology.kubernetes.io/zone",
+        ]
         for one in spread:
             assert one["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
             assert one["whenUnsatisfiable"] == "ScheduleAnyway"
@@ -191,7 +197,9 @@ def test_budgets_follow_the_limits_of_the_pod():
     def budgets(memory, cache):
         values = {"dataplane": {"resources": {"limits": {"memory": memory}}, "cacheSize": cache}}
         env = render(values).env("dataplane")
-        return [int(env[f"MEMOTURN_{name}_BYTES"]) for name in ("MEMORY_BUDGET", "RECALL_CACHE", "DISK_BUDGET")]
+        return [
+            int(env[f"MEMOTURN_{name}_BYTES"]) for name in ("MEMORY_BUDGET", "RECALL_CACHE", "DISK_BUDGET")
+        ]
 
     assert budgets("2Gi", "10Gi") == [2**30, 2**28, 10 * 2**30 * 3 // 4]
     assert budgets("1.5Gi", "4G") == [3 * 2**28, 3 * 2**26, 3_000_000_000]
@@ -209,7 +217,9 @@ def test_what_is_kept_in_memory_fits_into_the_limit():
 
 
 def test_budgets_that_are_set_win():
-    env = render({"server": {"memoryBudgetBytes": 2**29, "recallCacheBytes": 0, "diskBudgetBytes": 2**33}}).env("dataplane")
+    env = render(
+        {"server": {"memoryBudgetBytes": 2**29, "recallCacheBytes": 0, "diskBudgetBytes": 2**33}}
+    ).env("dataplane")
 
     assert (env["MEMOTURN_MEMORY_BUDGET_BYTES"], env["MEMOTURN_RECALL_CACHE_BYTES"]) == (str(2**29), "0")
     assert env["MEMOTURN_DISK_BUDGET_BYTES"] == str(2**33)

@@ -15,7 +15,11 @@ PROMETHEUS = Place({"app": "prometheus"}, NAMESPACES["monitoring"])
 DNS = Place({"k8s-app": "kube-dns"}, NAMESPACES["kube-system"])
 PORTS = {
     **dict.fromkeys(("dataplane", "gateway", "control-plane"), 8080),
-    **{"mcp": 8765, "minio": 9000, "etcd": 2379, "postgres": 5432, "migrate": 8080},
+    "mcp": 8765,
+    "minio": 9000,
+    "etcd": 2379,
+    "postgres": 5432,
+    "migrate": 8080,
 }
 ALL = merged(CLUSTER, {"mcp": {"enabled": True}})
 

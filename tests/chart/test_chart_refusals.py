@@ -7,7 +7,10 @@ from chart.rendering import CLUSTER, OUTSIDE, RefusedError, merged, render
 S3 = {"objectStorage": {"backend": "s3", "s3": {"bucket": "memories"}}}
 FILE = {"objectStorage": {"backend": "file"}}
 REFUSED = {
-    "nodes without etcd": (S3 | {"dataplane": {"replicas": 2}}, "dataplane.replicas=2 takes cluster.etcd.enabled=true"),
+    "nodes without etcd": (
+        S3 | {"dataplane": {"replicas": 2}},
+        "dataplane.replicas=2 takes cluster.etcd.enabled=true",
+    ),
     "a folder for several nodes": (
         merged(CLUSTER, FILE),
         "objectStorage.backend=file is a folder of one pod",
@@ -20,20 +23,38 @@ REFUSED = {
         {"cluster": {"etcd": {"enabled": True}}, "postgres": {"enabled": True}},
         "takes exactly one of cluster.etcd.endpoints, cluster.etcd.existingSecret and etcd.enabled=true; 0 are set",
     ),
-    "etcd from two places": (merged(CLUSTER, {"cluster": {"etcd": {"existingSecret": "etcd"}}}), "exactly one of"),
+    "etcd from two places": (
+        merged(CLUSTER, {"cluster": {"etcd": {"existingSecret": "etcd"}}}),
+        "exactly one of",
+    ),
     "etcd for nobody": ({"etcd": {"enabled": True}}, "are for cluster.etcd.enabled=true"),
-    "endpoints for nobody": ({"cluster": {"etcd": {"endpoints": "http://a:2379"}}}, "are for cluster.etcd.enabled=true"),
+    "endpoints for nobody": (
+        {"cluster": {"etcd": {"endpoints": "http://a:2379"}}},
+        "are for cluster.etcd.enabled=true",
+    ),
     "a CA for the chart's etcd": (merged(CLUSTER, {"cluster": {"etcd": {"caSecret": "ca"}}}), "has no TLS"),
     "a cluster without Postgres": (
         merged(CLUSTER, {"postgres": {"enabled": False}, "controlPlane": {"enabled": False}}),
         "takes a catalog that the nodes share",
     ),
     "two catalogs": (merged(CLUSTER, {"catalog": {"existingSecret": "catalog"}}), "take one of them"),
-    "a control plane without Postgres": ({"controlPlane": {"enabled": True}}, "controlPlane.enabled=true takes a catalog"),
-    "a gateway without etcd": ({"gateway": {"enabled": True}}, "gateway.enabled=true takes cluster.etcd.enabled=true"),
+    "a control plane without Postgres": (
+        {"controlPlane": {"enabled": True}},
+        "controlPlane.enabled=true takes a catalog",
+    ),
+    "a gateway without etcd": (
+        {"gateway": {"enabled": True}},
+        "gateway.enabled=true takes cluster.etcd.enabled=true",
+    ),
     "no authentication": ({"auth": {"enabled": False}}, "so it would not start"),
-    "MinIO that is not there": ({"minio": {"enabled": False}}, "objectStorage.backend=minio is the MinIO of this chart"),
-    "no bucket": ({"objectStorage": {"backend": "s3", "s3": {"bucket": ""}}}, "takes objectStorage.s3.bucket"),
+    "MinIO that is not there": (
+        {"minio": {"enabled": False}},
+        "objectStorage.backend=minio is the MinIO of this chart",
+    ),
+    "no bucket": (
+        {"objectStorage": {"backend": "s3", "s3": {"bucket": ""}}},
+        "takes objectStorage.s3.bucket",
+    ),
     "no Google bucket": ({"objectStorage": {"backend": "gs"}}, "takes objectStorage.gs.bucket"),
     "no container": ({"objectStorage": {"backend": "az"}}, "takes objectStorage.az.container"),
     "an account without a name": ({"serviceAccount": {"create": False}}, "takes a serviceAccount.name"),
@@ -45,12 +66,18 @@ REFUSED = {
         {"dataplane": {"preStopSleepSeconds": 15}},
         "dataplane.terminationGracePeriodSeconds=20 is below 25",
     ),
-    "cold before warm": ({"server": {"coldAfterSecs": 30}}, "server.coldAfterSecs is below server.warmAfterSecs"),
+    "cold before warm": (
+        {"server": {"coldAfterSecs": 30}},
+        "server.coldAfterSecs is below server.warmAfterSecs",
+    ),
     "windows the wrong way round": (
         {"server": {"pitrSnapshotRetentionSecs": 3600}},
         "server.pitrSnapshotRetentionSecs is below server.pitrRetentionSecs",
     ),
-    "an embedder without a key": ({"ai": {"embedProvider": "voyage"}}, "with EMBED_API_KEY, or the ai.embedBaseUrl"),
+    "an embedder without a key": (
+        {"ai": {"embedProvider": "voyage"}},
+        "with EMBED_API_KEY, or the ai.embedBaseUrl",
+    ),
     "a model without a name": (
         {"ai": {"extractProvider": "openai", "existingSecret": "models"}},
         "ai.extractProvider=openai takes ai.extractModel",
@@ -64,7 +91,10 @@ REFUSED = {
         {"gateway": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}},
         "gateway.autoscaling.maxReplicas is below",
     ),
-    "a budget of nothing": ({"podDisruptionBudget": {"maxUnavailable": None}}, "takes minAvailable or maxUnavailable"),
+    "a budget of nothing": (
+        {"podDisruptionBudget": {"maxUnavailable": None}},
+        "takes minAvailable or maxUnavailable",
+    ),
 }
 
 
@@ -124,10 +154,18 @@ def test_values_that_are_none_are_refused_by_the_schema(values, where):
 @pytest.mark.parametrize(
     ("part", "env", "why"),
     [
-        ("dataplane", {"MEMOTURN_ADVERTISE": "http://127.0.0.1:8080"}, "MEMOTURN_ADVERTISE is set by the chart"),
+        (
+            "dataplane",
+            {"MEMOTURN_ADVERTISE": "http://127.0.0.1:8080"},
+            "MEMOTURN_ADVERTISE is set by the chart",
+        ),
         ("dataplane", {"MEMOTURN_NODE_ID": "node-1"}, "MEMOTURN_NODE_ID is set by the chart"),
         ("dataplane", {"MEMOTURN_AUTH": "off"}, "MEMOTURN_AUTH is set by the chart"),
-        ("controlPlane", {"MEMOTURN_CATALOG": "postgresql://a:b@c/d"}, "MEMOTURN_CATALOG is set by the chart"),
+        (
+            "controlPlane",
+            {"MEMOTURN_CATALOG": "postgresql://a:b@c/d"},
+            "MEMOTURN_CATALOG is set by the chart",
+        ),
         ("gateway", {"MEMOTURN_GATEWAY_LISTEN": "0.0.0.0:1"}, "MEMOTURN_GATEWAY_LISTEN is set by the chart"),
         ("dataplane", {"MEMOTURN_SHIP_RAET": "5"}, "MEMOTURN_SHIP_RAET is no setting"),
         ("dataplane", {"MEMOTURN_LOG_FORMAT": "console"}, "MEMOTURN_LOG_FORMAT is set by server.logFormat"),
@@ -143,7 +181,13 @@ def test_variables_that_would_end_the_start_are_refused(part, env, why):
 
 def test_a_variable_twice_is_refused():
     with pytest.raises(RefusedError, match="AWS_PROFILE is there twice"):
-        render({"dataplane": {"extraEnv": [{"name": "AWS_PROFILE", "value": "a"}, {"name": "AWS_PROFILE", "value": "b"}]}})
+        render(
+            {
+                "dataplane": {
+                    "extraEnv": [{"name": "AWS_PROFILE", "value": "a"}, {"name": "AWS_PROFILE", "value": "b"}]
+                }
+            }
+        )
 
 
 def test_any_setting_may_come_as_a_variable_instead():
@@ -158,7 +202,14 @@ def test_any_setting_may_come_as_a_variable_instead():
         merged(OUTSIDE, {"dataplane": {"replicas": 1}}),
         merged(OUTSIDE, {"gateway": {"enabled": False}, "controlPlane": {"enabled": False}}),
         {"server": {"pitrRetentionSecs": 0, "pitrSnapshotRetentionSecs": 0}},
-        {"ai": {"existingSecret": "models", "extractProvider": "openai", "extractModel": "m", "assistantProvider": "openai"}},
+        {
+            "ai": {
+                "existingSecret": "models",
+                "extractProvider": "openai",
+                "extractModel": "m",
+                "assistantProvider": "openai",
+            }
+        },
         {"ai": {"embedProvider": "openai", "embedBaseUrl": "http://llm:11434/v1", "embedModel": "bge-m3"}},
         {"dataplane": {"resources": {}}},
         {"postgres": {"enabled": True}},

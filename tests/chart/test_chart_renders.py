@@ -37,7 +37,9 @@ ALL_OPTIONS = {
         "allowExternalIngress": False,
         "allowHttpsEgress": True,
         "extraIngressFrom": [{"namespaceSelector": {}}],
-        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "metricsFrom": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        ],
         "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 8443}]}],
         "objectStorageTo": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     },
@@ -139,7 +141,10 @@ def test_identity_and_address_come_from_the_pod():
     assert env["POD_IP"] == {"fieldRef": {"fieldPath": "status.podIP"}}
     assert env["MEMOTURN_ADVERTISE"] == "http://$(POD_IP):8080"
     assert list(env).index("POD_IP") < list(env).index("MEMOTURN_ADVERTISE"), "it is not filled in else"
-    assert render(OUTSIDE, {"ipFamily": "IPv6"}).env("dataplane")["MEMOTURN_ADVERTISE"] == "http://[$(POD_IP)]:8080"
+    assert (
+        render(OUTSIDE, {"ipFamily": "IPv6"}).env("dataplane")["MEMOTURN_ADVERTISE"]
+        == "http://[$(POD_IP)]:8080"
+    )
 
 
 def test_no_part_of_the_data_plane_has_a_volume():

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +13,6 @@ from chart.rendering import CLUSTER, OUTSIDE, Objects, merged, render
 from chart.sandbox import Pod
 from gateway.settings import GatewaySettings
 from memoturnd.config import Settings
-
 
 
 def secrets_of(objects: Objects) -> dict[str, dict[str, str]]:
@@ -43,7 +41,9 @@ EXTERNAL = {
         CLUSTER,
         OUTSIDE,
         merged(OUTSIDE, {"ai": {"existingSecret": "models"}, "server": {"persistAuthKey": True}}),
-        merged(OUTSIDE, {"cluster": {"etcd": {"endpoints": "", "existingSecret": "etcd", "prefix": "/prod/"}}}),
+        merged(
+            OUTSIDE, {"cluster": {"etcd": {"endpoints": "", "existingSecret": "etcd", "prefix": "/prod/"}}}
+        ),
         {"ipFamily": "IPv6"},
     ],
 )
@@ -78,7 +78,12 @@ def started() -> Iterator[ExitStack]:
 def bucket_of(server) -> tuple[dict, dict]:
     """Values that name the tests' own bucket, and the secret for it."""
     prefix = server.fresh_url().rpartition("/")[2]
-    where = {"bucket": server.bucket, "region": server.region, "endpoint": server.endpoint, "existingSecret": "bucket"}
+    where = {
+        "bucket": server.bucket,
+        "region": server.region,
+        "endpoint": server.endpoint,
+        "existingSecret": "bucket",
+    }
     return (
         {"objectStorage": {"backend": "s3", "prefix": prefix, "s3": where}},
         {"AWS_ACCESS_KEY_ID": server.access, "AWS_SECRET_ACCESS_KEY": server.secret},
@@ -123,7 +128,14 @@ def test_a_node_alone_survives_its_pod(pods, installed, s3_server, started):
     store, bucket = bucket_of(s3_server)
     objects = render(store)
     keys = secrets_of(objects)["memoturn-auth"]
-    node = Pod(pods / "alone", installed, objects, "dataplane", "memoturn-0", secrets_of(objects) | {"bucket": bucket})
+    node = Pod(
+        pods / "alone",
+        installed,
+        objects,
+        "dataplane",
+        "memoturn-0",
+        secrets_of(objects) | {"bucket": bucket},
+    )
     started.callback(node.kill)
 
     node.start()
@@ -135,13 +147,18 @@ def test_a_node_alone_survives_its_pod(pods, installed, s3_server, started):
     node.start()
 
     assert recalled(node.url, token) == ["Alice is vegan"]
-    assert set(path.name for path in (node.folder / "data").iterdir()) >= {"registry.db", "dbs"}
+    assert {path.name for path in (node.folder / "data").iterdir()} >= {"registry.db", "dbs"}
 
 
-def test_a_cluster_survives_the_death_of_a_pod(pods, installed, s3_server, etcd_url, postgres_server, started):
+def test_a_cluster_survives_the_death_of_a_pod(
+    pods, installed, s3_server, etcd_url, postgres_server, started
+):
     store, bucket = bucket_of(s3_server)
     values = {
-        "cluster": {"leaseTtlSecs": 2, "etcd": {"enabled": True, "endpoints": etcd_url, "prefix": fresh_prefix()}},
+        "cluster": {
+            "leaseTtlSecs": 2,
+            "etcd": {"enabled": True, "endpoints": etcd_url, "prefix": fresh_prefix()},
+        },
         "catalog": {"existingSecret": "catalog"},
         "dataplane": {"replicas": 2},
         "gateway": {"enabled": True},
@@ -158,7 +175,9 @@ def test_a_cluster_survives_the_death_of_a_pod(pods, installed, s3_server, etcd_
         "control-plane": ["memoturn-control-x"],
     }
     made = {
-        name: Pod(pods / "cluster", installed, objects, part, name, secrets) for part, all_names in names.items() for name in all_names
+        name: Pod(pods / "cluster", installed, objects, part, name, secrets)
+        for part, all_names in names.items()
+        for name in all_names
     }
     for pod in made.values():
         started.callback(pod.kill)

@@ -52,13 +52,21 @@ def test_no_value_is_for_a_setting_that_is_not_there():
 
 
 def test_gateways_get_all_that_they_share_with_nodes():
-    by_others = {"MEMOTURN_ETCD", "MEMOTURN_ETCD_CA_FILE", "MEMOTURN_ETCD_PREFIX", "MEMOTURN_LEASE_TTL_S", "MEMOTURN_AUTH"}
+    by_others = {
+        "MEMOTURN_ETCD",
+        "MEMOTURN_ETCD_CA_FILE",
+        "MEMOTURN_ETCD_PREFIX",
+        "MEMOTURN_LEASE_TTL_S",
+        "MEMOTURN_AUTH",
+    }
     own = {variable for variable in BY_VARIABLE if variable.startswith("MEMOTURN_GATEWAY_")}
 
     assert {s.variable for s in GATEWAY_SETTINGS} == by_others | own | set(TABLE["gatewayShares"])
 
 
-@pytest.mark.parametrize("values", [{}, merged(CLUSTER, {"mcp": {"enabled": True}}), OUTSIDE], ids=["alone", "cluster", "outside"])
+@pytest.mark.parametrize(
+    "values", [{}, merged(CLUSTER, {"mcp": {"enabled": True}}), OUTSIDE], ids=["alone", "cluster", "outside"]
+)
 def test_every_variable_that_is_set_is_one_that_somebody_reads(values):
     objects = render(values, {"ai": {"existingSecret": "models"}})
     node = {s.variable for s in SETTINGS} | {s.variable + FILE for s in SETTINGS if s.secret}
@@ -82,7 +90,11 @@ def test_bounds_of_a_value_are_those_of_its_setting(path, variable):
 
     for bound, beyond in (("minimum", -step), ("maximum", step)):
         if bound in schema:
-            parse(f"{schema[bound]:g}" if isinstance(schema[bound], float) and schema[bound] < 1 else str(int(schema[bound])))
+            parse(
+                f"{schema[bound]:g}"
+                if isinstance(schema[bound], float) and schema[bound] < 1
+                else str(int(schema[bound]))
+            )
             with pytest.raises(ValueError, match="must be"):
                 parse(f"{schema[bound] + beyond:.3f}" if step < 1 else str(schema[bound] + beyond))
     for choice in schema.get("enum", []):
@@ -124,11 +136,13 @@ def sample(path):
         return True
     if "object" in schema["type"]:
         return {"ai_egress": {"embed": "self_hosted_only"}}
-    return ["a.example", "b.example"]
+    return ["https://a.example"] if path == "server.corsOrigins" else ["a.example", "b.example"]
 
 
 def test_large_numbers_are_written_out():
-    values = {"server": {"maxImportBytes": 1099511627776, "shipRate": 0.5, "pitrSnapshotRetentionSecs": 31536000}}
+    values = {
+        "server": {"maxImportBytes": 1099511627776, "shipRate": 0.5, "pitrSnapshotRetentionSecs": 31536000}
+    }
     env = render(values).env("dataplane")
 
     assert env["MEMOTURN_MAX_IMPORT_BYTES"] == "1099511627776"
