@@ -13,6 +13,7 @@ import struct
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from beside import beside
 
 DIMENSIONS = 32
 KEY = "sk-test-0123456789"
@@ -137,6 +138,11 @@ async def fake_endpoint():
         yield fake
     finally:
         await runner.cleanup()
+
+
+def serving_endpoint_beside():
+    """The same on a thread of its own, for tests that are not asynchronous."""
+    return beside(fake_endpoint)
 
 
 def settings_of(fake, **env):

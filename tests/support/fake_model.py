@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import json
 import re
-import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 from aiohttp import web
+from beside import beside
 
 KEY = "sk-test-9876543210"
 
@@ -250,29 +250,9 @@ async def serving_model():
         await runner.cleanup()
 
 
-@contextmanager
 def serving_model_beside():
     """The same on a thread of its own, for tests that are not asynchronous."""
-    ready, stop = threading.Event(), None
-    found = {}
-
-    async def serve():
-        nonlocal stop
-        stop = asyncio.Event()
-        found["loop"] = asyncio.get_running_loop()
-        async with serving_model() as fake:
-            found["fake"] = fake
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        assert ready.wait(10)
-        yield found["fake"]
-    finally:
-        found["loop"].call_soon_threadsafe(stop.set)
-        thread.join()
+    return beside(serving_model)
 
 
 def settings_of(fake, provider="anthropic", **more):

@@ -1,0 +1,68 @@
+"""A node with authentication, a language model and an embedder, and the client's tests built for it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fake_embedder
+import fake_model
+import node_packages
+import pytest
+from processes import NodeHome, RunningNode
+
+PLATFORM_KEY = "platform-key-of-the-tests"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A node, and what the tests are told of it."""
+
+    node: RunningNode
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What the client's tests read."""
+        return {
+            "MEMOTURN_TEST_URL": self.node.url,
+            "MEMOTURN_TEST_PLATFORM_KEY": PLATFORM_KEY,
+            "MEMOTURN_TEST_VECTORS": str(node_packages.VECTORS),
+        }
+
+
+@pytest.fixture(scope="session")
+def packages() -> None:
+    """The packages of npm, in their place."""
+    node_packages.with_packages(node_packages.SDK)
+
+
+@pytest.fixture(scope="session")
+def built(packages: None) -> Path:
+    """The client and its tests, built."""
+    node_packages.run("scripts/build.mjs")
+    node_packages.run("node_modules/typescript/bin/tsc", "-p", "tsconfig.test.json")
+    return node_packages.SDK / "build" / "test"
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Start the node, on a free port."""
+    with (
+        fake_model.serving_model_beside() as model,
+        fake_embedder.serving_endpoint_beside() as embedder,
+        NodeHome(tmp_path_factory.mktemp("typescript")) as home,
+    ):
+        settings = {
+            **fake_model.settings_of(model),
+            **fake_embedder.settings_of(embedder),
+            "AUTH": "on",
+            "PLATFORM_KEY": PLATFORM_KEY,
+        }
+        yield Served(home.start(**settings))
+
+
+@pytest.fixture(autouse=True)
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in [name for name in os.environ if name.startswith("MEMOTURN_TEST_")]:
+        monkeypatch.delenv(name)
