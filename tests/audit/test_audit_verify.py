@@ -180,7 +180,10 @@ def test_a_cut_object_is_found(key, size):
     assert report_of({**STREAM, key: STREAM[key][:-size]})["outcome"] == "damaged"
 
 
-@pytest.mark.parametrize("chain", sorted({chain_of(key) for key in OBJECTS}))
+CHAINS = sorted({chain_of(key) for key in OBJECTS})
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=map(str, range(len(CHAINS))))
 def test_a_cut_off_end_is_found_object_by_object(chain):
     mine = [key for key in OBJECTS if chain_of(key) == chain]
     for kept in range(len(mine)):
@@ -188,7 +191,7 @@ def test_a_cut_off_end_is_found_object_by_object(chain):
         assert kinds(report_of(files)) & {"missing", "cut"}
 
 
-@pytest.mark.parametrize("key", HEADS)
+@pytest.mark.parametrize("key", HEADS, ids=map(str, range(len(HEADS))))
 def test_a_deleted_head_is_found(key):
     assert kinds(report_of({k: d for k, d in STREAM.items() if k != key})) == {"headless"}
 
@@ -209,7 +212,7 @@ def test_a_changed_head_is_found(key, name, data):
         assert report_of({**STREAM, key: json.dumps(head).encode()})["outcome"] == "damaged"
 
 
-@pytest.mark.parametrize("key", HEADS)
+@pytest.mark.parametrize("key", HEADS, ids=map(str, range(len(HEADS))))
 def test_a_head_without_a_signature_or_by_another_key_is_found(key):
     head = json.loads(STREAM[key])
     bare = {**head, "alg": "none", "sig": None, "key_id": None}

@@ -77,6 +77,7 @@ def test_a_key_of_the_past_says_until_when_it_verifies():
         der(ec.generate_private_key(ec.SECP256R1())),
         f"{der(ed25519.Ed25519PrivateKey.generate())} until=soon",
     ],
+    ids=["empty", "comment", "no base64", "no key", "another curve", "no time"],
 )
 def test_what_is_no_key_is_refused_and_not_shown(text):
     with pytest.raises(ConfigurationError) as caught:

@@ -158,7 +158,7 @@ REFUSING_AT = {
     "import lines": ("POST", "/v1/memory/app/ann/import", {"content": NO_MEMORY}),
     "sql": ("POST", "/v1/db/app--ann/sql", {"json": {"stmts": [{"q": "CREATE TABLE t (a)"}]}}),
     "profiles": ("GET", "/v1/memory/app", {}),
-    **{name: READS[name] for name in NOW},
+    **{name: READS[name] for name in sorted(NOW)},
     "sync": ("POST", "/v1/db/app--ann/sync", {}),
     "fork": ("POST", "/v1/db/app--ann/branches", {"json": {"name": "f"}}),
     "delete branch": ("DELETE", "/v1/db/app--ann/branches/other", {}),
