@@ -54,7 +54,12 @@ def embedder() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory, language_model, embedder) -> Iterator[RunningNode]:
     """A node that asks for credentials; it has to stop well at the end."""
-    settings = {**model_settings(language_model), **embedder_settings(embedder), "AUTH": "on"}
+    settings = {
+        **model_settings(language_model),
+        **embedder_settings(embedder),
+        "AUTH": "on",
+        "USAGE_FLUSH_S": "1",
+    }
     with NodeHome(tmp_path_factory.mktemp("guarded"), PLATFORM_KEY=PLATFORM_KEY, **settings) as home:
         node = home.start()
         yield node

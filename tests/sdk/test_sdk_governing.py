@@ -1,6 +1,8 @@
 """Policies, quotas, tenants, usage, settings and the operators' routes through both clients."""
 
+import asyncio
 import time
+from datetime import date
 
 import pytest
 from memoturn import (
@@ -76,7 +78,7 @@ async def test_tenants_have_names_and_quotas_of_their_own(api):
     await api.admin.delete_tenant(f"{api.name}-empty")
 
 
-async def test_usage_and_settings(api):
+async def test_settings(api):
     db = await api.of_database("admin")
 
     assert await db.get_settings() == {"durability": {}}
@@ -87,9 +89,26 @@ async def test_usage_and_settings(api):
     assert (await db.kv.put_entry("other", "k", "v"))["txid"] > 0
     with pytest.raises(InvalidRequestError):
         await db.set_settings({"durability": {"nonsense": "durable"}})
-    days = [day async for day in api.admin.iter_usage(api.name, from_day="2026-01-01", limit=3)]
-    assert all(day["requests"] >= 0 for day in days)
-    assert [day async for day in api.admin.iter_namespace_usage(api.name, to_day="2026-01-01")] == []
+
+
+async def test_usage_is_counted_by_day(api):
+    ann = await api.of_namespace("write", "memory")
+    await ann.ingest([{"type": "event", "summary": "x"}])
+
+    async with asyncio.timeout(20):
+        days = []
+        while not days:  # the node counts in memory, and writes it down each second
+            await asyncio.sleep(0.1)
+            days = [day async for day in api.admin.iter_usage(f"{api.name}--ann", limit=3)]
+
+    (today,) = days
+    assert (today["writes"], today["recalls"]) == (1, 0)
+    assert [day async for day in api.admin.iter_namespace_usage(api.name)] == [today]
+    first, last = date(2026, 1, 1), date.fromisoformat(today["day"])
+    assert [day async for day in api.admin.iter_usage(f"{api.name}--ann", from_day=first, to_day=last)] == [
+        today
+    ]
+    assert [day async for day in api.admin.iter_usage(f"{api.name}--ann", from_day=first, to_day=first)] == []
 
 
 async def test_databases_come_and_go_and_come_back(api):
