@@ -99,13 +99,23 @@ class _no_signals:  # noqa: N801
 
 def stdio(node, *arguments, token=None, **env):
     """How the official client starts the server over stdio."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
     token_env = {"MEMOTURN_TOKEN": token} if token else {}
     return StdioServerParameters(
         command=sys.executable,
         args=["-m", "memoturn", "--url", node.url, "mcp", *arguments],
-        env=kept | token_env | env,
+        env=environment_of(**token_env, **env),
     )
+
+
+def environment_of(**env):
+    """This environment without settings of ours, and with these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
+    return kept | env
+
+
+def line_of(result):
+    """Whose memory a call meant."""
+    return result.meta["memoturn/profile"]
 
 
 def answer_of(result):

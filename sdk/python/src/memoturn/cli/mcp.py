@@ -2,6 +2,7 @@
 
 import os
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,7 +165,6 @@ def serve(
     if ctx.invoked_subcommand is not None:
         return
     _needs_packages()
-    from memoturn.mcp import run
     from memoturn.mcp.logs import LEVELS, configure
     from memoturn.mcp.settings import HttpSettings, Pin, Settings, read_token
 
@@ -185,6 +185,8 @@ def serve(
         answer_bytes=answer_bytes,
     )
     configure(log_level)
+    from memoturn.mcp import run
+
     if not http:
         run.stdio(settings)
         return
@@ -273,11 +275,6 @@ def _node(ctx: typer.Context) -> tuple[str, str | None]:
 
 
 def _needs_packages() -> None:
-    try:
-        import mcp  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import tomlkit  # noqa: F401
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"mcp", "prometheus_client", "tomlkit"}:
-            raise
-        raise InvalidRequestError(_HINT, code="invalid_request") from None
+    for package in ("mcp", "prometheus_client", "tomlkit"):
+        if find_spec(package) is None:
+            raise InvalidRequestError(_HINT, code="invalid_request")

@@ -18,6 +18,8 @@ _TIMES: Final = frozenset(
 )
 _HIDDEN: Final = frozenset({"undone_at", "channels", "durable_txid"})
 
+_UNKNOWN: Final = "It may have happened or not: read before you repeat it."
+
 NEXT_STEPS: Final[Mapping[str, str]] = {
     "invalid_request": "Correct the arguments and call again.",
     "unauthorized": "The memory server takes no call without a valid token. Ask the user to set one; do not retry.",
@@ -30,10 +32,12 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "precondition_failed": "It was changed meanwhile. Read it again, then decide.",
     "payload_too_large": "Send less at once.",
     "overloaded": "The server is busy or a quota is used up. Wait some seconds, then call again.",
+    "unreachable": "The memory server does not answer. Call again in some seconds; if it stays, tell the user to start it.",
     "unavailable": "The server cannot be reached now. Call again in some seconds; if it stays, tell the user.",
     "unconfigured": "The server has no language model. Use memory_recall and answer from what it finds.",
     "request_timeout": "It took too long. A write may still have happened: read before you repeat it.",
-    "outcome_unknown": "It may have happened or not: read before you repeat it.",
+    "outcome_unknown": _UNKNOWN,
+    "unknown_outcome": _UNKNOWN,
     "not_durable": "It was stored, and is not in object storage yet. Do not repeat it.",
     "internal": "The server failed. Call again once; if it stays, tell the user.",
 }
@@ -109,16 +113,16 @@ def failed(code: str, message: str, next_step: str | None = None) -> CallToolRes
     )
 
 
-def error_of(error: errors.MemoturnError) -> CallToolResult:
+def error_of(error: errors.MemoturnError, *, read_only: bool) -> CallToolResult:
     """Return the tool error of an error of the client."""
-    return failed(code_of(error), error.message)
+    return failed(code_of(error, read_only=read_only), error.message)
 
 
-def code_of(error: errors.MemoturnError) -> str:
-    """Return the stable code of an error, also of one that no server has answered."""
-    if error.code:
-        return error.code
-    return "outcome_unknown" if isinstance(error, errors.UnknownOutcomeError) else "unavailable"
+def code_of(error: errors.MemoturnError, *, read_only: bool) -> str:
+    """Return the stable code of an error. Where something only reads, nothing may have happened."""
+    if isinstance(error, errors.UnknownOutcomeError) and read_only:
+        return "unavailable"
+    return error.code or "internal"
 
 
 def invalid(error: ValidationError) -> str:

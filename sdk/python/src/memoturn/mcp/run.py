@@ -24,6 +24,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STDIO_GRACE_S = 5.0
 _KEEP_ALIVE_S = 15
 _HEADERS_BYTES = 64 * 1024
+_BACKLOG = 1024
 
 
 def stdio(settings: Settings) -> None:
@@ -131,6 +132,7 @@ def _bind(http: HttpSettings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((http.host, http.port))
+        listening.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listening.close()
         raise InvalidRequestError(

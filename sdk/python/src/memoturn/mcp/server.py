@@ -142,7 +142,11 @@ class _Handlers:
         except ValidationError as error:
             return answers.failed("invalid_request", answers.invalid(error)), "invalid_request", place
         except MemoturnError as error:
-            return answers.error_of(error), answers.code_of(error), place
+            return (
+                answers.error_of(error, read_only=tool.read_only),
+                answers.code_of(error, read_only=tool.read_only),
+                place,
+            )
         except TimeoutError:
             message = f"no answer within {self._settings.call_timeout_s:g} s"
             return answers.failed("request_timeout", message), "request_timeout", place
@@ -168,7 +172,7 @@ class _Handlers:
                     str(params.uri), Call(upstream.client, upstream.place), self._settings.answer_bytes
                 )
         except MemoturnError as error:
-            code = answers.code_of(error)
+            code = answers.code_of(error, read_only=True)
             raise MCPError(
                 INVALID_PARAMS if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else INTERNAL_ERROR,
                 f"{code}: {error.message}",

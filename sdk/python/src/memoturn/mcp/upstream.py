@@ -40,7 +40,11 @@ class Upstreams:
     def open(self, token: str | None) -> Upstream:
         """Return a new upstream with that credential, which knows of no position."""
         client = AsyncMemoturn(
-            self._settings.url, token=token, source=self._settings.source, http_client=self._http
+            self._settings.url,
+            token=token,
+            source=self._settings.source,
+            http_client=self._http,
+            deadline_s=self._settings.call_timeout_s,
         )
         return Upstream(client, default_place(self._settings, token))
 
