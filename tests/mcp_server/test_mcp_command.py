@@ -37,7 +37,7 @@ def test_what_it_cannot_start_with_is_said_and_nothing_is_served(cli, tmp_path, 
         (("--pin", "profile"), {}, "name it with --namespace and --profile"),
         (("--pin", "branch", "--namespace", "app"), {}, "name it with --profile"),
         (("--log-level", "loud"), {}, "takes one of"),
-        (("--http", "70000"), {}, "70000"),
+        (("--http", "70000"), {}, "65535"),
     ):
         with monkeypatch.context() as patch:
             for name, value in env.items():
