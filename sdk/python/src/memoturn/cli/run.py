@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -62,6 +63,22 @@ At = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most of them.")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON",
+        help='What has to hold, as in \'{"age": {"$gte": 18}}\'; `-` is stdin.',
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only from then on: RFC 3339 or unix ms.", show_default=False),
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only up to then: RFC 3339 or unix ms.", show_default=False)
+]
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,21 @@ def single(function: Callable[..., Any], *lines: str) -> typer.Typer:
     return app
 
 
+def add(app: typer.Typer, name: str, function: Callable[..., Any], *lines: str) -> None:
+    """Put a function into a group as its subcommand `name`, with examples of its use."""
+    app.command(name, epilog=examples(*lines))(function)
+
+
+def stamp(run: Run, answer: Mapping[str, Any]) -> None:
+    """Say on stderr which txid an answer shows and how far object storage is."""
+    run.out.txid(answer["txid"], answer["durable_txid"])
+
+
+def would(run: Run, value: Mapping[str, Any], text: str) -> None:
+    """Say what a dry run found, instead of doing it."""
+    run.out.done({"dry_run": True, **value}, f"would {text}; nothing was changed")
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed, where somebody can answer. Raises typer.Abort on a no."""
     if not yes and sys.stdin.isatty():
@@ -136,6 +168,37 @@ def parse_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise typer.BadParameter("takes a JSON object, as in '{\"a\": 1}'", param_hint=option)
     return value
+
+
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """Return the filter of `--filter`, None when it is not given. Raises typer.BadParameter."""
+    return None if text is None else parse_object(text, "--filter")
+
+
+def parse_lines(text: str, option: str) -> list[dict[str, Any]]:
+    """Return JSON objects: one, an array of them, or one a line; `-` reads stdin. Raises typer.BadParameter."""
+    given = sys.stdin.read() if text == "-" else text
+    try:
+        whole = json.loads(given)
+        found = whole if isinstance(whole, list) else [whole]
+    except ValueError:
+        found = [parse_json(line, option) for line in given.splitlines() if line.strip()]
+    if not found or not all(isinstance(one, dict) for one in found):
+        raise typer.BadParameter("takes JSON objects: one, an array, or one a line", param_hint=option)
+    return found
+
+
+def parse_time(text: str | None, option: str) -> int | datetime | None:
+    """Return a time, unix ms or RFC 3339, None when it is not given. Raises typer.BadParameter."""
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    try:
+        when = datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
+    except ValueError as error:
+        raise typer.BadParameter(f"is no time: {error}", param_hint=option) from error
+    if when.tzinfo is None:
+        raise typer.BadParameter("needs a zone, as in 2026-11-28T02:00:00Z", param_hint=option)
+    return when
 
 
 def parse_embedding(text: str | None, option: str = "--embedding") -> list[float] | None:
