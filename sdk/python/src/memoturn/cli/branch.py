@@ -4,16 +4,22 @@ from typing import Annotated
 
 import typer
 
-from memoturn import MAIN
+from memoturn import MAIN, BranchNotFoundError, ConflictError
 from memoturn.cli import branch_graph
+from memoturn.cli.complete import branches as complete_branches
 from memoturn.cli.output import Cell, when
-from memoturn.cli.run import Database, Run, Yes, confirm, current, examples, group
+from memoturn.cli.run import Database, DryRun, Run, Yes, confirm, current, examples, group, would
 from memoturn.types import Rewind
 
 app = group("Fork, checkpoint and rewind a database.")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the new branch.", show_default=False)]
-_Branch = Annotated[str, typer.Argument(metavar="BRANCH", help="Branch, as in `main`.", show_default=False)]
+_Branch = Annotated[
+    str,
+    typer.Argument(
+        metavar="BRANCH", help="Branch, as in `main`.", show_default=False, autocompletion=complete_branches
+    ),
+]
 _Checkpoint = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the checkpoint.", show_default=False)
 ]
@@ -53,9 +59,20 @@ def create(
 
 
 @app.command("list", epilog=examples("memoturn branch list app--alice"))
-def list_all(ctx: typer.Context, db: Database) -> None:
+def list_all(
+    ctx: typer.Context,
+    db: Database,
+    *,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Those that can be undeleted instead.")] = False,
+) -> None:
     """List the branches other than main."""
     run = current(ctx)
+    if deleted:
+        gone = list(run.client.db(db).branch.iter_deleted())
+        rows = [[row["branch"], when(row["deleted_at"]), when(row["undelete_until"])] for row in gone]
+        columns = ["branch", "deleted", "can come back until"]
+        run.out.rows({"branches": gone}, columns, rows, empty="nothing can be undeleted")
+        return
     branches = run.client.db(db).branch.list()
     run.out.rows(
         {"branches": branches},
@@ -69,9 +86,19 @@ def list_all(ctx: typer.Context, db: Database) -> None:
 
 
 @app.command(epilog=examples("memoturn branch delete app--alice what-if"))
-def delete(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
+def delete(
+    ctx: typer.Context, db: Database, branch: _Branch, *, dry_run: DryRun = False, yes: Yes = False
+) -> None:
     """Delete a branch; `branch undelete` brings it back for a while."""
     run = current(ctx)
+    if dry_run:
+        there = next((row for row in run.client.db(db).branch.iter() if row["branch"] == branch), None)
+        marks = [] if there is None else run.client.db(db).branch.checkpoints(branch)
+        told = "do nothing: there is none of that name"
+        if there is not None:
+            told = f"delete {db}@{branch} with {len(marks)} checkpoints; it could be undeleted for a while"
+        would(run, {"branch": there, "checkpoints": marks}, told)
+        return
     confirm(f"Delete branch {branch} of {db}?", yes=yes)
     run.client.db(db).branch.delete(branch)
     run.out.done({"deleted": f"{db}@{branch}"}, f"deleted branch {db}@{branch}")
@@ -109,10 +136,25 @@ def checkpoints(ctx: typer.Context, db: Database, branch: _Branch) -> None:
 
 @app.command("delete-checkpoint", epilog=examples("memoturn branch delete-checkpoint app--alice main monday"))
 def delete_checkpoint(
-    ctx: typer.Context, db: Database, branch: _Branch, name: _Checkpoint, *, yes: Yes = False
+    ctx: typer.Context,
+    db: Database,
+    branch: _Branch,
+    name: _Checkpoint,
+    *,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Drop a checkpoint; the state that it names stays reachable by its txid."""
     run = current(ctx)
+    if dry_run:
+        marks = run.client.db(db).branch.iter_checkpoints(branch)
+        there = next((mark for mark in marks if mark["checkpoint"] == name), None)
+        if there is None:
+            raise BranchNotFoundError(
+                f"branch {branch} has no checkpoint {name!r}", status=404, code="branch_not_found"
+            )
+        would(run, there, f"drop checkpoint {name}, which names txid {there['txid']}")
+        return
     confirm(f"Drop checkpoint {name} of {db}@{branch}?", yes=yes)
     run.client.db(db).branch.delete_checkpoint(branch, name)
     run.out.done({"deleted": name}, f"dropped checkpoint {name} of {db}@{branch}")
@@ -155,19 +197,42 @@ def restore_points(
         "memoturn branch rewind app--alice main head~3 --dry-run",
     )
 )
-def rewind(ctx: typer.Context, db: Database, branch: _Branch, to: _To, *, yes: Yes = False) -> None:
+def rewind(
+    ctx: typer.Context, db: Database, branch: _Branch, to: _To, *, dry_run: DryRun = False, yes: Yes = False
+) -> None:
     """Bring back an earlier state as a new commit; `branch undo` takes it back."""
     run = current(ctx)
+    if dry_run:
+        state = run.client.db(f"{db}@{branch}").batch([("select 1", ())], at=to)["txid"]
+        head = _head(run, db, branch)
+        told = f"bring back txid {state} of {db}@{branch}, whose head is txid {head}; `branch undo` would take it back"
+        would(run, {"rewound_to": state, "undo_txid": head}, told)
+        return
     confirm(f"Rewind {db}@{branch} to {to}?", yes=yes)
     _say(run, f"{db}@{branch}", run.client.db(db).branch.rewind(branch, to))
 
 
 @app.command(epilog=examples("memoturn branch undo app--alice main"))
-def undo(ctx: typer.Context, db: Database, branch: _Branch, *, yes: Yes = False) -> None:
+def undo(
+    ctx: typer.Context, db: Database, branch: _Branch, *, dry_run: DryRun = False, yes: Yes = False
+) -> None:
     """Take the last rewind of a branch back, as a new commit."""
     run = current(ctx)
+    if dry_run:
+        head, past = _head(run, db, branch), run.client.db(db).branch.past_rewinds(branch)
+        if not past or past[-1]["txid"] != head:
+            why = "it was never rewound" if not past else f"there are commits after txid {past[-1]['txid']}"
+            raise ConflictError(f"nothing of {db}@{branch} can be undone: {why}", status=409, code="conflict")
+        to = past[-1]["undo_txid"]
+        would(run, {"rewound_to": to, "undo_txid": head}, f"bring back txid {to} of {db}@{branch}")
+        return
     confirm(f"Undo the last rewind of {db}@{branch}?", yes=yes)
     _say(run, f"{db}@{branch}", run.client.db(db).branch.undo(branch))
+
+
+def _head(run: Run, db: str, branch: str) -> int:
+    newest = run.client.db(db).branch.restore_points(branch, limit=1)
+    return newest[0]["txid"] if newest else 0
 
 
 def _say(run: Run, spec: str, rewound: Rewind) -> None:

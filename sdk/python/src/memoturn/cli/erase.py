@@ -7,9 +7,10 @@ from typing import Annotated, Any, cast
 import httpx
 import typer
 
+from memoturn.cli.erase_target import show_would_erase
 from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, compact, when
-from memoturn.cli.run import Run, Spec, current, examples, group, parse_json
+from memoturn.cli.run import DryRun, Run, Spec, Yes, confirm, current, examples, group, parse_json
 from memoturn.errors import InvalidReceiptError
 from memoturn.receipts import verify_receipt
 from memoturn.types import ErasureCoupon, ErasureRequested, ErasureTarget
@@ -38,10 +39,16 @@ def request(
     ],
     *,
     grace: Grace = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Erase things of a database, from its newest state at once and from its history after the grace time."""
     run, wanted = current(ctx), [cast("ErasureTarget", parse_json(text, "TARGET")) for text in targets]
     database = run.client.db(spec)
+    if dry_run:
+        show_would_erase(run, database, wanted)
+        return
+    confirm(f"Erase this from all history of {spec}?", yes=yes)
     show_requested(run, database.erase(*wanted, grace_secs=grace))
 
 

@@ -1,43 +1,39 @@
 """`memoturn memory`: ingest, recall and look after the memories of a profile."""
 
-from enum import Enum
 from typing import Annotated, Literal, cast
 
 import typer
 
-from memoturn import MAIN, MemoryProfile
+from memoturn import MAIN
+from memoturn.cli import asking, memory_files, upkeep
 from memoturn.cli.erase import Grace, show_all, show_one, show_requested
-from memoturn.cli.exits import ExitCode
+from memoturn.cli.erase_target import counted_session, profile_target, show_would_erase
 from memoturn.cli.output import Cell, compact, when
+from memoturn.cli.profile import Kind, MemoryId, missing, profile_of, stamped
 from memoturn.cli.run import (
     At,
+    DryRun,
     Namespace,
     OnBranch,
     Profile,
-    Run,
+    Since,
+    Until,
     Yes,
+    add,
     confirm,
     current,
     examples,
     group,
     parse_embedding,
     parse_json,
+    parse_time,
+    would,
 )
 from memoturn.types import IngestItem, Memory, RecallHit
 
 app = group("Ingest, recall and look after memories.")
 
 
-class Kind(str, Enum):
-    """The kinds of memory, as the choices of an option."""
-
-    FACT = "fact"
-    EVENT = "event"
-    INSTRUCTION = "instruction"
-    TASK = "task"
-
-
-_Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the memory.", show_default=False)]
 _Embedding = Annotated[
     str | None, typer.Option(metavar="JSON", help="Array of numbers from your embedder.", show_default=False)
 ]
@@ -63,6 +59,13 @@ def ingest(
     source: Annotated[str | None, typer.Option(envvar="MEMOTURN_SOURCE", help="Where it comes from.")] = None,
     ttl: Annotated[int | None, typer.Option(min=0, metavar="SECONDS", help="Lifetime, for a task.")] = None,
     embedding: _Embedding = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why it replaces what its topic said.", show_default=False)
+    ] = None,
+    pinned: Annotated[bool, typer.Option("--pin", help="Pin it.")] = False,
+    importance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How important it is.", show_default=False)
+    ] = None,
     branch: OnBranch = MAIN,
 ) -> None:
     """Store one memory; the profile is created by its first."""
@@ -79,14 +82,20 @@ def ingest(
     }
     if ttl is not None:
         item["ttl"] = ttl
-    memories = _profile(run, ns, profile, branch)
+    if reason is not None:
+        item["reason"] = reason
+    if pinned:
+        item["pinned"] = True
+    if importance is not None:
+        item["importance"] = importance
+    memories = profile_of(run, ns, profile, branch)
     result = memories.ingest([item], durability=run.durability)
     outcome = result["results"][0]
     shown: dict[str, Cell] = {"status": outcome["status"], "id": outcome["id"]}
     if outcome["superseded"]:
         shown["superseded"] = " ".join(outcome["superseded"])
     run.out.record(result, shown)
-    _txid(run, memories)
+    stamped(run, memories)
 
 
 @app.command(epilog=examples('memoturn memory recall app alice "what does Alice eat" --explain'))
@@ -105,6 +114,20 @@ def recall(
     include_superseded: Annotated[
         bool, typer.Option("--include-superseded", help="Also what was replaced.")
     ] = False,
+    include_turns: Annotated[bool, typer.Option("--turns", help="Find turns by the embedding, too.")] = False,
+    since: Since = None,
+    until: Until = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out what scores less.", show_default=False)
+    ] = None,
+    half_life: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="SECONDS", help="Let newer ones score more, by this half-life."),
+    ] = None,
+    pinned_first: Annotated[bool, typer.Option("--pinned-first", help="Pinned ones come first.")] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Embedding model to search.", show_default=False)
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show the rank in every channel.")] = False,
     branch: OnBranch = MAIN,
     at: At = None,
@@ -113,7 +136,7 @@ def recall(
     run = current(ctx)
     if query is None and topic is None and embedding is None:
         raise typer.BadParameter("give a QUERY, --topic or --embedding", param_hint="QUERY")
-    memories = _profile(run, ns, profile, branch)
+    memories = profile_of(run, ns, profile, branch)
     result = memories.recall(
         query,
         topic_key=topic,
@@ -123,13 +146,23 @@ def recall(
         source=source,
         k=k,
         include_superseded=include_superseded,
+        include_turns=include_turns,
+        since=parse_time(since, "--since"),
+        until=parse_time(until, "--until"),
+        min_score=min_score,
+        decay=None if half_life is None else {"half_life_s": half_life},
+        pinned_first=pinned_first,
+        embedding_model=model,
         explain=explain,
         at=at,
     )
     columns = ["score", "type", "topic", "summary", "found by", "id"]
     rows = [_hit(hit, explain=explain) for hit in result["memories"]]
     run.out.rows(result, columns, rows, empty="nothing recalled", under=("found by", "id"))
-    _txid(run, memories)
+    if not run.out.as_json:
+        for turn in result.get("turns", []):
+            run.out.note(f"turn {turn['seq']} of {turn['session_id']}: {turn['role']}: {turn['content']}")
+    stamped(run, memories)
 
 
 @app.command(epilog=examples("memoturn memory get app alice mem_3694b5ab5ba431146a731624bb30c06e"))
@@ -137,19 +170,19 @@ def get(
     ctx: typer.Context,
     ns: Namespace,
     profile: Profile,
-    memory_id: _Id,
+    memory_id: MemoryId,
     *,
     branch: OnBranch = MAIN,
     at: At = None,
 ) -> None:
     """Show one memory and its neighbours in the chain of its topic."""
     run = current(ctx)
-    memories = _profile(run, ns, profile, branch)
+    memories = profile_of(run, ns, profile, branch)
     memory = memories.get(memory_id, at=at)
     if memory is None:
-        raise _missing(run, memories, memory_id)
+        raise missing(run, memories, f"memory {memory_id}")
     run.out.record(memory, _fields(memory))
-    _txid(run, memories)
+    stamped(run, memories)
 
 
 @app.command(
@@ -159,19 +192,26 @@ def forget(
     ctx: typer.Context,
     ns: Namespace,
     profile: Profile,
-    memory_id: _Id,
+    memory_id: MemoryId,
     *,
     branch: OnBranch = MAIN,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Remove one memory; the chain of its topic closes over it."""
     run = current(ctx)
+    memories = profile_of(run, ns, profile, branch)
+    if dry_run:
+        found = memories.get(memory_id)
+        if found is None:
+            raise missing(run, memories, f"memory {memory_id}")
+        would(run, {"memory": found}, f"forget {found['type']} {found['summary']!r}")
+        return
     confirm(f"Forget {memory_id} of {ns}/{profile}?", yes=yes)
-    memories = _profile(run, ns, profile, branch)
     if not memories.forget(memory_id, durability=run.durability):
-        raise _missing(run, memories, memory_id)
+        raise missing(run, memories, f"memory {memory_id}")
     run.out.done({"forgotten": memory_id, "txid": memories.last_txid}, f"forgot {memory_id}")
-    _txid(run, memories)
+    stamped(run, memories)
 
 
 @app.command(epilog=examples("memoturn memory sessions app alice"))
@@ -186,7 +226,7 @@ def sessions(
 ) -> None:
     """List sessions, the most recently active first."""
     run = current(ctx)
-    memories = _profile(run, ns, profile, branch)
+    memories = profile_of(run, ns, profile, branch)
     rows = memories.sessions(limit=limit, at=at)
     run.out.rows(
         {"sessions": rows, "txid": memories.last_txid},
@@ -194,7 +234,7 @@ def sessions(
         [(row["id"], when(row["created_at"]), when(row["last_active_at"])) for row in rows],
         empty=f"{ns}/{profile} has no sessions",
     )
-    _txid(run, memories)
+    stamped(run, memories)
 
 
 @app.command("end-session", epilog=examples("memoturn memory end-session app alice s1 --turns"))
@@ -206,15 +246,21 @@ def end_session(
     *,
     turns: Annotated[bool, typer.Option("--turns", help="Delete the transcript too.")] = False,
     branch: OnBranch = MAIN,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Delete a session and its tasks; facts, events and instructions stay."""
     run = current(ctx)
+    memories = profile_of(run, ns, profile, branch)
+    if dry_run:
+        going = counted_session(memories, session, turns=turns)
+        told = ", ".join(f"{count} {name}" for name, count in going.items())
+        would(run, {"session": session, **going}, f"end session {session}: {told}")
+        return
     confirm(f"End session {session} of {ns}/{profile} and delete its tasks?", yes=yes)
-    memories = _profile(run, ns, profile, branch)
     memories.end_session(session, turns=turns, durability=run.durability)
     run.out.done({"ended": session, "txid": memories.last_txid}, f"ended session {session}")
-    _txid(run, memories)
+    stamped(run, memories)
 
 
 @app.command(epilog=examples("memoturn memory profiles app"))
@@ -244,10 +290,17 @@ def erase(
     memories: Annotated[bool, typer.Option("--memories", help="All memories of the session too.")] = False,
     grace: Grace = None,
     branch: OnBranch = MAIN,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Erase a memory, a topic or a session: now, and from history after the grace time."""
     run = current(ctx)
-    requested = _profile(run, ns, profile, branch).erase(
+    if dry_run:
+        target = profile_target(memory_id, topic, kind.value, session, turns=turns, memories=memories)
+        show_would_erase(run, run.client.db(f"{ns}--{profile}@{branch}"), [target])
+        return
+    confirm(f"Erase this from all history of {ns}/{profile}?", yes=yes)
+    requested = profile_of(run, ns, profile, branch).erase(
         memory_id=memory_id,
         topic_key=topic,
         type=None if topic is None else cast("Literal['fact', 'instruction']", kind.value),
@@ -268,27 +321,11 @@ def erasures(
 ) -> None:
     """List the erasures of a profile, the newest request first, or show one with its receipt."""
     run = current(ctx)
-    memories = _profile(run, ns, profile, MAIN)
+    memories = profile_of(run, ns, profile, MAIN)
     if erasure_id is None:
         show_all(run, memories.erasures())
     else:
         show_one(run, erasure_id, memories.erasure(erasure_id))
-
-
-def _profile(run: Run, ns: str, profile: str, branch: str) -> MemoryProfile:
-    return run.client.memory(ns, profile).on_branch(branch)
-
-
-def _txid(run: Run, memories: MemoryProfile) -> None:
-    run.out.txid(memories.last_txid, memories.last_durable_txid)
-
-
-def _missing(run: Run, memories: MemoryProfile, memory_id: str) -> typer.Exit:
-    where = f"{memories.namespace}/{memories.profile}"
-    run.out.error(
-        f"{where} has no memory {memory_id}", "`memoturn memory recall NS PROFILE QUERY` finds ids."
-    )
-    return typer.Exit(ExitCode.NOT_FOUND)
 
 
 def _hit(hit: RecallHit, *, explain: bool) -> list[Cell]:
@@ -324,3 +361,38 @@ def _fields(memory: Memory) -> dict[str, Cell]:
         "superseded at": when(memory["superseded_at"]),
         "supersedes": " ".join(memory["supersedes"]) or None,
     }
+
+
+add(
+    app,
+    "list",
+    upkeep.list_all,
+    "memoturn memory list app alice --type fact --topic-prefix user. --order most_important",
+)
+add(
+    app,
+    "patch",
+    upkeep.patch,
+    "memoturn memory patch app alice mem_3694b5ab5ba431146a731624bb30c06e --pin --importance 0.9",
+)
+add(app, "history", upkeep.history, "memoturn memory history app alice mem_3694b5ab5ba431146a731624bb30c06e")
+add(
+    app,
+    "undo",
+    upkeep.undo,
+    'memoturn memory undo app alice mem_3694b5ab5ba431146a731624bb30c06e --reason "it was a joke"',
+)
+add(app, "topics", upkeep.topics, "memoturn memory topics app alice --prefix user.")
+add(app, "topic", upkeep.topic, "memoturn memory topic app alice diet")
+add(app, "forget-many", upkeep.forget_many, "memoturn memory forget-many app alice --session s1 --dry-run")
+add(app, "extract", asking.extract, "memoturn memory extract app alice --session s1 --dry-run < turns.json")
+add(app, "export", memory_files.export, "memoturn memory export app alice alice.jsonl")
+add(app, "import", memory_files.import_, "memoturn memory import app alice alice.jsonl --replace --dry-run")
+add(app, "models", upkeep.models, "memoturn memory models app alice")
+add(
+    app,
+    "drop-model",
+    upkeep.drop_model,
+    "memoturn memory drop-model app alice text-embedding-3-small --dry-run",
+)
+add(app, "reembed", memory_files.reembed, "memoturn memory reembed app alice --only-missing --wait")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from memoturn.cli.files import refuse_existing
 from memoturn.cli.progress import shown
 from memoturn.cli.run import current, single
 
@@ -74,14 +75,6 @@ def import_(
         made = run.client.import_database(file, name, branch=branch or None, progress=progress)
     run.out.done(made, f"{db} begins with {file}, at txid {made['txid']}")
     run.out.txid(made["txid"], made["txid"])
-
-
-def refuse_existing(file: Path, *, force: bool) -> None:
-    """Raise typer.BadParameter when the file would be replaced, or has no folder."""
-    if file.is_dir() or (file.exists() and not force):
-        raise typer.BadParameter(f"{file} exists; choose another name, or give --force", param_hint="FILE")
-    if not file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {file.absolute().parent}", param_hint="FILE")
 
 
 export_app = single(
