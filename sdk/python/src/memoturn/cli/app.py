@@ -116,6 +116,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     from memoturn.errors import MemoturnError
 
+    if "_MEMOTURN_COMPLETE" in os.environ:  # a shell asks what a word may become
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         app(args=hoisted(arguments), prog_name="memoturn")
     except MemoturnError as error:

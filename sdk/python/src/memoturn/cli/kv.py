@@ -198,9 +198,7 @@ def batch(
         raise typer.BadParameter("takes lists named gets, puts and deletes", param_hint="JSON")
     done = run.client.db(spec).kv.batch(ns, **asked, partial=partial, durability=run.durability)
     rows: list[list[Cell]] = [
-        [one["key"], one["status"]]
-        for kind in ("gets", "puts", "deletes")
-        for one in done[kind]
+        [one["key"], one["status"]] for kind in ("gets", "puts", "deletes") for one in done[kind]
     ]
     run.out.rows(done, ["key", "status"], rows, empty="nothing was asked")
     stamp(run, done)

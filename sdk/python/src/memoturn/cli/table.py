@@ -12,6 +12,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final = (
+    Entry("init", "init", "Make sure of a node, create a database, write the config file."),
     Entry("memory", "memory", "Ingest, recall and look after memories."),
     Entry("db", "database", "Create, list and delete databases."),
     Entry("branch", "branch", "Fork, checkpoint and rewind a database."),
@@ -51,5 +52,6 @@ COMMANDS: Final = (
     Entry("restore-backup", "backup:restore_app", "Bring back a backup."),
     Entry("doctor", "doctor", "Check server, credentials and settings, and say how to mend what is wrong."),
     Entry("mcp", "mcp", "Serve memory to MCP clients, and register the server with them."),
+    Entry("completions", "completions", "Print the completion script of a shell."),
     Entry("version", "version", "Print the version of this command."),
 )
