@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from memoturn.cli.output import Cell
-from memoturn.cli.run import At, Spec, current, parse_json, single
+from memoturn.cli.run import At, Run, Spec, current, parse_json, single
 from memoturn.cli.statements import split
-from memoturn.types import SqlValue
+from memoturn.types import SqlBatchResult, SqlValue
 
 
 def sql(
@@ -34,6 +34,11 @@ def sql(
         raise typer.BadParameter("takes a JSON array, for a single statement", param_hint="--params")
     db = run.client.db(spec)
     batch = db.batch([(text, values) for text in statements], durability=run.durability, at=at)
+    show_batch(run, batch)
+
+
+def show_batch(run: Run, batch: SqlBatchResult) -> None:
+    """Print the rows of each statement, and what the others changed."""
     if run.out.as_json:
         run.out.json(batch)
     else:

@@ -34,6 +34,7 @@ COMMANDS: Final = (
     Entry("settings", "governing:settings_app", "Get and set what a database's writes wait for."),
     Entry("audit", "audit", "Read the audit stream, and prove it."),
     Entry("sql", "sql", "Run SQL statements as one transaction: all of them, or none."),
+    Entry("shell", "shell", "Work on a database entry by entry: SQL, and meta commands."),
     Entry("sync", "sql:sync_app", "Ship until everything, or everything up to a txid, is in object storage."),
     Entry("export", "transfer:export_app", "Save a state as one plain SQLite file."),
     Entry(
