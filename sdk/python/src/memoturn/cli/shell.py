@@ -69,11 +69,13 @@ def _read(session: Session, *, stop: bool) -> int:
             entry += line
             if not is_complete(entry):
                 continue
-            first = first or _done(session, entry)
+            code = _done(session, entry)
+            first = first or code
             entry = ""
             if first and stop:
                 return first
-        first = first or _done(session, entry)
+        code = _done(session, entry)
+        first = first or code
     except Leave:
         pass
     return first
