@@ -1,7 +1,10 @@
 """Tokens and keys through both clients: minted, narrowed, listed, revoked."""
 
+from urllib.parse import urlsplit
+
 import pytest
-from memoturn import ForbiddenError, NotFoundError
+from memoturn import ForbiddenError, NotFoundError, UnknownOutcomeError
+from proxy import FaultProxy
 
 
 async def works(api, token, name="ann"):
@@ -97,3 +100,22 @@ async def test_tokens_of_a_tenant_and_keys(api):
     assert rotated["kid"] not in {key["kid"] for key in before["keys"]}
     published = await api.client().published_keys()
     assert rotated["kid"] in {key["kid"] for key in published}
+
+
+async def test_what_takes_no_idempotency_key_is_not_repeated_after_a_lost_answer(api):
+    await api.admin.create_database(api.name)
+    revision = (await api.admin.set_policy(api.name, {}))["revision"]
+    node = urlsplit(api.url)
+    async with FaultProxy(node.hostname, node.port) as proxy:
+        api.url = proxy.url
+        admin = api.operator("default")
+        proxy.drop_replies(r"^(POST|PUT) ", times=2)
+
+        with pytest.raises(UnknownOutcomeError):
+            await admin.create_token(api.name)
+        with pytest.raises(UnknownOutcomeError):
+            await admin.set_policy(api.name, {}, if_revision=revision)
+
+        assert len([token async for token in api.admin.iter_tokens(api.name)]) == 1
+        proxy.drop_replies(r"^PUT ", times=1)
+        assert (await admin.set_policy(api.name, {"memory": {}}))["revision"] == revision + 3

@@ -168,7 +168,7 @@ CALLS: dict[str, Callable[[Parts], Told]] = {
     ),
     "POST /v1/memory/{ns}/{profile}/memories/{id}/undo": lambda p: p.profile.undo("i", reason="r", **WRITE),
     "POST /v1/memory/{ns}/{profile}/memories/forget": lambda p: p.profile.forget_many(
-        all=True, include_superseded=False, limit=1, dry_run=True, **FILTERS, **WRITE
+        all=True, include_superseded=False, limit=1, **FILTERS, **WRITE
     ),
     "GET /v1/memory/{ns}/{profile}/export": lambda p: p.profile.export_memory(p.target, **READ),
     "POST /v1/memory/{ns}/{profile}/import": lambda p: p.profile.import_memory(p.file, replace=True, **WRITE),
@@ -317,7 +317,10 @@ CALLS: dict[str, Callable[[Parts], Told]] = {
 FLOOR = {"Memoturn-Min-Txid", "Memoturn-Consistency"}
 ELSEWHERE: dict[str, set[str]] = {
     "POST /v1/memory/{ns}/{profile}/ask": {"stream"},  # ask_stream
-    "POST /v1/memory/{ns}/{profile}/memories/forget": {"ids"},  # in place of the filters
+    "POST /v1/memory/{ns}/{profile}/memories/forget": {
+        "ids",
+        "dry_run",
+    },  # in place of the filters; that is a read
     "POST /v1/memory/{ns}/{profile}/erasures": {
         *("turn", "document", "kv", "vector", "timeline"),  # in `targets`
         "targets",

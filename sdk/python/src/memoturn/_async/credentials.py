@@ -1,7 +1,7 @@
 """Tokens, and the keys that sign them."""
 
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Final, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._core.bodies import given, listed
@@ -17,8 +17,8 @@ from memoturn.types import (
     WriteOptions,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+ONCE_ONLY: Final[WriteOptions] = {"idempotency_key": ""}
+"""Of routes that take no idempotency key, and would do it twice: after a lost answer nothing is repeated."""
 
 
 class AsyncCredentials:
@@ -37,7 +37,6 @@ class AsyncCredentials:
         surfaces: Iterable[TokenSurface] | None = None,
         limits: RateLimits | None = None,
         subject: str | None = None,
-        **options: "Unpack[WriteOptions]",
     ) -> MintedToken:
         """Mint a token of a database, which is shown this once and is good for `expires_in` seconds.
 
@@ -45,7 +44,7 @@ class AsyncCredentials:
         that is minted with another token opens no more than that. Raises DatabaseNotFoundError, ForbiddenError.
         """
         body = _asked(scope, expires_in, branches, surfaces, None, limits, subject)
-        answer = await self._control.write("POST", "databases", db, "tokens", body=body, **options)
+        answer = await self._control.write("POST", "databases", db, "tokens", body=body, **ONCE_ONLY)
         return cast("MintedToken", answer.json())
 
     async def create_namespace_token(
@@ -59,14 +58,13 @@ class AsyncCredentials:
         profiles: Iterable[str] | None = None,
         limits: RateLimits | None = None,
         subject: str | None = None,
-        **options: "Unpack[WriteOptions]",
     ) -> MintedToken:
         """Mint a token of every profile of a namespace, or of some `profiles`; see `create_token`.
 
         The namespace need not have any profile yet. With the scope `admin` it mints narrower ones itself.
         """
         body = _asked(scope, expires_in, branches, surfaces, profiles, limits, subject)
-        answer = await self._control.write("POST", "namespaces", ns, "tokens", body=body, **options)
+        answer = await self._control.write("POST", "namespaces", ns, "tokens", body=body, **ONCE_ONLY)
         return cast("MintedToken", answer.json())
 
     async def iter_tokens(self, db: str, *, limit: int | None = None) -> AsyncIterator[TokenInfo]:
@@ -79,59 +77,53 @@ class AsyncCredentials:
         async for row in self._control.pages("tokens", "namespaces", ns, "tokens", most=limit):
             yield cast("TokenInfo", row)
 
-    async def revoke_token(self, db: str, token_id: str, **options: "Unpack[WriteOptions]") -> None:
+    async def revoke_token(self, db: str, token_id: str) -> None:
         """Revoke a token of a database by its id, and all that were minted with it.
 
         Every node knows of it within two seconds. Raises NotFoundError for one that was not minted here.
         """
-        await self._control.write("DELETE", "databases", db, "tokens", token_id, **options)
+        await self._control.write("DELETE", "databases", db, "tokens", token_id)
 
-    async def revoke_namespace_token(self, ns: str, token_id: str, **options: "Unpack[WriteOptions]") -> None:
+    async def revoke_namespace_token(self, ns: str, token_id: str) -> None:
         """Revoke a token of a namespace by its id, and all that were minted with it; see `revoke_token`."""
-        await self._control.write("DELETE", "namespaces", ns, "tokens", token_id, **options)
+        await self._control.write("DELETE", "namespaces", ns, "tokens", token_id)
 
-    async def revoke_tokens(
-        self, db: str, *, token: str | None = None, **options: "Unpack[WriteOptions]"
-    ) -> TokensRevoked:
+    async def revoke_tokens(self, db: str, *, token: str | None = None) -> TokensRevoked:
         """Revoke every token of a database that was issued until now, or the one `token`, shown whole.
 
         Tokens that are minted afterwards are good at once.
         """
-        return await self._revoke("databases", db, "tokens", "revoke", token=token, **options)
+        return await self._revoke("databases", db, "tokens", "revoke", token=token)
 
-    async def revoke_namespace_tokens(
-        self, ns: str, *, token: str | None = None, **options: "Unpack[WriteOptions]"
-    ) -> TokensRevoked:
+    async def revoke_namespace_tokens(self, ns: str, *, token: str | None = None) -> TokensRevoked:
         """Revoke every token of a namespace and of its databases, or one; see `revoke_tokens`."""
-        return await self._revoke("namespaces", ns, "tokens", "revoke", token=token, **options)
+        return await self._revoke("namespaces", ns, "tokens", "revoke", token=token)
 
-    async def revoke_tenant_tokens(
-        self, *, token: str | None = None, **options: "Unpack[WriteOptions]"
-    ) -> TokensRevoked:
+    async def revoke_tenant_tokens(self, *, token: str | None = None) -> TokensRevoked:
         """Revoke every token of the tenant, or one; see `revoke_tokens`. Takes the platform key."""
-        return await self._revoke("tokens", "revoke", token=token, **options)
+        return await self._revoke("tokens", "revoke", token=token)
 
     async def signing_keys(self) -> SigningKeys:
         """Return the keys that sign and verify tokens, by id. Takes the platform key."""
         return cast("SigningKeys", (await self._control.read("GET", "keys")).json())
 
-    async def rotate_keys(self, **options: "Unpack[WriteOptions]") -> KeyRotated:
+    async def rotate_keys(self) -> KeyRotated:
         """Make a new signing key; those before it verify until the longest token is over. Takes the platform key.
 
         Raises ConflictError where the keys are not the node's own.
         """
-        return cast("KeyRotated", (await self._control.write("POST", "keys", "rotate", **options)).json())
+        return cast("KeyRotated", (await self._control.write("POST", "keys", "rotate", **ONCE_ONLY)).json())
 
     async def published_keys(self) -> list[dict[str, Any]]:
         """Return every public key as a JSON Web Key with its `status`; retired ones verify receipts. Takes no credential."""
         answer = await self._root.read("GET", ".well-known", "jwks.json")
         return cast("list[dict[str, Any]]", answer.json()["keys"])
 
-    async def _revoke(
-        self, *parts: str, token: str | None, **options: "Unpack[WriteOptions]"
-    ) -> TokensRevoked:
+    async def _revoke(self, *parts: str, token: str | None) -> TokensRevoked:
         body = None if token is None else {"token": token}
-        return cast("TokensRevoked", (await self._control.write("POST", *parts, body=body, **options)).json())
+        return cast(
+            "TokensRevoked", (await self._control.write("POST", *parts, body=body, **ONCE_ONLY)).json()
+        )
 
 
 def _asked(

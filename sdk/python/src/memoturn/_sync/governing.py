@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from memoturn._core.bodies import condition, day
 from memoturn._sync.address import Address
+from memoturn._sync.credentials import ONCE_ONLY
 from memoturn.types import (
     NamespacePolicies,
     NamespacePolicy,
@@ -82,13 +83,15 @@ class Governing:
         it. With `if_revision` only where the revision is that one (0: none was ever set), else
         PreconditionFailedError. Raises InvalidRequestError, which names the field.
         """
-        headers = {} if if_revision is None else _at_revision(if_revision)
+        headers, repeats = (
+            ({}, WriteOptions()) if if_revision is None else (_at_revision(if_revision), ONCE_ONLY)
+        )
         policies = (
             self._control.below("namespaces", ns)
             if profile is None
             else self._v1.below("memory", ns, profile)
         )
-        answer = policies.write("PUT", "policy", body={"policy": policy}, headers=headers)
+        answer = policies.write("PUT", "policy", body={"policy": policy}, headers=headers, **repeats)
         return cast("NamespacePolicy | ProfilePolicy", answer.json())
 
     # ---- quotas

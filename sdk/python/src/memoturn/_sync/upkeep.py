@@ -227,7 +227,13 @@ class Upkeep:
             body["include_superseded"] = False
         if ids is None:
             body["limit"] = limit
-        body |= given(dry_run=dry_run or None)
+        if dry_run:
+            body["dry_run"] = True
+        if dry_run:
+            read = self._address.read(
+                "POST", "memories", "forget", body=body, timeout_s=options.get("timeout_s")
+            )
+            return cast("ForgetResult", (read).stamped())
         answer = self._address.write("POST", "memories", "forget", body=body, **options)
         return cast("ForgetResult", answer.stamped())
 
