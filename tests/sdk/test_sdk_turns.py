@@ -92,3 +92,8 @@ async def test_a_session_of_a_profile_keeps_its_branch(api):
     assert len((await side.search_turns("parsnip", mode="keyword"))["turns"]) == 1
     assert (await profile.search_turns("parsnip", mode="keyword"))["turns"] == []
     assert side.last_txid > profile.last_txid
+    assert side.db.spec == profile.db.on_branch("side").spec == f"{api.name}--ann@side"
+    await side.db.kv.put("n", "k", "v")
+    assert await profile.db.kv.get("n", "k") is None
+    assert await profile.db.on_branch("side").kv.get("n", "k") == b"v"
+    assert side.db.on_branch("main").spec == f"{api.name}--ann"

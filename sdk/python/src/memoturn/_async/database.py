@@ -56,6 +56,7 @@ class AsyncDb(AsyncTranscripts, AsyncChanges):
         self.name = name if branch else spec
         self.branch_name = branch if at and branch else MAIN
         self._address = AsyncAddress(http, "v1", "db", spec, place=Place(self.name, self.branch_name))
+        self._http = http
         self._database = self._address
         self._erasures = AsyncErasures(self._address)
         self._settings = AsyncAddress(http, "v1", "db", self.name, "settings")
@@ -65,6 +66,10 @@ class AsyncDb(AsyncTranscripts, AsyncChanges):
         """The vectors of this branch."""
         self.branch = AsyncBranches(http, self.name)
         """The branches of the database, whichever one `spec` names."""
+
+    def on_branch(self, branch: str) -> "AsyncDb":
+        """Return the same database on another branch."""
+        return AsyncDb(self._http, self.name if branch == MAIN else f"{self.name}@{branch}")
 
     @property
     def last_txid(self) -> int:

@@ -8,6 +8,7 @@ from memoturn._async.address import AsyncAddress
 from memoturn._async.asking import AsyncAsking
 from memoturn._async.branches import AsyncBranches
 from memoturn._async.changes import AsyncChanges
+from memoturn._async.database import AsyncDb
 from memoturn._async.erasures import AsyncErasures
 from memoturn._async.files import save, send_lines
 from memoturn._async.http import AsyncHttp
@@ -65,8 +66,8 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
         self._address = AsyncAddress(
             http, "v1", "memory", namespace, profile, place=Place(database, branch), branch=branch
         )
-        spec = database if branch == MAIN else f"{database}@{branch}"
-        self._database = AsyncAddress(http, "v1", "db", spec, place=Place(database, branch))
+        self._spec = database if branch == MAIN else f"{database}@{branch}"
+        self._database = AsyncAddress(http, "v1", "db", self._spec, place=Place(database, branch))
         self._erasures = AsyncErasures(self._address)
         self._branches = AsyncBranches(http, database)
 
@@ -79,6 +80,11 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
     def last_durable_txid(self) -> int:
         """Newest txid of this branch that an answer so far reported to be in object storage."""
         return self._address.last_durable_txid
+
+    @property
+    def db(self) -> AsyncDb:
+        """The database below the profile, on the same branch: its key-values, documents, SQL."""
+        return AsyncDb(self._http, self._spec)
 
     def on_branch(self, branch: str) -> "AsyncMemoryProfile":
         """Return the same profile on another branch."""

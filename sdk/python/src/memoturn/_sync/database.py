@@ -57,6 +57,7 @@ class Db(Transcripts, Changes):
         self.name = name if branch else spec
         self.branch_name = branch if at and branch else MAIN
         self._address = Address(http, "v1", "db", spec, place=Place(self.name, self.branch_name))
+        self._http = http
         self._database = self._address
         self._erasures = Erasures(self._address)
         self._settings = Address(http, "v1", "db", self.name, "settings")
@@ -66,6 +67,10 @@ class Db(Transcripts, Changes):
         """The vectors of this branch."""
         self.branch = Branches(http, self.name)
         """The branches of the database, whichever one `spec` names."""
+
+    def on_branch(self, branch: str) -> "Db":
+        """Return the same database on another branch."""
+        return Db(self._http, self.name if branch == MAIN else f"{self.name}@{branch}")
 
     @property
     def last_txid(self) -> int:

@@ -13,6 +13,7 @@ from memoturn._sync.address import Address
 from memoturn._sync.asking import Asking
 from memoturn._sync.branches import Branches
 from memoturn._sync.changes import Changes
+from memoturn._sync.database import Db
 from memoturn._sync.erasures import Erasures
 from memoturn._sync.files import save, send_lines
 from memoturn._sync.http import Http
@@ -66,8 +67,8 @@ class MemoryProfile(Upkeep, Models, Asking, Transcripts, Changes):
         self._address = Address(
             http, "v1", "memory", namespace, profile, place=Place(database, branch), branch=branch
         )
-        spec = database if branch == MAIN else f"{database}@{branch}"
-        self._database = Address(http, "v1", "db", spec, place=Place(database, branch))
+        self._spec = database if branch == MAIN else f"{database}@{branch}"
+        self._database = Address(http, "v1", "db", self._spec, place=Place(database, branch))
         self._erasures = Erasures(self._address)
         self._branches = Branches(http, database)
 
@@ -80,6 +81,11 @@ class MemoryProfile(Upkeep, Models, Asking, Transcripts, Changes):
     def last_durable_txid(self) -> int:
         """Newest txid of this branch that an answer so far reported to be in object storage."""
         return self._address.last_durable_txid
+
+    @property
+    def db(self) -> Db:
+        """The database below the profile, on the same branch: its key-values, documents, SQL."""
+        return Db(self._http, self._spec)
 
     def on_branch(self, branch: str) -> "MemoryProfile":
         """Return the same profile on another branch."""
