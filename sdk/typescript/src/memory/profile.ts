@@ -75,7 +75,8 @@ export class MemoryProfile extends Branched {
   }
 
   /**
-   * Store up to 1000 memories as one commit; the outcomes are in the order of the items. With `onError: "skip"`
+   * Store up to 1000 memories as one commit. What has the same type, topic and content is the same memory; `content` is
+   * `{ summary }` unless given. The outcomes are in the order of the items. With `onError: "skip"`
    * what is wrong with one of them keeps the others from nothing.
    */
   ingest(
@@ -245,8 +246,10 @@ export class MemoryProfile extends Branched {
   }
 
   #item(item: IngestItem): Record<string, unknown> {
-    const { source, sourceTurns } = item;
+    const { source, sourceTurns, summary } = item;
     return {
+      // The id of a memory is that of its content: without one, all facts of a topic would be the same memory.
+      content: { summary },
       ...wire({ ...item, source: source ?? this.target.transport.source }),
       ...(sourceTurns ? { source_turns: wire(sourceTurns) } : {}),
     };

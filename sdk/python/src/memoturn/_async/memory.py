@@ -104,7 +104,7 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
         Items without a `source` get the client's. What is wrong with one of them stores none of them and raises
         InvalidRequestError; with `on_error="skip"` it leaves out that one, whose outcome has the `error`.
         """
-        body: dict[str, Any] = {"memories": [self._with_source(item) for item in memories]}
+        body: dict[str, Any] = {"memories": [self._whole(item) for item in memories]}
         if on_error != "fail":
             body["on_error"] = on_error
         answer = await self._address.write("POST", "memories", body=body, **options)
@@ -297,7 +297,9 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
             branch, from_branch=from_branch or self.branch, at=at, ttl=ttl, **options
         )
 
-    def _with_source(self, item: IngestItem) -> IngestItem:
-        if self._source is None or item.get("source") is not None:
-            return item
-        return {**item, "source": self._source}
+    def _whole(self, item: IngestItem) -> IngestItem:
+        # The id of a memory is that of its content: without one, all facts of a topic would be the same memory.
+        whole: IngestItem = {"content": {"summary": item.get("summary")}, **item}
+        if self._source is not None and item.get("source") is None:
+            whole["source"] = self._source
+        return whole

@@ -31,7 +31,8 @@ class _Item(TypedDict):
 class IngestItem(_Item, total=False):
     """One memory to ingest; only `type` and `summary` are required.
 
-    `content` is any JSON value. `ttl` is seconds, and only for tasks. `reason` says why it supersedes what its
+    `content` is any JSON value, `{"summary": summary}` unless given: what has the same type, topic and content is the
+    same memory. `ttl` is seconds, and only for tasks. `reason` says why it supersedes what its
     topic held. `importance` is 0 to 1. `embedding` is of `embedding_model`, the profile's unnamed one without it.
     """
 
