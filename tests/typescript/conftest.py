@@ -9,7 +9,9 @@ import fake_embedder
 import fake_model
 import node_packages
 import pytest
+import service_chromium
 from processes import NodeHome, RunningNode
+from service_base import free_port
 
 PLATFORM_KEY = "platform-key-of-the-tests"
 
@@ -19,6 +21,8 @@ class Served:
     """A node, and what the tests are told of it."""
 
     node: RunningNode
+    pages_port: int
+    """Where pages may come from that use the node from a browser."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -27,6 +31,7 @@ class Served:
             "MEMOTURN_TEST_URL": self.node.url,
             "MEMOTURN_TEST_PLATFORM_KEY": PLATFORM_KEY,
             "MEMOTURN_TEST_VECTORS": str(node_packages.VECTORS),
+            "MEMOTURN_TEST_PAGES_PORT": str(self.pages_port),
         }
 
 
@@ -47,6 +52,7 @@ def built(packages: None) -> Path:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Start the node, on a free port."""
+    pages_port = free_port()
     with (
         fake_model.serving_model_beside() as model,
         fake_embedder.serving_endpoint_beside() as embedder,
@@ -57,8 +63,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             **fake_embedder.settings_of(embedder),
             "AUTH": "on",
             "PLATFORM_KEY": PLATFORM_KEY,
+            "CORS_ORIGINS": f"http://127.0.0.1:{pages_port}",
         }
-        yield Served(home.start(**settings))
+        yield Served(home.start(**settings), pages_port)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium."""
+    path = service_chromium.found()
+    if path is None:
+        node_packages.refuse("there is no Chromium: `scripts/services get chromium`")
+    assert path is not None
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -30,14 +30,27 @@ def test_of_its_own(name: str, built: Path, served: Served) -> None:
     assert "# pass 0" not in shown
 
 
+def test_in_a_browser(built: Path, served: Served, chromium: str) -> None:
+    shown = node_packages.run(
+        "--test", str(built / "browser.test.js"), **served.env, MEMOTURN_TEST_CHROMIUM=chromium
+    )
+
+    assert "# fail 0" in shown
+    assert "# pass 3" in shown
+
+
 def test_every_test_of_its_own_is_run() -> None:
-    assert {path.name for path in (node_packages.SDK / "test").glob("*.test.ts")} == {
-        f"{n}.test.ts" for n in TESTS
-    }
+    files = {path.name for path in (node_packages.SDK / "test").glob("*.test.ts")}
+
+    assert files == {f"{name}.test.ts" for name in (*TESTS, "browser")}
 
 
-def test_the_package_is_what_both_kinds_of_modules_and_their_types_expect(built: Path) -> None:
+def test_the_package_is_in_form(built: Path) -> None:
     node_packages.run("node_modules/publint/src/cli.js", "--strict")
+
+
+@pytest.mark.soak
+def test_its_types_are_found_by_every_way_to_resolve_them(built: Path) -> None:
     node_packages.run("node_modules/@arethetypeswrong/cli/dist/index.js", "--pack", ".", "--no-color")
 
 

@@ -73,7 +73,9 @@ function put(policy: Policy | null, options: PolicyOptions) {
     "if-match": typeof ifMatch === "number" ? `"${ifMatch}"` : ifMatch,
     "if-none-match": ifNoneMatch,
   };
-  return { body: { policy }, headers, writes: true, options: call } as const;
+  // Under a condition the second one would be refused, for what the first one did.
+  const repeatable = ifMatch === undefined && ifNoneMatch === undefined ? "always" : "unapplied";
+  return { body: { policy }, headers, writes: true, repeatable, options: call } as const;
 }
 
 export class Quotas {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import * as sdk from "../../src/index.js";
-import { client, fresh, operator } from "../support/env.js";
+import { client, fresh, operator, url } from "../support/env.js";
 import type { Recorder } from "../support/recorder.js";
 
 export function history({ fetch }: Recorder): void {
@@ -85,6 +85,28 @@ export function history({ fetch }: Recorder): void {
     const again = await ann.ingest([item], key);
     assert.deepEqual([again.txid, again.replayed], [first.txid, true]);
     await assert.rejects(ann.ingest([{ ...item, summary: "other" }], key), sdk.IdempotencyKeyReusedError);
+  });
+
+  test("a write whose answer is lost is applied once", async () => {
+    let losses = 0;
+    const losing: typeof fetch = async (input, init) => {
+      const answer = await fetch(input, init);
+      if (init?.method !== "POST" || losses === 2) return answer;
+      losses += 1;
+      await answer.arrayBuffer();
+      throw new TypeError("the connection broke");
+    };
+    const ann = profile();
+    await ann.ingest([]);
+    const { kv } = (await client(ns)).db(ann.spec);
+    const lossy = new sdk.Memoturn({
+      url: url(),
+      token: (await operator().createToken(ann.spec, "write")).token,
+      fetch: losing,
+    });
+    const counted = await lossy.db(ann.spec).kv.increment("n", "k");
+    assert.deepEqual([losses, counted.value, counted.replayed], [2, 1, true]);
+    assert.equal((await kv.increment("n", "k")).value, 2);
   });
 
   test("a database that was made again has lower txids, and reads all the same", async () => {

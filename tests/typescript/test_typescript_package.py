@@ -1,0 +1,132 @@
+"""What users get: the packed client in a fresh project, as ES module, CommonJS and types; and every code block of its README."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import node_packages
+import pytest
+from processes import NodeHome, RunningNode
+
+pytestmark = pytest.mark.xdist_group("typescript")
+QUICKSTART = """
+const client = memoturn({ url: process.env.MEMOTURN_TEST_URL });
+const alice = client.memory("app", "quick");
+await alice.ingest([{ type: "fact", topicKey: "diet", summary: "Alice is vegan" }]);
+console.log((await alice.recall("what does Alice eat?")).memories[0]?.summary);
+"""
+ESM = f'import {{ memoturn }} from "@memoturn/sdk";{QUICKSTART}'
+CJS = f'const {{ memoturn }} = require("@memoturn/sdk");\n(async () => {{{QUICKSTART}}})();'
+OPTIONS = {
+    "strict": True,
+    "exactOptionalPropertyTypes": True,
+    "noUncheckedIndexedAccess": True,
+    "skipLibCheck": False,
+    "module": "nodenext",
+    "target": "es2022",
+    "lib": ["es2023", "dom", "dom.iterable"],
+    "types": ["node"],
+}
+
+
+@pytest.fixture(scope="module")
+def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh project with the packed client installed, from nothing but its tarball."""
+    folder = tmp_path_factory.mktemp("project")
+    npm = shutil.which("npm")
+    assert npm is not None
+    settings = ["--offline", "--no-audit", "--no-fund", "--cache", str(folder / "cache")]
+    pack = [npm, "pack", "--pack-destination", str(folder), "--json", *settings]
+    packed = subprocess.run(
+        pack, cwd=node_packages.SDK, capture_output=True, text=True, timeout=60, check=True
+    )
+    names = json.loads(packed.stdout)
+    (tarball,) = folder.glob("*.tgz")
+    assert names, packed.stdout
+    (folder / "package.json").write_text('{"name": "fresh", "private": true}')
+    subprocess.run(
+        [npm, "install", str(tarball), *settings], cwd=folder, capture_output=True, timeout=60, check=True
+    )
+    assert [path.name for path in (folder / "node_modules").glob("[!.]*")] == ["@memoturn"]
+    # Beside what the client brought: the compiler, and types of Node.js, which a project has of its own.
+    (folder / "node_modules" / "@types").symlink_to(node_packages.SDK / "node_modules" / "@types")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """A node as a new user has it: without authentication."""
+    with NodeHome(tmp_path_factory.mktemp("open")) as home:
+        yield home.start()
+
+
+def compile_project(project: Path, *files: str) -> None:
+    (project / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}))
+    compiler = node_packages.SDK / "node_modules" / "typescript" / "bin" / "tsc"
+    node_packages.run(str(compiler), "-p", ".", cwd=project)
+
+
+@pytest.mark.parametrize(("name", "text"), [("esm.mjs", ESM), ("cjs.cjs", CJS)])
+def test_the_quickstart_runs_as_either_kind_of_module(
+    name: str, text: str, project: Path, open_node: RunningNode
+) -> None:
+    (project / name).write_text(text)
+
+    assert node_packages.run(name, cwd=project, MEMOTURN_TEST_URL=open_node.url) == "Alice is vegan\n"
+
+
+def test_the_readme_compiles_and_runs(project: Path, open_node: RunningNode) -> None:
+    readme = (node_packages.SDK / "README.md").read_text()
+    blocks = re.findall(r"^```ts\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 10
+    story = "\n".join(blocks).replace("memoturn();", f'memoturn({{ url: "{open_node.url}" }});')
+    story = story.replace(
+        "memoturn({ platformKey", f'memoturn({{ url: "{open_node.url}", platformKey'
+    ).replace('"eyJ..."', '"unused"')
+    (project / "readme.mts").write_text(story)
+
+    compile_project(project, "readme.mts")
+    shown = node_packages.run("readme.mjs", cwd=project)
+
+    assert shown.startswith("Alice is vegan\n")
+    assert "2 Alice eats fish again\n1 Alice is vegan\n" in shown
+    assert "somebody was faster" in shown
+
+
+def test_types_serve_commonjs_too(project: Path) -> None:
+    (project / "types.cts").write_text(
+        'import sdk = require("@memoturn/sdk");\n'
+        "const options: sdk.MemoturnOptions = { retries: 0 };\n"
+        "const profile: sdk.MemoryProfile = sdk.memoturn(options).memory('a', 'b');\n"
+        "async function first(): Promise<string | undefined> {\n"
+        "  const { memories, txid } = await profile.recall({ query: 'x', embedding: new Float32Array(2) });\n"
+        "  const n: number = txid;\n"
+        "  // @ts-expect-error - content is unknown, not any\n"
+        "  memories[0]?.content.anything;\n"
+        "  // @ts-expect-error - inputs are in camelCase\n"
+        "  await profile.ingest([{ type: 'fact', summary: 's', topic_key: 'x' }]);\n"
+        "  return memories[0]?.topic_key ?? `${n}`;\n"
+        "}\n"
+        "void first;\n"
+    )
+
+    compile_project(project, "types.cts")
+
+
+def test_the_package_holds_what_it_needs_and_nothing_of_the_node(project: Path) -> None:
+    package = project / "node_modules" / "@memoturn" / "sdk"
+
+    assert {path.name for path in package.iterdir()} == {
+        "LICENSE",
+        "README.md",
+        "dist",
+        "package.json",
+        "src",
+    }
+    for path in package.glob("dist/**/*.js"):
+        found = re.search(r"\bprocess\.|\bBuffer\b|\brequire\(\"(?!\.)|from \"(?!\.)", path.read_text())
+        assert found is None, f"{path}: {found}"
+    assert "dependencies" not in json.loads((package / "package.json").read_text())
