@@ -14,4 +14,4 @@ def node(tmp_path_factory):
             tmp_path_factory.mktemp("mcp"), AUTH="on", PLATFORM_KEY=PLATFORM_KEY, **settings_of(model)
         ) as home,
     ):
-        yield Node(home.start().url)
+        yield Node(home, home.start())

@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 from mcp_support import serving
+from memoturn.mcp import connections
 from memoturn.mcp.settings import Settings
 
 ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
@@ -170,7 +171,25 @@ async def test_a_body_that_does_not_come_is_not_waited_for(http):
         )
         line = await asyncio.wait_for(reader.readline(), 5)
         writer.close()
+        await writer.wait_closed()
         assert b" 408 " in line
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("said", [b"", b"POST /mcp HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_connection_that_asks_for_nothing_is_closed(monkeypatch, before, said):
+    monkeypatch.setattr(connections, "HEADERS_S", 0.2)
+    monkeypatch.setattr(connections, "KEEP_ALIVE_S", 1)
+    async with serving(NOWHERE) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(before)
+        if before:
+            assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
+        writer.write(said)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_web_pages_are_kept_out(http):

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from memoturn.errors import InvalidRequestError
 from memoturn.mcp.install import files, plan
@@ -39,6 +39,7 @@ def machine(tmp_path, **environ):
     return Machine("linux", tmp_path, environ)
 
 
+@settings(deadline=None)
 @given(
     objects, st.lists(st.text(max_size=4), min_size=1, max_size=3), values, st.sampled_from([None, 2, "\t"])
 )

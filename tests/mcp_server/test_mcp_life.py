@@ -10,13 +10,12 @@ import anyio
 import httpx
 import pytest
 import uvicorn
-from mcp.client import Client
-from mcp_support import answer_of, environment_of, error_of, line_of, serving, stdio
+from mcp_support import answer_of, environment_of, error_of, serving
 from memoturn.mcp.settings import Settings
-from processes import NodeHome, free_port
+from processes import free_port
 
 FACT = {"type": "fact", "topic_key": "user.diet", "summary": "Alice is vegan"}
-SECRET = "eyJhbGciOiJFZERTQSJ9.c2VjcmV0LXRva2Vu.AAAA"
+TOKEN = "eyJhbGciOiJFZERTQSJ9.c2VjcmV0LXRva2Vu.AAAA"  # pragma: allowlist secret
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -139,19 +138,19 @@ async def test_a_call_that_takes_too_long_is_an_error(floors):
         assert served.server.metrics.running == 0
 
 
-async def test_a_node_that_is_killed_is_an_error_and_serves_again_when_it_is_back(tmp_path):
-    with NodeHome(tmp_path / "home") as home:
-        node = home.start()
-        port = int(node.url.rpartition(":")[2])
-        async with serving(Settings(url=node.url, call_timeout_s=2)) as served, served.client() as client:
-            await ingest(client)
-            node.kill()
+async def test_a_node_that_is_killed_is_an_error_and_serves_again_when_it_is_back(node):
+    token, port = node.token("killed"), int(node.url.rpartition(":")[2])
+    async with serving(node.settings(call_timeout_s=2)) as served, served.client(token) as client:
+        await ingest(client)
+        node.running.kill()
+        try:
             text = error_of(await client.call_tool("memory_recall", {"query": "vegan"}))
-            assert text.startswith(("unreachable:", "unavailable:"))
-            assert "Next:" in text
-            home.start(port=port)
-            found = answer_of(await client.call_tool("memory_recall", {"query": "vegan"}))
-            assert [memory["summary"] for memory in found["memories"]] == ["Alice is vegan"]
+        finally:
+            node.running = node.home.start(port=port)
+        assert text.startswith(("unreachable:", "unavailable:"))
+        assert "Next:" in text
+        found = answer_of(await client.call_tool("memory_recall", {"query": "vegan"}))
+        assert [memory["summary"] for memory in found["memories"]] == ["Alice is vegan"]
 
 
 async def test_the_source_of_what_is_ingested_can_be_set(node):
@@ -202,7 +201,7 @@ class Child:
 
 async def test_garbage_on_stdin_is_answered_or_dropped_and_the_rest_served(floors):
     floors.hold.set()
-    child = await Child.start(floors.url, MEMOTURN_TOKEN=SECRET)
+    child = await Child.start(floors.url, MEMOTURN_TOKEN=TOKEN)
     await child.say(
         b"not json", b"\xff\xfe\x00", b"[]", b"{}", b'{"jsonrpc": "2.0"}', b"[" * 5000, b"", b'{"id": 1}'
     )
@@ -211,7 +210,7 @@ async def test_garbage_on_stdin_is_answered_or_dropped_and_the_rest_served(floor
     while answers[-1].get("id") != 1:
         answers.append(await child.answer())
     assert answers[-1]["result"]["serverInfo"]["name"] == "memoturn"
-    arguments = {"query": SECRET, "k": 5}
+    arguments = {"query": TOKEN, "k": 5}
     await child.say(
         {
             "jsonrpc": "2.0",
@@ -236,7 +235,7 @@ async def test_garbage_on_stdin_is_answered_or_dropped_and_the_rest_served(floor
     code, out, err = await child.ended()
     assert code == 0
     assert out == ""
-    assert SECRET not in err
+    assert TOKEN not in err
     assert "not json" not in err
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert events[0] == "serving"
@@ -270,7 +269,7 @@ async def test_a_signal_lets_calls_under_way_end_and_then_the_process(floors):
 
 async def test_the_http_server_says_where_it_is_and_stops_well(floors):
     floors.hold.set()
-    child = await Child.start(floors.url, "--http", "0", MEMOTURN_TOKEN=SECRET)
+    child = await Child.start(floors.url, "--http", "0", MEMOTURN_TOKEN=TOKEN)
     assert (await child.log("token_not_used"))["level"] == "warning"
     url = (await child.log("serving"))["url"]
     base = url.removesuffix("/mcp")
@@ -292,14 +291,5 @@ async def test_the_http_server_says_where_it_is_and_stops_well(floors):
     child.process.send_signal(signal.SIGTERM)
     code, out, err = await child.ended()
     assert (code, out) == (0, "")
-    assert SECRET not in err
+    assert TOKEN not in err
     assert "mine" not in err
-
-
-async def test_the_official_client_over_stdio_reads_a_token_from_a_file(node, tmp_path):
-    path = tmp_path / "token"
-    path.write_text(node.token("by-file") + "\n")
-    async with Client(stdio(node, MEMOTURN_TOKEN_FILE=str(path))) as client:
-        await ingest(client)
-        result = await client.call_tool("memory_recall", {"query": "vegan"})
-        assert line_of(result) == "app/by-file"

@@ -19,7 +19,8 @@ TRANSPORTS = ["stdio", "legacy", "2026-07-28"]
 async def connected(node, transport, owner, scope="admin", **settings):
     token = node.token(owner, scope)
     if transport == "stdio":
-        async with Client(stdio(node, token=token)) as client:
+        (node.folder / owner).write_text(token + "\n")
+        async with Client(stdio(node, MEMOTURN_TOKEN_FILE=str(node.folder / owner))) as client:
             yield client
     else:
         async with (
@@ -33,11 +34,63 @@ async def ingest(client, *memories, **where):
     return answer_of(await client.call_tool("memory_ingest", {"memories": list(memories), **where}))
 
 
+async def resources_and_prompts(client, place):
+    """Look at every resource and prompt of a profile that is empty, and leave it so."""
+
+    async def read(uri):
+        (content,) = (await client.read_resource(uri)).contents
+        return json.loads(content.text)
+
+    uris = [str(resource.uri) for resource in (await client.list_resources()).resources]
+    assert uris == ["memoturn://profile", "memoturn://recent"]
+    assert (await read("memoturn://recent"))["memories"] == []
+    fact = {
+        "type": "fact",
+        "topic_key": "user.diet",
+        "summary": "Alice is vegan",
+        "pinned": True,
+        "session_id": "s1",
+    }
+    (result,) = (await ingest(client, fact))["results"]
+
+    shown = await read("memoturn://profile")
+    assert (shown["profile"], shown["memories"], shown["turns"]) == (place, 1, 0)
+    assert shown["topics"] == ["fact user.diet"]
+    assert [memory["id"] for memory in shown["pinned"]] == [result["id"]]
+    assert (await read("memoturn://recent"))["memories"][0]["id"] == result["id"]
+    (template,) = (await client.list_resource_templates()).resource_templates
+    assert (await read(template.uri_template.replace("{id}", result["id"])))["memory"][
+        "summary"
+    ] == "Alice is vegan"
+    for unknown in (
+        "memoturn://memories/mem_0",
+        "memoturn://other",
+        "memoturn://memories/",
+        "file:///etc/passwd",
+    ):
+        with pytest.raises(MCPError, match="not_found"):
+            await client.read_resource(unknown)
+
+    prompts = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
+    assert set(prompts) == {"use_memory", "recall_before_answer", "summarise_session"}
+    for prompt in prompts.values():
+        arguments = {argument.name: "x {question} y" for argument in prompt.arguments or []}
+        (message,) = (await client.get_prompt(prompt.name, arguments)).messages
+        assert "memory_recall" in message.content.text
+        assert all(value in message.content.text for value in arguments.values())
+    with pytest.raises(MCPError, match="needs question"):
+        await client.get_prompt("recall_before_answer", {})
+    with pytest.raises(MCPError, match="there is no prompt"):
+        await client.get_prompt("other")
+    answer_of(await client.call_tool("memory_forget", {"ids": [result["id"]]}))
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_every_tool_does_what_it_says(node, transport):
+async def test_every_tool_resource_and_prompt_does_what_it_says(node, transport):
     profile = f"tools{next(_NUMBERS)}"
     called = set()
     async with connected(node, transport, profile) as client:
+        await resources_and_prompts(client, f"app/{profile}")
         assert {tool.name for tool in (await client.list_tools()).tools} == {tool.name for tool in TOOLS}
 
         async def call(tool, **arguments):
@@ -136,58 +189,6 @@ async def test_every_tool_does_what_it_says(node, transport):
         await call("branch_rewind", to=str(rewound["undo_txid"]))
         assert (await call("memory_recall", topic_key="user.diet"))["memories"] == []
     assert called == {tool.name for tool in TOOLS}
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_every_resource_and_prompt(node, transport):
-    profile = f"resources{next(_NUMBERS)}"
-    async with connected(node, transport, profile) as client:
-
-        async def read(uri):
-            (content,) = (await client.read_resource(uri)).contents
-            return json.loads(content.text)
-
-        uris = [str(resource.uri) for resource in (await client.list_resources()).resources]
-        assert uris == ["memoturn://profile", "memoturn://recent"]
-        assert (await read("memoturn://recent"))["memories"] == []
-        fact = {
-            "type": "fact",
-            "topic_key": "user.diet",
-            "summary": "Alice is vegan",
-            "pinned": True,
-            "session_id": "s1",
-        }
-        (result,) = (await ingest(client, fact))["results"]
-
-        shown = await read("memoturn://profile")
-        assert (shown["profile"], shown["memories"], shown["turns"]) == (f"app/{profile}", 1, 0)
-        assert shown["topics"] == ["fact user.diet"]
-        assert [memory["id"] for memory in shown["pinned"]] == [result["id"]]
-        assert (await read("memoturn://recent"))["memories"][0]["id"] == result["id"]
-        (template,) = (await client.list_resource_templates()).resource_templates
-        assert (await read(template.uri_template.replace("{id}", result["id"])))["memory"][
-            "summary"
-        ] == "Alice is vegan"
-        for unknown in (
-            "memoturn://memories/mem_0",
-            "memoturn://other",
-            "memoturn://memories/",
-            "file:///etc/passwd",
-        ):
-            with pytest.raises(MCPError, match="not_found"):
-                await client.read_resource(unknown)
-
-        prompts = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
-        assert set(prompts) == {"use_memory", "recall_before_answer", "summarise_session"}
-        for prompt in prompts.values():
-            arguments = {argument.name: "x {question} y" for argument in prompt.arguments or []}
-            (message,) = (await client.get_prompt(prompt.name, arguments)).messages
-            assert "memory_recall" in message.content.text
-            assert all(value in message.content.text for value in arguments.values())
-        with pytest.raises(MCPError, match="needs question"):
-            await client.get_prompt("recall_before_answer", {})
-        with pytest.raises(MCPError, match="there is no prompt"):
-            await client.get_prompt("other")
 
 
 async def test_errors_say_what_failed_and_what_to_do(node):

@@ -13,18 +13,31 @@ from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from memoturn.mcp import connections
 from memoturn.mcp.http import HttpServer
 from memoturn.mcp.settings import HttpSettings, Settings
+from processes import NodeHome, RunningNode
 
 PLATFORM_KEY = "platform-key-of-the-mcp-tests-0123456789"
 LEGACY = "legacy"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
     """The node, and whoever mints its tokens."""
 
-    url: str
+    home: NodeHome
+    running: RunningNode
+
+    @property
+    def url(self):
+        """Where it is."""
+        return self.running.url
+
+    @property
+    def folder(self):
+        """A folder for files of tests."""
+        return self.home.folder
 
     def token(self, profile, scope="admin"):
         """A token of the profile `app/{profile}`, which is made, empty."""
@@ -75,7 +88,15 @@ async def serving(settings, clock=None, **http):
     more = {} if clock is None else {"clock": clock}
     server = HttpServer(settings, HttpSettings(**http), **more)
     web = uvicorn.Server(
-        uvicorn.Config(server.app, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            server.app,
+            log_config=None,
+            lifespan="on",
+            ws="none",
+            http=connections.Connection,
+            timeout_keep_alive=connections.KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
+        )
     )
     web.capture_signals = _no_signals
     task = asyncio.create_task(web.serve(sockets=[listening]))
@@ -97,13 +118,12 @@ class _no_signals:  # noqa: N801
         return None
 
 
-def stdio(node, *arguments, token=None, **env):
+def stdio(node, *arguments, **env):
     """How the official client starts the server over stdio."""
-    token_env = {"MEMOTURN_TOKEN": token} if token else {}
     return StdioServerParameters(
         command=sys.executable,
         args=["-m", "memoturn", "--url", node.url, "mcp", *arguments],
-        env=environment_of(**token_env, **env),
+        env=environment_of(**env),
     )
 
 

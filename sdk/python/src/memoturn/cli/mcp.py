@@ -11,9 +11,20 @@ from typer.core import TyperGroup
 
 from memoturn.cli.run import current, examples
 from memoturn.errors import InvalidRequestError
+from memoturn.mcp.settings import (
+    ANSWER_BYTES,
+    CALL_TIMEOUT_S,
+    PORT,
+    SESSION_IDLE_S,
+    SESSIONS_MAX,
+    SESSIONS_PER_TOKEN,
+    HttpSettings,
+    Pin,
+    Settings,
+    read_token,
+)
 
 _HINT = "The MCP server needs more packages than the client: pip install 'memoturn[mcp]'"
-_PORT = 8765
 
 
 class Pinned(str, Enum):
@@ -75,7 +86,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(envvar="MEMOTURN_MCP_PORT", min=0, max=65535, help="Port for --http.")
-    ] = _PORT,
+    ] = PORT,
     namespace: Annotated[
         str | None,
         typer.Option(
@@ -131,10 +142,10 @@ def serve(
     sessions: Annotated[
         int,
         typer.Option(envvar="MEMOTURN_MCP_SESSIONS", min=1, help="Sessions that --http keeps open at once."),
-    ] = 1000,
+    ] = SESSIONS_MAX,
     sessions_per_token: Annotated[
         int, typer.Option(envvar="MEMOTURN_MCP_SESSIONS_PER_TOKEN", min=1, help="Of these, for one token.")
-    ] = 64,
+    ] = SESSIONS_PER_TOKEN,
     session_idle: Annotated[
         float,
         typer.Option(
@@ -143,19 +154,19 @@ def serve(
             metavar="SECONDS",
             help="When an unused session ends.",
         ),
-    ] = 3600.0,
+    ] = SESSION_IDLE_S,
     call_timeout: Annotated[
         float,
         typer.Option(
             envvar="MEMOTURN_MCP_CALL_TIMEOUT_S", min=0.1, metavar="SECONDS", help="Longest tool call."
         ),
-    ] = 60.0,
+    ] = CALL_TIMEOUT_S,
     answer_bytes: Annotated[
         int,
         typer.Option(
             envvar="MEMOTURN_MCP_ANSWER_BYTES", min=1024, metavar="BYTES", help="Longest answer of a tool."
         ),
-    ] = 65536,
+    ] = ANSWER_BYTES,
     log_level: Annotated[
         str,
         typer.Option(envvar="MEMOTURN_LOG_LEVEL", help="debug, info, warning or error; logs go to stderr."),
@@ -166,7 +177,6 @@ def serve(
         return
     _needs_packages()
     from memoturn.mcp.logs import LEVELS, configure
-    from memoturn.mcp.settings import HttpSettings, Pin, Settings, read_token
 
     if log_level.lower() not in LEVELS:
         raise typer.BadParameter(f"takes one of {', '.join(LEVELS)}", param_hint="--log-level")

@@ -13,6 +13,7 @@ import uvicorn
 from mcp.server.stdio import stdio_server
 
 from memoturn.errors import InvalidRequestError
+from memoturn.mcp.connections import KEEP_ALIVE_S, Connection
 from memoturn.mcp.http import PATH, HttpServer
 from memoturn.mcp.logs import say
 from memoturn.mcp.metrics import Metrics
@@ -22,7 +23,6 @@ from memoturn.mcp.upstream import Upstreams
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STDIO_GRACE_S = 5.0
-_KEEP_ALIVE_S = 15
 _HEADERS_BYTES = 64 * 1024
 _BACKLOG = 1024
 
@@ -77,6 +77,7 @@ async def serve_http(settings: Settings, http: HttpSettings) -> None:
         uvicorn.Config(
             HttpServer(settings, http).app,
             loop="asyncio",
+            http=Connection,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -84,7 +85,7 @@ async def serve_http(settings: Settings, http: HttpSettings) -> None:
             proxy_headers=False,
             server_header=False,
             limit_concurrency=http.connections_max,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(http.stop_grace_s),
             h11_max_incomplete_event_size=_HEADERS_BYTES,
         )

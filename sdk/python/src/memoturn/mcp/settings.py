@@ -10,6 +10,16 @@ from memoturn.errors import InvalidRequestError
 
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_PROFILE: Final = "default"
+CALL_TIMEOUT_S: Final = 60.0
+ANSWER_BYTES: Final = 64 * 1024
+PORT: Final = 8765
+SESSIONS_MAX: Final = 1000
+SESSIONS_PER_TOKEN: Final = 64
+SESSION_IDLE_S: Final = 3600.0
+BODY_BYTES: Final = 4 * 1024 * 1024
+BODY_TIMEOUT_S: Final = 20.0
+CONNECTIONS_MAX: Final = 1000
+STOP_GRACE_S: Final = 20.0
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -35,8 +45,8 @@ class Settings:
     pin: Pin = Pin.NONE
     read_only: bool = False
     destructive: bool = True
-    call_timeout_s: float = 60.0
-    answer_bytes: int = 64 * 1024
+    call_timeout_s: float = CALL_TIMEOUT_S
+    answer_bytes: int = ANSWER_BYTES
 
     def __post_init__(self) -> None:
         """Raise InvalidRequestError for a pin on what was not named."""
@@ -60,16 +70,16 @@ class HttpSettings:
     """Settings of the HTTP transport alone. `hosts` and `origins` are allowed besides those of loopback."""
 
     host: str = "127.0.0.1"
-    port: int = 8765
+    port: int = PORT
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    sessions_max: int = 1000
-    sessions_per_token: int = 64
-    session_idle_s: float = 3600.0
-    body_bytes: int = 4 * 1024 * 1024
-    body_timeout_s: float = 20.0
-    connections_max: int = 1000
-    stop_grace_s: float = 20.0
+    sessions_max: int = SESSIONS_MAX
+    sessions_per_token: int = SESSIONS_PER_TOKEN
+    session_idle_s: float = SESSION_IDLE_S
+    body_bytes: int = BODY_BYTES
+    body_timeout_s: float = BODY_TIMEOUT_S
+    connections_max: int = CONNECTIONS_MAX
+    stop_grace_s: float = STOP_GRACE_S
 
     @property
     def loopback(self) -> bool:

@@ -16,7 +16,7 @@ from memoturn.mcp.sessions import owner_of
 from memoturn.mcp.settings import Settings
 
 _CONNECTIONS_MAX: Final = 200
-_STATELESS_MAX: Final = 1000
+TOKENS_MAX: Final = 1000
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0, pool=10.0)
 
 
@@ -55,7 +55,7 @@ class Upstreams:
         if upstream is None:
             upstream = self._stateless[owner] = self.open(token)
         self._stateless.move_to_end(owner)
-        while len(self._stateless) > _STATELESS_MAX:
+        while len(self._stateless) > TOKENS_MAX:
             self._stateless.popitem(last=False)
         return upstream
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from memoturn.mcp.schemas import OBJECT, STRING, Arguments, array, output_schema
 from memoturn.mcp.tools.tool import Call, Tool
 
+INSERT_MAX: Final = 500
 Collection = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -29,7 +30,7 @@ class Insert(Arguments):
     collection: Annotated[
         str, Field(min_length=1, max_length=64, description="Made if new: letters, digits, _ and -")
     ]
-    docs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=500)]
+    docs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=INSERT_MAX)]
 
 
 async def _find(call: Call, asked: Find) -> dict[str, Any]:

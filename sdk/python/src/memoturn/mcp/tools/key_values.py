@@ -9,6 +9,7 @@ from memoturn.errors import NotFoundError
 from memoturn.mcp.schemas import STRING, Arguments, output_schema
 from memoturn.mcp.tools.tool import Call, Tool
 
+VALUE_MAX: Final = 1_000_000
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 Group = Annotated[str, Field(min_length=1, max_length=64, description="Namespace of the key")]
 _DEFAULT_GROUP: Final = "default"
@@ -25,7 +26,7 @@ class Put(Arguments):
     """Arguments of kv_put."""
 
     key: Key
-    value: Annotated[str, Field(max_length=1_000_000, description="Text; write JSON as text")]
+    value: Annotated[str, Field(max_length=VALUE_MAX, description="Text; write JSON as text")]
     kv_namespace: Group = _DEFAULT_GROUP
     ttl: Annotated[int | None, Field(ge=1, description="Seconds to live")] = None
     if_match: Annotated[

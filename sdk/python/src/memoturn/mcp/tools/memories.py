@@ -10,6 +10,10 @@ from memoturn.mcp.schemas import INTEGER, OBJECT, STRING, Arguments, array, outp
 from memoturn.mcp.tools.tool import Call, Tool
 from memoturn.types import IngestItem
 
+INGEST_MAX: Final = 100
+RECALL_MAX: Final = 100
+LIST_MAX: Final = 200
+SUMMARY_MAX: Final = 4000
 Kind = Literal["fact", "event", "instruction", "task"]
 Moment = Annotated[str, Field(description="RFC 3339, as 2026-11-24T09:30:00Z")]
 At = Annotated[str, Field(description="Show a past state: txid, checkpoint, head~3 or RFC 3339 time")]
@@ -22,7 +26,11 @@ class NewMemory(Arguments):
     type: Kind
     summary: Annotated[
         str,
-        Field(min_length=1, max_length=4000, description="One self-contained sentence: names, no pronouns"),
+        Field(
+            min_length=1,
+            max_length=SUMMARY_MAX,
+            description="One self-contained sentence: names, no pronouns",
+        ),
     ]
     topic_key: Annotated[
         str | None,
@@ -42,7 +50,7 @@ class NewMemory(Arguments):
 class Ingest(Arguments):
     """Arguments of memory_ingest."""
 
-    memories: Annotated[list[NewMemory], Field(min_length=1, max_length=100)]
+    memories: Annotated[list[NewMemory], Field(min_length=1, max_length=INGEST_MAX)]
 
 
 class Recall(Arguments):
@@ -53,7 +61,7 @@ class Recall(Arguments):
     types: list[Kind] | None = None
     session_id: str | None = None
     since: Moment | None = None
-    k: Annotated[int, Field(ge=1, le=100, description="How many at most")] = 8
+    k: Annotated[int, Field(ge=1, le=RECALL_MAX, description="How many at most")] = 8
     include_superseded: Annotated[bool, Field(description="Also what was replaced")] = False
     at: At | None = None
 
@@ -85,7 +93,7 @@ class List(Arguments):
     until: Moment | None = None
     order: Literal["newest", "oldest", "most_important"] = "newest"
     include_superseded: bool = False
-    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    limit: Annotated[int, Field(ge=1, le=LIST_MAX)] = 20
     cursor: Annotated[
         str | None, Field(description="next_cursor of the page before, other arguments unchanged")
     ] = None
@@ -95,13 +103,13 @@ class List(Arguments):
 class Forget(Arguments):
     """Arguments of memory_forget."""
 
-    ids: Annotated[list[str], Field(min_length=1, max_length=100)]
+    ids: Annotated[list[str], Field(min_length=1, max_length=INGEST_MAX)]
 
 
 class SessionsList(Arguments):
     """Arguments of sessions_list."""
 
-    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    limit: Annotated[int, Field(ge=1, le=LIST_MAX)] = 20
 
 
 async def _ingest(call: Call, asked: Ingest) -> dict[str, Any]:

@@ -10,19 +10,22 @@ from memoturn.mcp.answers import readable
 from memoturn.mcp.schemas import INTEGER, OBJECT, Arguments, array, output_schema
 from memoturn.mcp.tools.tool import Call, Tool
 
+APPEND_MAX: Final = 100
+CONTENT_MAX: Final = 100_000
+
 
 class NewTurn(Arguments):
     """One turn to append."""
 
     role: Literal["user", "assistant", "system", "tool"]
-    content: Annotated[str, Field(max_length=100_000)]
+    content: Annotated[str, Field(max_length=CONTENT_MAX)]
 
 
 class Append(Arguments):
     """Arguments of turns_append."""
 
     session_id: Annotated[str, Field(min_length=1, description="One conversation; made if new")]
-    turns: Annotated[list[NewTurn], Field(min_length=1, max_length=100, description="Oldest first")]
+    turns: Annotated[list[NewTurn], Field(min_length=1, max_length=APPEND_MAX, description="Oldest first")]
 
 
 class Search(Arguments):
