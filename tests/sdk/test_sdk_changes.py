@@ -132,6 +132,23 @@ async def test_a_broken_connection_is_mended_without_a_gap_and_without_a_repeat(
         assert len([head for head in proxy.requests if "/changes?" in head]) >= 3
 
 
+async def test_a_feed_that_was_silent_for_longer_than_patience_is_mended_all_the_same(api):
+    db = await api.of_database("write", "kv")
+    token = await api.admin.create_token(api.name, "read", surfaces=["kv"])
+    node = urlsplit(api.url)
+    async with FaultProxy(node.hostname, node.port) as proxy:
+        api.url = proxy.url
+        start = (await db.changes())["next_since"]
+        feed = api.client(token=token["token"]).db(api.name).follow(start, patience_s=0.1)
+        waiting = asyncio.create_task(take(feed, 1))
+        await asyncio.sleep(0.4)
+
+        proxy.cut()
+        await db.kv.put("n", "k", "v")
+
+        assert keys(await waiting) == ["k"]
+
+
 async def test_a_node_that_stays_away_is_told(api):
     db = await api.of_database("write", "kv")
     api.url = "http://127.0.0.1:1"

@@ -87,6 +87,7 @@ async def test_a_batch_is_one_commit(kv):
         puts=[
             {"key": "new", "value": b"\xfe", "ttl": 60, "metadata": {"b": 2}},
             {"key": "t", "value": "text"},
+            {"key": "nul", "value": "a\0b"},
         ],
         deletes=["old", {"key": "none", "if_none_match": "*"}],
     )
@@ -96,7 +97,8 @@ async def test_a_batch_is_one_commit(kv):
         ("absent", None),
     ]
     assert result["gets"][0]["metadata"] == {"a": 1}
-    assert [put["status"] for put in result["puts"]] == ["stored", "stored"]
+    assert [put["status"] for put in result["puts"]] == ["stored"] * 3
+    assert await kv.get("n", "nul") == b"a\0b"
     assert [gone["status"] for gone in result["deletes"]] == ["deleted", "absent"]
     assert await kv.get("n", "new") == b"\xfe"
     refused = [{"key": "new", "value": "x", "if_none_match": "*"}, {"key": "u", "value": "y"}]

@@ -75,15 +75,17 @@ class AsyncChanges:
         """
         query = given(surface=joined(surfaces))
         query["durable"] = durable
-        reached, pause_s, failing_since_s = since, PAUSE_S, monotonic()
+        reached, pause_s = since, PAUSE_S
+        failing_since_s: float | None = None
         while True:
             try:
                 asked = {**query, "since": reached}
                 async with self._address.events(
                     "GET", "changes", query=asked, min_txid=0, timeout_s=SILENCE_S
                 ) as events:
+                    failing_since_s = None
                     async for event in events:
-                        pause_s, failing_since_s = PAUSE_S, monotonic()
+                        pause_s = PAUSE_S
                         if event.name == "end":
                             break
                         if event.name == "reset":
@@ -93,7 +95,9 @@ class AsyncChanges:
                         if event.name == "change":
                             yield cast("Change", event.data)
             except (UnreachableError, UnknownOutcomeError, RetryableError):
-                if monotonic() - failing_since_s > patience_s:
+                now_s = monotonic()
+                failing_since_s = now_s if failing_since_s is None else failing_since_s
+                if now_s - failing_since_s > patience_s:
                     raise
             await sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_LIMIT_S)

@@ -76,8 +76,10 @@ def value_bytes(value: str | bytes) -> bytes:
 
 
 def value_to_json(value: str | bytes) -> "str | dict[str, str]":
-    """Return a value as JSON has it."""
-    return value if isinstance(value, str) else {BASE64: base64.b64encode(value).decode("ascii")}
+    """Return a value as JSON has it, where text with NUL goes as bytes. Raises InvalidRequestError as `value_bytes` does."""
+    if isinstance(value, str) and "\0" not in value:
+        return value
+    return {BASE64: base64.b64encode(value_bytes(value)).decode("ascii")}
 
 
 def value_from_json(value: Any) -> bytes:
