@@ -32,7 +32,7 @@ class Addressed(msgspec.Struct, frozen=True):
     key: Key | None = None
     reads: bool = False
     asks_model: bool = False
-    operation: str = "unmatched"
+    template: str = "unmatched"
 
 
 def address_of(
@@ -46,11 +46,11 @@ def address_of(
         by_method, params = found
         route: Route | None = by_method.get("GET" if method == "HEAD" else method)
         if route is None:
-            return Addressed()
+            return Addressed(template=next(iter(by_method.values())).template)
         reads = route.kind in {Kind.READ, Kind.OPEN} or method in {"GET", "HEAD"}
         call = Call(None, params, headers_of(headers), query)  # type: ignore[arg-type]
         call.principal = _sender(call)
-        return Addressed(branch_addressed(call, route.template), reads, route.asks_model, route.operation)
+        return Addressed(branch_addressed(call, route.template), reads, route.asks_model, route.template)
     except MemoturnError:
         return Addressed()
 

@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.addresses import address_of
+from gateway.addresses import Addressed, address_of
 from gateway.forwarding import (
     Body,
     Forwarder,
@@ -38,8 +38,9 @@ from memoturnd.http.cors import Cors
 from memoturnd.http.envelope import TEXT, Answer, error_reply, internal_error_reply, is_internal, reply
 from memoturnd.http.gates import BodyMemory, InFlight
 from memoturnd.http.protocol import ABORT, GONE
-from memoturnd.http.route import Route
+from memoturnd.http.route import METHODS, Route
 from memoturnd.http.tree import Tree
+from memoturnd.metrics import CONTENT_TYPE
 from memoturnd.seams.clock import Clock, Randomness
 
 SLACK_S: Final = 5.0
@@ -128,7 +129,7 @@ class Gateway:
             if limits.gateway_hedge_ms
             else None
         )
-        self._timers: dict[int, Callable[[float], None]] = {}
+        self._timers: dict[tuple[str, str, int], Callable[[float], None]] = {}
         self._show()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,6 +167,7 @@ class Gateway:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         request_id = self._request_id(headers)
         kept_bytes = 0
+        about = address_of(self._tree, scope["method"], scope["raw_path"], scope["query_string"], headers)
 
         def hold(size_bytes: int) -> None:
             nonlocal kept_bytes
@@ -178,16 +180,16 @@ class Gateway:
                 body = (
                     await body_of(receive, wait_s=self._stall_s, hold=hold) if has_body(headers) else Body()
                 )
-                upstream = await self._forward(scope, headers, body, request_id, started_s)
+                upstream = await self._forward(scope, about, body, request_id, started_s)
             except Exception as error:
                 if isinstance(error, ClientDisconnect):
                     raise
                 answer = self._failed(error, request_id)
                 answer.headers.append((b"memoturn-request-id", request_id))
-                self._observe(answer.status, started_s)
+                self._observe(about, scope["method"], answer.status, started_s)
                 await self._send(answer, scope, send)
                 return
-            self._observe(upstream.status, started_s)
+            self._observe(about, scope["method"], upstream.status, started_s)
             try:
                 await self._relay(upstream, scope, receive, send)
             finally:
@@ -198,14 +200,12 @@ class Gateway:
     async def _forward(
         self,
         scope: Scope,
-        headers: list[tuple[bytes, bytes]],
+        about: Addressed,
         body: Body,
         request_id: bytes,
         started_s: float,
     ) -> Upstream:
-        method: str = scope["method"]
-        about = address_of(self._tree, method, scope["raw_path"], scope["query_string"], headers)
-        request = Request(method, target_of(scope), self._as_sent(scope, request_id), body)
+        request = Request(scope["method"], target_of(scope), self._as_sent(scope, request_id), body)
         anywhere = takes_a_replicas(about, request)
         asked = Asked(about.reads, "idempotency-key" in request.headers, anywhere=anywhere)
         if body.is_whole:
@@ -277,10 +277,12 @@ class Gateway:
             self._metrics.failures["unavailable"].inc()
         return answer
 
-    def _observe(self, status: int, started_s: float) -> None:
-        timer = self._timers.get(status // 100)
+    def _observe(self, about: Addressed, method: str, status: int, started_s: float) -> None:
+        method = method if method in METHODS else "other"
+        key = (about.template, method, status // 100)
+        timer = self._timers.get(key)
         if timer is None:
-            timer = self._timers[status // 100] = self._metrics.timer(status // 100)
+            timer = self._timers[key] = self._metrics.timer(*key)
         timer(self._now_s() - started_s)
 
     def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -329,9 +331,7 @@ class Gateway:
 
     def metrics(self) -> Answer:
         """Answer with the gateway's metrics."""
-        return Answer(
-            200, self._metrics.render(), [(b"content-type", b"text/plain; version=1.0.0; charset=utf-8")]
-        )
+        return Answer(200, self._metrics.render(), [(b"content-type", CONTENT_TYPE.encode())])
 
     def _show(self) -> None:
         metrics, places = self._metrics, self._placements
@@ -345,7 +345,9 @@ class Gateway:
         metrics.open_breakers.set_function(lambda: places.open_breakers)
         metrics.placements.set_function(lambda: places.owners)
         metrics.placements_limit.set(places.limit)
-        metrics.changes.set_function(lambda: places.changes)
+        places.told = metrics.changes.inc
+        places.looked = metrics.looked
+        metrics.can_route.set_function(lambda: places.can_route)
 
 
 _OWN: Final[dict[str, Callable[[Gateway], Answer]]] = {

@@ -1,46 +1,37 @@
-"""The gateway's metrics: one registry of its own. No label takes a name that users choose."""
+"""A gateway's metrics: what clients wait for, what becomes of requests, and what is known of the cluster."""
 
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.exposition import generate_latest
+from memoturnd.metrics.base import CACHE_OUTCOMES, Registry
 
 SHED_REASONS: Final = ("connections", "concurrency", "body_memory")
 ENDINGS: Final = ("unavailable", "unanswered", "outcome_unknown", "broken_off", "gone")
 _BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 
 
-class GatewayMetrics:
-    """Attributes are prometheus_client children, ready to `inc`, `set` or `observe`."""
+class GatewayMetrics(Registry):
+    """Every metric of one gateway."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        self.request_seconds = Histogram(
-            "memoturn_gateway_request_seconds",
-            "Time from a request's headers to the head of its answer, by status class.",
-            ("status",),
-            registry=self.registry,
-            buckets=_BUCKETS_S,
+        super().__init__(process="gateway", prefix="memoturn_gateway_")
+        self.request_seconds = self._histogram(
+            "request_seconds",
+            "Time from a request's headers to the head of its answer, by route template, method and status class.",
+            _BUCKETS_S,
+            "route",
+            "method",
+            "status",
         )
         self.attempts = self._counter("attempts_total", "Requests sent to nodes, each attempt counted.")
         self.hedges = self._counter(
             "hedged_reads_total", "Reads sent to a second node because the owner was slow."
         )
-        endings = Counter(
-            "memoturn_gateway_failures_total",
-            "Requests that no node's answer ended, by how they ended.",
-            ("ending",),
-            registry=self.registry,
+        endings = self._counter(
+            "failures_total", "Requests that no node's answer ended, by how they ended.", "ending"
         )
         self.failures = {ending: endings.labels(ending) for ending in ENDINGS}
-        sheds = Counter(
-            "memoturn_gateway_sheds_total",
-            "Requests turned away, by the bound that was reached.",
-            ("reason",),
-            registry=self.registry,
-        )
+        sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
         self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}
         self.connections = self._gauge("connections", "Connections of clients that are open.")
         self.connections_limit = self._gauge("connections_limit", "Most connections of clients open at once.")
@@ -50,24 +41,28 @@ class GatewayMetrics:
         self.waiting_limit = self._gauge("waiting_limit_requests", "Most requests that may wait.")
         self.body_bytes = self._gauge("body_bytes", "Bytes of request bodies that are kept to be sent again.")
         self.body_limit_bytes = self._gauge("body_limit_bytes", "Most bytes of request bodies kept at once.")
+        self._of_the_cluster()
+
+    def _of_the_cluster(self) -> None:
         self.nodes = self._gauge("nodes", "Nodes that are there.")
+        self.can_route = self._gauge("can_route", "1 while the cluster is known and a node in it answers.")
         self.open_breakers = self._gauge(
             "open_breakers", "Nodes that are left alone for now, because they failed."
         )
         self.placements = self._gauge("placements", "Branches whose owner is known.")
         self.placements_limit = self._gauge("placements_limit", "Most branches whose owner is known at once.")
-        self.changes = self._gauge("watch_changes", "Changes told by the watch since the start.")
+        reads = self._counter(
+            "placement_reads_total",
+            "Looks for a branch's owner: it was known (hit), or a node was chosen that finds it (miss).",
+            "outcome",
+        )
+        self.placement_reads = {outcome: reads.labels(outcome) for outcome in CACHE_OUTCOMES}
+        self.changes = self._counter("watch_changes_total", "Changes told by the watch on the leases.")
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"memoturn_gateway_{name}", text, registry=self.registry)
+    def looked(self, hit: bool) -> None:
+        """Count a look for a branch's owner."""
+        self.placement_reads["hit" if hit else "miss"].inc()
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(f"memoturn_gateway_{name}", text, registry=self.registry)
-
-    def timer(self, status_class: int) -> Callable[[float], None]:
-        """Return the function that records one request's seconds."""
-        return self.request_seconds.labels(f"{status_class}xx").observe
-
-    def render(self) -> bytes:
-        """Return the metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def timer(self, route: str, method: str, status_class: int) -> Callable[[float], None]:
+        """Return the function that records one request's seconds; `route` is a template, never a path."""
+        return self.request_seconds.labels(route, method, f"{status_class}xx").observe

@@ -42,8 +42,10 @@ class PlacementCache:
         self.nodes: dict[str, LiveNode] = {}
         self.is_fed = False
         """Whether a first picture of the cluster has come."""
-        self.changes = 0
-        """Changes that were told."""
+        self.told: Callable[[], None] = lambda: None
+        """Called with each change that is told."""
+        self.looked: Callable[[bool], None] = lambda _hit: None
+        """Called with each look for an owner: whether he was known."""
         self._owners: OrderedDict[Key, Owner] = OrderedDict()
         self._breakers: dict[str, Breaker] = {}
         self._waiting: dict[Key | None, set[asyncio.Future[None]]] = {}
@@ -88,7 +90,7 @@ class PlacementCache:
 
     def take(self, change: Change) -> None:
         """Take note of a change."""
-        self.changes += 1
+        self.told()
         match change:
             case Placements():
                 self._take_all(change)
@@ -144,6 +146,7 @@ class PlacementCache:
             )
             return None if node is None else Target(node.node_id, node.address, forwarded=False)
         owner = self._owners.get(key)
+        self.looked(owner is not None)
         if owner is not None and owner.node_id not in failed and self._admits(owner.node_id):
             return Target(owner.node_id, owner.address)
         avoiding = failed if owner is None else failed | {owner.node_id}

@@ -18,6 +18,7 @@ from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
 from memoturnd.http.routes import ROUTES
 from memoturnd.leases.etcd import CALL_SHARE, EtcdWatching
 from memoturnd.leases.etcd_client import EtcdClient, endpoints
+from memoturnd.metrics import watch_loop_lag
 from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.leases import Watching
 from memoturnd.serving import BACKLOG, Server, bind, raise_descriptor_limit, stop
@@ -92,12 +93,14 @@ async def serve_watching(
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(placements.feed(watching))
             telling = group.create_task(_tell(placements, port, on_ready))
+            watching_lag = group.create_task(watch_loop_lag(metrics, clock))
             for bound in sockets:
                 bound.listen(BACKLOG)
             _log.info("memoturn-gateway is up", url=f"http://{Address(settings.listen.host, port)}")
             await server.serve(sockets)
             feeding.cancel()
             telling.cancel()
+            watching_lag.cancel()
     finally:
         for listening in sockets:
             listening.close()

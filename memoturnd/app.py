@@ -67,10 +67,10 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
             settings.object_store, s3_client=settings.s3_client, connections=settings.s3_connections
         )
         executor = PoolExecutor(settings.sqlite_threads)
-        metrics = Metrics()
+        metrics = Metrics(process="node" if hosts_profiles else "control")
         catalog = await open_catalog(settings, clock, metrics)
         load = Load()
-        models = open_models(settings, clock)
+        models = open_models(settings, clock, metrics.model_called)
         sockets: list[socket.socket] = []
         try:
             sockets = bind(settings.listen)  # before anything is opened: a taken port ends the start early

@@ -676,7 +676,11 @@ async def running(
                 clock=clock,
                 metrics=metrics,
             ),
-            memory=Memory(settings.recall_cache_bytes, evicted=metrics.recall_cache_evictions.inc),
+            memory=Memory(
+                settings.recall_cache_bytes,
+                evicted=metrics.recall_cache_evictions.inc,
+                looked=metrics.recall_looked,
+            ),
             subscribers=Subscribers(asked, clock, metrics, spawn),
             replicas=Replicas(
                 leases,

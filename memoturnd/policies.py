@@ -110,8 +110,10 @@ class Policies:
         key = (tenant, namespace)
         entry = self._entries.get(key)
         if entry is None or fresh or self._clock.monotonic_s() >= entry.read_s + self._cache_s:
+            self._metrics.policy_reads["miss"].inc()
             entry = await self._read(tenant, namespace, fresh=fresh)
         else:
+            self._metrics.policy_reads["hit"].inc()
             self._entries.move_to_end(key)
         document = entry.document
         if document is None or profile is None or profile not in document.overrides:

@@ -19,7 +19,11 @@ async def open_catalog(settings: Settings, clock: Clock, metrics: Metrics) -> Ca
     from control_plane.catalogs.postgres import PostgresBackend, open_postgres
 
     catalog = await open_postgres(
-        settings.catalog.reveal(), clock=clock, remembered=metrics.catalog_remembered.inc
+        settings.catalog.reveal(),
+        clock=clock,
+        remembered=metrics.catalog_remembered.inc,
+        answered=metrics.catalog_seconds.observe,
+        failed=metrics.catalog_failures.inc,
     )
     backend = catalog.backend
 

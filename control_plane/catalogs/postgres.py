@@ -37,7 +37,18 @@ _NO_ROOM = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 class PostgresBackend:
     """Runs statements on whichever connection is free, at most CONNECTIONS at once."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", clock: Clock, *, call_s: float = CALL_S) -> None:
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        clock: Clock,
+        *,
+        call_s: float = CALL_S,
+        answered: Callable[[float], None] = lambda _seconds: None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._now_s = clock.monotonic_s
+        self._told_answered = answered
+        self._told_failed = failed
         self._pool = pool
         self._call_s = call_s
         self._breaker = Breaker(clock, call_s=call_s)
@@ -88,6 +99,7 @@ class PostgresBackend:
     async def _session(self) -> AsyncIterator["_Session"]:
         """Borrow a connection for at most the time of a call; one that may be in the middle of something is dropped."""
         self._breaker.check()
+        begun_s = self._now_s()
         try:
             async with asyncio.timeout(self._call_s):
                 connection = await self._pool.acquire(timeout=self._call_s)
@@ -101,10 +113,12 @@ class PostgresBackend:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             if isinstance(error, _NO_ANSWER):
                 self._breaker.failed()
+                self._told_failed()
             else:
                 self._breaker.answered()
             raise _translated(error) from error
         self._breaker.answered()
+        self._told_answered(self._now_s() - begun_s)
 
 
 class _Session:
@@ -144,8 +158,11 @@ async def open_postgres(
     connections: int = CONNECTIONS,
     call_s: float = CALL_S,
     remembered: Callable[[], None] = lambda: None,
+    answered: Callable[[float], None] = lambda _seconds: None,
+    failed: Callable[[], None] = lambda: None,
 ) -> RememberingCatalog:
-    """Return the catalog in a Postgres database whose schema is this release's. `remembered` is RememberingCatalog's.
+    """Return the catalog in a Postgres database whose schema is this release's. `remembered` is RememberingCatalog's; `answered` is told
+    the seconds of each call that was answered, `failed` of each other one.
 
     Raises ConfigurationError for a URL that is wrong, a server that turns us away, or another schema;
     RetryableError when it does not answer.
@@ -160,7 +177,9 @@ async def open_postgres(
             command_timeout=call_s,
             server_settings={"application_name": "memoturn", "statement_timeout": str(round(1000 * call_s))},
         )
-        backend = PostgresBackend(pool, clock or SystemClock(), call_s=call_s)
+        backend = PostgresBackend(
+            pool, clock or SystemClock(), call_s=call_s, answered=answered, failed=failed
+        )
         try:
             await _check(backend)
         except BaseException:

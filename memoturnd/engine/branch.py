@@ -270,13 +270,17 @@ class Branch:
             if self._ready or self._empty:
                 return
             self._refuse_if_gone()
-            with self.services.metrics.wake_seconds.time():
-                if await takeover.open_for_reading(self) and not self._is_older():
-                    self._ready = self._conn is not None
-                    return
+            metrics, started_s = self.services.metrics, self.services.clock.monotonic_s()
+            tier = await takeover.open_for_reading(self)
+            if tier is not None and not self._is_older():
+                self._ready = self._conn is not None
+            else:
                 # The last process may have left commits here that are not in object storage; or an older release
                 # wrote the file, which only its owner brings up to date.
+                tier = "unsettled"
                 await self._take_over()
+            metrics.wakes[tier].inc()
+            metrics.wake_seconds[tier].observe(self.services.clock.monotonic_s() - started_s)
 
     def _is_older(self) -> bool:
         """Return whether the open file has an older schema than this release reads."""

@@ -38,6 +38,12 @@ class Kept:
         self.refused = False
         """Whether it was found to be too large ever to be kept."""
 
+    def looked(self, *, hit: bool) -> None:
+        """Count a read, by whether what was kept was as the read needed it."""
+        memory = self._memory
+        if memory is not None:
+            memory.looked(hit)
+
     def keep(self, item: Keepable) -> bool:
         """Keep `item`, or say that it was used and may have grown; False where there is no room for it."""
         memory = self._memory
@@ -75,8 +81,16 @@ class Kept:
 class Memory:
     """The memory of one node for what is kept: `limit_bytes` in all, 0 for none. For any thread."""
 
-    def __init__(self, limit_bytes: int, *, evicted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        limit_bytes: int,
+        *,
+        evicted: Callable[[], None] = lambda: None,
+        looked: Callable[[bool], None] = lambda _hit: None,
+    ) -> None:
+        """`evicted` is told of everything that goes for something else, `looked` of each read: whether it found what it needed."""
         self.limit_bytes = limit_bytes
+        self.looked = looked
         self.size_bytes = 0
         self._evicted = evicted
         self._lock = threading.Lock()

@@ -68,8 +68,8 @@ def restore_reads(current: Manifest) -> int:
     return len(transitions.restore_plan(current, current.head_txid)) if current.head_txid else 0
 
 
-async def open_for_reading(branch: "Branch") -> bool:
-    """Open the branch's file, restored if need be; False when it may hold commits that are not shipped.
+async def open_for_reading(branch: "Branch") -> str | None:
+    """Open the branch's file, restored if need be; return the tier that it was in, None where it may hold commits that are not shipped.
 
     Raises BranchNotFoundError where a branch other than main has no manifest, and what restoring raises.
     """
@@ -83,11 +83,10 @@ async def open_for_reading(branch: "Branch") -> bool:
             if branch.txid == mark.txid:
                 branch.known = Cursor(mark.txid, mark.position), hashes
                 branch.is_durable_at(mark.txid)
-                services.metrics.wakes["warm"].inc()
-                return True
+                return "warm"
             branch.close_connections()
         if branch.files.owner() is not None:
-            return False
+            return None
         branch.files.remove()
     current = await branch.manifests.load()
     if current is None and not branch.is_main:
@@ -97,10 +96,9 @@ async def open_for_reading(branch: "Branch") -> bool:
     refuse_deleted(branch, current)
     if current is None or current.head_txid == 0:
         branch.stands_empty()
-        return True
+        return "empty"
     await restore_head(branch, current)
-    services.metrics.wakes["cold"].inc()
-    return True
+    return "cold"
 
 
 async def _is_of_another_history(branch: "Branch", clean: Clean) -> bool:

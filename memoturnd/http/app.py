@@ -55,7 +55,7 @@ from memoturnd.http.limits import Limiter, Target
 from memoturnd.http.past import PastNode
 from memoturnd.http.ports import HttpSettings, Node
 from memoturnd.http.protocol import ABORT
-from memoturnd.http.route import Body, Kind, Route
+from memoturnd.http.route import METHODS, Body, Kind, Route
 from memoturnd.http.route import Scope as RouteScope
 from memoturnd.http.routes import ROUTES
 from memoturnd.http.streaming import Pace, send_chunks
@@ -410,14 +410,11 @@ class _Timers:
         key = (template, method, status // 100)
         bound = self._bound.get(key)
         if bound is None:
-            known = method if method in _METHODS else "other"
+            known = method if method in METHODS else "other"
             bound = self._metrics.request_timer(template, known, f"{status // 100}xx")
             if known == method:
                 self._bound[key] = bound
         bound(seconds)
-
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
 def _refusal(error: MemoturnError, route: Route | None) -> Answer:

@@ -124,7 +124,7 @@ async def ask(call: Call) -> Answer:
     if profile is not None:
         embedder = await embedder_for(call, database, is_needed=embedding.needs_vector(asked.query))
         query = await embedding.resolve(embedder, asked.query)
-        seen = await recalls.recall(profile, query, min_txid=min_txid)
+        seen = await recalls.recall(profile, query, min_txid=min_txid, timed=call.node.metrics.recall_timer)
     if "degraded" in seen.value:
         call.node.metrics.embed_degraded["recall"].inc()
     if asked.stream or call.wants_events:

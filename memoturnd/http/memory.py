@@ -56,7 +56,7 @@ async def recall(call: Call) -> Answer:
     if profile is None:
         return nothing({"memories": [], "turns": []} if query.include_turns else {"memories": []})
     query = await embedding.resolve(embedder, query)
-    seen = await recalls.recall(profile, query, min_txid=min_txid)
+    seen = await recalls.recall(profile, query, min_txid=min_txid, timed=call.node.metrics.recall_timer)
     if "degraded" in seen.value:
         call.node.metrics.embed_degraded["recall"].inc()
     return read_reply({**seen.value, "txid": seen.txid}, seen)

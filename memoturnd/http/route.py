@@ -3,11 +3,14 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from memoturnd.core import coverage
 from memoturnd.http.call import Call
 from memoturnd.http.envelope import Answer
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+"""Methods that are told apart where requests are counted."""
 Scope = coverage.Scope
 Handler = Callable[[Call], Awaitable[Answer]]
 

@@ -6,7 +6,7 @@ because redirects are not followed. What a provider says about a failure is logg
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,9 +93,12 @@ class Response:
 
 
 class Gate:
-    """Lets so many calls run at once, and so many more wait."""
+    """Lets so many calls run at once, and so many more wait. `called` is told of each attempt, and its seconds."""
 
-    def __init__(self, running: int) -> None:
+    def __init__(
+        self, running: int, called: Callable[[str, float], None] = lambda _outcome, _seconds: None
+    ) -> None:
+        self.called = called
         self._slots = asyncio.Semaphore(running)
         self._waiting_limit = running * WAITING_PER_CALL
         self._waiting = 0
@@ -146,13 +149,16 @@ class Endpoint:
 
     async def _accepted(self, data: bytes, *, stream: bool) -> aiohttp.ClientResponse:
         for attempt in range(1, ATTEMPTS + 1):
-            pause_s = BACKOFF_S * 2 ** (attempt - 1)
+            pause_s, begun_s = BACKOFF_S * 2 ** (attempt - 1), self._clock.monotonic_s()
             try:
                 response = await self._send(data, stream=stream)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = _broken(self.address, error)
+                self._gate.called("failed", self._clock.monotonic_s() - begun_s)
             else:
-                if response.status == 200:  # noqa: PLR2004 - the only status of success that the protocols have
+                is_well = response.status == 200  # noqa: PLR2004 - the only status of success that the protocols have
+                self._gate.called("ok" if is_well else "refused", self._clock.monotonic_s() - begun_s)
+                if is_well:
                     return response
                 failure, asked_s = await self._failure(response)
                 if response.status not in _REPEATED or asked_s > RETRY_AFTER_LIMIT_S:

@@ -3,7 +3,7 @@
 A node without one does not import what speaks to them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 from memoturnd.config import Settings
@@ -21,13 +21,18 @@ _KEYS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def open_models(settings: Settings, clock: Clock) -> LanguageModels:
-    """Return the language models that the settings ask for. No connection is made."""
+def open_models(
+    settings: Settings, clock: Clock, called: Callable[[str, float], None] = lambda _outcome, _seconds: None
+) -> LanguageModels:
+    """Return the language models that the settings ask for. No connection is made.
+
+    `called` is told of each attempt of a call: ok, refused or failed, and its seconds.
+    """
     if settings.extract_provider == settings.assistant_provider == "off":
         return LanguageModels(None, None, settings.model_timeout_s)
     from memoturnd.language_models.endpoint import Gate
 
-    gate = Gate(settings.model_concurrency)
+    gate = Gate(settings.model_concurrency, called)
     extractor = _open(
         settings.extract_provider,
         settings.extract_api_key,

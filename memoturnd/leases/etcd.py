@@ -59,7 +59,8 @@ class _Session:
 class EtcdLeases:
     """Leases of one node. `start` before anything else, `keep` beside it.
 
-    `load` tells the part of the node's capacity in use, from 0 to 1; `on_failed_renewal` is told of each.
+    `load` tells the part of the node's capacity in use, from 0 to 1; `on_failed_renewal` and `on_renewal` are told
+    of each, and of its seconds.
     """
 
     is_shared = True
@@ -74,8 +75,10 @@ class EtcdLeases:
         prefix: str,
         load: Callable[[], float] = lambda: 0.0,
         on_failed_renewal: Callable[[], None] = lambda: None,
+        on_renewal: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._on_failed_renewal = on_failed_renewal
+        self._on_renewal = on_renewal
         self._load_now = load
         self._client = client
         self._identity = identity
@@ -150,6 +153,7 @@ class EtcdLeases:
             await self._grant()
         else:
             session.deadline_s = max(session.deadline_s, self._deadline(sent_s, ttl_s))
+            self._on_renewal(self._clock.monotonic_s() - sent_s)
 
     def _deadline(self, sent_s: float, ttl_s: int) -> float:
         return sent_s + min(ttl_s, self._ttl_s) - MARGIN_SHARE * self._ttl_s

@@ -69,6 +69,7 @@ async def opened_leases(
         prefix=settings.etcd_prefix,
         load=load,
         on_failed_renewal=metrics.lease_renewals_failed.inc,
+        on_renewal=metrics.lease_renewal_seconds.observe,
     )
     load.on_change = shared.tell_load
 

@@ -104,7 +104,9 @@ def build(conn: ProfileConnection) -> State:
 def _kept_state(conn: ProfileConnection, kept: Kept) -> State | None:
     txid = schema.read_meta(conn).txid
     index = kept.item
-    if isinstance(index, MemoryIndex) and (state := index.find(txid)) is not None:
+    state = index.find(txid) if isinstance(index, MemoryIndex) else None
+    kept.looked(hit=state is not None)
+    if state is not None:
         return state
     if not kept.lock.acquire(timeout=_WAIT_S):
         return None

@@ -3,7 +3,7 @@
 With `fusion: "reference"` by ranks, as the reference has it (memoturnd.core.fusion).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import apsw
@@ -29,7 +29,7 @@ from memoturnd.surfaces import (
 from memoturnd.surfaces.channels import ArrayChannels, SqlChannels
 from memoturnd.surfaces.models import Model
 from memoturnd.surfaces.scope import Scope
-from memoturnd.surfaces.scoring import Hit, Wanted
+from memoturnd.surfaces.scoring import Hit, Timed, Wanted, untimed
 
 K_DEFAULT: Final = 8
 K_LIMIT: Final = 1000
@@ -55,7 +55,7 @@ class Query:
     """A recall, checked. `types` of None means every type, an empty tuple none; `embedding` is float32, of the
     model `embedding_model`. `weights` are those given; `half_life_s` is of the decay asked for.
 
-    `computed` is whether the node made the embedding, `degraded` whether it should have and could not.
+    `timed` measures what each channel takes. `computed` is whether the node made the embedding, `degraded` whether it should have and could not.
     """
 
     query: str | None
@@ -79,6 +79,7 @@ class Query:
     min_score: float | None = None
     pinned_first: bool = False
     include_context: bool = False
+    timed: Timed = field(default=untimed, compare=False)
 
     @property
     def scope(self) -> Scope:
@@ -238,7 +239,8 @@ def _by_relevance(conn: ProfileConnection, now_ms: int, query: Query, model: Mod
         weights["recency"] = relevance.RECENCY_WEIGHT
     topic: list[int] = []
     if query.topic_key:
-        topic = [c.rid for c in SqlChannels(conn, query.scope, now_ms, window).topic(query.topic_key)]
+        with query.timed("topic"):
+            topic = [c.rid for c in SqlChannels(conn, query.scope, now_ms, window).topic(query.topic_key)]
     state = memory_index.open_state(conn) or memory_index.build(conn)
     wanted = Wanted(
         words=None if query.query is None else text.tokens(query.query),
@@ -252,6 +254,7 @@ def _by_relevance(conn: ProfileConnection, now_ms: int, query: Query, model: Mod
         window=window,
         limit=query.k,
         explain=query.explain,
+        timed=query.timed,
     )
     hits = scoring.rank(conn, state, query.scope.mask(state, now_ms), now_ms, wanted)
     memory_index.note_use(conn, state)
@@ -275,12 +278,15 @@ def _by_ranks(conn: ProfileConnection, now_ms: int, query: Query, model: Model |
         channels = ArrayChannels(conn, query.scope, now_ms, window, state=state)
     found: dict[str, list[Candidate]] = {}
     if query.topic_key:
-        found["topic"] = channels.topic(query.topic_key)
+        with query.timed("topic"):
+            found["topic"] = channels.topic(query.topic_key)
     words = text.tokens(query.query) if query.query is not None else []
     if words:
-        found["keyword"] = channels.keyword(words)
+        with query.timed("keyword"):
+            found["keyword"] = channels.keyword(words)
     if query.embedding is not None and model is not None:
-        found["vector"] = channels.vector(model, query.embedding)
+        with query.timed("vector"):
+            found["vector"] = channels.vector(model, query.embedding)
     if state is not None:
         memory_index.note_use(conn, state)
     pinned = set(_pinned(conn, now_ms, query))
@@ -325,8 +331,11 @@ def _shown(conn: ProfileConnection, now_ms: int, query: Query, hits: list[Hit]) 
     return shown
 
 
-async def recall(profile: Profile, query: Query, *, min_txid: int = 0) -> Seen[dict[str, Any]]:
-    """Recall memories; see `read_recall`."""
+async def recall(
+    profile: Profile, query: Query, *, min_txid: int = 0, timed: Timed = untimed
+) -> Seen[dict[str, Any]]:
+    """Recall memories, `timed` by channel; see `read_recall`."""
+    query = replace(query, timed=timed)
 
     def op(conn: ProfileConnection, now_ms: int) -> dict[str, Any]:
         return read_recall(conn, now_ms, query)

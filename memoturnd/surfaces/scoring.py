@@ -5,7 +5,8 @@ embedding too, however far down it stands in the vector channel. What stands aro
 answered for that alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,15 @@ from memoturnd.surfaces import memory_index, similar
 from memoturnd.surfaces.memory_arrays import Floats, Mask, Slots, State
 from memoturnd.surfaces.models import Model
 
+Timed = Callable[[str], AbstractContextManager[object]]
+"""Returns what measures the time of a channel while it is entered."""
 _NOWHERE: Final = np.empty(0, np.int64)
+_UNTIMED: Final = nullcontext()
+
+
+def untimed(_channel: str) -> AbstractContextManager[object]:
+    """Measure nothing."""
+    return _UNTIMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Wanted:
     window: int
     limit: int
     explain: bool
+    timed: Timed = untimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +124,11 @@ def rank(conn: ProfileConnection, state: State, mask: Mask, now_ms: int, wanted:
     weights, rids = wanted.weights, state.columns.rids.data
     keyword = vector = None
     if wanted.words and weights["keyword"]:
-        keyword = _Keyword(conn, state, wanted.words, mask)
+        with wanted.timed("keyword"):
+            keyword = _Keyword(conn, state, wanted.words, mask)
     if wanted.embedding is not None and wanted.model is not None and weights["vector"]:
-        vector = _Vector(conn, state, wanted.model, wanted.embedding, mask, wanted.window)
+        with wanted.timed("vector"):
+            vector = _Vector(conn, state, wanted.model, wanted.embedding, mask, wanted.window)
     topic = _slots(state, wanted.topic or ()) if weights["topic"] else _NOWHERE
     topic = topic[mask[topic]]
     is_found = np.zeros(state.count, np.bool_)

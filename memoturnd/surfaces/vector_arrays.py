@@ -159,7 +159,9 @@ def opened(conn: ProfileConnection, collection: Collection, *, at_once: bool) ->
         return None
     part = kept.part(collection.table)
     known = part.item
-    if isinstance(known, Arrays) and (shown := known.shown(collection)) is not None:
+    shown = known.shown(collection) if isinstance(known, Arrays) else None
+    part.looked(hit=shown is not None)
+    if known is not None and shown is not None:
         part.keep(known)
         return shown
     if 5 * collection.count * collection.dimensions > part.room_bytes:

@@ -13,15 +13,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from metric_support import of_each_process
 from processes import RunningNode, environment, free_port
 
-from gateway.metrics import GatewayMetrics
 from gateway.settings import GATEWAY_SETTINGS
 from memoturnd import errors
 from memoturnd.config import help_markdown
 from memoturnd.http.envelope import STATUS, status_of
 from memoturnd.http.routes import ROUTES
-from memoturnd.metrics import Metrics
 from memoturnd.settings_table import SETTINGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -154,14 +153,19 @@ def test_the_api_lists_the_errors_that_can_be_answered():
     assert listed == answered
 
 
-def test_the_metrics_are_those_of_nodes_and_gateways():
-    rows = re.findall(r"^\| `(memoturn_\w+)", (DOCS / "operations.md").read_text(), flags=re.MULTILINE)
-    collected = [*Metrics().registry.collect(), *GatewayMetrics().registry.collect()]
+def test_the_metrics_are_those_of_each_process():
+    row = re.compile(r"^\| `(\w+)` \| (\w+) \| (\w+) \| (.*?) \| (.+) \|$", re.MULTILINE)
+    rows = row.findall((DOCS / "metrics.md").read_text())
+    processes = of_each_process()
 
-    assert len(rows) == len(set(rows))
-    assert set(rows) == {
-        f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in collected
-    }
+    assert len(rows) == len({name for name, *_ in rows})
+    assert processes.pop("control").keys() == processes["node"].keys()
+    for process, there in processes.items():
+        told = {name: (kind, labels) for name, kind, of, labels, _ in rows if of in {"all", process}}
+        assert told == {
+            name: (kind, ", ".join(f"`{label}`" for label in labels))
+            for name, (kind, labels, _) in there.items()
+        }, process
 
 
 def test_the_limits_are_those_of_the_code():

@@ -218,12 +218,13 @@ async def test_drill_names_the_damaged_object_in_the_log(tmp_path, capsys):
         await written(node, "p")
         segments = await keys(store, "/segments/")
         for key in segments:
-            store._write(key, store._objects[key].blob.data[:-1] + b"x")
+            data = store._objects[key].blob.data
+            store._write(key, data[:-1] + bytes([data[-1] ^ 1]))
 
         assert await node.drill.run() == "damaged"
 
         assert b'memoturn_drill_total{outcome="damaged"} 1.0' in node.metrics.render()
-        assert b"memoturn_drill_last_success_seconds 0.0" in node.metrics.render()
+        assert b"memoturn_drill_last_success_timestamp_seconds 0.0" in node.metrics.render()
     logged = "".join(capsys.readouterr())
     assert any(key in logged for key in segments)
 

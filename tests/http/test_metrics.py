@@ -2,47 +2,19 @@
 
 import asyncio
 import contextlib
+import re
+from pathlib import Path
 
 import pytest
 from harness import HandClock
+from http_calls import ingest
+from metric_support import of_each_process
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.metrics import GatewayMetrics
+from memoturnd import __version__
+from memoturnd.http.routes import ROUTES
 from memoturnd.metrics import Metrics, watch_loop_lag
-
-EXPECTED = {
-    "memoturn_http_request_seconds",
-    "memoturn_http_in_flight_requests",
-    "memoturn_http_in_flight_limit_requests",
-    "memoturn_http_waiting_requests",
-    "memoturn_http_waiting_limit_requests",
-    "memoturn_http_body_bytes",
-    "memoturn_http_body_limit_bytes",
-    "memoturn_sheds",
-    "memoturn_event_loop_lag_seconds",
-    "memoturn_commit_rounds",
-    "memoturn_commit_group_requests",
-    "memoturn_commit_seconds",
-    "memoturn_write_queue_depth",
-    "memoturn_write_queue_capacity",
-    "memoturn_txid_ceiling_waits",
-    "memoturn_unshipped_bytes",
-    "memoturn_unshipped_branch_bytes",
-    "memoturn_unshipped_branch_limit_bytes",
-    "memoturn_unshipped_age_seconds",
-    "memoturn_unshipped_age_limit_seconds",
-    "memoturn_ships",
-    "memoturn_ship_seconds",
-    "memoturn_segment_bytes",
-    "memoturn_manifest_largest_bytes",
-    "memoturn_recovered_branches",
-    "memoturn_wakes",
-    "memoturn_wake_seconds",
-    "memoturn_branches",
-    "memoturn_hot_handles",
-    "memoturn_hot_handles_limit",
-    "memoturn_disk_bytes",
-    "memoturn_disk_budget_bytes",
-}
 
 
 def families(metrics):
@@ -50,37 +22,129 @@ def families(metrics):
     return {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
 
 
-def test_every_metric_is_there_with_a_help_text():
-    found = families(Metrics())
-
-    assert set(found) >= EXPECTED
-    assert all(family.documentation.endswith(".") for family in found.values())
+# ---- names
 
 
-def test_counters_end_in_total_and_carry_only_labels_of_the_program():
-    metrics = Metrics()
-    metrics.request_timer("/v1/db/{db}/sql", "POST", "2xx")(0.001)
+ALL = {name: family for process in of_each_process().values() for name, family in process.items()}
+PREFIXES = {"node": ("memoturn_",), "control": ("memoturn_",), "gateway": ("memoturn_gateway_",)}
+SHARED = ("process_", "memoturn_build_info", "memoturn_event_loop_lag_seconds")
+UNITS = ("seconds", "bytes", "ratio")
+OTHER_UNITS = re.compile(r"_(ms|milliseconds|us|s|minutes|hours|days|kb|mb|kib|mib|percent|byte|second)(_|$)")
+LABELS = {"route", "method", "status", "reason", "outcome", "tier", "operation", "direction", "surface", "effect", "step", "ending", "channel"}  # fmt: skip
 
-    found = families(metrics)
 
-    labels = {label for family in found.values() for sample in family.samples for label in sample.labels}
-    assert labels == {
-        "route",
-        "step",
-        "method",
-        "status",
-        "reason",
-        "outcome",
-        "tier",
-        "le",
-        "operation",
-        "direction",
-        "surface",
-        "effect",
+@pytest.mark.parametrize("name", ALL)
+def test_names_follow_the_conventions(name):
+    """Those that `promtool check metrics` holds them to, and the project's own."""
+    kind, labels, text = ALL[name]
+
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name)
+    assert name.startswith(("memoturn_", "process_"))
+    assert name.endswith("_total") == (kind == "counter")
+    assert (
+        not re.search(r"_(counter|gauge|histogram|summary|count|sum|bucket|info)$", name)
+        or name == "memoturn_build_info"
+    )
+    assert not OTHER_UNITS.search(name)
+    assert not any(f"_{unit}_" in name for unit in UNITS) or name.endswith(("_total", "_seconds", "_bytes"))
+    assert kind != "histogram" or name.endswith(("_seconds", "_bytes", "_requests"))
+    assert not any(f"_{label}" in name for label in labels if label not in {"status", "method"})
+    assert text.endswith(".")
+
+
+@pytest.mark.parametrize("process", PREFIXES)
+def test_names_say_whose_they_are(process):
+    assert all(name.startswith((*PREFIXES[process], *SHARED)) for name in of_each_process()[process])
+
+
+def test_labels_are_those_of_the_program():
+    found = {label for _, labels, _ in ALL.values() for label in labels}
+
+    assert found - {"version", "python", "process"} == LABELS
+
+
+def test_every_process_says_what_it_is():
+    assert '{process="node",' in Metrics().render().decode()
+    assert '{process="control",' in Metrics(process="control").render().decode()
+    told = GatewayMetrics().render().decode()
+    assert re.search(
+        rf'memoturn_build_info{{process="gateway",python="3.*",version="{__version__}"}} 1.0', told
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system tells it by other means")
+def test_the_process_is_measured():
+    found = {
+        name: family.samples[0].value
+        for name, family in families(Metrics()).items()
+        if name.startswith("process_")
     }
-    for family in found.values():
-        if family.type == "counter":
-            assert all(sample.name.endswith("_total") for sample in family.samples)
+
+    assert found["process_resident_memory_bytes"] > 10 << 20
+    assert 3 <= found["process_open_fds"] <= found["process_max_fds"]
+    assert found["process_cpu_seconds"] > 0
+    assert abs(found["process_start_time_seconds"] - began()) < 2
+
+
+def began():
+    """When this process began, by the age of its folder in /proc."""
+    return Path("/proc/self").stat().st_ctime
+
+
+# ---- bounds
+
+
+async def series_of(client):
+    return {line.rpartition(" ")[0] for line in (await client.get("/metrics")).text.splitlines()}
+
+
+async def hammer(client, numbers):
+    for n in numbers:
+        name, headers = f"app--p{n}", {"memoturn-tenant": f"t{n}", "memoturn-request-id": f"r{n}"}
+        await client.post(f"/v1/memory/ns{n}/p{n}/memories", json={"memories": [{"type": "fact", "topic_key": f"k{n}", "summary": f"s{n}"}]})  # fmt: skip
+        await client.post(
+            f"/v1/memory/ns{n}/p{n}/recall", json={"query": f"s{n}", "topic_key": f"k{n}", "embedding": [n]}
+        )
+        await client.get(f"/v1/db/{name}/kv/ns{n}/key{n}", headers=headers)
+        await client.get(f"/nowhere/{n}", headers={"authorization": f"Bearer {n}"})
+        await client.request(f"METHOD{n}", f"/v1/db/{name}/kv/ns{n}/key{n}")
+        await client.put(f"/v1/db/{name}/docs/c{n}/{n}", content=b"{", headers={"idempotency-key": f"k{n}"})
+
+
+async def test_no_number_of_names_makes_more_series(client):
+    await series_of(client)
+    await hammer(client, range(3))
+    few = await series_of(client)
+    await hammer(client, range(3, 300))
+
+    assert await series_of(client) == few
+    assert len(few) < 2000
+
+
+def test_the_series_of_all_routes_and_answers_have_a_bound():
+    """Every route with every class of statuses: what a scrape costs at the very most."""
+    metrics = Metrics()
+    for route in ROUTES:
+        for status in range(2, 6):
+            metrics.request_timer(route.template, route.method, f"{status}xx")(0.001)
+
+    assert len(metrics.render().splitlines()) < 12_000
+
+
+# ---- what is measured
+
+
+async def test_a_recall_is_measured_by_channel(client, node):
+    await ingest(client, {"type": "fact", "topic_key": "diet", "summary": "vegan", "embedding": [1, 0]})
+    for _ in range(2):
+        body = {"query": "vegan", "topic_key": "diet", "embedding": [1, 0]}
+        await client.post("/v1/memory/app/ann/recall", json=body)
+
+    told = node.metrics.render().decode()
+    for channel in ("topic", "keyword", "vector"):
+        assert f'memoturn_recall_seconds_count{{channel="{channel}"}} 2.0' in told
+    assert 'memoturn_recall_cache_reads_total{outcome="hit"} 1.0' in told
+    assert 'memoturn_recall_cache_reads_total{outcome="miss"} 1.0' in told
 
 
 def test_no_series_tells_when_another_was_created():

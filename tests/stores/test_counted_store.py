@@ -1,5 +1,7 @@
 """What the node asks of object storage is counted by kind of request, and in bytes."""
 
+import asyncio
+
 import pytest
 from harness import node_on
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,9 +18,7 @@ from memoturnd.stores.memory import MemoryStore
 def scraped(metrics, name):
     for family in text_string_to_metric_families(metrics.render().decode()):
         if family.name == name:
-            return {
-                next(iter(s.labels.values())): s.value for s in family.samples if s.name.endswith("_total")
-            }
+            return {"/".join(s.labels.values()): s.value for s in family.samples if s.value}
     raise AssertionError(name)
 
 
@@ -46,7 +46,8 @@ async def test_each_operation_counts_once_with_its_bytes():
     }
     assert store.usage.requests == expected
     assert (store.usage.sent_bytes, store.usage.received_bytes) == (5 + 3 + 2 + 1, 5 + 3)
-    assert scraped(metrics, "memoturn_store_requests") == expected
+    ended = {f"{name}/ok": 1 for name in expected} | {"put_if_match/lost": 1}
+    assert scraped(metrics, "memoturn_store_requests") == ended
     assert scraped(metrics, "memoturn_store_bytes") == {"sent": 11, "received": 8}
 
 
@@ -74,16 +75,28 @@ async def test_listing_counts_once_per_thousand_objects(objects, requests):
     assert store.usage.requests["list"] == requests
 
 
+class Stuck(MemoryStore):
+    async def put_if_match(self, *_):
+        await asyncio.sleep(60)
+
+
 async def test_failed_requests_count_too():
-    store = CountedStore(
-        FaultyStore(MemoryStore(), SystemClock(), [Fault(FaultKind.STATUS_503, {"put"})]), Metrics()
-    )
+    faults = [Fault(FaultKind.STATUS_503, {"put"}), Fault(FaultKind.LOST_REPLY, {"put_if_absent"})]
+    metrics = Metrics()
+    store = CountedStore(FaultyStore(MemoryStore(), SystemClock(), faults), metrics)
 
     with pytest.raises(Exception, match="503"):
         await store.put("a", b"1")
     with pytest.raises(ObjectMissingError):
         await store.get("a")
+    await store.put_if_absent("b", b"1")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await CountedStore(Stuck(), metrics).put_if_match("b", b"1", "etag")
 
+    ended = {"put/failed": 1, "get/missing": 1, "put_if_absent/unknown": 1, "put_if_match/unknown": 1}
+    assert scraped(metrics, "memoturn_store_requests") == ended
+    assert 'memoturn_store_request_seconds_count{operation="get"} 1.0' in metrics.render().decode()
     assert store.usage.requests["put"] == 1
     assert store.usage.requests["get"] == 1
 
