@@ -9,8 +9,8 @@ from typing import Any, cast
 import uvloop
 
 from gateway.serving import serve_watching
+from memoturnd.logs import set_up_logging
 from memoturnd.seams.leases import Change, LiveNode, Owner, Placed, Placements
-from memoturnd.serving import set_up_logging
 from memoturnd.settings_table import Address
 
 _SETTINGS = SimpleNamespace(
@@ -19,6 +19,8 @@ _SETTINGS = SimpleNamespace(
     gateway_body_bytes=256 << 20,
     gateway_hedge_ms=0,
     cors_origins=(),
+    request_log="problems",
+    slow_request_ms=1000,
     request_timeout_s=30.0,
     model_timeout_s=60.0,
     log_level="info",

@@ -19,7 +19,7 @@ import uvloop
 
 from memoturnd.app import serve
 from memoturnd.config import Settings
-from memoturnd.serving import set_up_logging
+from memoturnd.logs import set_up_logging
 
 TICK_S: Final = 0.001
 _OVERDUE_S: Final = 0.015

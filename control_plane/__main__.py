@@ -12,7 +12,7 @@ from memoturnd import __version__
 from memoturnd.app import serve
 from memoturnd.config import Settings
 from memoturnd.errors import ConfigurationError, MemoturnError
-from memoturnd.serving import set_up_logging
+from memoturnd.logs import set_up_logging
 
 _USAGE = """usage: memoturn-control COMMAND
 

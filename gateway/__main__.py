@@ -9,7 +9,7 @@ from gateway.serving import serve
 from gateway.settings import GatewaySettings, help_text
 from memoturnd import __version__
 from memoturnd.errors import ConfigurationError, MemoturnError
-from memoturnd.serving import set_up_logging
+from memoturnd.logs import set_up_logging
 
 _USAGE = """usage: memoturn-gateway [--help | --version]
 

@@ -33,6 +33,7 @@ class Addressed(msgspec.Struct, frozen=True):
     reads: bool = False
     asks_model: bool = False
     template: str = "unmatched"
+    may_wait: bool = False
 
 
 def address_of(
@@ -50,7 +51,9 @@ def address_of(
         reads = route.kind in {Kind.READ, Kind.OPEN} or method in {"GET", "HEAD"}
         call = Call(None, params, headers_of(headers), query)  # type: ignore[arg-type]
         call.principal = _sender(call)
-        return Addressed(branch_addressed(call, route.template), reads, route.asks_model, route.template)
+        return Addressed(
+            branch_addressed(call, route.template), reads, route.asks_model, route.template, route.may_wait
+        )
     except MemoturnError:
         return Addressed()
 

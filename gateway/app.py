@@ -1,9 +1,8 @@
 """The gateway's application: every request but three of its own goes to the node that it concerns, and the answer comes back as it is."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
 from multidict import CIMultiDict
@@ -40,13 +39,13 @@ from memoturnd.http.gates import BodyMemory, InFlight
 from memoturnd.http.protocol import ABORT, GONE
 from memoturnd.http.route import METHODS, Route
 from memoturnd.http.tree import Tree
+from memoturnd.logs import RequestContext, RequestLog, given_or_new_id, request_context
 from memoturnd.metrics import CONTENT_TYPE
 from memoturnd.seams.clock import Clock, Randomness
 
 SLACK_S: Final = 5.0
 """How much longer than a node's own deadline the gateway waits, so that the node's answer comes first."""
 NO_CONTENT: Final = 204
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _log = structlog.get_logger("gateway")
 
 
@@ -56,6 +55,16 @@ class Limits(Protocol):
     @property
     def cors_origins(self) -> tuple[str, ...]:
         """Origins of web pages that may use the API."""
+        ...
+
+    @property
+    def request_log(self) -> Literal["off", "problems", "all"]:
+        """Which requests have a line in the log."""
+        ...
+
+    @property
+    def slow_request_ms(self) -> int:
+        """Milliseconds from which on a request is slow, 0 for never."""
         ...
 
     @property
@@ -130,6 +139,9 @@ class Gateway:
             else None
         )
         self._timers: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        self._requests = RequestLog(
+            limits.request_log, slow_s=limits.slow_request_ms / 1000, now_s=self._now_s, event="forwarded"
+        )
         self._show()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,11 +175,18 @@ class Gateway:
             gone.pop("call", None)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started_s = self._now_s()
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        request_id = self._request_id(headers)
-        kept_bytes = 0
         about = address_of(self._tree, scope["method"], scope["raw_path"], scope["query_string"], headers)
+        context = RequestContext(given_or_new_id(headers, self._randomness))
+        context.about = lambda: about.key or (None, None)
+        with request_context(context):
+            await self._serve_in(context.request_id, about, scope, receive, send)
+
+    async def _serve_in(
+        self, request_id: bytes, about: Addressed, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        started_s, headers = self._now_s(), scope["headers"]
+        kept_bytes = 0
 
         def hold(size_bytes: int) -> None:
             nonlocal kept_bytes
@@ -186,10 +205,10 @@ class Gateway:
                     raise
                 answer = self._failed(error, request_id)
                 answer.headers.append((b"memoturn-request-id", request_id))
-                self._observe(about, scope["method"], answer.status, started_s)
+                self._observe(about, scope["method"], answer, started_s)
                 await self._send(answer, scope, send)
                 return
-            self._observe(about, scope["method"], upstream.status, started_s)
+            self._observe(about, scope["method"], upstream, started_s)
             try:
                 await self._relay(upstream, scope, receive, send)
             finally:
@@ -238,9 +257,7 @@ class Gateway:
                 async with asyncio.timeout(self._stall_s):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except (LostError, TimeoutError) as error:
-            _log.warning(
-                "an answer was broken off", path=scope["path"], error=str(error) or "the client is too slow"
-            )
+            _log.warning("an answer was broken off", error=str(error) or "the client is too slow")
             self._metrics.failures["broken_off"].inc()
             await _break_off(scope, receive)
             return
@@ -266,7 +283,7 @@ class Gateway:
                 "the request's body did not come in time; nothing was sent on, send it again"
             )
         if not isinstance(error, MemoturnError) or is_internal(error):
-            _log.error("request_failed", request_id=request_id.decode(), exc_info=error)
+            _log.error("request_failed", exc_info=error)
             return internal_error_reply(request_id.decode())
         answer = error_reply(error)
         if isinstance(error, UnansweredError):
@@ -277,19 +294,17 @@ class Gateway:
             self._metrics.failures["unavailable"].inc()
         return answer
 
-    def _observe(self, about: Addressed, method: str, status: int, started_s: float) -> None:
+    def _observe(self, about: Addressed, method: str, answer: Answer | Upstream, started_s: float) -> None:
+        seconds, status = self._now_s() - started_s, answer.status
+        self._requests.note(
+            about.template, method, status, seconds, may_wait=about.may_wait, headers=answer.headers
+        )
         method = method if method in METHODS else "other"
         key = (about.template, method, status // 100)
         timer = self._timers.get(key)
         if timer is None:
             timer = self._timers[key] = self._metrics.timer(*key)
-        timer(self._now_s() - started_s)
-
-    def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        for name, value in headers:
-            if name == b"memoturn-request-id" and _REQUEST_ID.fullmatch(value):
-                return value
-        return self._randomness.hex(8).encode()
+        timer(seconds)
 
     def _as_sent(self, scope: Scope, request_id: bytes) -> CIMultiDict[str]:
         """Return the headers that a node gets: where the page's origin is allowed here, the node need not know of it."""

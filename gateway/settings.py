@@ -37,6 +37,8 @@ _SHARED: Final = frozenset(
         "MEMOTURN_CORS_ORIGINS",
         "MEMOTURN_REQUEST_TIMEOUT",
         "MEMOTURN_MODEL_TIMEOUT_S",
+        "MEMOTURN_REQUEST_LOG",
+        "MEMOTURN_SLOW_REQUEST_MS",
         "MEMOTURN_LOG_LEVEL",
         "MEMOTURN_LOG_FORMAT",
     }
@@ -95,6 +97,8 @@ class GatewaySettings:
     cors_origins: tuple[str, ...]
     request_timeout_s: float
     model_timeout_s: float
+    request_log: Literal["off", "problems", "all"]
+    slow_request_ms: int
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from memoturnd import __version__
 from memoturnd.config import Settings, help_text
 from memoturnd.errors import ConfigurationError, MemoturnError
-from memoturnd.serving import set_up_logging
+from memoturnd.logs import set_up_logging
 from memoturnd.workers.child import wait_to_go
 from memoturnd.workers.settings import MOST_WORKERS, WorkerSettings, worker_settings
 

@@ -123,6 +123,8 @@ class Settings:
     audit_flush_ms: int
     audit_spool_bytes: int
     audit_retention_s: float
+    request_log: Literal["off", "problems", "all"]
+    slow_request_ms: int
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["console", "json"]
 

@@ -84,6 +84,7 @@ from memoturnd.governing import Governing
 from memoturnd.housekeeping import BURNER_S, ROWS_S, Housekeeping
 from memoturnd.http.admission import Admission, OpenAdmission
 from memoturnd.leases.standing import lease_answers
+from memoturnd.logs import apart
 from memoturnd.metrics import Metrics, watch_loop_lag
 from memoturnd.policies import Policies
 from memoturnd.reembedding import Reembedding
@@ -620,7 +621,7 @@ async def running(
     ):
 
         def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-            return group.create_task(work)
+            return group.create_task(work, context=apart())
 
         services = Services(
             node_id=settings.node_id,

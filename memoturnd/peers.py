@@ -15,6 +15,7 @@ from memoturnd import errors
 from memoturnd.core.placement import owner_named
 from memoturnd.errors import MemoturnError, NotOwnerError, OverloadedError, RetryableError, UpstreamError
 from memoturnd.http.admission import INTERNAL_HEADER
+from memoturnd.logs import request_id
 
 CONNECT_S: Final = 2.0
 MOST_CONNECTIONS: Final = 64
@@ -58,6 +59,8 @@ class HttpPeers:
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s))
         sent = {**(headers or {}), INTERNAL_HEADER: self._cluster_key()}
+        if (asked_by := request_id()) is not None:
+            sent["Memoturn-Request-Id"] = asked_by.decode()
         try:
             async with self._session.request(
                 method,

@@ -1,21 +1,18 @@
-"""What every server of the project does alike: bind its address, take what descriptors there are, log, and stop on a signal."""
+"""What every server of the project does alike: bind its address, take what descriptors there are, and stop on a signal."""
 
 import asyncio
 import contextlib
 import errno
-import logging
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvicorn
 
 from memoturnd.settings_table import Address
-from memoturnd.workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from memoturnd.http.protocol import BoundedProtocol
@@ -29,20 +26,6 @@ LINGER_S = 3.5
 _LOOK_S = 0.02
 _DESCRIPTORS = 1_048_576
 _log = structlog.get_logger(__name__)
-
-
-class Logged(Protocol):
-    """The settings of the log."""
-
-    @property
-    def log_level(self) -> Literal["debug", "info", "warning", "error"]:
-        """The least that is logged."""
-        ...
-
-    @property
-    def log_format(self) -> Literal["console", "json"]:
-        """Text for people, or JSON for machines."""
-        ...
 
 
 class Server(uvicorn.Server):
@@ -156,45 +139,3 @@ def stop(server: uvicorn.Server, number: int) -> None:
     """Let a server end on a signal."""
     _log.info("stopping", signal=signal.Signals(number).name)
     server.should_exit = True
-
-
-def set_up_logging(settings: Logged) -> None:
-    """Send structured logs to stderr, as text for people or JSON for machines."""
-    level = getattr(logging, settings.log_level.upper())
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            *([_names_worker(settings.worker)] if isinstance(settings, WorkerSettings) else []),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(
-        stream=sys.stderr, level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-
-
-def _names_worker(worker: int) -> structlog.typing.Processor:
-    """Return what lets each line of the log say which worker wrote it."""
-
-    def name(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event["worker"] = worker
-        return event
-
-    return name
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Drop the trace of each request that was cut off by a stop: uvicorn has said how many there were."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -979,6 +979,22 @@ SETTINGS: tuple[Setting, ...] = (
         "How long audit events are kept where no policy says so, day by day. 0 keeps them for ever.",
     ),
     Setting(
+        "MEMOTURN_REQUEST_LOG",
+        "request_log",
+        _choice(off="off", problems="problems", all="all"),
+        "problems",
+        "",
+        "Which requests have a line in the log: problems are answers of 5xx and slow ones. At most 200 lines a second.",
+    ),
+    Setting(
+        "MEMOTURN_SLOW_REQUEST_MS",
+        "slow_request_ms",
+        _whole(0, 600_000),
+        "1000",
+        "milliseconds",
+        "From when on a request is slow, unless it waits for a model, a change or a file; 0 for never.",
+    ),
+    Setting(
         "MEMOTURN_LOG_LEVEL",
         "log_level",
         _choice(debug="debug", info="info", warning="warning", error="error"),

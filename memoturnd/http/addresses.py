@@ -1,9 +1,14 @@
 """From a request's address to the branch that it means. Every name is checked, and becomes its tenant's, before it goes any further."""
 
+from typing import TYPE_CHECKING
+
 from memoturnd.core import names
-from memoturnd.errors import DatabaseNotFoundError, NotFoundError
+from memoturnd.errors import DatabaseNotFoundError, MemoturnError, NotFoundError
 from memoturnd.http.call import Call
 from memoturnd.http.ports import BranchProfile, Node
+
+if TYPE_CHECKING:
+    from memoturnd.http.route import Route
 
 _DB = "/v1/db/{db}"
 
@@ -44,6 +49,19 @@ def branch_addressed(call: Call, template: str) -> tuple[str, str] | None:
         return None
     name, branch = database_of(call)
     return (name, branch_of(call)) if "branch" in call.params else (name, branch)
+
+
+def about(route: "Route", call: Call) -> tuple[str | None, str | None]:
+    """Return the qualified name of the database that a request is about, and the branch, None where its path names none."""
+    try:
+        named = branch_addressed(call, route.template)
+        if named is not None:
+            return named
+        if "db" in call.params:
+            return named_database(call), None
+    except MemoturnError:
+        pass  # of a name that is none, there is nothing to say
+    return None, None
 
 
 async def open_database(call: Call) -> BranchProfile:

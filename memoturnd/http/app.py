@@ -6,10 +6,10 @@ under the request's deadline, turn whatever it raised into the error envelope, w
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
@@ -36,6 +36,7 @@ from memoturnd.errors import (
     UnauthorizedError,
     invariant,
 )
+from memoturnd.http.addresses import about
 from memoturnd.http.admission import Admission
 from memoturnd.http.auditing import Auditor, Entry
 from memoturnd.http.browsers import Browsers
@@ -60,6 +61,7 @@ from memoturnd.http.route import Scope as RouteScope
 from memoturnd.http.routes import ROUTES
 from memoturnd.http.streaming import Pace, send_chunks
 from memoturnd.http.tree import Tree
+from memoturnd.logs import RequestContext, RequestLog, given_or_new_id, request_context
 from memoturnd.metrics import Metrics
 from memoturnd.seams.clock import Clock, Randomness, SystemClock, SystemRandomness
 from memoturnd.seams.object_store import ObjectMissingError
@@ -72,7 +74,6 @@ SMALL_BODY_BYTES: Final = 1 << 20
 BODIES_OF_MEMORY: Final = 4
 """Request bodies together take one part in this many of the memory budget, and one whole body at least."""
 
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UNGATED: Final = frozenset({Kind.OPEN, Kind.PEER})
 _BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, and so no length of one."""
@@ -154,6 +155,9 @@ class Api(BaseRoute):
         )
         self._shed = node.metrics.shed
         self._timers = _Timers(node.metrics)
+        self._requests = RequestLog(
+            settings.request_log, slow_s=settings.slow_request_ms / 1000, now_s=clock.monotonic_s
+        )
         _show(self._slots, self._bodies, node.metrics)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -162,9 +166,13 @@ class Api(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises nothing: every failure is an answer."""
-        started_s = self._clock.monotonic_s()
-        request_id = self._request_id(scope["headers"])
-        trail = _Trail()
+        context = RequestContext(given_or_new_id(scope["headers"], self._randomness))
+        with request_context(context):
+            await self._serve_in(context, scope, receive, send)
+
+    async def _serve_in(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s, request_id = self._clock.monotonic_s(), context.request_id
+        trail = _Trail(context)
         try:
             template, answer = await self._answer(scope, receive, request_id, trail)
             trail.end(answer, request_id)
@@ -176,7 +184,16 @@ class Api(BaseRoute):
         finally:
             trail.end(None, request_id)
             trail.noting.close()
-        self._timers.observe(template, scope["method"], answer.status, self._clock.monotonic_s() - started_s)
+        seconds = self._clock.monotonic_s() - started_s
+        self._timers.observe(template, scope["method"], answer.status, seconds)
+        self._requests.note(
+            template,
+            scope["method"],
+            answer.status,
+            seconds,
+            may_wait=trail.may_wait or answer.stream is not None,
+            headers=answer.headers,
+        )
 
     async def _answer(
         self, scope: Scope, receive: Receive, request_id: bytes, trail: "_Trail"
@@ -199,6 +216,8 @@ class Api(BaseRoute):
                 return template, _no_route(scope["method"], by_method)
             template = route.template
             call = Call(self._node, params, headers, scope["query_string"], operation=route.operation)
+            trail.context.about = partial(about, route, call)
+            trail.may_wait = route.may_wait
             await self._admit(route, call, request_id)
             if route.kind is not Kind.READ:
                 return template, await self._answered(route, call, scope, receive, request_id, trail)
@@ -339,7 +358,7 @@ class Api(BaseRoute):
 
     def _internal(self, error: BaseException, template: str, request_id: bytes) -> Answer:
         shown = request_id.decode()
-        _log.error("request_failed", route=template, request_id=shown, exc_info=error)
+        _log.error("request_failed", route=template, exc_info=error)
         if isinstance(error, CorruptionError | ObjectMissingError):
             return error_reply(error)  # whoever runs the node has to know which object it is
         return internal_error_reply(shown)
@@ -366,17 +385,13 @@ class Api(BaseRoute):
             answer.stream.close()
         await _break_off(scope, receive)
 
-    def _request_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        for name, value in headers:
-            if name == b"memoturn-request-id" and _REQUEST_ID.fullmatch(value):
-                return value
-        return self._randomness.hex(8).encode()
-
 
 @dataclass(slots=True)
 class _Trail:
     """What a request leaves behind, however it ends."""
 
+    context: RequestContext
+    may_wait: bool = False
     entry: Entry | None = None
     noting: ExitStack = field(default_factory=ExitStack)
 

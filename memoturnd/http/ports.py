@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Optional, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Optional, Protocol
 
 from memoturnd.audit.log import AuditLog
 from memoturnd.audit.ports import AuditRules
@@ -51,6 +51,16 @@ class HttpSettings(Protocol):
     @property
     def cors_origins(self) -> tuple[str, ...]:
         """Origins of web pages that may use the node, besides its own."""
+        ...
+
+    @property
+    def request_log(self) -> Literal["off", "problems", "all"]:
+        """Which requests have a line in the log."""
+        ...
+
+    @property
+    def slow_request_ms(self) -> int:
+        """Milliseconds from which on a request is slow, 0 for never."""
         ...
 
     @property

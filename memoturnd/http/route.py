@@ -73,6 +73,11 @@ class Route:
         object.__setattr__(self, "operation", f"{self.method} {self.template}")
 
     @property
+    def may_wait(self) -> bool:
+        """Whether a request may take long and all be well: for a model, for a change to happen, for a file to come."""
+        return self.asks_model or self.body is Body.FILE or self.template.endswith("/changes")
+
+    @property
     def takes_at(self) -> bool:
         """Whether the route shows past states."""
         return self.kind is Kind.READ if self.at is None else self.at

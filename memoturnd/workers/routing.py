@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.serving import serve_watching
 from memoturnd.config import Settings
@@ -21,6 +22,8 @@ class RoutingSettings:
 
     listen: Address
     cors_origins: tuple[str, ...]
+    request_log: Literal["off", "problems", "all"]
+    slow_request_ms: int
     request_timeout_s: float
     model_timeout_s: float
     gateway_concurrency: int
@@ -38,6 +41,8 @@ async def route(settings: Settings, workers: int, descriptors: Sequence[int]) ->
         RoutingSettings(
             settings.listen,
             settings.cors_origins,
+            settings.request_log,
+            settings.slow_request_ms,
             settings.request_timeout_s,
             settings.model_timeout_s,
             workers * settings.max_concurrency,

@@ -33,6 +33,7 @@ def test_no_secret_is_in_logs_errors_metrics_or_help(tmp_path: Path, log_format:
         "AUTH_KEY_FILE": str(keys),
         "EXTRACT_API_KEY": MODEL_KEY,
         "LOG_LEVEL": "debug",
+        "REQUEST_LOG": "all",
         "LOG_FORMAT": log_format,
     }
     seen = [

@@ -47,6 +47,8 @@ async def served(app, metrics=None, **limits):
 def settings(**changes):
     values = {
         "cors_origins": (),
+        "request_log": "problems",
+        "slow_request_ms": 1000,
         "request_timeout_s": 5.0,
         "model_timeout_s": 5.0,
         "gateway_concurrency": 64,

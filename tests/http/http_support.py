@@ -22,6 +22,8 @@ def limits(**changes):
     values = {
         "loopback_only": True,
         "cors_origins": (),
+        "request_log": "problems",
+        "slow_request_ms": 1000,
         "request_timeout_s": 5.0,
         "model_timeout_s": 5.0,
         "max_body_bytes": 4 << 20,

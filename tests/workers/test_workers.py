@@ -1,5 +1,6 @@
 """Real worker processes behind one port: shared work, crashes, an orderly end, and data directories of other layouts."""
 
+import json
 import os
 import signal
 import time
@@ -62,6 +63,38 @@ def test_workers_share_one_port_also_when_the_gateway_is_killed_and_stop_with_al
     node = home.start()
     with httpx.Client(base_url=node.url, timeout=10) as client:
         assert [get(client, name, "k") for name in NAMES] == NAMES
+
+
+def test_one_id_finds_the_lines_of_every_process(home):
+    workers = Workers(home, REQUEST_LOG="all")
+    with httpx.Client(base_url=workers.url, timeout=10) as client:
+        make(client, "ann")
+        put(client, "ann", "k", "v")
+        answer = client.get("/v1/db/ann/kv/n/k", headers={"Memoturn-Request-Id": "find-me"})
+    assert workers.node.stop() == 0
+
+    lines = [json.loads(line) for line in home.log().splitlines()]  # all of it is JSON
+    found = {line["event"]: line for line in lines if line.get("request_id") == "find-me"}
+    owner = workers_number(lines, "ann")
+    assert answer.headers["Memoturn-Request-Id"] == "find-me"
+    assert found.keys() == {"request", "forwarded"}
+    assert found["request"]["worker"] == owner
+    for line in found.values():
+        assert (line["db"], line["branch"], line["txid"]) == (
+            "ann",
+            "ann@main",
+            int(answer.headers["Memoturn-Txid"]),
+        )
+        assert (line["route"], line["status"]) == ("/v1/db/{db}/kv/{ns}/{key}", 200)
+
+
+def workers_number(lines, database):
+    """The worker that answered a put to a database."""
+    return next(
+        line["worker"]
+        for line in lines
+        if line["event"] == "request" and line.get("db") == database and line["method"] == "PUT"
+    )
 
 
 def test_killed_workers_profiles_are_served_by_the_other_and_nothing_of_it_is_lost(home):
