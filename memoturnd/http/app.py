@@ -380,7 +380,7 @@ class Api(BaseRoute):
             if await send_chunks(answer.stream, receive, send, Pace(self._clock, self._timeout_s)):
                 return
         except Exception as error:  # noqa: BLE001 - the status is sent: all that is left is to break off
-            _log.error("download_failed", path=scope["path"], exc_info=error)
+            _log.error("download_failed", exc_info=error)
         finally:
             answer.stream.close()
         await _break_off(scope, receive)
