@@ -96,6 +96,10 @@ def _check_number(item: Any, where: str) -> None:
         raise InvalidRequestError(f"{where} holds a {type(item).__name__}, which is not a JSON value")
 
 
+NULL: Final = b"null"
+"""Canonical content of a memory that has none."""
+
+
 def memory_id(type_: str, topic_key: str | None, canonical: bytes) -> str:
     """Return the id of a memory from its type, topic key and canonical content."""
     return _hashed(f"{type_}\0{topic_key or ''}\0".encode() + canonical)

@@ -293,7 +293,7 @@ def _check_id(line: _Line, id_: str, type_: str, topic_key: str | None, content:
     raw = content.encode()
     if id_ == canonical.memory_id(type_, topic_key, raw):
         return
-    if type_ not in memories.TOPICAL and id_ == canonical.memory_id_with_summary(
+    if memories.told_by_summary(type_, raw) and id_ == canonical.memory_id_with_summary(
         type_, topic_key, raw, summary
     ):
         return

@@ -265,13 +265,21 @@ def _models(
     return of_name, wrong
 
 
+def told_by_summary(type_: str, content: bytes) -> bool:
+    """Return whether memories of equal content are different ones by their summaries.
+
+    Events and tasks are, and facts and instructions without content: their summary is all that they say.
+    """
+    return type_ not in TOPICAL or content == canonical.NULL
+
+
 def _resolve(conn: ProfileConnection, now_ms: int, item: Item) -> tuple[str, Found | None, bool]:
     """Return the item's id, the memory that has it if there is one, and whether an expired one was removed.
 
-    Events and tasks of equal content are told apart by their summaries: the first keeps the plain id.
+    Where summaries tell memories of equal content apart, the first keeps the plain id.
     """
     plain = mixed = canonical.memory_id(item.type, item.topic_key, item.content)
-    if item.type not in TOPICAL:
+    if told_by_summary(item.type, item.content):
         mixed = canonical.memory_id_with_summary(item.type, item.topic_key, item.content, item.summary)
     taken = removed = False
     for row in _rows(conn, _FIND, (plain, mixed)):

@@ -92,14 +92,14 @@ class Model:
     def store(self, item, seen, now):
         content = json.dumps(item["content"]).encode()
         plain = mixed = canonical.memory_id(item["type"], item["topic_key"], content)
-        topical = item["type"] in {"fact", "instruction"}
-        if not topical:
-            mixed = canonical.memory_id_with_summary(item["type"], None, content, item["summary"])
+        by_summary = item["type"] in {"event", "task"} or item["content"] is None
+        if by_summary:
+            mixed = canonical.memory_id_with_summary(item["type"], item["topic_key"], content, item["summary"])
         found, taken = None, False
         for row in sorted((row for row in self.rows if row.id in {plain, mixed}), key=lambda row: row.id):
             if row.expired(now):
                 self.remove(row)
-            elif topical or row.summary == item["summary"]:
+            elif not by_summary or row.summary == item["summary"]:
                 found = row
                 break
             else:
@@ -178,7 +178,7 @@ ITEMS = st.fixed_dictionaries(
         "type": st.sampled_from(["fact", "fact", "fact", "instruction", "event", "task"]),
         "topic_key": st.sampled_from(["t", "t", "t", "t.x", None]),
         "summary": st.sampled_from(WORDS),
-        "content": st.sampled_from(WORDS),
+        "content": st.sampled_from((*WORDS, None)),
         "keywords": st.sampled_from(["", "kiwi"]),
         "session_id": st.sampled_from(SESSIONS),
         "source": st.sampled_from(SOURCES),

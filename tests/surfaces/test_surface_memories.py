@@ -192,10 +192,23 @@ async def test_a_mixed_id_is_still_known_once_the_plain_one_is_forgotten(profile
     assert (again[1]["id"], again[1]["status"]) == (a["id"], "created")
 
 
-async def test_facts_keep_the_plain_id_whatever_the_summary(profile):
-    a, b = await ingest(profile, item(summary="a"), item(summary="b"))
+async def test_facts_with_content_keep_the_plain_id_whatever_the_summary(profile):
+    a, b = await ingest(profile, item(summary="a", content={"v": 1}), item(summary="b", content={"v": 1}))
 
     assert (b["id"], b["status"]) == (a["id"], "duplicate")
+
+
+@pytest.mark.parametrize("type_", ["fact", "instruction"])
+@pytest.mark.parametrize("said", [{}, {"content": None}])
+async def test_a_fact_without_content_is_superseded_by_what_the_next_one_says(profile, type_, said):
+    meat = (await ingest(profile, item(type_, "eats meat", topic_key="diet", **said)))[0]
+    vegan = (await ingest(profile, item(type_, "is vegan", topic_key="diet", **said)))[0]
+    again = (await ingest(profile, item(type_, "is vegan", topic_key="diet", **said)))[0]
+    back = (await ingest(profile, item(type_, "eats meat", topic_key="diet", **said)))[0]
+
+    assert (vegan["status"], vegan["superseded"]) == ("created", [meat["id"]])
+    assert (again["id"], again["status"]) == (vegan["id"], "duplicate")
+    assert back == {"id": meat["id"], "status": "revived", "superseded": [vegan["id"]]}
 
 
 async def test_a_batch_of_duplicates_moves_no_txid(profile):
