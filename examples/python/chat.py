@@ -11,7 +11,7 @@ import re
 import sys
 import uuid
 
-from memoturn import Memoturn, MemoryProfile
+from memoturn import MemoryProfile, Memoturn
 from memoturn.types import IngestItem, RecallHit, Turn
 
 REMEMBER = re.compile(r"remember (?P<topic>[\w.-]+): (?P<what>.+)", re.IGNORECASE)

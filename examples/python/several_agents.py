@@ -8,7 +8,7 @@ They share nothing but the profile's name. Writes are applied one after another,
 import asyncio
 import os
 
-from memoturn import AsyncMemoturn, AsyncMemoryProfile
+from memoturn import AsyncMemoryProfile, AsyncMemoturn
 
 AGENTS = ("planner", "researcher", "writer")
 FINDINGS = 20
@@ -42,7 +42,9 @@ async def main() -> None:
         os.environ.get("MEMOTURN_URL", "http://127.0.0.1:8080"), token=os.environ.get("MEMOTURN_TOKEN")
     ) as memoturn:
         profile = memoturn.memory("team", "launch")
-        begun = await profile.ingest([{"type": "instruction", "summary": "Prepare the launch", "source": "lead"}])
+        begun = await profile.ingest(
+            [{"type": "instruction", "summary": "Prepare the launch", "source": "lead"}]
+        )
         follower = asyncio.create_task(follow(profile, begun["txid"]))
         await asyncio.gather(*(work(profile, agent) for agent in AGENTS))
         await asyncio.wait_for(follower, 30)

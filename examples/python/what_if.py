@@ -7,7 +7,7 @@ A fork copies no data and takes the same moment for a profile of any size. Nothi
 
 import os
 
-from memoturn import Memoturn, MemoryProfile
+from memoturn import MemoryProfile, Memoturn
 
 
 def diet(profile: MemoryProfile) -> str:

@@ -78,7 +78,17 @@ async def open_profile(call: Call) -> BranchProfile:
 
 async def open_or_create_profile(call: Call) -> BranchProfile:
     """Like `open_profile`, but register the profile when it is absent and its main branch is addressed."""
-    name, branch = profile_of(call)
+    return await _open_or_create(call, *profile_of(call))
+
+
+async def open_database_or_create_profile(call: Call) -> BranchProfile:
+    """Like `open_database`, but where `{db}` is the name of a profile do what `open_or_create_profile` does."""
+    if names.PROFILE_SEPARATOR in call.params["db"]:
+        return await _open_or_create(call, *database_of(call))
+    return await open_database(call)
+
+
+async def _open_or_create(call: Call, name: str, branch: str) -> BranchProfile:
     try:
         return call.applying_once(await call.node.profile(name, branch))
     except DatabaseNotFoundError:

@@ -4,7 +4,7 @@ from typing import Final
 
 from memoturnd.core.canonical import decode_json
 from memoturnd.errors import InvalidRequestError
-from memoturnd.http.addresses import database_of, open_database
+from memoturnd.http.addresses import database_of, open_database, open_database_or_create_profile
 from memoturnd.http.call import MAX_LIMIT, Call
 from memoturnd.http.describe import NOTHING, Value, described
 from memoturnd.http.egress import embedder_for
@@ -19,11 +19,11 @@ _DEFAULT_PAGE: Final = 100
 
 @described(takes=shapes.Append, gives={201: (shapes.Appended, shapes.AppendedAll)})
 async def append(call: Call) -> Answer:
-    """Add a turn, or up to 1000 as one commit, to the end of a session."""
+    """Add a turn, or up to 1000 as one commit, to the end of a session, creating the profile where `{db}` names one."""
     parsed, batch = await call.decoded_large(_turns)
     needs_vectors = any(turn.embedding is None for turn in parsed)
     embedder = await embedder_for(call, database_of(call)[0], is_needed=needs_vectors)
-    profile = await open_database(call)
+    profile = await open_database_or_create_profile(call)
     written = await embedding.append(
         profile, embedder, call.params["session"], parsed, batch=batch, durability=call.durability
     )

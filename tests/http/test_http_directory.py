@@ -113,3 +113,14 @@ async def test_undeletion_counts_against_the_quota_of_databases(client):
     assert failure(refused) == (429, "overloaded")
     await client.delete("/v1/databases/b")
     assert (await client.post("/v1/databases/a/undelete")).status_code == 200
+
+
+async def test_first_turn_registers_a_profile_and_no_other_database(client):
+    turn = {"role": "user", "content": "hello"}
+    made = await client.post("/v1/db/app--ann/memory/s/turns", json=turn)
+    assert (made.status_code, made.json()["seq"]) == (201, 1)
+    assert [row["name"] for row in (await client.get("/v1/databases")).json()["databases"]] == ["app--ann"]
+    for spec in ("notes", "app--bob@trial", "app--ann@trial", "app--Bob", "--ann"):
+        answer = await client.post(f"/v1/db/{spec}/memory/s/turns", json=turn)
+        assert answer.status_code in {400, 404}, spec
+    assert len((await client.get("/v1/databases")).json()["databases"]) == 1

@@ -25,6 +25,7 @@ def example(guarded, mint) -> Example:
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
@@ -37,9 +38,16 @@ def test_a_chat_remembers_from_one_start_to_the_next(example):
     first = example("chat.py", "chat", "ada", said="hello there\nremember diet: Ada is vegan\n")
     assert first == ["> I know nothing about that yet: 'hello there'", "> Noted."]
     second = example(
-        "chat.py", "chat", "ada", said="what is the diet of Ada\nremember diet: Ada eats fish\nthe diet of Ada\n"
+        "chat.py",
+        "chat",
+        "ada",
+        said="what is the diet of Ada\nremember diet: Ada eats fish\nthe diet of Ada\n",
     )
-    assert second == ["> I know: Ada is vegan", "> Noted, in place of what I knew.", "> I know: Ada eats fish"]
+    assert second == [
+        "> I know: Ada is vegan",
+        "> Noted, in place of what I knew.",
+        "> I know: Ada eats fish",
+    ]
 
 
 def test_several_agents_lose_no_write_and_are_followed(example):

@@ -94,7 +94,9 @@ class Model:
         plain = mixed = canonical.memory_id(item["type"], item["topic_key"], content)
         by_summary = item["type"] in {"event", "task"} or item["content"] is None
         if by_summary:
-            mixed = canonical.memory_id_with_summary(item["type"], item["topic_key"], content, item["summary"])
+            mixed = canonical.memory_id_with_summary(
+                item["type"], item["topic_key"], content, item["summary"]
+            )
         found, taken = None, False
         for row in sorted((row for row in self.rows if row.id in {plain, mixed}), key=lambda row: row.id):
             if row.expired(now):
