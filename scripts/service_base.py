@@ -131,7 +131,7 @@ def go_binary(name: str, module: str, *, quick: bool = False) -> Path:
         )
         if built.returncode != 0:
             raise UnavailableError(f"{module} does not build:\n{built.stderr[-2000:]}")
-        (Path(folder) / name).replace(binary)
+        (Path(folder) / Path(module.partition("@")[0]).name).replace(binary)
     marker.write_text(module)
     return binary
 

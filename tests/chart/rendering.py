@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from service_base import UnavailableError
-from service_helm import helm_binary
+from service_programs import Helm, Program
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "memoturn"
@@ -102,7 +102,7 @@ def helm(*arguments: str, values: str = "{}", **environment: str) -> str:
     """Run helm with values as JSON, and return what it prints. Raises RefusedError."""
     with tempfile.TemporaryDirectory() as folder:
         ran = subprocess.run(
-            [_helm(), *arguments, "--values", "-"],
+            [program(Helm), *arguments, "--values", "-"],
             input=values,
             env={"PATH": os.environ["PATH"], "HOME": folder, **environment},
             capture_output=True,
@@ -116,13 +116,14 @@ def helm(*arguments: str, values: str = "{}", **environment: str) -> str:
 
 
 @functools.cache
-def _helm() -> str:
+def program(kind: type[Program]) -> str:
+    """Return the path of a program, or skip with the reason."""
     try:
-        return str(helm_binary(quick=True))
+        return str(kind.binary(quick=True))
     except UnavailableError as error:
         if os.environ.get("MEMOTURN_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"MEMOTURN_REQUIRE_SERVICES=1, and helm cannot be had: {error}", pytrace=False)
-        pytest.skip(f"helm: {error}")
+            pytest.fail(f"MEMOTURN_REQUIRE_SERVICES=1, and {kind.name} cannot be had: {error}", pytrace=False)
+        pytest.skip(f"{kind.name}: {error}")
 
 
 def leaves(values: Any, schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:

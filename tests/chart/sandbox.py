@@ -66,6 +66,9 @@ class Pod:
         self.spec = objects.pods()[part]["spec"]
         self.secrets = secrets
         self.port = free_port()
+        self.addresses = {f"{host}:8080": f"127.0.0.1:{self.port}" for host in ("0.0.0.0", "192.0.2.1")}
+        """What in the environment is elsewhere on this machine, where all pods have one address, and a port each."""
+        self.overrides: dict[str, str] = {}
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.mounts = {one["mountPath"]: one["name"] for one in self.container["volumeMounts"]}
@@ -114,19 +117,18 @@ class Pod:
                 return {"metadata.name": self.name, "status.podIP": ip}[path]
         raise AssertionError(variable)
 
-    def _here(self) -> dict[str, str]:
-        """The same on this machine: all pods have one address, and a port each."""
-        return {
-            name: value.replace("0.0.0.0:8080", f"127.0.0.1:{self.port}").replace(
-                "192.0.2.1:8080", f"127.0.0.1:{self.port}"
-            )
-            for name, value in self.env(ip="192.0.2.1").items()
-        }
+    def _here(self, text: str) -> str:
+        for there, here in self.addresses.items():
+            text = text.replace(there, here)
+        return text
 
     def start(self, *, wait: bool = True) -> None:
         """Start its container, and return once its readiness probe is answered."""
-        program, *arguments = self.container["command"]
-        command = sandboxed(self._here(), f"/opt/memoturn/bin/{program}", *arguments)
+        own_port = str(self.container["ports"][0]["containerPort"]) if "ports" in self.container else ""
+        words = (str(self.port) if word == own_port else word for word in self.container["command"])
+        program, *arguments = words
+        env = {name: self._here(value) for name, value in self.env(ip="192.0.2.1").items()} | self.overrides
+        command = sandboxed(env, f"/opt/memoturn/bin/{program}", *arguments)
         with (self.folder.parent / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -136,9 +138,11 @@ class Pod:
                 stderr=log,
             )
         if wait:
-            self._wait(self.container["readinessProbe"]["httpGet"]["path"])
+            self.wait()
 
-    def _wait(self, path: str) -> None:
+    def wait(self) -> None:
+        """Return once its readiness probe is answered."""
+        path = self.container["readinessProbe"]["httpGet"]["path"]
         until_s = time.monotonic() + 40
         while time.monotonic() < until_s:
             assert self.process is not None
@@ -155,10 +159,15 @@ class Pod:
         assert self.process is not None
         return self.process.wait(within_s)
 
-    def stop(self) -> int:
-        """SIGTERM; return the exit code, within what the pod has for it."""
+    def end(self) -> None:
+        """SIGTERM, and no more."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> int:
+        """SIGTERM; return the exit code, within what the pod has for it."""
+        self.end()
+        assert self.process is not None
         sleep_s = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
         return self.process.wait(self.spec["terminationGracePeriodSeconds"] - sleep_s)
 

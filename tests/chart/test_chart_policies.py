@@ -89,7 +89,7 @@ def test_without_external_ingress_only_named_peers_come_in():
     assert {pair for pair in found if pair[0] in {"outside", "neighbour"}} == set()
     assert {target for source, target in found if source == "other"} == {"gateway", "control-plane", "mcp"}
     assert {target for source, target in found if source == "prometheus"} == {
-        *("gateway", "control-plane", "dataplane"),
+        *("gateway", "control-plane", "dataplane", "mcp"),
     }
     assert ("mcp", "gateway") in found
 

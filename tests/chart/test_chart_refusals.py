@@ -59,7 +59,8 @@ REFUSED = {
     "no container": ({"objectStorage": {"backend": "az"}}, "takes objectStorage.az.container"),
     "an account without a name": ({"serviceAccount": {"create": False}}, "takes a serviceAccount.name"),
     "too little memory": ({"dataplane": {"resources": {"limits": {"memory": "256Mi"}}}}, "is below 384Mi"),
-    "too small a cache": ({"dataplane": {"cacheSize": "100Mi"}}, "is below 256Mi"),
+    "too small a cache": ({"dataplane": {"cacheSize": "3Gi"}}, "leaves 805306368 bytes beside the cache"),
+    "no room for audit events": ({"controlPlane": {"cacheSize": "100Mi"}}, "is below 256Mi"),
     "a budget above the limit": ({"server": {"memoryBudgetBytes": 2**32}}, "the pod would be killed"),
     "a cache above its folder": ({"server": {"diskBudgetBytes": 2**40}}, "the pod would be evicted"),
     "no time to stop": (
@@ -212,6 +213,7 @@ def test_any_setting_may_come_as_a_variable_instead():
         },
         {"ai": {"embedProvider": "openai", "embedBaseUrl": "http://llm:11434/v1", "embedModel": "bge-m3"}},
         {"dataplane": {"resources": {}}},
+        {"dataplane": {"cacheSize": "1Gi"}, "server": {"maxImportBytes": 2**24}},
         {"postgres": {"enabled": True}},
     ],
 )

@@ -123,6 +123,24 @@ def recalled(url: str, token: str, profile: str = "alice") -> list[str]:
     return [one["summary"] for one in answer.json()["memories"]]
 
 
+def check_mcp(pod: Pod, gateway: str, token: str) -> None:
+    """Its container finds the gateways, and passes on the token that it is shown."""
+    pod.addresses["http://memoturn:8080"] = gateway
+    pod.start()
+    hello = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    call = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    accepts = {"Accept": "application/json, text/event-stream"}
+
+    assert httpx.post(f"{pod.url}/mcp", json=call, headers=accepts).status_code == 401
+    opened = httpx.post(f"{pod.url}/mcp", json=call, headers=accepts | bearer(token), timeout=20)
+    assert opened.status_code == 200, opened.text
+    assert pod.stop() == 0, pod.log()
+
+
 def test_a_node_alone_survives_its_pod(pods, installed, s3_server, started):
     """As `scripts/kind-smoke` does it: ingest, delete the pod with its disk, same data with the same token."""
     store, bucket = bucket_of(s3_server)
@@ -163,6 +181,7 @@ def test_a_cluster_survives_the_death_of_a_pod(
         "dataplane": {"replicas": 2},
         "gateway": {"enabled": True},
         "controlPlane": {"enabled": True},
+        "mcp": {"enabled": True},
     }
     objects = render(store, values)
     keys = secrets_of(objects)["memoturn-auth"]
@@ -173,6 +192,7 @@ def test_a_cluster_survives_the_death_of_a_pod(
         "dataplane": ["memoturn-0", "memoturn-1"],
         "gateway": ["memoturn-gateway-x"],
         "control-plane": ["memoturn-control-x"],
+        "mcp": ["memoturn-mcp-x"],
     }
     made = {
         name: Pod(pods / "cluster", installed, objects, part, name, secrets)
@@ -187,7 +207,7 @@ def test_a_cluster_survives_the_death_of_a_pod(
     for name in ("memoturn-0", "memoturn-1", "memoturn-gateway-x", "memoturn-control-x"):
         made[name].start(wait=False)
     for name in ("memoturn-0", "memoturn-1", "memoturn-control-x", "memoturn-gateway-x"):
-        made[name]._wait("/ready")
+        made[name].wait()
     gateway = made["memoturn-gateway-x"].url
     token = token_of(made["memoturn-control-x"].url, keys)
     for number in range(4):
@@ -196,6 +216,7 @@ def test_a_cluster_survives_the_death_of_a_pod(
     assert {(one["node_id"], one["address"]) for one in there["nodes"]} == {
         (name, made[name].url) for name in names["dataplane"]
     }
+    check_mcp(made["memoturn-mcp-x"], gateway, token)
 
     made["memoturn-0"].kill()
     made["memoturn-0"].make()
@@ -203,5 +224,8 @@ def test_a_cluster_survives_the_death_of_a_pod(
 
     for number in range(4):
         assert recalled(gateway, token, f"p{number}") == ["Alice is vegan"]
-    for name in ("memoturn-1", "memoturn-0", "memoturn-gateway-x", "memoturn-control-x"):
+    running = ("memoturn-1", "memoturn-0", "memoturn-gateway-x", "memoturn-control-x")
+    for name in running:
+        made[name].end()
+    for name in running:
         assert made[name].stop() == 0, made[name].log()

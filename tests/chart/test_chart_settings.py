@@ -111,7 +111,7 @@ def test_every_mapped_value_reaches_the_pods():
         "gateway": {value: sample(f"gateway.{value}") for value in TABLE["gateway"]},
     }
     given["ai"] |= {"embedProvider": "openai"}
-    given["dataplane"] = {"resources": {"limits": {"memory": "4Ti"}}, "cacheSize": "4Ti"}
+    given["dataplane"] = {"resources": {"limits": {"memory": "4Ti"}}, "cacheSize": "16Ti"}
     objects = render(OUTSIDE, given)
 
     for path, variable in MAPPED:
@@ -141,11 +141,11 @@ def sample(path):
 
 def test_large_numbers_are_written_out():
     values = {
-        "server": {"maxImportBytes": 1099511627776, "shipRate": 0.5, "pitrSnapshotRetentionSecs": 31536000}
+        "server": {"unshippedMaxBytes": 1099511627776, "shipRate": 0.5, "pitrSnapshotRetentionSecs": 31536000}
     }
     env = render(values).env("dataplane")
 
-    assert env["MEMOTURN_MAX_IMPORT_BYTES"] == "1099511627776"
+    assert env["MEMOTURN_UNSHIPPED_MAX_BYTES"] == "1099511627776"
     assert env["MEMOTURN_SHIP_RATE"] == "0.5"
     assert env["MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS"] == "31536000"
 

@@ -94,7 +94,15 @@ objectStorage.backend=file is a folder of one pod, gone with it, which others ca
 server.memoryBudgetBytes is above {{ $part }}.resources.limits.memory={{ $limit }}: the pod would be killed before the node holds back
 {{ end }}
 {{- end }}
-{{- if lt (include "memoturn.bytes" $values.cacheSize | int64) 268435456 }}
+{{- if eq $part "dataplane" }}
+{{- $all := include "memoturn.bytes" $values.cacheSize | int64 }}
+{{- $budget := include "memoturn.number" (default (div (mul $all 3) 4) $.Values.server.diskBudgetBytes) | int64 }}
+{{- $import := include "memoturn.number" (default 268435456 $.Values.server.maxImportBytes) | int64 }}
+{{- $spool := include "memoturn.number" (default 67108864 $.Values.server.auditSpoolBytes) | int64 }}
+{{- if and (ge $all $budget) (lt (sub $all $budget) (add (mul 3 $import) $spool)) }}
+dataplane.cacheSize={{ $values.cacheSize }} leaves {{ sub $all $budget }} bytes beside the cache, which an import (three times server.maxImportBytes) and audit events (server.auditSpoolBytes) may exceed: the pod would be evicted
+{{ end }}
+{{- else if lt (include "memoturn.bytes" $values.cacheSize | int64) 268435456 }}
 {{ $part }}.cacheSize={{ $values.cacheSize }} is below 256Mi
 {{ end }}
 {{- if and (eq $part "dataplane") (gt (include "memoturn.number" (default 0 $.Values.server.diskBudgetBytes) | int64) (include "memoturn.bytes" $values.cacheSize | int64)) }}
