@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import structlog
 
+from memoturnd.core import lineage
 from memoturnd.core.consistency import Consistency
 from memoturnd.core.durability import Durability
 from memoturnd.engine import takeover
@@ -370,6 +371,9 @@ class SharedBranch(Branch):
             await self.own()  # what its last owner acknowledged may be on the disks of others
             return
         await self.compare()
+        current = self.manifests.cached
+        if current is not None and lineage.is_forgotten(current, leases.lineage.id) and not self.holds():
+            await self.own()  # neither its owner nor who holds its commits is known any more
 
     async def compare(self) -> None:
         """Let the local file be the head of the manifest as it stands now; those who wait here meanwhile share the answer."""

@@ -194,10 +194,22 @@ class Tails:
 
     # ---- a takeover's
 
-    async def find(self, branch: "Branch", current: Manifest) -> list[Segment]:
+    async def suspect_all(self, lease: Lease) -> None:
+        """Record every node that is there as a branch's set, of which the lease service has forgotten the members.
+
+        As any set it stands until all is shipped, so that a takeover that is cut off is finished by the next one. Raises RetryableError.
+        """
+        if self._peers is None or await self._leases.sync_set(lease.branch_id) is not None:
+            return
+        try:
+            await self._leases.record_sync_set(lease, await self._leases.live_nodes())
+        except FencedError as error:
+            raise RetryableError(f"branch {lease.branch_id} is taken by somebody else; try again") from error
+
+    async def find(self, branch: "Branch", current: Manifest, *, is_forgotten: bool = False) -> list[Segment]:
         """Return what leads furthest from the head of `current`, which has this node's epoch, of what the set holds.
 
-        Raises RetryableError where it is not known who is in the set.
+        `is_forgotten` tells that the set is of those who may be in it (`suspect_all`). Raises RetryableError where it is not known.
         """
         if not self._leases.is_shared:
             return []
@@ -207,7 +219,14 @@ class Tails:
             self._recorded.pop(branch_id, None)
             return []
         self._recorded[branch_id] = recorded.members
-        answers = await self._read_all(branch, recorded, current.epoch)
+        answers = await self._read_all(branch, recorded, current.epoch, all_of_them=is_forgotten)
+        if not answers and is_forgotten:
+            _log.warning(
+                "the lease service has lost its memory, and no node holds replicated commits of this branch",
+                branch=str(branch.ref),
+                asked=[node.node_id for node in recorded.members],
+            )
+            return []
         if not answers:
             self._metrics.tail_takeovers["lost"].inc()
             _log.error(
@@ -227,10 +246,15 @@ class Tails:
             )
         return found
 
-    async def _read_all(self, branch: "Branch", recorded: SyncSet, epoch: int) -> list[list[Segment]]:
-        """Return what each member that answers holds."""
+    async def _read_all(
+        self, branch: "Branch", recorded: SyncSet, epoch: int, *, all_of_them: bool
+    ) -> list[list[Segment]]:
+        """Return what each member that answers holds; unless `all_of_them` may hold something, one answer is enough."""
         asked = [asyncio.ensure_future(self._read_of(node, branch, epoch)) for node in recorded.members]
         try:
+            if all_of_them:
+                done, _ = await asyncio.wait(asked, timeout=2 * READ_S)
+                return [answer for task in done if (answer := task.result()) is not None]
             done, waiting = await asyncio.wait(asked, timeout=READ_S, return_when=asyncio.FIRST_COMPLETED)
             while waiting and not any(task.result() is not None for task in done):
                 more, waiting = await asyncio.wait(

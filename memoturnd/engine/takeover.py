@@ -3,6 +3,7 @@
 Called by the branch's state machine inside its transition lock. Nothing here serves requests.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 import structlog
 
-from memoturnd.core import layout, tails
+from memoturnd.core import layout, lineage, tails
 from memoturnd.core import manifest as transitions
 from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
@@ -214,8 +215,14 @@ async def take_over(branch: "Branch") -> Owned:
         refuse_deleted(branch, before)
         local = _inspect(branch)
         decision = decide(await _reaching(branch, before, local), local)
+        is_forgotten = lineage.is_forgotten(before, lease.lineage.id) and not (
+            local is not None and local.same_boot and before.owner in local.tokens
+        )
+        if is_forgotten:
+            await _let_others_end(branch, lease)
+            await services.tails.suspect_all(lease)
         epoch = max(lease.epoch, before.epoch + 1)
-        token = services.randomness.hex(8)
+        token = lineage.owner_token(services.randomness.hex(8), lease.lineage.id)
         if local is not None and before.owner in local.tokens:
             # Should this process die behind the swap, the next one must know that it was us who made it. That
             # is so only of a file that was the chain's until now: claiming a diverged one would make it main's.
@@ -236,7 +243,7 @@ async def take_over(branch: "Branch") -> Owned:
             current = await branch.manifests.update(own)
         except FencedError:
             continue  # decide again on what stands now
-        found = await services.tails.find(branch, current)
+        found = await services.tails.find(branch, current, is_forgotten=is_forgotten)
         if tails.is_beyond(found, max(current.head_txid, 0 if local is None else local.txid)):
             decision = _with_tail(decision, before, local, found)
         await _settle(branch, current, decision, local)
@@ -244,6 +251,27 @@ async def take_over(branch: "Branch") -> Owned:
             await tailing.apply(branch, current, found)
         return await _start(branch, lease, decision, current)
     raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
+
+
+async def _let_others_end(branch: "Branch", lease: Lease) -> None:
+    """Return once nobody can act on a lease that the service has forgotten.
+
+    Until then the branch is left to its last owner, who has all of it. Raises RetryableError.
+    """
+    services = branch.services
+    left_s = lease.lineage.settled_s - services.clock.monotonic_s()
+    if left_s <= 0:
+        return
+    branch.lease = None
+    try:
+        await services.leases.release(lease)
+    except RetryableError:
+        services.unreleased.note(lease)
+    raise RetryableError(
+        f"the lease service has lost its memory, and the last owner of {branch.ref} may still act: another node takes it "
+        f"in {left_s:.1f} s; nothing was applied, send it again",
+        retry_after_s=math.ceil(left_s),
+    )
 
 
 def _with_tail(

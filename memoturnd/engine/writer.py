@@ -154,7 +154,7 @@ class Writer:
             self._settings.inline
             and not self._target.gate.locked()
             and self._queue[0].work not in _IN_POOL
-            and self.next_txid <= self._target.ceiling
+            and self.next_txid < self._target.ceiling
             and not self._target.log_syncs
         )
 
@@ -259,7 +259,7 @@ class Writer:
         """Run rounds in the pool until the queue is empty."""
         try:
             while self._queue:
-                if self.next_txid > self._target.ceiling:
+                if self.next_txid >= self._target.ceiling:  # an owner's manifest is told from one given back
                     self._metrics.txid_ceiling_waits.inc()
                     await self._raise_ceiling()
                 async with self._target.gate:

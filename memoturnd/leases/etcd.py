@@ -18,7 +18,7 @@ from memoturnd.leases import etcd_records as records
 from memoturnd.leases.etcd_client import CompactedError, EtcdClient, LeaseGoneError
 from memoturnd.leases.etcd_records import Entry, Keys, NodeRecord, OwnerRecord
 from memoturnd.seams.clock import Clock
-from memoturnd.seams.leases import Change, Lease, LiveNode, Owner, Placed, Placements, SyncSet
+from memoturnd.seams.leases import Change, Lease, Lineage, LiveNode, Owner, Placed, Placements, SyncSet
 
 RENEWALS: Final = 3
 """Renewals within the lease's time."""
@@ -85,6 +85,7 @@ class EtcdLeases:
         self._clock = clock
         self._ttl_s = ttl_s
         self._keys = Keys(prefix)
+        self.lineage = Lineage()
         self._session: _Session | None = None
         self._granting = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -175,12 +176,26 @@ class EtcdLeases:
             answer = await self._client.call("lease/grant", {"TTL": str(self._ttl_s)}, is_urgent=True)
             session = _Session(str(answer["ID"]), sent_s, self._deadline(sent_s, int(answer["TTL"])))
             try:
+                await self._learn_lineage(
+                    session
+                )  # that of the lease: naming it proves that etcd still has both
                 await self._name(session)
             except BaseException:
                 await self._revoke(session)
                 raise
             self._session = session
             _log.info("lease granted", session=session.id, ttl_s=self._ttl_s, node=self._identity.node_id)
+
+    async def _learn_lineage(self, session: _Session) -> None:
+        """See which lineage etcd is of; an empty one begins another. Raises RetryableError."""
+        begun = f"{int(session.id):x}"
+        answer = await self._client.call(
+            "kv/txn", records.begin_lineage(self._keys.lineage, begun), is_urgent=True
+        )
+        there = None if records.was_done(answer) else records.found_by(answer)
+        lineage_id = begun if there is None else there.value.decode(errors="replace")
+        if lineage_id != self.lineage.id:
+            self.lineage = Lineage(lineage_id, self._clock.monotonic_s() + self._ttl_s)
 
     async def _name(self, session: _Session) -> None:
         """Write the node's key under a session. Raises NameTakenError where another instance has written it."""
@@ -285,7 +300,7 @@ class EtcdLeases:
         if session is not self._session:
             raise RetryableError(f"the lease was lost while branch {branch_id} was taken; try again")
         self._held[branch_id] = max(epoch, self._held.get(branch_id, 0))
-        return Lease(branch_id, self._identity.node_id, epoch, session.id)
+        return Lease(branch_id, self._identity.node_id, epoch, session.id, self.lineage)
 
     def _refuse_others(self, branch_id: str, there: Entry) -> None:
         owner = records.owner_of(there)
@@ -353,8 +368,20 @@ class EtcdLeases:
         raise RetryableError(f"the sync set of branch {lease.branch_id} changes underneath; try again")
 
     async def _read(self, key: str) -> Entry | None:
-        entries = records.entries_of(await self._client.call("kv/range", {"key": key}))
-        return entries[0] if entries else None
+        """Read a key from an etcd that has its memory; one that lost it ends the session first. Raises RetryableError."""
+        for again in (True, False):
+            answer = await self._client.call(
+                "kv/txn",
+                records.read(key, lineage_key=self._keys.lineage, lineage_id=self.lineage.id),
+            )
+            if records.was_done(answer):
+                return records.found_by(answer)
+            if again:
+                _log.warning("etcd was emptied or replaced", node=self._identity.node_id)
+                if self._session is not None:
+                    self._lose(self._session)
+                await self._grant()
+        raise RetryableError("etcd was emptied just now; try again")
 
     async def live_nodes(self) -> Sequence[LiveNode]:
         """Return the nodes that are there. Raises RetryableError."""

@@ -3,6 +3,7 @@
     {prefix}node/{node id}       {"address", "instance", "load"}                     with the node's lease
     {prefix}owner/{branch id}    {"node_id", "address", "database", "branch"}        with the node's lease
     {prefix}sync/{branch id}     {"epoch", "members": [{"node_id", "address"}]}      stays
+    {prefix}lineage              an id, put by whoever finds none                    stays
 
 An owner's epoch is the revision at which its key was last put, which only taking a branch does: etcd's revision grows with
 every change of anything, so no key has to be kept for a branch that nobody owns.
@@ -10,7 +11,7 @@ every change of anything, so no key has to be kept for a branch that nobody owns
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -61,6 +62,8 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self._nodes, self._owners, self._syncs = (f"{prefix}{kind}/" for kind in ("node", "owner", "sync"))
+        self.lineage: Final = encoded(f"{prefix}lineage")
+        """The key of what is another id once etcd was emptied or replaced."""
 
     def node(self, node_id: str) -> str:
         """Return the key of a node."""
@@ -181,6 +184,17 @@ def put_own(key: str, record: NodeRecord, lease: str) -> dict[str, Any]:
     """Return the transaction that changes a key which is of this lease."""
     put = _put(key, encoded(msgspec.json.encode(record)), lease)
     return _if([{"target": "LEASE", "key": key, "lease": lease}], [put], [])
+
+
+def begin_lineage(key: str, lineage_id: str) -> dict[str, Any]:
+    """Return the transaction that puts the lineage where there is none; else it reads."""
+    put = _put(key, encoded(lineage_id), None)
+    return _if([{"target": "CREATE", "key": key, "create_revision": "0"}], [put], [_get(key)])
+
+
+def read(key: str, *, lineage_key: str, lineage_id: str) -> dict[str, Any]:
+    """Return the transaction that reads a key where the lineage is this one."""
+    return _if([{"target": "VALUE", "key": lineage_key, "value": encoded(lineage_id)}], [_get(key)], [])
 
 
 def give_back(key: str, *, revision: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from memoturnd.leases.file_table import (
 from memoturnd.leases.file_watch import FileWatch
 from memoturnd.seams.clock import Randomness
 from memoturnd.seams.executor import PoolExecutor
-from memoturnd.seams.leases import Change, Lease, LiveNode, Owner, SyncSet
+from memoturnd.seams.leases import Change, Lease, Lineage, LiveNode, Owner, SyncSet
 
 T = TypeVar("T")
 LOAD_S: Final = 3.0
@@ -53,6 +53,7 @@ class FileLeases:
     """Leases of one node process in the table of `folder`, which the node processes of one machine share."""
 
     is_shared = True
+    lineage = Lineage()
 
     def __init__(
         self,

@@ -8,7 +8,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from memoturnd.errors import FencedError, NotOwnerError
-from memoturnd.seams.leases import Change, Lease, LiveNode, NodeLeft, Owner, Placed, Placements, SyncSet
+from memoturnd.seams.leases import (
+    Change,
+    Lease,
+    Lineage,
+    LiveNode,
+    NodeLeft,
+    Owner,
+    Placed,
+    Placements,
+    SyncSet,
+)
 
 
 @dataclass(slots=True)
@@ -35,6 +45,8 @@ class LeaseTable:
 class LocalLeases:
     """Leases of one node. Nodes of one process that share a `table` exclude each other."""
 
+    lineage = Lineage()
+
     def __init__(self, node_id: str, address: str, table: LeaseTable | None = None) -> None:
         self.is_shared = table is not None
         self._node_id = node_id
@@ -58,7 +70,7 @@ class LocalLeases:
         placed = Placed(branch_id, database, branch, Owner(self._node_id, self._address, table.epoch))
         table.placed[branch_id] = placed
         table.tell(placed)
-        return Lease(branch_id, self._node_id, table.epoch)
+        return Lease(branch_id, self._node_id, table.epoch, lineage=self.lineage)
 
     async def owner_of(self, branch_id: str) -> Owner | None:
         """Return the current owner, None when nobody has the branch."""

@@ -10,6 +10,17 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """Since when the lease service remembers: `id` is another one once it was emptied or replaced, and empty where it never is.
+
+    From `settled_s` of the boot clock on, nobody acts on a lease that was granted before.
+    """
+
+    id: str = ""
+    settled_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A granted ownership. `epoch` only ever grows per branch as far as the lease service remembers.
 
@@ -20,6 +31,7 @@ class Lease:
     node_id: str
     epoch: int
     session: str = ""
+    lineage: Lineage = Lineage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,11 @@ class Leases(Watching, Protocol):
     @property
     def is_shared(self) -> bool:
         """Whether other nodes may own branches: without it nothing has to be asked before a read."""
+        ...
+
+    @property
+    def lineage(self) -> Lineage:
+        """The lineage of what the service answered last."""
         ...
 
     async def acquire(self, branch_id: str, *, database: str = "", branch: str = "") -> Lease:

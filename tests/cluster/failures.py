@@ -65,6 +65,10 @@ def stop_etcd(cluster: Cluster, _: Process) -> None:
         member.kill()
 
 
+def wipe_etcd(cluster: Cluster, _: Process) -> None:
+    cluster.etcd.wipe()
+
+
 def cut_bucket(cluster: Cluster, _: Process) -> None:
     for node in cluster.nodes:
         cluster.cut(node.name, "bucket")
@@ -133,6 +137,7 @@ FAULTS = {
         ),
         Fault("etcd-leader", "etcd's leader is killed", kill_leader, 0, 4, interrupts=False),
         Fault("stop-etcd", "etcd is stopped", stop_etcd, 1, 4, takeovers=1),
+        Fault("wipe-etcd", "etcd is emptied (data and revisions)", wipe_etcd, 1, 3),
         Fault("stop-bucket", "the bucket does not answer", cut_bucket, 0, 6),
         Fault("stop-catalog", "the catalog does not answer", cut_catalog, 0, 5, interrupts=False),
         Fault(

@@ -4,7 +4,7 @@ import pytest
 
 from cluster.failures import FAULTS, UNSHIPPED_S, strike
 
-SHORT = ("kill-unshipped", "pause", "cut-etcd")
+SHORT = ("kill-unshipped", "pause", "cut-etcd", "wipe-etcd")
 """What every run of the tests does; the others are for `make soak`."""
 INTERRUPTION_S = 3.0
 """Longest time without an acknowledged write where no lease has to end."""

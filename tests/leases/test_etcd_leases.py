@@ -441,6 +441,7 @@ async def test_wiped_server_gets_everything_anew(own, prefix):
     async with etcd_leases(own.url, prefix=prefix) as leases:
         for number in range(3):
             lease = await leases.acquire(f"branch{number}")
+        remembered, before_s = leases.lineage, time.clock_gettime(time.CLOCK_BOOTTIME)
         await asyncio.to_thread(own.wipe)
 
         await until(lambda: not leases.holds(lease))
@@ -448,6 +449,30 @@ async def test_wiped_server_gets_everything_anew(own, prefix):
 
         assert leases.holds(current)
         assert [node.node_id for node in await leases.live_nodes()] == ["a"]
+        assert current.lineage == leases.lineage
+        assert current.lineage.id != remembered.id
+        assert current.lineage.settled_s >= before_s + TTL_S
+
+
+async def test_question_to_a_wiped_server_ends_what_was_held_before_it_is_answered(own, prefix):
+    async with etcd_leases(own.url, prefix=prefix) as leases:
+        lease = await leases.acquire("branch")
+        await asyncio.to_thread(own.wipe)
+        assert leases.holds(lease), "nobody has told it yet: this proves nothing"
+
+        assert await answered(lambda: leases.owner_of("branch")) is None
+        assert not leases.holds(lease)
+        assert leases.lineage.id != lease.lineage.id
+
+
+async def test_nodes_agree_on_the_lineage_and_a_restart_is_of_the_same(own, prefix):
+    async with (
+        etcd_leases(own.url, prefix=prefix) as one,
+        etcd_leases(own.url, "b", prefix=prefix) as other,
+    ):
+        assert one.lineage.id == other.lineage.id != ""
+    async with etcd_leases(own.url, prefix=prefix) as again:
+        assert again.lineage.id == one.lineage.id
 
 
 async def test_leader_that_dies_or_stops_is_gone_round(prefix):
@@ -556,7 +581,7 @@ async def test_lease_is_renewed_however_many_calls_wait(etcd_url, prefix, monkey
     attempt = leases._client._attempt
 
     async def slow(at, path, body):
-        if path == "kv/range":
+        if path == "kv/txn":
             await asyncio.sleep(10)
         return await attempt(at, path, body)
 

@@ -6,19 +6,25 @@ from typing import Any
 from unittest import mock
 
 from gateway import routing
-from memoturnd.core import compaction, garbage, layout, tails, wal
+from memoturnd.core import compaction, garbage, layout, lineage, tails, wal
 from memoturnd.core import manifest as manifests
 from memoturnd.core import register as registers
+from memoturnd.core.durability import Durability
 from memoturnd.core.pages import page_hash
 from memoturnd.core.recovery import Decision, Verdict
 from memoturnd.core.retention import Thin
 from memoturnd.core.retries import Asked, decide
-from memoturnd.engine import schema, takeover
+from memoturnd.engine import replica, schema, takeover
+from memoturnd.engine.branch import Branch
+from memoturnd.engine.shared_branch import SharedBranch
 from memoturnd.errors import FencedError, StoreUnavailableError
 from memoturnd.replication import compactor
+from memoturnd.replication.apply import GapError, Proven, follow
 from memoturnd.replication.capture import Cursor
 from memoturnd.replication.join import Joined, thin
 from memoturnd.replication.shipper import Shipper
+from memoturnd.replication.tail_store import TailStore
+from memoturnd.seams.profile import Work
 from simulation.table import SharedLeases
 
 
@@ -249,6 +255,55 @@ def say_of_a_lost_write_that_it_was_not_applied() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def keep_no_fence() -> Iterator[None]:
+    """Let a member give its tail to a new owner, and go on keeping what the old one sends."""
+
+    def open_to_all(_self: Any, tail: Any, _epoch: int) -> list[bytes]:
+        return [(tail.folder / name).read_bytes() for name in sorted(tail.pieces)]
+
+    with mock.patch.object(TailStore, "_read", open_to_all):
+        yield
+
+
+@contextmanager
+def apply_whatever_is_pushed() -> Iterator[None]:
+    """Let a copy put what its owner pushes on what is here, whether it follows or not."""
+
+    def blind(txid: int, hashes: Any, segments: Any) -> Proven:
+        try:
+            return follow(txid, hashes, segments)
+        except GapError:
+            return Proven(segments[-1].rounds[-1], hashes)
+
+    with mock.patch.object(replica, "follow", blind):
+        yield
+
+
+@contextmanager
+def answer_without_a_look_behind_the_commit() -> Iterator[None]:
+    """Look at the lease before a write, and not again before its answer."""
+
+    async def hasty(self: Any, op: Any, *, durability: Any = Durability.LOCAL, work: Any = Work.POINT) -> Any:
+        self.users += 1
+        try:
+            if not self.holds():
+                await self.own()
+            return await Branch.write(self, op, durability=durability, work=work)
+        finally:
+            self.leave()
+
+    with mock.patch.object(SharedBranch, "write", hasty):
+        yield
+
+
+@contextmanager
+def believe_a_lease_service_that_lost_its_memory() -> Iterator[None]:
+    """Take a branch of which nobody knows an owner, whoever may still act on a forgotten lease."""
+    with mock.patch.object(lineage, "is_forgotten", return_value=False):
+        yield
+
+
 MUTANTS: dict[str, Callable[[], Any]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -269,6 +324,10 @@ MUTANTS: dict[str, Callable[[], Any]] = {
         take_over_without_tails,
         repeat_writes_without_a_key,
         say_of_a_lost_write_that_it_was_not_applied,
+        keep_no_fence,
+        apply_whatever_is_pushed,
+        answer_without_a_look_behind_the_commit,
+        believe_a_lease_service_that_lost_its_memory,
     )
 }
 OF_GARBAGE = {"collect_without_grace"}

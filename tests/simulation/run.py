@@ -23,6 +23,7 @@ from memoturnd.engine import branching, schema
 from memoturnd.engine import writer as writer_module
 from memoturnd.engine.tails import Tails
 from memoturnd.metrics import Metrics
+from memoturnd.replication.tail_store import TailStore
 from memoturnd.seams.catalog import Database
 from simulation.board import DB, Board
 from simulation.bucket import Bucket
@@ -201,7 +202,8 @@ def _observed(world: World) -> Iterator[Truth]:
     most_names = sizes.pop("names")
     run_round, replay = writer_module.run_round, branching._replay
     create_as_commit = schema.create_as_commit
-    find = Tails.find
+    find, suspect_all = Tails.find, Tails.suspect_all
+    read, push, remove = TailStore.read, TailStore.push, TailStore._remove
 
     def check_alive() -> None:
         process = PROCESS.get()
@@ -229,11 +231,18 @@ def _observed(world: World) -> Iterator[Truth]:
         replay(past, live, txid, at_ms, epoch, keep)
         truth.committed(live, prev_txid, txid, epoch, is_rewind=True)
 
-    async def watched_find(self: Any, branch: Any, current: Any) -> Any:
+    async def watched_suspect_all(self: Any, lease: Any) -> None:
+        promises.suspected.add(lease.branch_id)
+        try:
+            await suspect_all(self, lease)
+        finally:
+            promises.suspected.discard(lease.branch_id)
+
+    async def watched_find(self: Any, branch: Any, current: Any, **more: Any) -> Any:
         process, branch_id = PROCESS.get(), branch.branch_id
         events, reads = len(world.events), len(promises.mesh.read)
         recorded = promises.table.sync_sets.get(branch_id)
-        found = await find(self, branch, current)
+        found = await find(self, branch, current, **more)
         members = None if recorded is None else recorded.members
         answered = {
             name for asker, of, name in promises.mesh.read[reads:] if (asker, of) == (str(process), branch_id)
@@ -242,6 +251,19 @@ def _observed(world: World) -> Iterator[Truth]:
         reached = found[-1].rounds[-1].txid if found else current.head_txid
         promises.looked(branch, current.epoch, reached, members, answered, events)
         return found
+
+    async def watched_read(self: Any, branch_id: str, epoch: int) -> Any:
+        pieces = await read(self, branch_id, epoch)
+        promises.fenced(branch_id, epoch)
+        return pieces
+
+    async def watched_push(self: Any, pushed: Any, data: bytes) -> None:
+        await push(self, pushed, data)
+        promises.kept(pushed.branch_id, pushed.epoch)
+
+    def watched_remove(self: Any, branch_id: str, tail: Any) -> None:
+        remove(self, branch_id, tail)
+        promises.let_go(branch_id)
 
     def user_pool(_threads: int, name: str, *, waiting: int) -> PoolOfOne:
         process = PROCESS.get()
@@ -269,6 +291,10 @@ def _observed(world: World) -> Iterator[Truth]:
             mock.patch.object(schema, "create_as_commit", watched_create),
             mock.patch.object(branching, "_replay", watched_replay),
             mock.patch.object(Tails, "find", watched_find),
+            mock.patch.object(Tails, "suspect_all", watched_suspect_all),
+            mock.patch.object(TailStore, "read", watched_read),
+            mock.patch.object(TailStore, "push", watched_push),
+            mock.patch.object(TailStore, "_remove", watched_remove),
             mock.patch.object(node_module, "PoolExecutor", user_pool),
             mock.patch.object(node_module, "watch_loop_lag", no_lag),
             mock.patch.multiple(node_module, **_SLOW_WORK) if world.pace > 1 else nullcontext(),

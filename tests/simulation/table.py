@@ -10,6 +10,7 @@ from memoturnd.leases.etcd import MARGIN_SHARE
 from memoturnd.seams.leases import (
     Change,
     Lease,
+    Lineage,
     LiveNode,
     NodeLeft,
     Owner,
@@ -54,6 +55,9 @@ class Table:
     sync_sets: dict[str, SyncSet] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
     """Node id to the session that it had last."""
+    lineage: int = 1
+    clients: dict[str, "SharedLeases"] = field(default_factory=dict)
+    """Process name to its leases."""
     wiped_s: list[float] = field(default_factory=list)
     """When the service lost its memory."""
     on_recorded: Callable[[str, Sequence[str]], None] = lambda _branch_id, _members: None
@@ -109,6 +113,7 @@ class Table:
         """Lose all memory, epochs included, as a service does that was made anew."""
         self.world.note("leases", "wiped")
         self.wiped_s.append(self.world.loop.time())
+        self.lineage += 1
         self.nodes.clear()
         self.epoch = 0
         self.expiry_s.clear()
@@ -151,6 +156,8 @@ class SharedLeases:
         self._node_id = process.name.partition("/")[0]
         self._session = 0
         self._sent_s = 0.0
+        self.lineage = Lineage()
+        table.clients[process.name] = self
 
     async def keep(self) -> None:
         """Renew the session for ever."""
@@ -170,10 +177,22 @@ class SharedLeases:
             table.sessions += 1
             self._session = table.sessions
             table.world.note(self._process.name, "session", self._session)
+            self._learn_lineage()
         table.expiry_s[self._session] = now_s + self._table.ttl_s
         table.nodes[self._node_id] = self._session
         await self._way()
         self._sent_s = sent_s
+
+    def _learn_lineage(self) -> None:
+        name = f"l{self._table.lineage}"
+        if self.lineage.id != name:
+            self.lineage = Lineage(name, self._clock.monotonic_s() + self._table.ttl_s)
+
+    async def _see_that_it_remembers(self) -> None:
+        """End the session of a service that has forgotten it, before what it answers is believed."""
+        if self.lineage.id != f"l{self._table.lineage}":
+            self._session = 0
+            await self._renew()
 
     async def acquire(self, branch_id: str, *, database: str = "", branch: str = "") -> Lease:
         await self._way()
@@ -189,12 +208,13 @@ class SharedLeases:
         table.epoch += 1
         table.holdings[branch_id] = Holding(self._node_id, self._session, table.epoch, database, branch)
         table.world.note(self._process.name, "acquired", branch_id, table.epoch)
-        lease = Lease(branch_id, self._node_id, table.epoch, str(self._session))
+        lease = Lease(branch_id, self._node_id, table.epoch, str(self._session), self.lineage)
         await self._way()
         return lease
 
     async def owner_of(self, branch_id: str) -> Owner | None:
         await self._way()
+        await self._see_that_it_remembers()
         held = self._table.owner(branch_id)
         await self._way()
         return None if held is None else Owner(held.node_id, address_of(held.node_id), held.epoch)
@@ -211,6 +231,10 @@ class SharedLeases:
             table.world.note(self._process.name, "released", lease.branch_id)
         await self._way()
 
+    def session(self) -> str:
+        """Return the session that stands by this node's clock, empty without one."""
+        return str(self._session) if self._clock.monotonic_s() < self.deadline() else ""
+
     def holds(self, lease: Lease) -> bool:
         return lease.session == str(self._session) and self._clock.monotonic_s() < self.deadline()
 
@@ -220,6 +244,7 @@ class SharedLeases:
 
     async def sync_set(self, branch_id: str) -> SyncSet | None:
         await self._way()
+        await self._see_that_it_remembers()
         return self._table.sync_sets.get(branch_id)
 
     async def record_sync_set(self, lease: Lease, members: Sequence[LiveNode]) -> None:

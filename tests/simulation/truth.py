@@ -118,7 +118,9 @@ class Truth:
             level < Durability.DURABLE or durable_txid >= txid, f"{label} as durable at {durable_txid}"
         )
         self.check_durable(uuid, branch_id, durable_txid, label)
-        self.promises.acknowledged(branch_id, number, txid, level, commit.epoch)
+        current = self.bucket.manifest(uuid, branch_id)
+        standing = 0 if current is None else current.epoch
+        self.promises.acknowledged(branch_id, number, txid, level, commit.epoch, standing)
 
     def check_durable(self, uuid: str, branch_id: str, durable_txid: int, label: str) -> None:
         """Require that the store holds a txid that somebody was told is durable."""
