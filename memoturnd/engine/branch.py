@@ -72,6 +72,8 @@ class Branch:
         """What is set for the database, as of the last request."""
         self.owned: Owned | None = None
         self.lease: Lease | None = None
+        self.taken: Lease | None = None
+        """The lease under which a takeover came to its end: before that, what others hold may not be here yet."""
         """The lease that this node last took of the branch, and did not give back."""
         self.known: tuple[Cursor, PageHashes] | None = None
         """Cursor and page hashes of the file while it is not owned, where they are known."""

@@ -249,7 +249,9 @@ async def take_over(branch: "Branch") -> Owned:
         await _settle(branch, current, decision, local)
         if branch.txid == current.head_txid and found:
             await tailing.apply(branch, current, found)
-        return await _start(branch, lease, decision, current)
+        owned = await _start(branch, lease, decision, current)
+        branch.taken = lease
+        return owned
     raise RetryableError(f"{branch.ref} is being taken over by somebody else; try again")
 
 
@@ -310,7 +312,10 @@ async def give_back(branch: "Branch") -> None:
     lease, branch.lease = branch.lease, None
     if lease is not None:
         try:
-            await services.tails.release(lease, lease.epoch if owner is None else owner.epoch)
+            if branch.taken is lease:
+                await services.tails.release(lease, lease.epoch if owner is None else owner.epoch)
+            else:  # a takeover that was cut off: the next one needs what the set holds
+                services.tails.is_anothers(lease.branch_id)
             await services.leases.release(lease)
         except RetryableError as error:  # the files may go all the same
             _log.warning("lease not given back yet", branch=str(branch.ref), error=str(error))

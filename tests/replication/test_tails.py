@@ -12,8 +12,9 @@ from memoturnd.core.durability import Durability
 from memoturnd.core.pages import PageHashes
 from memoturnd.core.tails import PUSH_PATH
 from memoturnd.engine import tails as tailing
+from memoturnd.engine import takeover
 from memoturnd.engine.idempotency import Once
-from memoturnd.errors import FencedError, MemoturnError, NotDurableError
+from memoturnd.errors import FencedError, MemoturnError, NotDurableError, StoreUnavailableError
 from memoturnd.http.once import OnceProfile
 from memoturnd.replication.tail_stream import TailStream
 from memoturnd.seams.leases import LiveNode
@@ -463,3 +464,24 @@ async def test_a_write_that_is_sent_again_says_the_level_that_it_has(cluster):
 
     assert once.replayed
     assert levels == [REPLICATED, REPLICATED]
+
+
+async def test_a_stop_behind_a_takeover_that_was_cut_off_leaves_the_set_to_the_next_one(cluster, monkeypatch):
+    await write(cluster, "a", "x", level=Durability.DURABLE)
+    cluster.cables["a"].cut = True
+    await write(cluster, "a", "y")
+    (member,) = cluster.members()
+    await cluster.kill("a")
+    other, third = sorted(cluster.nodes, key=lambda name: name == member)
+
+    async def fails(*_):
+        raise StoreUnavailableError("the store does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(takeover, "restore_head", fails)
+        with pytest.raises(StoreUnavailableError):
+            await write(cluster, other, "z")
+    await cluster.stop(other)
+
+    assert cluster.members() == {member}
+    assert await seen(cluster, third) == {"x": "1", "y": "1"}
