@@ -8,12 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
+from fake_embedder import serving_endpoint_beside
+from fake_embedder import settings_of as embedder_settings
+from fake_model import serving_model_beside
+from fake_model import settings_of as model_settings
 from memoturn.cli.app import run
+from processes import NodeHome, RunningNode
 
 _START_S = 30.0
 _STOP_S = 15.0
@@ -68,11 +74,32 @@ def node_url(tmp_path_factory) -> Iterator[str]:
         node.wait()
 
 
+PLATFORM_KEY = "platform-key-of-the-tests"
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory) -> Iterator[RunningNode]:
+    """A node that asks for credentials, with a language model and an embedder; it has to stop well at the end."""
+    with ExitStack() as stack:
+        settings = {
+            **model_settings(stack.enter_context(serving_model_beside())),
+            **embedder_settings(stack.enter_context(serving_endpoint_beside())),
+            "AUTH": "on",
+            "USAGE_FLUSH_S": "1",
+        }
+        home = NodeHome(tmp_path_factory.mktemp("guarded"), PLATFORM_KEY=PLATFORM_KEY, **settings)
+        node = stack.enter_context(home).start()
+        yield node
+        assert node.stop() == 0, home.log()
+
+
 @pytest.fixture
-def command(capsysbinary, monkeypatch) -> Cli:
-    """Run `memoturn` in this process, with bytes on stdin that is no terminal."""
+def command(capsysbinary, monkeypatch, tmp_path) -> Cli:
+    """Run `memoturn` in this process, with bytes on stdin that is no terminal, and no config but the test's own."""
     for name in [name for name in os.environ if name.startswith("MEMOTURN_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def call(*arguments: str, stdin: bytes = b"") -> Outcome:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))

@@ -2,15 +2,8 @@
 
 import httpx
 import pytest
-from processes import NodeHome
 
 PLATFORM_KEY = "platform-key-of-the-tests"
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    with NodeHome(tmp_path_factory.mktemp("guarded"), AUTH="on", PLATFORM_KEY=PLATFORM_KEY) as home:
-        yield home.start().url
 
 
 def minted(url, path, scope):
@@ -23,27 +16,27 @@ def minted(url, path, scope):
 
 
 def test_a_token_is_for_data_and_the_platform_key_for_databases(command, guarded):
-    token = minted(guarded, "namespaces/app", "write")
-    asked = ("--url", guarded, "--token", token, "--platform-key", PLATFORM_KEY)
-    ingest = ("memory", "ingest", "app", "ann", "--topic", "diet", "--summary", "Ann is vegan")
+    token = minted(guarded.url, "namespaces/credentials", "write")
+    asked = ("--url", guarded.url, "--token", token, "--platform-key", PLATFORM_KEY)
+    ingest = ("memory", "ingest", "credentials", "ann", "--topic", "diet", "--summary", "Ann is vegan")
     assert command(*ingest, *asked).code == 0
-    recalled = command("memory", "recall", "app", "ann", "--topic", "diet", "--json", *asked)
+    recalled = command("memory", "recall", "credentials", "ann", "--topic", "diet", "--json", *asked)
     assert recalled.json["memories"][0]["summary"] == "Ann is vegan"
-    listed = command("db", "list", "--json", *asked)
-    assert [row["name"] for row in listed.json["databases"]] == ["app--ann"]
+    listed = command("db", "list", "--prefix", "credentials--", "--json", *asked)
+    assert [row["name"] for row in listed.json["databases"]] == ["credentials--ann"]
 
 
 @pytest.mark.parametrize("credential", [(), ("--token", "x.y.z")])
 def test_without_a_good_credential_the_command_says_so(command, guarded, credential):
-    outcome = command("memory", "recall", "app", "ann", "x", "--url", guarded, *credential)
+    outcome = command("memory", "recall", "credentials", "ann", "x", "--url", guarded.url, *credential)
     assert outcome.code != 0
     assert "credential" in outcome.stderr
     assert "Traceback" not in outcome.stderr
 
 
 def test_a_token_that_does_not_cover_it_is_told_from_a_bad_one(command, guarded):
-    token = minted(guarded, "namespaces/web", "read")
-    outcome = command("memory", "recall", "app", "ann", "x", "--url", guarded, "--token", token)
+    token = minted(guarded.url, "namespaces/web", "read")
+    outcome = command("memory", "recall", "credentials", "ann", "x", "--url", guarded.url, "--token", token)
     assert outcome.code != 0
     assert "does not cover" in outcome.stderr
     assert token not in outcome.stderr

@@ -285,6 +285,8 @@ def _token(run: "Run", token: str) -> Check:
     again = "mint a new one with `memoturn token create DB` or `memoturn token create-ns NS`"
     if isinstance(refused, UnauthorizedError):
         return Check("token", "fail", f"is refused ({source}; {may}): {refused.message}", again)
+    if isinstance(refused, ForbiddenError) and "revoked" in refused.message:
+        return Check("token", "fail", f"was revoked ({source}; {may})", again)
     if isinstance(refused, ForbiddenError):
         return Check("token", "ok", f"is good for part of it ({source}; {may}): {refused.message}")
     if refused is not None and not isinstance(refused, OverloadedError):
@@ -341,7 +343,7 @@ def backlog(size_bytes: float, age_s: float, node: str = "") -> Check:
 
 def _cluster(client: Memoturn) -> Iterator[Check]:
     try:
-        nodes = client.cluster(limit=1)["nodes"]
+        nodes = client.cluster(limit=1).get("nodes", [])
     except MemoturnError:
         return  # it takes the platform key
     for node in nodes:

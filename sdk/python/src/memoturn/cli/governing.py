@@ -210,7 +210,8 @@ def delete_tenant(
         if found is None:
             run.out.error(f"there is no tenant {name}", "`memoturn tenant list` shows them.")
             raise typer.Exit(ExitCode.NOT_FOUND)
-        used = run.client.get_tenant_quotas(name)["used"]["databases"]
+        with run.speaking_of(name) as client:
+            used = sum(1 for _ in client.iter_databases())
         told = f"delete tenant {name}" if not used else f"be refused: {name} has {used} databases"
         would(run, {"tenant": name, "databases": used}, told)
         return

@@ -17,6 +17,8 @@ from memoturn.cli.run import Run, current, single
 
 _START_S = 30.0
 _STEP_S = 0.1
+_nodes: list["subprocess.Popen[bytes]"] = []
+"""What was started here and runs on: it is not waited for."""
 
 
 def init(
@@ -117,6 +119,7 @@ def _started(run: Run, data_dir: Path) -> dict[str, str | int]:
             stderr=out,
             start_new_session=True,
         )
+    _nodes.append(node)
     until = time.monotonic() + _START_S
     while time.monotonic() < until and node.poll() is None:
         try:

@@ -1,0 +1,152 @@
+"""`memoturn init`, the config file, and completion."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import time
+
+import pytest
+from memoturn import Memoturn
+from memoturn.cli import config
+
+PLATFORM_KEY = "platform-key-of-the-tests"
+
+
+def test_init_makes_a_database_and_a_config_that_the_next_command_goes_by(cli, command, node_url, tmp_path):
+    made = cli("init", "--db", "notes")
+    again = cli("init", "--db", "notes", "--json")
+
+    assert made.code == 0, made.stderr
+    assert "database notes is created" in made.text
+    assert "memoturn sql notes" in made.text
+    assert again.json["created"] is False
+    where = tmp_path / "config" / "memoturn" / "config.json"
+    assert stat.S_IMODE(where.stat().st_mode) == 0o600
+    assert json.loads(where.read_text()) == {"url": node_url}
+    assert command("sql", "notes", "select 1").text == "1\n", "without --url"
+
+
+def test_flags_win_over_the_environment_and_that_over_the_config(cli, command, node_url, monkeypatch):
+    cli("init")
+    assert command("db", "list").code == 0
+    monkeypatch.setenv("MEMOTURN_URL", "http://127.0.0.1:9")
+    assert command("db", "list").code == 6
+    assert command("db", "list", "--url", node_url).code == 0
+
+
+def test_init_for_a_profile_says_how_its_first_memory_is_stored(cli):
+    made = cli("init", "--db", "app--carl", "--no-save")
+
+    assert "memoturn memory ingest app carl" in made.text
+    assert "wrote" not in made.text
+
+
+def test_a_token_is_kept_beside_the_config_and_is_read_by_its_owner_alone(command, guarded, tmp_path):
+    with Memoturn(guarded.url, platform_key=PLATFORM_KEY) as operator:
+        token = operator.create_namespace_token("kept", "write")["token"]
+
+    made = command("init", "--token-stdin", "--url", guarded.url, stdin=token.encode() + b"\n")
+
+    assert made.code == 0, made.stderr
+    folder = tmp_path / "config" / "memoturn"
+    assert token not in (folder / "config.json").read_text() + made.text
+    assert (folder / "token").read_text().strip() == token
+    assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
+    ingest = ("memory", "ingest", "kept", "ann", "--summary", "Ann is vegan")
+    assert command(*ingest).code == 0
+    assert command("init", "--db", "kept--ann", "--url", guarded.url).code == 0
+    assert command(*ingest).code == 0, "the token that was there stays"
+
+
+def test_without_a_node_init_says_so_and_writes_nothing(command, tmp_path):
+    outcome = command("init", "--url", "http://127.0.0.1:9")
+
+    assert outcome.code == 6
+    assert not (tmp_path / "config").exists()
+    far = command("init", "--start", "--url", "http://192.0.2.1:9", "--timeout", "0.2")
+    assert far.code in {2, 5}
+
+
+def test_init_starts_a_node_that_outlives_it(command, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    made = command(
+        "init", "--start", "--json", "--data-dir", str(tmp_path / "data"), "--url", f"http://127.0.0.1:{port}"
+    )
+    assert made.code == 0, made.stderr
+    pid = made.json["node"]["pid"]
+    try:
+        assert command("memory", "ingest", "app", "ann", "--summary", "x").code == 0
+        assert command("doctor").code == 0
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        assert _ended(pid)
+
+
+def _ended(pid: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "takes a JSON object"),
+        ('{"url": 3}', "takes a JSON object"),
+        ('{"token_file": "nowhere"}', "cannot be read"),
+    ],
+)
+def test_a_config_that_is_wrong_is_left_out_and_named(tmp_path, monkeypatch, text, problem):
+    where = tmp_path / "config.json"
+    where.write_text(text)
+    where.chmod(0o600)
+    monkeypatch.setenv("MEMOTURN_CONFIG", str(where))
+
+    known = config.load()
+
+    assert (known.url, known.token) == (None, None)
+    assert problem in " ".join(known.problems)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("memoturn bran", ["branch"]),
+        ("memoturn branch rewind --d", ["--dry-run"]),
+        ("memoturn sync completed", ["completed--ann"]),
+        ("memoturn sync completed--ann@", ["completed--ann@main", "completed--ann@fork"]),
+        ("memoturn branch rewind completed--ann f", ["fork"]),
+        ("memoturn memory recall completed a", ["ann"]),
+        ("memoturn completions f", ["fish"]),
+        ("memoturn kv get no-such-thing", []),
+    ],
+)
+def test_shells_complete_commands_options_and_names_that_the_node_knows(
+    cli, command, node_url, monkeypatch, line, words
+):
+    cli("memory", "ingest", "completed", "ann", "--summary", "x")
+    cli("branch", "create", "completed--ann", "fork")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    monkeypatch.setenv("_MEMOTURN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("MEMOTURN_URL", node_url)
+
+    assert command().text.split() == words
+
+
+def test_completion_without_a_node_is_quiet(command, monkeypatch):
+    monkeypatch.setenv("COMP_WORDS", "memoturn sync a")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("_MEMOTURN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("MEMOTURN_URL", "http://127.0.0.1:9")
+
+    outcome = command()
+
+    assert (outcome.text.strip(), outcome.stderr) == ("", "")
