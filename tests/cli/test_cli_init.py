@@ -5,11 +5,10 @@ import os
 import signal
 import socket
 import stat
-import time
 
 import pytest
 from memoturn import Memoturn
-from memoturn.cli import config
+from memoturn.cli import config, init
 
 PLATFORM_KEY = "platform-key-of-the-tests"
 
@@ -82,16 +81,7 @@ def test_init_starts_a_node_that_outlives_it(command, tmp_path):
         assert command("doctor").code == 0
     finally:
         os.kill(pid, signal.SIGTERM)
-        assert _ended(pid)
-
-
-def _ended(pid: int) -> bool:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return True
-        time.sleep(0.05)
-    return False
+        assert init._nodes.pop().wait(20) == 0
 
 
 @pytest.mark.parametrize(

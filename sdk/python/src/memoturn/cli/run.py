@@ -98,9 +98,19 @@ class Run:
     @cached_property
     def client(self) -> "Memoturn":
         """The client, made when it is first used."""
+        return self.speaking_of(self.tenant)
+
+    def speaking_of(self, tenant: str | None) -> "Memoturn":
+        """Return a client of its own, whose names are those of a tenant."""
         from memoturn.client import Memoturn
 
-        return Memoturn(self.url, token=self.token, platform_key=self.platform_key, timeout_s=self.timeout_s)
+        return Memoturn(
+            self.url,
+            token=self.token,
+            platform_key=self.platform_key,
+            tenant=tenant,
+            timeout_s=self.timeout_s,
+        )
 
     def close(self) -> None:
         """Close the client, if there is one."""
