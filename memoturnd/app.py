@@ -30,7 +30,7 @@ from memoturnd.seams.catalog import Catalog
 from memoturnd.seams.clock import Clock, SystemClock, SystemRandomness
 from memoturnd.seams.executor import PoolExecutor
 from memoturnd.seams.leases import Leases
-from memoturnd.serving import BACKLOG, Server, bind, raise_descriptor_limit, stop
+from memoturnd.serving import BACKLOG, Outlet, OwnProcess, Server, stop
 from memoturnd.settings_table import Address
 from memoturnd.stores.open import open_store, probe
 from memoturnd.stores.timed import TimedStore
@@ -49,18 +49,19 @@ PEER_SHARE = 0.9
 _log = structlog.get_logger(__name__)
 
 
-async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
-    """Run a node until SIGTERM or SIGINT, then stop accepting, ship, close and return.
+async def serve(settings: Settings, *, hosts_profiles: bool = True, outlet: Outlet | None = None) -> None:
+    """Run a node until it is ended, by SIGTERM or SIGINT, then stop accepting, ship, close and return.
 
-    Without `hosts_profiles` it is a control plane alone: it serves the directory, and no profile.
+    Without `hosts_profiles` it is a control plane alone: it serves the directory, and no profile. `outlet` is
+    where it serves and what ends it, unless it has the process for itself.
 
     Raises ConfigurationError for a data directory that another process holds or a store that is unusable,
     OSError when the address cannot be bound.
     """
     loop = asyncio.get_running_loop()
-    descriptors = raise_descriptor_limit()
-    connections = connections_limit(settings.max_concurrency, descriptors)
-    with lock_data_dir(settings.data_dir, listen=str(settings.listen)):
+    outlet = outlet or OwnProcess(settings.listen)
+    connections = connections_limit(settings.max_concurrency, outlet.descriptors())
+    with lock_data_dir(settings.data_dir, listen=outlet.name):
         clock = SystemClock()
         embedder = open_embedder(settings, clock) if hosts_profiles else None
         store = open_store(
@@ -73,9 +74,9 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
         models = open_models(settings, clock, metrics.model_called)
         sockets: list[socket.socket] = []
         try:
-            sockets = bind(settings.listen)  # before anything is opened: a taken port ends the start early
+            sockets = outlet.bind()  # before anything is opened: a taken port ends the start early
             instance = instance_id(settings.data_dir)
-            settings = identified(settings, instance, port=sockets[0].getsockname()[1])
+            settings = identified(settings, instance, port=outlet.port(sockets))
             await probe(TimedStore(store, STORE_TIMEOUT_S))
             if hosts_profiles and (left := left_by_workers(settings)):
                 await ship_left(
@@ -127,12 +128,11 @@ async def serve(settings: Settings, *, hosts_profiles: bool = True) -> None:
                     load.drain()
                     stop(server, number)
 
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.add_signal_handler(number, end, number)
                 for bound in sockets:
                     bound.listen(BACKLOG)  # who believes the announcement must be able to connect
                 load.serve(node.tiers.load)
-                _announce(settings, port=sockets[0].getsockname()[1], hosts_profiles=hosts_profiles)
+                outlet.serving(end)
+                _announce(settings, port=outlet.port(sockets), hosts_profiles=hosts_profiles)
                 if isinstance(settings, WorkerSettings):
                     when_orphaned(loop, lambda: end(signal.SIGHUP))
                     tell_ready(settings.advertise)

@@ -85,6 +85,56 @@ class Server(uvicorn.Server):
         )
 
 
+class Outlet(Protocol):
+    """Where a node serves, and what ends it. `name` is told to who finds its data directory held."""
+
+    @property
+    def name(self) -> str:
+        """What it serves on."""
+        ...
+
+    def descriptors(self) -> int:
+        """Return how many descriptors the process may have."""
+        ...
+
+    def bind(self) -> list[socket.socket]:
+        """Return the bound sockets. Raises OSError that says what to do."""
+        ...
+
+    def port(self, sockets: list[socket.socket]) -> int:
+        """Return the port that it serves on."""
+        ...
+
+    def serving(self, end: Callable[[int], None]) -> None:
+        """Take what ends the server, by the number of a signal, now that it serves."""
+        ...
+
+
+class OwnProcess:
+    """A process of its own: a port, as many descriptors as there are, and an end by SIGTERM or SIGINT. Implements Outlet."""
+
+    def __init__(self, listen: Address) -> None:
+        self._listen = listen
+        self.name = str(listen)
+
+    def descriptors(self) -> int:
+        """Take as many as the system grants: connections and profiles share them."""
+        return raise_descriptor_limit()
+
+    def bind(self) -> list[socket.socket]:
+        """Bind each address of the host. Raises OSError."""
+        return bind(self._listen)
+
+    def port(self, sockets: list[socket.socket]) -> int:
+        """Return the port, which the system may have chosen."""
+        return int(sockets[0].getsockname()[1])
+
+    def serving(self, end: Callable[[int], None]) -> None:
+        """End it on a signal."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+
+
 def bind(listen: Address, *, variable: str = "MEMOTURN_LISTEN") -> list[socket.socket]:
     """Return a bound socket per address of the host, all on one port. Raises OSError that says what to do, with the setting's name."""
     sockets: list[socket.socket] = []
@@ -131,6 +181,11 @@ def raise_descriptor_limit() -> int:
     if soft != resource.RLIM_INFINITY and wanted > soft:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return descriptor_limit()
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors the process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 

@@ -13,9 +13,11 @@ from memoturn._async.credentials import AsyncCredentials
 from memoturn._async.database import AsyncDb
 from memoturn._async.files import send
 from memoturn._async.governing import AsyncGoverning
-from memoturn._async.http import AsyncHttp
+from memoturn._async.http import DEFAULT_TIMEOUT_S, AsyncHttp
 from memoturn._async.memory import AsyncMemoryProfile
+from memoturn._async.seam import blocking
 from memoturn._core.bodies import given
+from memoturn._core.embedded import EMBEDDED_LIMITS, EMBEDDED_URL, Node, start_node, stop_node
 from memoturn._core.files import Progress
 from memoturn._core.retries import DEADLINE_S, RETRIES
 from memoturn.types import (
@@ -76,9 +78,43 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
             read_your_writes=read_your_writes,
         )
         self._source = source
+        self._node: Node | None = None
         self._v1 = AsyncAddress(self._http, "v1")
         self._control = AsyncAddress(self._http, "v1", control=True)
         self._root = AsyncAddress(self._http)
+
+    @classmethod
+    async def embedded(
+        cls,
+        path: "str | os.PathLike[str]",
+        *,
+        token: str | None = None,
+        platform_key: str | None = None,
+        source: str | None = None,
+        **settings: object,
+    ) -> "AsyncMemoturn":
+        """Run a node within this process, on the data in the folder `path`, and return its client.
+
+        The folder is made at its first use. `settings` are those of `memoturnd`, by their names in lower case and
+        without MEMOTURN_ (`sync="full"`); what the environment says of them does not count. `close` ends the node,
+        and so does the end of the interpreter: then all is shipped. Needs `memoturn[embedded]`. Raises
+        EmbeddedError where that is not installed, a setting is wrong, or a node runs on the folder already.
+        """
+        node = await blocking(start_node, path, {"platform_key": platform_key, **settings})
+        try:
+            transport = httpx.AsyncHTTPTransport(uds=str(node.socket_path), limits=EMBEDDED_LIMITS)
+            client = cls(
+                EMBEDDED_URL,
+                token=token,
+                platform_key=platform_key,
+                source=source,
+                http_client=httpx.AsyncClient(transport=transport, timeout=DEFAULT_TIMEOUT_S),
+            )
+        except BaseException:
+            await blocking(node.close)
+            raise
+        client._node = node
+        return client
 
     async def __aenter__(self) -> "AsyncMemoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
@@ -235,5 +271,8 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
         return (await self._root.read("GET", "openapi.json")).json()
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
+        """Close the connections; of an embedded node, then the node, once it has shipped."""
+        node, self._node = self._node, None
+        await self._http.close(also_given=node is not None)
+        if node is not None:
+            await blocking(stop_node, node)

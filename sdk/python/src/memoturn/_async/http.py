@@ -91,9 +91,9 @@ class AsyncHttp:
         finally:
             await response.aclose()
 
-    async def close(self) -> None:
+    async def close(self, *, also_given: bool = False) -> None:
         """Close the connections, unless the HTTP client was given by the caller."""
-        if self._owned:
+        if self._owned or also_given:
             await self._client.aclose()
 
     async def _floored(self, call: Call, *, stream: bool) -> httpx.Response:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpx
 
 from memoturn._core.bodies import given
+from memoturn._core.embedded import EMBEDDED_LIMITS, EMBEDDED_URL, Node, start_node, stop_node
 from memoturn._core.files import Progress
 from memoturn._core.retries import DEADLINE_S, RETRIES
 from memoturn._sync.address import Address
@@ -17,8 +18,9 @@ from memoturn._sync.credentials import Credentials
 from memoturn._sync.database import Db
 from memoturn._sync.files import send
 from memoturn._sync.governing import Governing
-from memoturn._sync.http import Http
+from memoturn._sync.http import DEFAULT_TIMEOUT_S, Http
 from memoturn._sync.memory import MemoryProfile
+from memoturn._sync.seam import blocking
 from memoturn.types import (
     AuditEvent,
     ClusterOverview,
@@ -77,9 +79,43 @@ class Memoturn(Credentials, Governing):
             read_your_writes=read_your_writes,
         )
         self._source = source
+        self._node: Node | None = None
         self._v1 = Address(self._http, "v1")
         self._control = Address(self._http, "v1", control=True)
         self._root = Address(self._http)
+
+    @classmethod
+    def embedded(
+        cls,
+        path: "str | os.PathLike[str]",
+        *,
+        token: str | None = None,
+        platform_key: str | None = None,
+        source: str | None = None,
+        **settings: object,
+    ) -> "Memoturn":
+        """Run a node within this process, on the data in the folder `path`, and return its client.
+
+        The folder is made at its first use. `settings` are those of `memoturnd`, by their names in lower case and
+        without MEMOTURN_ (`sync="full"`); what the environment says of them does not count. `close` ends the node,
+        and so does the end of the interpreter: then all is shipped. Needs `memoturn[embedded]`. Raises
+        EmbeddedError where that is not installed, a setting is wrong, or a node runs on the folder already.
+        """
+        node = blocking(start_node, path, {"platform_key": platform_key, **settings})
+        try:
+            transport = httpx.HTTPTransport(uds=str(node.socket_path), limits=EMBEDDED_LIMITS)
+            client = cls(
+                EMBEDDED_URL,
+                token=token,
+                platform_key=platform_key,
+                source=source,
+                http_client=httpx.Client(transport=transport, timeout=DEFAULT_TIMEOUT_S),
+            )
+        except BaseException:
+            blocking(node.close)
+            raise
+        client._node = node
+        return client
 
     def __enter__(self) -> "Memoturn":  # noqa: PYI034 - typing.Self came with Python 3.11
         return self
@@ -236,5 +272,8 @@ class Memoturn(Credentials, Governing):
         return (self._root.read("GET", "openapi.json")).json()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections; of an embedded node, then the node, once it has shipped."""
+        node, self._node = self._node, None
+        self._http.close(also_given=node is not None)
+        if node is not None:
+            blocking(stop_node, node)

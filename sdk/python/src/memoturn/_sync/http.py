@@ -92,9 +92,9 @@ class Http:
         finally:
             response.close()
 
-    def close(self) -> None:
+    def close(self, *, also_given: bool = False) -> None:
         """Close the connections, unless the HTTP client was given by the caller."""
-        if self._owned:
+        if self._owned or also_given:
             self._client.close()
 
     def _floored(self, call: Call, *, stream: bool) -> httpx.Response:
