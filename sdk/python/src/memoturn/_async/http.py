@@ -128,7 +128,7 @@ class AsyncHttp:
             try:
                 return await self._once(call, tries.ends_at_s - time.monotonic(), stream=stream)
             except MemoturnError as error:
-                wait_s = tries.after(error, time.monotonic(), random.random())  # noqa: S311 - spreads, hides nothing
+                wait_s = tries.after(error, time.monotonic(), random.random())  # noqa: S311 - spreads, hides nothing # nosec B311
                 if wait_s is None:
                     told = tries.verdict(error, call.key)
                     if told is error:
