@@ -1,13 +1,16 @@
 """What a model reads: small, complete, and equal to what the documentation says."""
 
 import json
+import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from memoturn.errors import BY_CODE
 from memoturn.mcp.answers import NEXT_STEPS, fitted, readable
 from memoturn.mcp.install.clients import CLIENTS
+from memoturn.mcp.logs import JsonLines
 from memoturn.mcp.metrics import Metrics
 from memoturn.mcp.places import Place, default_place
 from memoturn.mcp.server import INSTRUCTIONS, listed
@@ -126,3 +129,17 @@ def test_the_settings_go_before_what_a_token_says():
     assert str(default_place(Settings(namespace="app"), token)) == "app/alice"
     assert str(default_place(Settings(namespace="other"), token)) == "other/default"
     assert str(default_place(Settings(profile="bob", branch="b"), token)) == "default/bob@b"
+
+
+def test_logs_show_of_other_packages_neither_what_was_sent_nor_a_stack():
+    secret = "eyJhbGciOiJFZERTQSJ9.c2VjcmV0.AAAA"  # pragma: allowlist secret
+    try:
+        json.loads(secret)
+    except ValueError:
+        record = logging.LogRecord(
+            "mcp.server", logging.ERROR, __file__, 1, "dropped %r", (secret,), sys.exc_info()
+        )
+    line = json.loads(JsonLines().format(record))
+    assert line["event"] == "dropped %r"
+    assert line["error"] == "JSONDecodeError"
+    assert secret not in json.dumps(line)
