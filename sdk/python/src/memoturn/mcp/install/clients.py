@@ -37,12 +37,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a client starts the server. `token` says where its token comes from: nowhere, the environment, or a file."""
+    """How a client starts the server. `credential` says where its token comes from: nowhere, the environment, or a file."""
 
     command: str
     args: tuple[str, ...]
     env: Mapping[str, str]
-    token: Literal["none", "environment", "file"] = "none"  # noqa: S105 - where it comes from
+    credential: Literal["none", "environment", "file"] = "none"
     token_file: str = ""
 
 
@@ -68,9 +68,9 @@ class Client:
 def environment(client: Client, launch: Launch) -> dict[str, str]:
     """Return the variables that the client is told to set, a secret by reference alone."""
     env = dict(launch.env)
-    if launch.token == "file":  # noqa: S105 - where it comes from
+    if launch.credential == "file":
         env[TOKEN_FILE] = launch.token_file
-    elif launch.token == "environment" and client.reference:  # noqa: S105
+    elif launch.credential == "environment" and client.reference:
         env[TOKEN] = client.reference.format(TOKEN)
     return env
 

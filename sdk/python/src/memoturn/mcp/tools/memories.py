@@ -118,10 +118,10 @@ async def _ingest(call: Call, asked: Ingest) -> dict[str, Any]:
 
 
 def _item(memory: NewMemory) -> IngestItem:
-    """Return what is sent: with the summary in the content, which makes the id.
+    """Return what is sent: with the summary in the content, of which the id is made.
 
-    The id of a fact is that of its topic and content: two facts without content would be one, and a correction
-    would be taken for a repetition.
+    Else two facts of a topic with the same details would be one, and a correction a repetition. The command line
+    sends the same, so that a memory has one id whoever saves it.
     """
     item = memory.model_dump(exclude_none=True)
     return cast("IngestItem", {**item, "content": {"summary": memory.summary, **(memory.content or {})}})
