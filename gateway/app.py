@@ -1,7 +1,8 @@
 """The gateway's application: every request but three of its own goes to the node that it concerns, and the answer comes back as it is."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -93,6 +94,14 @@ class Limits(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The metrics that a gateway shows instead of its own, but at the port `but_at`: those of all processes of its machine."""
+
+    gather: Callable[[], Awaitable[bytes]]
+    but_at: int
+
+
 class Gateway:
     """The ASGI application. `placements` says where requests go, and is fed by whoever runs this."""
 
@@ -106,7 +115,9 @@ class Gateway:
         clock: Clock,
         randomness: Randomness,
         metrics: GatewayMetrics,
+        shown: Shown | None = None,
     ) -> None:
+        self._shown = shown
         self._placements = placements
         routes = tuple(routes)
         self._tree = Tree(routes)
@@ -148,7 +159,7 @@ class Gateway:
         """Serve one request. Raises nothing: every failure is an answer, or ends the connection."""
         if scope["type"] != "http":
             return
-        own = self._own(scope)
+        own = await self._own(scope)
         if own is not None:
             await self._send(own, scope, send)
             return
@@ -320,13 +331,21 @@ class Gateway:
 
     # ---- what the gateway answers itself
 
-    def _own(self, scope: Scope) -> Answer | None:
+    async def _own(self, scope: Scope) -> Answer | None:
         """Return the gateway's own answer, None for what is a node's to answer."""
         method, path = scope["method"], scope["path"]
         if method == "OPTIONS":
             return self._cors.preflight(method, dict(scope["headers"]), path)
         own = _OWN.get(path) if method in {"GET", "HEAD"} else None
+        if own is Gateway.metrics and self._shown is not None and scope["server"][1] != self._shown.but_at:
+            return await self._of_all(self._shown)
         return None if own is None else own(self)
+
+    async def _of_all(self, shown: Shown) -> Answer:
+        try:
+            return Answer(200, await shown.gather(), [(b"content-type", CONTENT_TYPE.encode())])
+        except RetryableError as error:
+            return error_reply(error)
 
     def health(self) -> Answer:
         """Answer that the process runs."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.app import Gateway, Limits
+from gateway.app import Gateway, Limits, Shown
 from gateway.forwarding import Forwarder
 from gateway.metrics import GatewayMetrics
 from gateway.placements import PlacementCache
@@ -60,11 +60,12 @@ async def serve_watching(
     clock: Clock | None = None,
     sockets: list[socket.socket] | None = None,
     on_ready: Callable[[int], None] = lambda _port: None,
+    shown: Shown | None = None,
 ) -> None:
     """Run a gateway that follows `watching` until SIGTERM or SIGINT; `on_ready` is told the port once it can route.
 
     It listens on `sockets`, which are bound already, or else on the address of the settings. Raises OSError when that
-    cannot be bound.
+    cannot be bound. With `shown` other metrics than its own are shown.
     """
     loop = asyncio.get_running_loop()
     clock = clock or SystemClock()
@@ -81,6 +82,7 @@ async def serve_watching(
         clock=clock,
         randomness=SystemRandomness(),
         metrics=metrics,
+        shown=shown,
     )
     connections = connections_limit(
         CONNECTIONS_PER_REQUEST * settings.gateway_concurrency // 2, 2 * descriptors

@@ -59,9 +59,9 @@ def _parse(arguments: list[str]) -> Callable[[Settings], int]:
         case ["--workers", text]:
             workers = _number(text)
             return lambda settings: _run_supervisor(settings, workers)
-        case ["--worker", text, "--sockets", descriptors] if text.startswith("gateway/"):
+        case ["--worker", text, "--sockets", descriptors, "--metrics", port] if text.startswith("gateway/"):
             workers = _number(text.partition("/")[2])
-            return lambda settings: _run_gateway(settings, workers, descriptors)
+            return lambda settings: _run_gateway(settings, workers, descriptors, int(port))
         case ["--worker", text] if "/" in text:  # what the supervisor starts
             which, _, of = text.partition("/")
             workers = _number(of)
@@ -110,7 +110,7 @@ def _run_preparation(settings: Settings, workers: int) -> int:
     return 0
 
 
-def _run_gateway(settings: Settings, workers: int, descriptors: str) -> int:
+def _run_gateway(settings: Settings, workers: int, descriptors: str, metrics_port: int) -> int:
     import uvloop
 
     from memoturnd.workers.routing import route  # the HTTP client is for gateways and nodes of a cluster
@@ -118,7 +118,7 @@ def _run_gateway(settings: Settings, workers: int, descriptors: str) -> int:
     if not wait_to_go():
         return 0
     set_up_logging(settings)
-    uvloop.run(route(settings, workers, [int(one) for one in descriptors.split(",")]))
+    uvloop.run(route(settings, workers, [int(one) for one in descriptors.split(",")], metrics_port))
     return 0
 
 

@@ -18,10 +18,12 @@ import structlog
 
 from memoturnd.config import Settings
 from memoturnd.datadir import DataDirLock, lock_data_dir
+from memoturnd.metrics import watch_loop_lag
 from memoturnd.seams.clock import Clock, SystemClock
 from memoturnd.serving import bind
 from memoturnd.settings_table import Address
 from memoturnd.workers.child import GO, READY
+from memoturnd.workers.metrics import KINDS, WorkersMetrics, gathered, serve_metrics
 from memoturnd.workers.settings import check_workers
 
 FIRST_PAUSE_S: Final = 0.1
@@ -41,7 +43,14 @@ class Child:
     arguments: tuple[str, ...]
     descriptors: tuple[int, ...] = ()
     process: asyncio.subprocess.Process | None = None
+    port: int | None = None
+    """Where on this machine it shows its metrics, once it is ready."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def kind(self) -> str:
+        """What it is: worker, gateway or preparation."""
+        return self.name.partition(" ")[0]
 
     @property
     def runs(self) -> bool:
@@ -113,12 +122,24 @@ class Supervisor:
         self._url = f"http://{Address(settings.listen.host, sockets[0].getsockname()[1])}"
         self._stopping = asyncio.Event()
         self._failure: int | None = None
+        self._metrics = WorkersMetrics()
+        self._metrics.before_scrape(self._measure)
 
     async def run(self) -> int:
         """Run all until a signal, or until one of them cannot be started at all; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
+        shown = await serve_metrics(self._gathered)
+        words = ("--metrics", str(shown.sockets[0].getsockname()[1]))
+        for gateway in self._gateways:
+            gateway.arguments += words
+        try:
+            return await self._run_all()
+        finally:
+            shown.close()
+
+    async def _run_all(self) -> int:
         children = [self._preparing, *self._workers, *self._gateways]
         for child in children:  # all at once: most of a start is imports
             await self._start(child)
@@ -130,7 +151,9 @@ class Supervisor:
             await asyncio.gather(*(child.process.wait() for child in children if child.process is not None))
             return 0 if self._stopping.is_set() else _exit_code(code)
         async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch_loop_lag(self._metrics, self._clock))
             await self._run_in_order([self._workers, self._gateways], group)
+            watching.cancel()
         return 0 if self._failure is None else self._failure
 
     async def _run_in_order(self, stages: Sequence[Sequence[Child]], group: asyncio.TaskGroup) -> None:
@@ -161,6 +184,7 @@ class Supervisor:
         while not self._stopping.is_set():
             started_s = self._clock.monotonic_s()
             child.ready.clear()
+            child.port = None
             if not child.runs:
                 await self._start(child)
             child.go()
@@ -198,7 +222,20 @@ class Supervisor:
             pass_fds=(self._lock.fileno(), *child.descriptors),
             start_new_session=True,  # Ctrl-C is for the parent, which ends its children in order
         )
+        if child.kind in KINDS:
+            self._metrics.starts[child.kind].inc()
         _log.info("started", process=child.name, pid=child.process.pid)
+
+    def _measure(self) -> None:
+        for kind, children in (("worker", self._workers), ("gateway", self._gateways)):
+            self._metrics.wanted[kind].set(len(children))
+            self._metrics.running[kind].set(sum(child.runs for child in children))
+
+    async def _gathered(self) -> bytes:
+        """Return the metrics of all processes."""
+        children = [*self._workers, *self._gateways]
+        ports = {child.name.replace(" ", "-"): child.port for child in children if child.port is not None}
+        return await gathered(self._metrics, ports, unknown=len(children) - len(ports))
 
     async def _end_of(self, child: Child) -> int:
         """Return a process' exit code once it has ended; meanwhile note that it is ready."""
@@ -206,7 +243,10 @@ class Supervisor:
         if process is None or process.stdout is None:
             raise AssertionError("the process was not started")
         while line := await process.stdout.readline():
-            if line.split(maxsplit=1)[:1] == [READY.encode()]:
+            words = line.split()
+            if words[:1] == [READY.encode()]:
+                port = words[-1].rpartition(b":")[2]
+                child.port = int(port) if port.isdigit() else None
                 child.ready.set()
         return await process.wait()
 

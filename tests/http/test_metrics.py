@@ -26,11 +26,16 @@ def families(metrics):
 
 
 ALL = {name: family for process in of_each_process().values() for name, family in process.items()}
-PREFIXES = {"node": ("memoturn_",), "control": ("memoturn_",), "gateway": ("memoturn_gateway_",)}
+PREFIXES = {
+    "node": ("memoturn_",),
+    "control": ("memoturn_",),
+    "gateway": ("memoturn_gateway_",),
+    "workers": ("memoturn_workers_",),
+}
 SHARED = ("process_", "memoturn_build_info", "memoturn_event_loop_lag_seconds")
 UNITS = ("seconds", "bytes", "ratio")
 OTHER_UNITS = re.compile(r"_(ms|milliseconds|us|s|minutes|hours|days|kb|mb|kib|mib|percent|byte|second)(_|$)")
-LABELS = {"route", "method", "status", "reason", "outcome", "tier", "operation", "direction", "surface", "effect", "step", "ending", "channel"}  # fmt: skip
+LABELS = {"route", "method", "status", "reason", "outcome", "tier", "operation", "direction", "surface", "effect", "step", "ending", "channel", "kind"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ALL)

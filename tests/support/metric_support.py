@@ -2,6 +2,7 @@
 
 from gateway.metrics import GatewayMetrics
 from memoturnd.metrics import Metrics
+from memoturnd.workers.metrics import WorkersMetrics
 
 
 def families(metrics):
@@ -21,4 +22,5 @@ def of_each_process():
         "node": families(Metrics()),
         "control": families(Metrics(process="control")),
         "gateway": families(GatewayMetrics()),
+        "workers": families(WorkersMetrics()),
     }

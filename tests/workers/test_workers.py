@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 import uuid
@@ -65,12 +66,13 @@ def test_workers_share_one_port_also_when_the_gateway_is_killed_and_stop_with_al
         assert [get(client, name, "k") for name in NAMES] == NAMES
 
 
-def test_one_id_finds_the_lines_of_every_process(home):
+def test_one_id_finds_the_lines_of_every_process_and_one_scrape_its_metrics(home):
     workers = Workers(home, REQUEST_LOG="all")
     with httpx.Client(base_url=workers.url, timeout=10) as client:
         make(client, "ann")
         put(client, "ann", "k", "v")
         answer = client.get("/v1/db/ann/kv/n/k", headers={"Memoturn-Request-Id": "find-me"})
+        shown = client.get("/metrics").text
     assert workers.node.stop() == 0
 
     lines = [json.loads(line) for line in home.log().splitlines()]  # all of it is JSON
@@ -86,6 +88,12 @@ def test_one_id_finds_the_lines_of_every_process(home):
             int(answer.headers["Memoturn-Txid"]),
         )
         assert (line["route"], line["status"]) == ("/v1/db/{db}/kv/{ns}/{key}", 200)
+
+    assert set(re.findall(r'part="([a-z0-9-]+)"', shown)) == {"parent", "worker-0", "worker-1", "gateway-0"}
+    assert 'memoturn_workers_running{part="parent",kind="worker"} 2.0' in shown
+    assert 'memoturn_workers_unscraped{part="parent"} 0.0' in shown
+    of_gets = r'memoturn_http_request_seconds_count{part="worker-(\d)",method="GET",route="/v1/db/{db}/kv/{ns}/{key}",status="2xx"} 1.0'
+    assert re.findall(of_gets, shown) == [str(owner)]
 
 
 def workers_number(lines, database):
