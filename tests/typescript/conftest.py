@@ -1,6 +1,9 @@
 """A node with authentication, a language model and an embedder, and the client's tests built for it."""
 
+import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +79,30 @@ def chromium() -> str:
         node_packages.refuse("there is no Chromium: `scripts/services get chromium`")
     assert path is not None
     return path
+
+
+@pytest.fixture(scope="session")
+def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh project with the packed client installed, from nothing but its tarball."""
+    folder = tmp_path_factory.mktemp("project")
+    npm = shutil.which("npm")
+    assert npm is not None
+    settings = ["--offline", "--no-audit", "--no-fund", "--cache", str(folder / "cache")]
+    pack = [npm, "pack", "--pack-destination", str(folder), "--json", *settings]
+    packed = subprocess.run(
+        pack, cwd=node_packages.SDK, capture_output=True, text=True, timeout=60, check=True
+    )
+    names = json.loads(packed.stdout)
+    (tarball,) = folder.glob("*.tgz")
+    assert names, packed.stdout
+    (folder / "package.json").write_text('{"name": "fresh", "private": true}')
+    subprocess.run(
+        [npm, "install", str(tarball), *settings], cwd=folder, capture_output=True, timeout=60, check=True
+    )
+    assert [path.name for path in (folder / "node_modules").glob("[!.]*")] == ["@memoturn"]
+    # Beside what the client brought: the compiler, and types of Node.js, which a project has of its own.
+    (folder / "node_modules" / "@types").symlink_to(node_packages.SDK / "node_modules" / "@types")
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,38 +31,15 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh project with the packed client installed, from nothing but its tarball."""
-    folder = tmp_path_factory.mktemp("project")
-    npm = shutil.which("npm")
-    assert npm is not None
-    settings = ["--offline", "--no-audit", "--no-fund", "--cache", str(folder / "cache")]
-    pack = [npm, "pack", "--pack-destination", str(folder), "--json", *settings]
-    packed = subprocess.run(
-        pack, cwd=node_packages.SDK, capture_output=True, text=True, timeout=60, check=True
-    )
-    names = json.loads(packed.stdout)
-    (tarball,) = folder.glob("*.tgz")
-    assert names, packed.stdout
-    (folder / "package.json").write_text('{"name": "fresh", "private": true}')
-    subprocess.run(
-        [npm, "install", str(tarball), *settings], cwd=folder, capture_output=True, timeout=60, check=True
-    )
-    assert [path.name for path in (folder / "node_modules").glob("[!.]*")] == ["@memoturn"]
-    # Beside what the client brought: the compiler, and types of Node.js, which a project has of its own.
-    (folder / "node_modules" / "@types").symlink_to(node_packages.SDK / "node_modules" / "@types")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node as a new user has it: without authentication."""
     with NodeHome(tmp_path_factory.mktemp("open")) as home:
         yield home.start()
 
 
-def compile_project(project: Path, *files: str) -> None:
-    (project / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}))
+def compile_project(project: Path, *files: str, **options: bool) -> None:
+    config = {"compilerOptions": OPTIONS | options, "files": files}
+    (project / "tsconfig.json").write_text(json.dumps(config))
     compiler = node_packages.SDK / "node_modules" / "typescript" / "bin" / "tsc"
     node_packages.run(str(compiler), "-p", ".", cwd=project)
 
@@ -94,6 +69,15 @@ def test_the_readme_compiles_and_runs(project: Path, open_node: RunningNode) -> 
     assert shown.startswith("Alice is vegan\n")
     assert "2 Alice eats fish again\n1 Alice is vegan\n" in shown
     assert "somebody was faster" in shown
+
+
+def test_the_examples_compile(project: Path) -> None:
+    examples = node_packages.SDK.parents[1] / "examples" / "typescript"
+    names = [path.name for path in examples.glob("*.mjs")]
+    for name in names:
+        (project / name).write_text((examples / name).read_text())
+
+    compile_project(project, *names, allowJs=True, checkJs=True, noEmit=True)
 
 
 def test_types_serve_commonjs_too(project: Path) -> None:
