@@ -71,6 +71,7 @@ from memoturnd.engine.tiers import SWEEP_S, TierLimits, Tiers
 from memoturnd.engine.transfers import Transfers
 from memoturnd.engine.verifying import Verifications
 from memoturnd.engine.writer import WriterSettings
+from memoturnd.erased_copies import without_erased
 from memoturnd.erasing import RELEASE_S, Erasing
 from memoturnd.errors import (
     DatabaseNotFoundError,
@@ -345,9 +346,10 @@ class Node:
         await self._registers.ensure(database)
 
     async def keep_diverged(self, path: str, source: Manifest, txid: int, at_ms: int, epoch: int) -> str:
-        """Keep a local state that the chain went on without as a branch of its own."""
+        """Keep a local state that the chain went on without as a branch of its own, without what was erased meanwhile."""
         register = self._registers.get(source.db)
-        return await keep_as_branch(self._services, register, path, source, txid, at_ms, epoch)
+        async with without_erased(self._services, self.erasing.coupons, path, source, at_ms) as clean:
+            return await keep_as_branch(self._services, register, clean, source, txid, at_ms, epoch)
 
     # ---- start and stop
 

@@ -93,4 +93,4 @@ def test_targets_see_a_decoder_that_breaks_a_rule(monkeypatch):
         replace(honest, again=lambda known: fuzz_target.same(known, None)).hold(seed)
     monkeypatch.setattr(fuzz_target, "TIME_LIMIT_S", 0.001)
     with pytest.raises(BreachError, match=r"bytes took \d.\d s"):
-        replace(honest, read=takes_long).hold(seed)
+        replace(honest, read=takes_long, constant=1 << 30).hold(seed)

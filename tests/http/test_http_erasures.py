@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 
 import pytest
 from auth_support import CLUSTER_KEY, PLATFORM_KEY, mint
@@ -11,6 +12,7 @@ from harness import ShiftedClock, node_on
 from http_calls import failure, stamps
 from http_support import client_of, limits
 from memoturn import InvalidReceiptError, verify_receipt
+from profiles import Cable
 
 from memoturnd.core import erasures as erased
 from memoturnd.core import segment
@@ -732,3 +734,39 @@ async def test_a_receipt_is_signed_and_proved_offline_by_published_keys_retired_
     changed = json.loads(json.dumps(coupon).replace(secret, f"mem_{'0' * 32}"))
     with pytest.raises(InvalidReceiptError, match="was changed"):
         verify_receipt(changed, keys)
+
+
+async def test_a_node_that_was_silent_through_an_erasure_brings_nothing_of_it_back(tmp_path):
+    clock = ShiftedClock()
+    store, table = MemoryStore(clock), LeaseTable()
+    cable = Cable(store)
+    silent, env = Place(tmp_path / "a", cable, clock), {"NODE_ID": "a", "SHIP_INTERVAL_MS": "60000"}
+    async with started(silent, leases=LocalLeases("a", "http://a", table), **env):
+        secret = await ingest(silent, summary=f"{MARK}", content={"in": [MARK] * 2000})
+        await silent.call("POST", f"{DB}/sync")
+        await silent.call("PUT", f"{DB}/kv/ns/local", content=b"x")  # which is on its disk alone
+        cable.cut = True
+        shutil.copytree(silent.folder, tmp_path / "kept")
+        for branch in silent.node.tiers.hot():
+            await branch.owned.shipper.compactor.stop()
+            branch.close_connections()
+            branch._conn = branch.owned = None
+    table.placed.clear()
+
+    other, back = Place(tmp_path / "b", store, clock), Place(tmp_path / "kept", store, clock)
+    async with started(other, leases=LocalLeases("b", "http://b", table), NODE_ID="b"):
+        erasure = await other.erase(memory_id=secret, grace_secs=0)
+        await other.completed(erasure)
+        assert await other.objects_with() == []
+        assert back.files_with(), "it was on the silent node's disk: else this proves nothing"
+        async with started(back, leases=LocalLeases("a", "http://a", table), NODE_ID="a"):
+            for _ in range(1000):
+                if "recovered-1" in await registered(back.node, await back.uuid) and not back.files_with():
+                    break
+                await asyncio.sleep(0.01)
+            assert back.files_with() == []
+            assert await other.objects_with() == []
+            kept = "/v1/db/app--ann@recovered-1"
+            assert (await back.call("GET", f"{kept}/kv/ns/local")).content == b"x"
+            listed = await back.call("GET", f"{MEMORY}/memories?branch=recovered-1")
+            assert listed.json()["memories"] == []
