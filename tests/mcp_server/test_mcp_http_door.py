@@ -123,6 +123,43 @@ async def test_all_sessions_together_have_a_bound(http):
         assert [await status_of(http, served, headers) for headers in sessions] == [404, 404, 200, 200, 200]
 
 
+async def test_many_clients_at_once_leave_no_more_sessions_than_there_may_be(http):
+    async with serving(NOWHERE, sessions_max=10, sessions_per_token=4) as served:
+
+        async def client(number):
+            headers = await opened(http, served, f"token-{number % 4}")
+            seen.append(len(served.server.sessions))
+            statuses = {await status_of(http, served, headers) for _ in range(2)}
+            if number % 3 == 0:
+                await http.delete(f"{served.url}/mcp", headers=headers)
+            return statuses
+
+        seen = []
+        results = await asyncio.gather(*(client(number) for number in range(40)), return_exceptions=True)
+        opened_well = [result for result in results if isinstance(result, set)]
+        assert set().union(*opened_well) <= {200, 404}
+        assert len(opened_well) >= 10
+        assert max(seen) <= 10
+        registry, manager = served.server.sessions, served.server._manager._server_instances
+        assert set(manager) == {session.id for session in registry._open.values()}
+        assert not registry._opening
+        assert all(not session.busy for session in registry._open.values())
+
+
+async def test_a_client_that_leaves_in_the_midst_of_its_body_is_no_error(http, caplog):
+    async with serving(NOWHERE) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert (await http.get(f"{served.url}/health")).text == "ok"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_what_opens_no_session_leaves_none_behind(http):
     async with serving(NOWHERE) as served:
         url = f"{served.url}/mcp"

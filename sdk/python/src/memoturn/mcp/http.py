@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
@@ -90,6 +90,8 @@ class HttpServer:
         request = Request(scope, receive)
         try:
             await self._admitted(request, scope, receive, send)
+        except ClientDisconnect:
+            return  # nobody is there who could read an answer
         except _Refused as refused:
             self.metrics.refused.labels(str(refused.status)).inc()
             body = {
