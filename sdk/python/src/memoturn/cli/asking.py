@@ -20,7 +20,9 @@ def ask(
     question: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="What is asked.")],
     *,
     k: Annotated[int, typer.Option(min=1, max=1000, help="Most memories to answer from.")] = 8,
-    types: Annotated[list[Kind] | None, typer.Option("--type", help="Only this kind; repeatable.")] = None,
+    types: Annotated[
+        list[Kind] | None, typer.Option("--type", help="Only fact, event, instruction or task; repeatable.")
+    ] = None,
     session: _Session = None,
     source: Annotated[str | None, typer.Option(help="Only from this source.", show_default=False)] = None,
     include_superseded: Annotated[

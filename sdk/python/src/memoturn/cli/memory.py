@@ -46,7 +46,7 @@ def ingest(
     profile: Profile,
     *,
     summary: Annotated[str, typer.Option(help="What is remembered, in a sentence.", show_default=False)],
-    kind: Annotated[Kind, typer.Option("--type", help="Kind of memory.")] = Kind.FACT,
+    kind: Annotated[Kind, typer.Option("--type", help="fact, event, instruction or task.")] = Kind.FACT,
     topic: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Topic; a newer fact or instruction on it replaces the older."),
@@ -108,7 +108,9 @@ def recall(
     topic: Annotated[str | None, typer.Option(metavar="KEY", help="Topic to look up.")] = None,
     embedding: _Embedding = None,
     k: Annotated[int, typer.Option(min=1, max=1000, help="Most memories.")] = 8,
-    types: Annotated[list[Kind] | None, typer.Option("--type", help="Only this kind; repeatable.")] = None,
+    types: Annotated[
+        list[Kind] | None, typer.Option("--type", help="Only fact, event, instruction or task; repeatable.")
+    ] = None,
     session: Annotated[str | None, typer.Option(metavar="ID", help="Only of this session.")] = None,
     source: Annotated[str | None, typer.Option(help="Only from this source.")] = None,
     include_superseded: Annotated[
@@ -284,7 +286,9 @@ def erase(
     *,
     memory_id: Annotated[str | None, typer.Option(metavar="ID", help="A memory.")] = None,
     topic: Annotated[str | None, typer.Option(metavar="KEY", help="A topic, of one --type.")] = None,
-    kind: Annotated[Kind, typer.Option("--type", help="Kind of the topic's memories.")] = Kind.FACT,
+    kind: Annotated[
+        Kind, typer.Option("--type", help="fact or instruction: kind of the topic's memories.")
+    ] = Kind.FACT,
     session: Annotated[str | None, typer.Option(metavar="ID", help="A session and its tasks.")] = None,
     turns: Annotated[bool, typer.Option("--turns", help="The session's transcript too.")] = False,
     memories: Annotated[bool, typer.Option("--memories", help="All memories of the session too.")] = False,

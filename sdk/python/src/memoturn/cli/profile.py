@@ -22,7 +22,9 @@ class Kind(str, Enum):
 
 
 MemoryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the memory.", show_default=False)]
-Kinds = Annotated[list[Kind] | None, typer.Option("--type", help="Only this kind; repeatable.")]
+Kinds = Annotated[
+    list[Kind] | None, typer.Option("--type", help="Only fact, event, instruction or task; repeatable.")
+]
 
 
 def profile_of(run: Run, ns: str, profile: str, branch: str) -> "MemoryProfile":
