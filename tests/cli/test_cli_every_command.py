@@ -562,6 +562,67 @@ def test_story(command, world, story):
             world.values[name] = str(value)
 
 
+DRY = [
+    "memory forget {ns} ann {id}",
+    "memory forget-many {ns} ann --all",
+    "memory end-session {ns} ann s1 --turns",
+    "memory erase {ns} ann --memory-id {id}",
+    "memory undo {ns} ann {id}",
+    "memory import {ns} ann {tmp}/x --replace",
+    "branch rewind {db} main 1",
+    "branch delete {db} fork",
+    "branch delete-checkpoint {db} main here",
+    "kv delete {db} n k",
+    "docs delete {db} c {{}} --multi",
+    "docs drop {db} c",
+    "docs drop-index {db} c a",
+    "vectors delete {db} v a",
+    "vectors drop {db} v",
+    "turns delete {db} s1 --all",
+    "timelines delete {db} t",
+    "timelines retain {db} t --rows 0",
+    """erase request {db} '{{"kv": {{"ns": "n", "key": "k"}}}}' '{{"session_id": "s1", "turns": true}}'""",
+]
+
+
+@pytest.mark.parametrize("story", ["dry-runs"])
+def test_a_dry_run_commits_nothing(command, world, story):
+    """Nothing of the branch moves, and no erasure is begun."""
+    del story
+    common = ["--url", world.url, "--token", world.tokens["admin"]]
+    (Path(world.values["tmp"]) / "x").write_text("{}")
+    for line in (
+        "kv put {db} n k v",
+        "docs insert {db} c '{{\"a\": 1}}'",
+        "docs create-index {db} c a",
+        "vectors upsert {db} v a '[1]'",
+        "turns append {db} s1 user hello",
+        "timelines append {db} t k",
+        "branch create {db} fork",
+        "branch checkpoint {db} main here",
+    ):
+        outcome = command(*(word.format(**world.values) for word in shlex.split(line)), *common)
+        assert outcome.code == 0, outcome.stderr
+    listed = command("memory", "list", world.values["ns"], "ann", "--json", *common)
+    world.values["id"] = listed.json["memories"][0]["id"]
+
+    def standing() -> list[str]:
+        points = command("branch", "restore-points", world.values["db"], "main", "--limit", "1", *common)
+        gone = command("branch", "list", world.values["db"], "--deleted", *common)
+        there = command("branch", "list", world.values["db"], *common)
+        erased = command("erase", "list", world.values["db"], *common)
+        return [points.text, gone.text, there.text, erased.text]
+
+    before = standing()
+    for line in DRY:
+        words = [word.format(**world.values) for word in shlex.split(line)]
+        outcome = command(*words, "--dry-run", *common)
+        assert outcome.code == 0, f"{line}\n{outcome.stderr}"
+        assert re.search("would .*nothing was changed", outcome.text, flags=re.DOTALL), line
+        assert command(*words, "--dry-run", "--json", *common).json["dry_run"] is True
+    assert standing() == before
+
+
 READS = [
     one
     for story in ("documents", "vectors", "turns", "timelines")
