@@ -167,7 +167,7 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
         return cast("RecallResult", answer.stamped())
 
     async def get(self, memory_id: str, **options: "Unpack[ReadOptions]") -> Memory | None:
-        """Return a memory with its neighbours in the topic's chain, None when there is none of that id."""
+        """Return a memory with its neighbours in the topic's chain, None when there is none of that id, or no profile."""
         try:
             answer = await self._address.find("GET", "memories", memory_id, **options)
         except DatabaseNotFoundError:
@@ -175,7 +175,7 @@ class AsyncMemoryProfile(AsyncUpkeep, AsyncModels, AsyncAsking, AsyncTranscripts
         return None if answer is None else cast("Memory", answer.json())
 
     async def forget(self, memory_id: str, **options: "Unpack[WriteOptions]") -> bool:
-        """Remove a memory and mend its topic's chain; False when there is none of that id."""
+        """Remove a memory and mend its topic's chain; False when there is none of that id, or no such profile."""
         try:
             return await self._address.remove("memories", memory_id, **options)
         except DatabaseNotFoundError:

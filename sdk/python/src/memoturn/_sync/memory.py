@@ -166,7 +166,7 @@ class MemoryProfile(Upkeep, Models, Asking, Transcripts, Changes):
         return cast("RecallResult", answer.stamped())
 
     def get(self, memory_id: str, **options: "Unpack[ReadOptions]") -> Memory | None:
-        """Return a memory with its neighbours in the topic's chain, None when there is none of that id."""
+        """Return a memory with its neighbours in the topic's chain, None when there is none of that id, or no profile."""
         try:
             answer = self._address.find("GET", "memories", memory_id, **options)
         except DatabaseNotFoundError:
@@ -174,7 +174,7 @@ class MemoryProfile(Upkeep, Models, Asking, Transcripts, Changes):
         return None if answer is None else cast("Memory", answer.json())
 
     def forget(self, memory_id: str, **options: "Unpack[WriteOptions]") -> bool:
-        """Remove a memory and mend its topic's chain; False when there is none of that id."""
+        """Remove a memory and mend its topic's chain; False when there is none of that id, or no such profile."""
         try:
             return self._address.remove("memories", memory_id, **options)
         except DatabaseNotFoundError:
