@@ -34,6 +34,14 @@ _NO_ANSWER = (
 _NO_ROOM = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection that is given back as it is: nothing here changes its settings, locks beyond a transaction, or listens."""
+
+    def get_reset_query(self) -> str:
+        """Return nothing: resetting would be a round trip and a transaction for each call."""
+        return ""
+
+
 class PostgresBackend:
     """Runs statements on whichever connection is free, at most CONNECTIONS at once."""
 
@@ -175,6 +183,7 @@ async def open_postgres(
             max_inactive_connection_lifetime=IDLE_S,
             timeout=min(CONNECT_S, call_s),
             command_timeout=call_s,
+            connection_class=_Connection,
             server_settings={"application_name": "memoturn", "statement_timeout": str(round(1000 * call_s))},
         )
         backend = PostgresBackend(

@@ -467,7 +467,7 @@ class Collector:
             if branch_id in marked.manifests:  # nobody writes what is not registered, or never was made
                 await self._manifest_file(_uuid(file), branch_id).update(transitions.touch)
 
-        await self._each(writers - {""}, one)
+        await self._each(sorted(writers - {""}), one)
 
     async def _remember(
         self, file: SwapFile[Garbage], known: Garbage | None, marks: tuple[Mark, ...]

@@ -47,6 +47,21 @@ async def new_database(server):
         await on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+async def test_a_call_costs_its_own_statement_and_nothing_behind_it(two, monkeypatch):
+    """asyncpg resets a connection that is given back, unless it is told otherwise: each call would be two."""
+    first, second = two
+    await first.create_database(ONE)
+    sent, execute = [], asyncpg.Connection.execute
+
+    def noted(self, *args, **more):
+        sent.append(args)
+        return execute(self, *args, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", noted)
+    assert await second.get_database_by_uuid(ONE.uuid) == ONE
+    assert sent == []
+
+
 # ---- the schema
 
 
