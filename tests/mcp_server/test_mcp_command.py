@@ -95,6 +95,9 @@ def test_install_shows_and_writes_no_token(cli, tmp_path):
     assert TOKEN not in settings
     secret = json.loads(settings)["context_servers"]["memoturn"]["env"]["MEMOTURN_TOKEN_FILE"]
     assert Path(secret).read_text().strip() == TOKEN
+    _, out, _ = cli("mcp", "install", "zed", "--uninstall")
+    assert "no more in" in out
+    assert not Path(secret).exists()
 
 
 def test_install_without_a_client_names_them_and_which_are_here(cli, tmp_path):

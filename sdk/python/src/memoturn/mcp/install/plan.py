@@ -45,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """One change of one file. `secret` is a token and the file of its own that it goes to."""
+    """One change of one file. `secret` is a token and the file of its own that it goes to, `leftover` such a file that goes."""
 
     client: Client
     path: Path
@@ -54,6 +54,8 @@ class Plan:
     after: str
     notes: tuple[str, ...] = ()
     secret: tuple[Path, str] | None = None
+    leftover: Path | None = None
+    uninstall: bool = False
 
     def shown(self) -> dict[str, Any]:
         """Return the plan for machines; secrets are not in it."""
@@ -76,7 +78,10 @@ class Plan:
         """Write. Raises InvalidRequestError; then the client's file is as it was."""
         if self.secret is not None:
             files.write_private(*self.secret)
-        return Done(self, files.write(self.path, self.before, self.after))
+        written = files.write(self.path, self.before, self.after)
+        if self.leftover is not None:
+            self.leftover.unlink(missing_ok=True)
+        return Done(self, written)
 
 
 @dataclass(frozen=True)
@@ -94,18 +99,17 @@ class Done:
 
     def text(self) -> str:
         """Return what was done, for people."""
+        path, plan = self.written.path, self.plan
         if not self.written.changed:
-            return f"{self.written.path} says so already; nothing was changed"
-        lines = [
-            f"{self.plan.name} is in {self.written.path}"
-            if self.plan.name in self.plan.after
-            else f"{self.written.path} is written"
-        ]
+            return f"{path} says so already; nothing was changed"
+        lines = [f"{plan.name} is {'no more in' if plan.uninstall else 'in'} {path}"]
         if self.written.backup:
             lines.append(f"the file as it was: {self.written.backup}")
-        if self.plan.secret:
-            lines.append(f"the token: {self.plan.secret[0]}, which only you may read")
-        return "\n".join([*lines, *self.plan.notes])
+        if plan.secret:
+            lines.append(f"the token: {plan.secret[0]}, which only you may read")
+        if plan.leftover:
+            lines.append(f"its token is deleted: {plan.leftover}")
+        return "\n".join([*lines, *plan.notes])
 
 
 def this_machine() -> Machine:
@@ -149,7 +153,10 @@ def plan(
     path = file or Path(file_of(client, machine, project))
     before = files.read(path)
     if uninstall:
-        return Plan(client, path, options.name, before, uninstalled(client, before, options.name))
+        after = uninstalled(client, before, options.name)
+        ours = _secret_file(client, machine, options.name)
+        leftover = ours if ours.exists() else None
+        return Plan(client, path, options.name, before, after, leftover=leftover, uninstall=True)
     launch, secret, notes = _launch(client, machine, options)
     after = installed(client, before, options.name, launch)
     return Plan(client, path, options.name, before, after, (*notes, client.after), secret)
@@ -183,9 +190,13 @@ def _launch(
             f"{TOKEN} has to be in the environment that {client.title} is started from; else use --token-file"
         )
         return Launch(command, launch.args, {}, "environment"), None, [note]
-    where = Path(machine.config) / "memoturn" / f"mcp-{client.name}-{options.name}.token"
+    where = _secret_file(client, machine, options.name)
     note = f"the server finds its token by {TOKEN_FILE}: the token itself is not in the client's file"
     return Launch(command, launch.args, {}, "file", str(where)), (where, options.token + "\n"), [note]
+
+
+def _secret_file(client: Client, machine: Machine, name: str) -> Path:
+    return Path(machine.config) / "memoturn" / f"mcp-{client.name}-{name}.token"
 
 
 def _command() -> tuple[str, list[str]]:
