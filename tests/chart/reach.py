@@ -23,12 +23,12 @@ def may_reach(
     policies: list[dict[str, Any]], source: Place, target: Place, port: int, protocol: str = "TCP"
 ) -> bool:
     """Tell whether the policies of one namespace let `source` open a connection to `target`."""
-    return _lets(policies, "Egress", source, target, target, port, protocol) and _lets(
+    return lets(policies, "Egress", source, target, target, port, protocol) and lets(
         policies, "Ingress", target, source, target, port, protocol
     )
 
 
-def _lets(
+def lets(
     policies: list[dict[str, Any]],
     direction: str,
     own: Place,
@@ -37,6 +37,7 @@ def _lets(
     port: int,
     protocol: str,
 ) -> bool:
+    """Tell whether the policies of `own` for a direction let it speak with `other`; the port is that of `target`."""
     if own.address:
         return True
     home = {one["metadata"]["namespace"] for one in policies}

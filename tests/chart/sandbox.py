@@ -164,12 +164,16 @@ class Pod:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
 
-    def stop(self) -> int:
-        """SIGTERM; return the exit code, within what the pod has for it."""
-        self.end()
+    def ended(self) -> int:
+        """Return the exit code, within what the pod has for it."""
         assert self.process is not None
         sleep_s = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
         return self.process.wait(self.spec["terminationGracePeriodSeconds"] - sleep_s)
+
+    def stop(self) -> int:
+        """SIGTERM; return the exit code."""
+        self.end()
+        return self.ended()
 
     def kill(self) -> None:
         if self.process is not None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chart.reach import Place, may_reach
+from chart.reach import Place, lets, may_reach
 from chart.rendering import CLUSTER, NAMESPACE, OUTSIDE, Objects, merged, render
 
 NAMESPACES = {
@@ -64,6 +64,21 @@ def test_within_a_cluster_each_reaches_what_it_needs_and_nothing_else():
         ("mcp", "gateway"),
         *((client, part) for client in clients for part in ("gateway", "control-plane", "mcp")),
     }
+
+
+def test_both_ends_say_the_same():
+    """What one end lets through and the other does not is more than is needed."""
+    objects = render(ALL)
+    policies, parts = objects.of("NetworkPolicy"), places(objects)
+
+    for target in ("dataplane", "minio", "etcd", "postgres"):
+        for source, there in parts.items():
+            ends = (("Egress", there, parts[target]), ("Ingress", parts[target], there))
+            out, into = (
+                lets(policies, way, own, other, parts[target], PORTS[target], "TCP")
+                for way, own, other in ends
+            )
+            assert out == into, (source, target)
 
 
 def test_a_node_alone_is_reached_by_clients_and_reaches_its_bucket():

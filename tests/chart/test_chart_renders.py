@@ -1,5 +1,7 @@
 """The chart renders objects that the oldest and the newest Kubernetes take, whatever its values."""
 
+import functools
+
 import kubernetes_validate
 import pytest
 import yaml
@@ -73,6 +75,15 @@ MATRIX = {
 CUSTOM = {"PodMonitor"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def schemas_are_read_once():
+    """The validator parses a file of 2 MB for each object."""
+    with pytest.MonkeyPatch.context() as patch:
+        utils = kubernetes_validate.utils
+        patch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+        yield
+
+
 @pytest.mark.parametrize("name", MATRIX)
 def test_objects_are_those_of_kubernetes(name):
     objects = render(MATRIX[name]).all
@@ -90,6 +101,14 @@ def test_it_says_which_kubernetes_it_needs():
     assert render(kube=OLDEST).pods() == render().pods()
     with pytest.raises(RefusedError, match="kubeVersion"):
         render(kube="1.29")
+
+
+def test_an_object_that_is_none_is_noticed():
+    spoilt = merged(render().one("StatefulSet"), {"spec": {"replica": 2}})
+
+    for kube in (OLDEST, NEWEST):
+        with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
+            kubernetes_validate.validate(spoilt, kube, strict=True)
 
 
 def test_lint_has_nothing_to_say():
