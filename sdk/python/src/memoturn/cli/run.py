@@ -102,7 +102,7 @@ class Run:
 
     def speaking_of(self, tenant: str | None) -> "Memoturn":
         """Return a client of its own, whose names are those of a tenant."""
-        from memoturn.client import Memoturn
+        from memoturn._sync.client import Memoturn  # the other half of the package is left alone
 
         return Memoturn(
             self.url,
