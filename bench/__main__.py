@@ -29,6 +29,7 @@ from bench import (
     recall_speed,
     report,
     scale,
+    sdk,
     shipping,
     throughput,
     timelines,
@@ -84,6 +85,7 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "credentials": lambda given: credentials.measure(quick=given.quick),
     "fairness": lambda given: fairness.measure(quick=given.quick),
     "gateway": lambda given: gateway.measure(quick=given.quick),
+    "sdk": lambda given: sdk.measure(quick=given.quick),
     "scale": lambda given: scale.measure(quick=given.quick, profiles=given.profiles),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }

@@ -47,6 +47,10 @@ TITLES = {
         "Added by the gateway, one request at a time on a kept connection",
         "Processor time of the gateway, 16 clients at once",
     ),
+    "sdk": (
+        "The Python client: what it adds to a request of httpx",
+        "An embedded node, by its client",
+    ),
     "scale": (
         "Profiles provisioned",
         "Profiles active",
