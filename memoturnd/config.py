@@ -30,7 +30,14 @@ FILE = "_FILE"
 """What a secret's variable ends with where it names a file that holds the secret."""
 _OWN_FILES = frozenset(setting.variable for setting in SETTINGS if setting.variable.endswith(FILE))
 """Files that are read again while the node runs, and so are settings of their own."""
-CLIENT_VARIABLES = frozenset(PREFIX + name for name in ("URL", "TOKEN", "SOURCE", "MCP_HOST", "MCP_PORT"))
+_OF_CLIENTS = "URL TOKEN TOKEN_FILE TENANT CONFIG SOURCE NAMESPACE PROFILE BRANCH"
+_OF_MCP = (
+    "HOST PORT PIN READ_ONLY NO_DESTRUCTIVE ALLOW_HOST ALLOW_ORIGIN SESSIONS SESSIONS_PER_TOKEN SESSION_IDLE_S "
+    "CALL_TIMEOUT_S ANSWER_BYTES"
+)
+CLIENT_VARIABLES = frozenset(
+    PREFIX + name for name in (*_OF_CLIENTS.split(), *(f"MCP_{name}" for name in _OF_MCP.split()))
+)
 """Settings of the clients, which may share the node's environment."""
 GATEWAY_PREFIX = PREFIX + "GATEWAY_"
 """What settings of gateways alone begin with, which may share the node's environment."""

@@ -193,7 +193,8 @@ def test_empty_value_counts_as_not_set():
 
 def test_other_variables_and_those_of_clients_are_ignored():
     environ = {"PATH": "/bin", "MEMOTURNED": "x"} | {
-        f"MEMOTURN_{name}": "x" for name in ("URL", "TOKEN", "SOURCE", "MCP_PORT", "MCP_HOST")
+        f"MEMOTURN_{name}": "x"
+        for name in ("URL", "TOKEN", "TENANT", "SOURCE", "PROFILE", "MCP_PORT", "MCP_HOST", "MCP_PIN")
     }
 
     assert Settings.from_env(environ, is_tty=False) == settings()

@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
 from memoturn.cli import mcp as command
 from memoturn.cli.app import run
+from typer.main import get_command
 
+from memoturnd.config import CLIENT_VARIABLES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "mcp.md"
 TOKEN = "eyJ.secret.token"
 
 
@@ -108,3 +113,12 @@ def test_install_without_a_client_names_them_and_which_are_here(cli, tmp_path):
     assert rows["gemini"] is True
     assert rows["cursor"] is False
     assert rows["claude-code"] is False
+
+
+def test_every_variable_is_told_of_and_may_stand_in_a_nodes_environment():
+    told = set(re.findall(r"`(MEMOTURN_\w+)`", DOCUMENT.read_text()))
+    variables = {name for option in get_command(command.app).params for name in [option.envvar] if name}
+
+    assert len(variables) > 15
+    assert variables - told == set()
+    assert variables - CLIENT_VARIABLES == {"MEMOTURN_LOG_LEVEL"}  # a node has it, too
