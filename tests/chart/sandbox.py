@@ -25,6 +25,13 @@ from chart.rendering import Objects
 
 USER = 65532
 PATH = "/opt/memoturn/bin:/opt/python/bin:/usr/bin:/bin"
+IMAGE_ENV = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "HOME": "/tmp",
+    "MEMOTURN_DATA_DIR": "/var/lib/memoturn",
+}
+"""What the image sets, besides where its commands are."""
 _SCRIPT = r"""
 set -eu
 mount --make-rprivate /
@@ -188,12 +195,11 @@ class Pod:
 def sandboxed(env: Mapping[str, str], *arguments: str) -> list[str]:
     """Return the command line that runs Python in a sandbox, with these variables and what the image sets."""
     inside = {
+        **IMAGE_ENV,
         **env,
         "PATH": PATH,
         "PYTHONPATH": "/opt/memoturn:/opt/libraries",
         "LD_LIBRARY_PATH": "/opt/python/lib",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": "/tmp",
     }
     variables = [f"{name}={value}" for name, value in inside.items()]
     return ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *variables, "python3", *arguments]

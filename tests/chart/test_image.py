@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from chart.rendering import CHART, REPOSITORY
-from chart.sandbox import USER, run_command
+from chart.sandbox import IMAGE_ENV, USER, run_command
 from memoturnd import __version__
 
 DOCKERFILE = REPOSITORY / "Dockerfile"
@@ -58,6 +58,8 @@ def test_last_stage_runs_nothing_and_is_nobody():
     assert "HEALTHCHECK" not in names, "probes are the orchestrator's"
     assert stage["USER"] == f"{USER}:{USER}"
     assert stage["CMD"] == '["memoturnd"]'
+    given = dict(word.split("=", 1) for word in stage["ENV"].split())
+    assert {name: value for name, value in given.items() if name != "PATH"} == IMAGE_ENV
     assert [value.split()[0] for name, value in final_stage() if name == "COPY"] == ["--from=build"] * 2
     assert f'org.opencontainers.image.version="{__version__}"' in stage["LABEL"]
 
