@@ -38,6 +38,7 @@ check: services secure ## format, lint, types, unsafe habits, advisories, secret
 	$(BIN)/ruff format --check $(PATHS)
 	$(BIN)/ruff check $(PATHS)
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 sdk/python/src
 	$(PYTEST)
 
 secure: setup ## unsafe habits in the code, advisories on what is installed, secrets in the tree
