@@ -1,8 +1,11 @@
 """The layout of `branch graph`: what has to be there is there once, and lines lead where they should."""
 
+import re
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memoturn.cli.graph import Lane, Mark, Row, Turn, attached, layout, text
+from test_cli_node import on_a_terminal
 
 STORY = [
     Lane(
@@ -167,3 +170,44 @@ def test_rows_keep_to_the_width_where_lanes_leave_room(lanes, width):
     for row in layout(lanes):
         line = text(row, width=width, ascii_only=True)
         assert len(line) <= max(width, len(row.cells) + 14)
+
+
+def test_on_a_terminal_it_is_in_colour_and_keeps_to_the_width(cli, node_url):
+    cli("memory", "ingest", "drawn", "ann", "--summary", "x")
+    cli("branch", "checkpoint", "drawn--ann", "main", "a-checkpoint-with-a-long-name-for-narrow-terminals")
+    cli("branch", "create", "drawn--ann", "what-if")
+
+    code, shown = on_a_terminal(node_url, "branch", "graph", "drawn--ann", columns=40)
+    wide = cli("branch", "graph", "drawn--ann", "--limit", "0")
+    told = cli("branch", "graph", "drawn--ann", "--json").json
+
+    assert code == 0
+    assert "╭" in shown
+    assert "\x1b[1mmain\x1b[0m" in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert max(map(len, plain.splitlines())) <= 40
+    assert plain.rstrip().endswith("…")
+    assert wide.text.isascii()
+    assert "a-checkpoint" not in wide.text
+    assert [one["branch"] for one in told["branches"]] == ["main", "what-if"]
+    assert told["branches"][1]["parent"] == "main"
+
+
+def test_without_colour_where_nobody_wants_it(cli, node_url):
+    cli("memory", "ingest", "drawn", "bob", "--summary", "x")
+    _, coloured = on_a_terminal(node_url, "branch", "graph", "drawn--bob")
+    _, plain = on_a_terminal(node_url, "branch", "graph", "drawn--bob", NO_COLOR="1")
+    assert "\x1b[" in coloured
+    assert "\x1b[" not in plain
+
+
+def test_branches_that_are_left_out_are_counted(cli):
+    cli("memory", "ingest", "drawn", "cid", "--summary", "x")
+    for name in ("a", "b", "c"):
+        cli("branch", "create", "drawn--cid", name)
+
+    outcome = cli("branch", "graph", "drawn--cid", "--branches", "2")
+
+    assert "1 older branches are left out" in outcome.stderr
+    assert not re.search(r"\ba  txid", outcome.text)
+    assert cli("branch", "graph", "drawn--none").code == 3

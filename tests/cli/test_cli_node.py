@@ -352,12 +352,15 @@ def test_bad_names_are_refused_with_the_servers_words(cli, name):
     assert "error: " in outcome.stderr
 
 
-def on_a_terminal(node_url: str, *arguments: str, answer: bytes = b"", columns: int = 160) -> tuple[int, str]:
+def on_a_terminal(
+    node_url: str, *arguments: str, answer: bytes = b"", columns: int = 160, **variables: str
+) -> tuple[int, str]:
     """Run the command on a terminal of its own and return its exit code and all that the terminal showed."""
     terminal, inner = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
     environment |= {"TERM": "xterm-256color", "COLUMNS": str(columns), "MEMOTURN_URL": node_url}
     environment.pop("NO_COLOR", None)
+    environment |= variables
     process = subprocess.Popen(
         [sys.executable, "-m", "memoturn", *arguments],
         stdin=inner,

@@ -59,7 +59,9 @@ class Http:
         self._deadline_s = deadline_s
         self._floors = read_your_writes
         self._owned = client is None
-        self._client = client or httpx.Client(timeout=DEFAULT_TIMEOUT_S)
+        # Certificates take as long to load as some commands take in all, and nothing is followed from http to https.
+        is_plain = self.url.lower().startswith("http://")
+        self._client = client or httpx.Client(timeout=DEFAULT_TIMEOUT_S, verify=not is_plain)
         self._timeout = self._client.timeout if timeout_s is None else httpx.Timeout(timeout_s)
 
     def send(self, call: Call) -> Answer:
