@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import subprocess  # nosec B404 - starts our own node
+import subprocess  # it starts our own node # nosec B404
 import sys
 import time
 from pathlib import Path
@@ -111,7 +111,7 @@ def _started(run: Run, data_dir: Path) -> dict[str, str | int]:
     for name in ("URL", "TOKEN", "TENANT", "CONFIG", "SOURCE"):
         environment.pop(f"MEMOTURN_{name}", None)
     with log.open("ab") as out:
-        node = subprocess.Popen(  # noqa: S603  # nosec B603 - our own command
+        node = subprocess.Popen(  # noqa: S603 - our own command # nosec B603
             [command],
             env=environment,
             stdin=subprocess.DEVNULL,
