@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -24,6 +24,7 @@ from service_base import free_port
 from chart.rendering import Objects
 
 USER = 65532
+START_S = 60.0
 PATH = "/opt/memoturn/bin:/opt/python/bin:/usr/bin:/bin"
 IMAGE_ENV = {
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -150,7 +151,7 @@ class Pod:
     def wait(self) -> None:
         """Return once its readiness probe is answered."""
         path = self.container["readinessProbe"]["httpGet"]["path"]
-        until_s = time.monotonic() + 40
+        until_s = time.monotonic() + START_S
         while time.monotonic() < until_s:
             assert self.process is not None
             assert self.process.poll() is None, f"{self.name} has ended\n{self.log()}"
@@ -160,7 +161,7 @@ class Pod:
             time.sleep(0.05)
         raise AssertionError(f"{self.name} is not ready\n{self.log()}")
 
-    def run(self, within_s: float = 40) -> int:
+    def run(self, within_s: float = START_S) -> int:
         """Run its container to the end, and return its exit code."""
         self.start(wait=False)
         assert self.process is not None
@@ -239,13 +240,19 @@ def run_command(
 def pods_folder() -> Iterator[Path]:
     """Give a folder for pods that nobody in particular can reach; skip where pods cannot be run."""
     if os.getuid() != 0:
-        pytest.skip("pods are run in mount namespaces, which takes root")
+        _go_without("pods are run in mount namespaces, which takes root")
     tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False, timeout=10)
     if tried.returncode != 0:
-        pytest.skip(f"mount namespaces cannot be had: {tried.stderr.decode().strip()}")
+        _go_without(f"mount namespaces cannot be had: {tried.stderr.decode().strip()}")
     folder = Path(tempfile.mkdtemp(prefix="memoturn-pods-"))
     folder.chmod(0o755)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _go_without(reason: str) -> NoReturn:
+    if os.environ.get("MEMOTURN_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"MEMOTURN_REQUIRE_SERVICES=1, and {reason}", pytrace=False)
+    pytest.skip(reason)

@@ -168,6 +168,7 @@ def test_a_node_alone_survives_its_pod(pods, installed, s3_server, started):
     assert {path.name for path in (node.folder / "data").iterdir()} >= {"registry.db", "dbs"}
 
 
+@pytest.mark.timeout(240)
 def test_a_cluster_survives_the_death_of_a_pod(
     pods, installed, s3_server, etcd_url, postgres_server, started
 ):
