@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 
-import anyio
 import httpx
 import pytest
 import uvicorn
@@ -118,8 +117,12 @@ async def test_without_sessions_positions_belong_to_a_token(floors):
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_a_call_that_is_called_off_is_called_off_at_the_node(floors, mode):
     async with serving(Settings(url=floors.url)) as served, served.client("one", mode=mode) as client:
-        with anyio.move_on_after(0.5):
-            await client.call_tool("memory_recall", {"query": "x"})
+        call = asyncio.create_task(client.call_tool("memory_recall", {"query": "x"}))
+        while not floors.seen:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        call.cancel()
+        await asyncio.wait({call})
+        assert call.cancelled()
         await asyncio.wait_for(floors.left.wait(), DONE_S)
         text = served.server.metrics.text().decode()
         assert 'tool_calls_total{outcome="cancelled",tool="memory_recall"} 1.0' in text
@@ -140,7 +143,7 @@ async def test_a_call_that_takes_too_long_is_an_error(floors):
 
 async def test_a_node_that_is_killed_is_an_error_and_serves_again_when_it_is_back(node):
     token, port = node.token("killed"), int(node.url.rpartition(":")[2])
-    async with serving(node.settings(call_timeout_s=2)) as served, served.client(token) as client:
+    async with serving(node.settings(call_timeout_s=10)) as served, served.client(token) as client:
         await ingest(client)
         node.running.kill()
         try:
@@ -263,7 +266,7 @@ async def test_a_signal_lets_calls_under_way_end_and_then_the_process(floors):
     assert (await child.answer())["id"] == 2
     started = time.monotonic()
     assert await asyncio.wait_for(child.process.wait(), DONE_S) == 0
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < DONE_S / 2
     child.process._transport.close()
 
 
