@@ -27,6 +27,7 @@ from bench import (
     object_stores,
     over_http,
     recall_speed,
+    replicas,
     report,
     scale,
     sdk,
@@ -87,11 +88,12 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "gateway": lambda given: gateway.measure(quick=given.quick),
     "sdk": lambda given: sdk.measure(quick=given.quick),
     "scale": lambda given: scale.measure(quick=given.quick, profiles=given.profiles),
+    "replicas": lambda given: replicas.measure(quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
-_ON_REQUEST: Final = {"lazy", "scale"}
-"""Parts that run only where they are named: what the first measures is not part of the product, the second takes a
-quarter of an hour and has a report of its own (RESULTS-scale.md)."""
+_ON_REQUEST: Final = {"lazy", "replicas", "scale"}
+"""Parts that run only where they are named: what the first measures is not part of the product, the others take a
+quarter of an hour and have reports of their own (RESULTS-replicas.md, RESULTS-scale.md)."""
 
 
 def _measured(name: str, given: argparse.Namespace) -> tuple[list[Table], bool]:

@@ -60,9 +60,10 @@ TITLES = {
         "A node's start",
         "A node dies",
     ),
+    "replicas": ("Age of what replicas show, over real processes",),
     "lag": ("Event-loop lag under heavy work",),
 }
-SERVICES = {"scale": ("etcd", "postgres")}
+SERVICES = {"replicas": ("etcd", "postgres"), "scale": ("etcd", "postgres")}
 """What parts cannot be measured without."""
 ROWS = (
     "1",
