@@ -1,10 +1,15 @@
-"""What the Python client adds to a request: the same one sent by httpx alone and by the client, in turn; and an embedded node's."""
+"""What clients add to a request: the same one sent by httpx or fetch alone and by the client, in turn; and an embedded node's."""
 
 import asyncio
+import json
 import secrets
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -16,15 +21,18 @@ from bench.stats import US, Table, duration, middle, percentile
 
 TARGET_S: Final = 300 * US
 _COLUMNS: Final = (
+    "client",
     "request",
     "n",
-    "p50 by httpx",
+    "p50 without it",
     "p50 by the client",
     "added",
     "target",
     "",
     "p99 by the client",
 )
+_ROOT: Final = Path(__file__).parent.parent
+_NODE_S: Final = 300.0
 _EMBEDDED: Final = ("request", "n", "p50", "p99")
 _FACT: Final = {"type": "fact", "topic_key": "t", "summary": "likes dark"}
 _PATH: Final = "/v1/db/app--ann/kv/s/k"
@@ -44,9 +52,10 @@ async def _awaited(one: Callable[[], Awaitable[object]]) -> float:
     return (time.perf_counter_ns() - start_ns) / 1e9
 
 
-def _row(name: str, raw: Sequence[float], ours: Sequence[float]) -> list[str]:
+def _row(client: str, name: str, raw: Sequence[float], ours: Sequence[float]) -> list[str]:
     added_s = middle(ours) - middle(raw)
     return [
+        client,
         name,
         f"{len(ours):,}",
         duration(middle(raw)),
@@ -93,7 +102,7 @@ def _sync_rows(child: Child, token: str, n: int) -> list[list[str]]:
             for i in range(n):  # in turn and in both orders, so that whatever else the machine does is shared
                 for taken, one in pairs[:: 1 if i % 2 else -1]:
                     taken.append(_timed(one))
-            rows.append(_row(name, *samples))
+            rows.append(_row("Python", name, *samples))
         return rows
 
 
@@ -111,7 +120,22 @@ async def _async_row(child: Child, token: str, n: int) -> list[str]:
         for i in range(n):
             for taken, one in pairs[:: 1 if i % 2 else -1]:
                 taken.append(await _awaited(one))
-        return _row("key read, asynchronous", *samples)
+        return _row("Python, asynchronous", "key read", *samples)
+
+
+def _typescript_rows(child: Child, token: str, n: int) -> list[list[str]]:
+    """Raises RuntimeError where Node.js or its packages cannot be had."""
+    url = f"http://{child.host}:{child.port}"
+    client = _ROOT / "sdk" / "typescript" / "dist" / "esm" / "index.js"
+    node = shutil.which("node") or "node"
+    build = [sys.executable, str(_ROOT / "scripts" / "typescript_build.py")]
+    measuring = [node, str(_ROOT / "bench" / "sdk_typescript.mjs"), str(client), url, token, str(n)]
+    for command in (build, measuring):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_NODE_S, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
+    taken = json.loads(done.stdout)
+    return [_row("TypeScript", name, each["fetch"], each["client"]) for name, each in taken.items()]
 
 
 def _embedded_rows(n: int) -> list[list[str]]:
@@ -137,18 +161,22 @@ def measure(*, quick: bool) -> list[Table]:
         child = stack.enter_context(child_node(folder, AUTH="on", PLATFORM_KEY=key))
         with Memoturn(f"http://{child.host}:{child.port}", platform_key=key) as operator:
             token = operator.create_namespace_token("app", "write")["token"]
-        rows = [*_sync_rows(child, token, n), asyncio.run(_async_row(child, token, n))]
+        rows = [
+            *_sync_rows(child, token, n),
+            asyncio.run(_async_row(child, token, n)),
+            *_typescript_rows(child, token, n),
+        ]
         embedded = _embedded_rows(n)
     notes = [
         (
             "A node in a process of its own, with authentication; one request at a time on a connection that stays open. The "
-            "client's share is idempotency keys, read floors, typed errors and the decision whether to repeat; httpx sends a key of "
-            "its own with each write, so that the node does the same."
+            "client's share is idempotency keys, read floors, typed errors and the decision whether to repeat. Without it the request is "
+            "sent by httpx, or by Node.js's fetch, with a key of its own for each write, so that the node does the same."
         ),
         f"{busy}.",
     ]
     return [
-        Table("The Python client: what it adds to a request of httpx", _COLUMNS, rows, notes),
+        Table("Clients: what they add to a request of httpx or fetch", _COLUMNS, rows, notes),
         Table(
             "An embedded node, by its client",
             _EMBEDDED,

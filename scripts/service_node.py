@@ -54,6 +54,18 @@ def packages_of(folder: Path, *, quick: bool = False) -> Path:
     return home / "node_modules"
 
 
+def link_packages(folder: Path) -> None:
+    """Link the packages of a folder's lock file into it, unless it has some of its own. Raises UnavailableError."""
+    packages = packages_of(folder)
+    link = folder / "node_modules"
+    if link.is_symlink() and link.readlink() == packages:
+        return
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(packages)
+
+
 def install(npm: str, folder: Path) -> None:
     """Run `npm ci`. Raises UnavailableError."""
     done = subprocess.run(

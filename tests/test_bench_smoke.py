@@ -48,7 +48,7 @@ TITLES = {
         "Processor time of the gateway, 16 clients at once",
     ),
     "sdk": (
-        "The Python client: what it adds to a request of httpx",
+        "Clients: what they add to a request of httpx or fetch",
         "An embedded node, by its client",
     ),
     "scale": (
@@ -63,7 +63,7 @@ TITLES = {
     "replicas": ("Age of what replicas show, over real processes",),
     "lag": ("Event-loop lag under heavy work",),
 }
-SERVICES = {"replicas": ("etcd", "postgres"), "scale": ("etcd", "postgres")}
+SERVICES = {"replicas": ("etcd", "postgres"), "scale": ("etcd", "postgres"), "sdk": ("node",)}
 """What parts cannot be measured without."""
 ROWS = (
     "1",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from service_base import UnavailableError
-from service_node import packages_of
+from service_node import link_packages
 
 SDK = Path(__file__).resolve().parents[2] / "sdk" / "typescript"
 VECTORS = SDK.parent / "vectors"
@@ -37,16 +37,9 @@ def with_packages(folder: Path) -> None:
     """Link the packages of a folder's lock file into it."""
     node()
     try:
-        packages = packages_of(folder)
+        link_packages(folder)
     except UnavailableError as error:
         refuse(f"npm: {error}")
-    link = folder / "node_modules"
-    if link.is_symlink() and link.readlink() == packages:
-        return
-    if link.is_symlink():
-        link.unlink()
-    if not link.exists():
-        link.symlink_to(packages)
 
 
 def run(*arguments: str, cwd: Path = SDK, timeout_s: float = BUILD_S, **env: str) -> str:
