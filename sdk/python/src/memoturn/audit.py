@@ -10,8 +10,6 @@ carries its number and the SHA-256 of the line before, and a chain's head says h
 need the package `cryptography`, which `memoturn[cli]` brings.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -19,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
 
-from memoturn.receipts import canonical, key_of
+from memoturn.receipts import canonical, is_signed_by, key_of
 from memoturn.types import AuditChain, AuditProblem, AuditReport, AuditSince
 
 _CHAIN_CONTEXT: Final = b"memoturn-audit-chain-v1\0"
@@ -164,14 +162,8 @@ class StreamVerifier:
                 "forged", chain, key, f"the head is signed by {head.get('key_id')}, which is none of the keys"
             )
             return
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
         message = _HEAD_CONTEXT + canonical({k: v for k, v in head.items() if k not in _UNSIGNED})
-        try:
-            signature = base64.b64decode(str(head.get("sig")), validate=True)
-            Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
-        except (InvalidSignature, binascii.Error, ValueError):
+        if not is_signed_by(raw, str(head.get("sig")), message):
             self._problem("forged", chain, key, "the signature of the head does not fit")
 
     # ---- telling

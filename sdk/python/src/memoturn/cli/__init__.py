@@ -1,8 +1,9 @@
-"""The `memoturn` command; everything behind it needs the extra `memoturn[cli]`."""
+"""The `memoturn` command; everything behind it needs the extra `memoturn[cli]`, and `memoturn mcp` the extra `memoturn[mcp]`."""
 
 import sys
 
 _HINT = "The command line needs more packages than the client: pip install 'memoturn[cli]'"
+MCP_HINT = "The MCP server needs more packages than the client: pip install 'memoturn[mcp]'"
 _USAGE = 2
 
 
@@ -13,6 +14,6 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"typer", "rich"}:
             raise
-        print(_HINT, file=sys.stderr)
+        print(MCP_HINT if "mcp" in sys.argv[1:] else _HINT, file=sys.stderr)
         sys.exit(_USAGE)
     sys.exit(run(sys.argv[1:]))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from memoturn.cli import MCP_HINT
 from memoturn.cli.run import current, examples
 from memoturn.errors import InvalidRequestError
 from memoturn.mcp.settings import (
@@ -23,8 +24,6 @@ from memoturn.mcp.settings import (
     Settings,
     read_token,
 )
-
-_HINT = "The MCP server needs more packages than the client: pip install 'memoturn[mcp]'"
 
 
 class Pinned(str, Enum):
@@ -287,4 +286,4 @@ def _node(ctx: typer.Context) -> tuple[str, str | None]:
 def _needs_packages() -> None:
     for package in ("mcp", "prometheus_client", "tomlkit"):
         if find_spec(package) is None:
-            raise InvalidRequestError(_HINT, code="invalid_request")
+            raise InvalidRequestError(MCP_HINT, code="invalid_request")
