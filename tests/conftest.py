@@ -1,7 +1,8 @@
-"""Fixtures that every room of the tests may use: real object stores."""
+"""Fixtures that every room of the tests may use: real services, and the built packages."""
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +65,20 @@ def etcd_server() -> Iterator[str]:
 def etcd_url(etcd_server: str) -> str:
     """The same, for one test."""
     return etcd_server
+
+
+@pytest.fixture(scope="session")
+def packages_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with wheel and sdist of both Python packages."""
+    from python_packages import built
+
+    return built(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def wheels(packages_folder: Path) -> list[Path]:
+    """Both wheels, built as the image builds them."""
+    return sorted(packages_folder.glob("*.whl"))
 
 
 @pytest.hookimpl(tryfirst=True)

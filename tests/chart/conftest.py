@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from chart.rendering import REPOSITORY
 from chart.sandbox import pods_folder
 
 
@@ -16,16 +15,6 @@ def pods() -> Iterator[Path]:
     """A folder for pods."""
     with pods_folder() as folder:
         yield folder
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Both wheels, built as the image builds them."""
-    folder = tmp_path_factory.mktemp("wheels")
-    for project in (REPOSITORY, REPOSITORY / "sdk" / "python"):
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-        subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=60)
-    return sorted(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")

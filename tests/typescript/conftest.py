@@ -1,6 +1,5 @@
 """A node with authentication, a language model and an embedder, and the client's tests built for it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -82,19 +81,15 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def project(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(packages: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh project with the packed client installed, from nothing but its tarball."""
     folder = tmp_path_factory.mktemp("project")
     npm = shutil.which("npm")
     assert npm is not None
     settings = ["--offline", "--no-audit", "--no-fund", "--cache", str(folder / "cache")]
-    pack = [npm, "pack", "--pack-destination", str(folder), "--json", *settings]
-    packed = subprocess.run(
-        pack, cwd=node_packages.SDK, capture_output=True, text=True, timeout=60, check=True
-    )
-    names = json.loads(packed.stdout)
+    pack = [npm, "pack", "--pack-destination", str(folder), *settings]
+    subprocess.run(pack, cwd=node_packages.SDK, capture_output=True, timeout=60, check=True)
     (tarball,) = folder.glob("*.tgz")
-    assert names, packed.stdout
     (folder / "package.json").write_text('{"name": "fresh", "private": true}')
     subprocess.run(
         [npm, "install", str(tarball), *settings], cwd=folder, capture_output=True, timeout=60, check=True

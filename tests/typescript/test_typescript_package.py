@@ -1,23 +1,22 @@
-"""What users get: the packed client in a fresh project, as ES module, CommonJS and types; and every code block of its README."""
+"""What users get: the packed client in a fresh project, as ES module, CommonJS and types; every code block of its README, and the quickstart."""
 
 import json
+import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import node_packages
 import pytest
 from processes import NodeHome, RunningNode
+from walkthrough import Shell, blocks, check, section, steps
 
 pytestmark = pytest.mark.xdist_group("typescript")
-QUICKSTART = """
-const client = memoturn({ url: process.env.MEMOTURN_TEST_URL });
-const alice = client.memory("app", "quick");
-await alice.ingest([{ type: "fact", topicKey: "diet", summary: "Alice is vegan" }]);
-console.log((await alice.recall("what does Alice eat?")).memories[0]?.summary);
-"""
-ESM = f'import {{ memoturn }} from "@memoturn/sdk";{QUICKSTART}'
-CJS = f'const {{ memoturn }} = require("@memoturn/sdk");\n(async () => {{{QUICKSTART}}})();'
+ROOT = node_packages.SDK.parents[1]
+QUICKSTART = section(ROOT / "docs" / "quickstart.md", "TypeScript")
+(PROGRAM,) = blocks(QUICKSTART, "ts")
+IMPORT = 'import { memoturn } from "@memoturn/sdk";\n'
 OPTIONS = {
     "strict": True,
     "exactOptionalPropertyTypes": True,
@@ -44,13 +43,61 @@ def compile_project(project: Path, *files: str, **options: bool) -> None:
     node_packages.run(str(compiler), "-p", ".", cwd=project)
 
 
-@pytest.mark.parametrize(("name", "text"), [("esm.mjs", ESM), ("cjs.cjs", CJS)])
-def test_the_quickstart_runs_as_either_kind_of_module(
-    name: str, text: str, project: Path, open_node: RunningNode
-) -> None:
-    (project / name).write_text(text)
+def of(node: RunningNode, program: str) -> str:
+    """The program of the quickstart, for this node."""
+    assert program.count("memoturn()") == 1
+    return program.replace("memoturn()", f'memoturn({{ url: "{node.url}" }})')
 
-    assert node_packages.run(name, cwd=project, MEMOTURN_TEST_URL=open_node.url) == "Alice is vegan\n"
+
+def as_commonjs(program: str) -> str:
+    """The same as CommonJS, in which nothing is awaited outside of a function."""
+    assert program.startswith(IMPORT)
+    body = program.removeprefix(IMPORT)
+    return f'const {{ memoturn }} = require("@memoturn/sdk");\n(async () => {{{body}}})();\n'
+
+
+@pytest.mark.parametrize(("name", "form"), [("esm.mjs", str), ("cjs.cjs", as_commonjs)])
+def test_the_quickstart_runs_as_either_kind_of_module(
+    name: str, form: Callable[[str], str], project: Path, open_node: RunningNode
+) -> None:
+    (project / name).write_text(form(of(open_node, PROGRAM)))
+
+    assert node_packages.run(name, cwd=project) == "Alice is vegan\n"
+
+
+def test_the_quickstart_compiles_in_strict_mode(project: Path, open_node: RunningNode) -> None:
+    (project / "quickstart.mts").write_text(of(open_node, PROGRAM))
+
+    compile_project(project, "quickstart.mts")
+
+    assert node_packages.run("quickstart.mjs", cwd=project) == "Alice is vegan\n"
+
+
+def test_the_commands_of_the_quickstart_make_a_project(
+    packages: None, open_node: RunningNode, tmp_path: Path
+) -> None:
+    """All of them, but for `npm ci`: its packages are there already."""
+    checkout, home = tmp_path / "checkout", tmp_path / "home"
+    sdk = checkout / "sdk" / "typescript"
+    ignored = shutil.ignore_patterns("node_modules", "dist", "build")
+    shutil.copytree(node_packages.SDK, sdk, symlinks=True, ignore=ignored)
+    (sdk / "node_modules").symlink_to((node_packages.SDK / "node_modules").resolve())
+    home.mkdir()
+    settings = {"HOME": str(home), "npm_config_offline": "true", "npm_config_cache": str(home / "cache")}
+
+    with Shell(checkout, os.environ | settings) as shell:
+        for command, said in steps(QUICKSTART):
+            if command.startswith("npm ci "):
+                continue
+            if command.startswith("node "):
+                (home / "first" / "first.mjs").write_text(of(open_node, PROGRAM))
+            shown = shell.type(command)
+            if "npm" not in command:
+                check(command, said, shown)
+
+    installed = home / "first" / "node_modules" / "@memoturn" / "sdk"
+    assert (installed / "dist" / "esm" / "index.js").is_file(), "what is packed was built before"
+    assert not installed.is_symlink()
 
 
 def test_the_readme_compiles_and_runs(project: Path, open_node: RunningNode) -> None:
@@ -72,7 +119,7 @@ def test_the_readme_compiles_and_runs(project: Path, open_node: RunningNode) -> 
 
 
 def test_the_examples_compile(project: Path) -> None:
-    examples = node_packages.SDK.parents[1] / "examples" / "typescript"
+    examples = ROOT / "examples" / "typescript"
     names = [path.name for path in examples.glob("*.mjs")]
     for name in names:
         (project / name).write_text((examples / name).read_text())

@@ -1,0 +1,254 @@
+"""The quickstart as a newcomer follows it: the built packages in environments that have nothing else, and the page's own commands and programs."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+import python_packages
+from mcp import StdioServerParameters
+from mcp.client import Client
+from processes import NodeHome, RunningNode, free_port
+from python_packages import PROJECTS, REPOSITORY, Fresh
+from walkthrough import Shell, blocks, check, section, steps
+
+pytestmark = pytest.mark.timeout(300)  # the first run may get wheels
+beside_each_other = pytest.mark.xdist_group("fresh_environments")
+"""Tests that share environments, which each worker would make for itself."""
+PAGE = REPOSITORY / "docs" / "quickstart.md"
+DEFAULT_URL = "http://127.0.0.1:8080"
+BUILT = {".": "memoturn-server", "./sdk/python": "memoturn"}
+"""What a path of the checkout builds, for pip to find among what was built."""
+OF_HTTPX = {"anyio", "certifi", "h11", "httpcore", "httpx", "idna", "typing_extensions"}
+RECEIPT = """
+import hashlib, memoturn
+receipt = {"payload": {}, "alg": "Ed25519", "key_id": hashlib.sha256(bytes(32)).hexdigest()[:16], "sig": ""}
+memoturn.verify_receipt(receipt, {"keys": [{"x": "A" * 43}]})
+"""
+FACT = {"type": "fact", "topic_key": "diet", "summary": "Alice is vegan"}
+
+
+class Reader:
+    """Follows sections of the page, in a home and with an environment of their own. The node is on a free port, and nothing else differs."""
+
+    def __init__(self, home: Path, wheels: str) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.home = home
+        self._environment = python_packages.of_a_newcomer(home, wheels) | {
+            "MEMOTURN_LISTEN": self.url.removeprefix("http://"),
+            "MEMOTURN_URL": self.url,
+        }
+        self._log = home / "node.log"
+        self._shells = [Shell(home, self._environment)]
+        self._nodes: list[RunningNode] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shell in self._shells:
+            shell.close()
+        for node in self._nodes:
+            node.kill()
+
+    def follow(self, *titles: str) -> None:
+        """Save the programs of these sections, and run their commands, each of which must show what the page says."""
+        for title in titles:
+            text = section(PAGE, title)
+            for program in blocks(text, "python"):
+                (self.home / "first.py").write_text(program)
+            for command, said in steps(text):
+                self._do(command, said)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _do(self, command: str, said: str) -> None:
+        if command == "memoturnd":
+            self._start_node()
+            self._shells.append(Shell(self.home, self._environment))  # the page: "in another terminal"
+            return
+        shown = self._shells[-1].type(of_what_is_built(command))
+        if not command.startswith("pip "):
+            check(command, said, shown.replace(self.url, DEFAULT_URL))
+
+    def _start_node(self) -> None:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [self.home / "memoturn" / "bin" / "memoturnd"],
+                cwd=self.home,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._nodes.append(RunningNode(process, self.url, self))
+        self._nodes[-1].wait_until_ready()
+
+
+def of_what_is_built(command: str) -> str:
+    """Return a command of the page with the packages' names for the paths of the checkout. The extra `embedded` has to bring the server by itself."""
+    if not command.startswith("pip install "):
+        return command
+    paths = [word.partition("[") for word in shlex.split(command)[2:]]
+    named = [f"{BUILT[path]}{bracket}{extras}" for path, bracket, extras in paths]
+    if "memoturn[embedded]" in named:
+        named.remove("memoturn-server")
+    return shlex.join(["pip", "install", *named])
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(packages_folder: Path) -> str:
+    """What pip finds: the built packages, and what they depend on."""
+    return f"{packages_folder} {python_packages.dependencies()}"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """A node that is there already."""
+    with NodeHome(tmp_path_factory.mktemp("node")) as home:
+        yield home.start()
+
+
+@pytest.fixture(scope="module")
+def plain(wheelhouse: str, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+    """An environment with the client, and nothing that was asked for besides."""
+    return Fresh(tmp_path_factory.mktemp("plain"), wheelhouse, "memoturn")
+
+
+@pytest.fixture(scope="module")
+def with_cli(wheelhouse: str, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+    """An environment with the client and its command."""
+    return Fresh(tmp_path_factory.mktemp("cli"), wheelhouse, "memoturn[cli]")
+
+
+def test_a_python_program_needs_no_server(tmp_path, wheelhouse):
+    with Reader(tmp_path, wheelhouse) as reader:
+        reader.follow("Quickstart", "Python, without a server")
+
+    assert (tmp_path / "memories" / "objects").is_dir(), "the data is where the page says"
+
+
+async def test_a_server_the_command_line_and_a_model_that_speaks_mcp(tmp_path, wheelhouse):
+    with Reader(tmp_path, wheelhouse) as reader:
+        reader.follow("Quickstart", "A server and the command line", "MCP")
+        entry = json.loads((tmp_path / ".claude.json").read_text())["mcpServers"]["memoturn"]
+        started = StdioServerParameters(
+            command=entry["command"], args=entry["args"], env={"PATH": os.defpath, "HOME": str(tmp_path)}
+        )
+        async with Client(started) as client:
+            found = await client.call_tool("memory_recall", {"query": "what does Alice eat?"})
+
+    assert entry["command"] == str(tmp_path / "memoturn" / "bin" / "memoturn")
+    assert [memory["summary"] for memory in found.structured_content["memories"]] == ["Alice is vegan"]
+
+
+@beside_each_other
+def test_the_client_needs_httpx_alone(plain, node):
+    there = plain.run(
+        "python", "-c", "import importlib.metadata as m; print(*[d.name for d in m.distributions()])"
+    )
+    program = (
+        "from memoturn import Memoturn\n"
+        f"with Memoturn({node.url!r}) as memoturn:\n"
+        f"    memoturn.memory('app', 'plain').ingest([{FACT}])\n"
+        "    print(memoturn.memory('app', 'plain').recall('vegan')['memories'][0]['summary'])\n"
+        "import asyncio\n"
+        "from memoturn import AsyncMemoturn\n"
+        "async def again():\n"
+        f"    async with AsyncMemoturn({node.url!r}) as memoturn:\n"
+        "        print((await memoturn.memory('app', 'plain').recall('vegan'))['memories'][0]['summary'])\n"
+        "asyncio.run(again())\n"
+    )
+
+    ran = plain.run("python", "-W", "error", "-c", program)
+
+    assert set(there.stdout.split()) == {"memoturn", *OF_HTTPX}
+    assert (ran.stdout, ran.stderr) == ("Alice is vegan\n" * 2, "")
+
+
+@beside_each_other
+@pytest.mark.parametrize(
+    ("program", "extra"),
+    [
+        (("python", "-c", "import memoturn; memoturn.Memoturn.embedded('data')"), "embedded"),
+        (
+            (
+                "python",
+                "-c",
+                "import asyncio, memoturn; asyncio.run(memoturn.AsyncMemoturn.embedded('data'))",
+            ),
+            "embedded",
+        ),
+        (("python", "-c", RECEIPT), "cli"),
+        (("memoturn", "memory", "recall", "app", "alice", "vegan"), "cli"),
+        (("python", "-m", "memoturn", "--help"), "cli"),
+        (("memoturn", "mcp"), "mcp"),
+        (("memoturn", "--url", DEFAULT_URL, "mcp", "install", "cursor"), "mcp"),
+    ],
+)
+def test_what_needs_an_extra_names_it(program, extra, plain):
+    ran = plain.run(*program)
+
+    assert ran.returncode != 0
+    assert re.findall(r"pip install '(.*?)'", ran.stderr) == [f"memoturn[{extra}]"], ran.stderr
+
+
+@beside_each_other
+def test_the_command_needs_its_own_extra_alone(with_cli, node):
+    saved = with_cli.run(
+        "memoturn", "memory", "ingest", "app", "cli", "--summary", "Alice is vegan", URL=node.url
+    )
+    found = with_cli.run("memoturn", "memory", "recall", "app", "cli", "vegan", "--json", URL=node.url)
+    helped = with_cli.run("memoturn", "mcp", "--help")
+    refused = with_cli.run("memoturn", "mcp", URL=node.url)
+    started = with_cli.run("memoturn", "init", "--start", "--no-save", URL=f"http://127.0.0.1:{free_port()}")
+
+    assert saved.returncode == 0, saved.stderr
+    assert json.loads(found.stdout)["memories"][0]["summary"] == "Alice is vegan"
+    assert "--http" in helped.stdout
+    assert refused.returncode != 0
+    assert re.findall(r"pip install '(.*?)'", refused.stderr) == ["memoturn[mcp]"]
+    assert "memoturnd is not installed here" in started.stderr
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_wheel_and_an_sdist_bring_what_they_must(name, packages_folder):
+    (wheel,) = packages_folder.glob(f"{name}-[0-9]*.whl")
+    (sdist,) = packages_folder.glob(f"{name}-[0-9]*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = {one.split("/", 1)[-1] if ".dist-info/" in one else one for one in archive.namelist()}
+        (metadata,) = [archive.read(one).decode() for one in archive.namelist() if one.endswith("/METADATA")]
+    with tarfile.open(sdist) as archive:
+        in_sdist = {one.split("/", 1)[1] for one in archive.getnames()}
+
+    assert "licenses/LICENSE" in in_wheel
+    assert "License-Expression: Apache-2.0" in metadata
+    assert (PROJECTS[name] / "README.md").read_text() in metadata
+    assert {"README.md", "LICENSE", "pyproject.toml", "PKG-INFO"} <= in_sdist
+    assert not [one for one in in_sdist | in_wheel if re.match(r"(tests|bench|docs|charts|data)/", one)]
+    if name == "memoturn":
+        assert "memoturn/py.typed" in in_wheel
+        assert "src/memoturn/py.typed" in in_sdist
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_an_sdist_builds_the_same_wheel(name, packages_folder, tmp_path):
+    (sdist,) = packages_folder.glob(f"{name}-[0-9]*.tar.gz")
+    (wheel,) = packages_folder.glob(f"{name}-[0-9]*.whl")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=unpacked, check=True, capture_output=True, timeout=60)
+
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
