@@ -3,7 +3,6 @@
 import ast
 import importlib
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from metric_support import of_each_process
 from processes import RunningNode, environment, free_port
+from walkthrough import Shell, check, steps
 
 from gateway.settings import GATEWAY_SETTINGS
 from memoturnd import errors
@@ -216,15 +216,21 @@ class Terminal:
         self._log = folder / "node.log"
         self._environment = environment(LISTEN=self.url.removeprefix("http://"), URL=self.url) | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "TERM": "dumb",  # plain text, 80 columns
         }
+        self._shell = Shell(folder, self._environment)
 
     def type(self, command: str) -> str:
         """Run a command and return what it prints; `make run` starts the node, and prints nothing here."""
         if command == "make run":
             self._start_node()
             return ""
-        return self._show(command.replace("http://127.0.0.1:8080", self.url))
+        return self._shell.type(command.replace("http://127.0.0.1:8080", self.url))
+
+    def close(self) -> None:
+        """End the shell, and what it has started."""
+        self._shell.close()
+        for node in self.nodes:
+            node.kill()
 
     def _start_node(self) -> None:
         with self._log.open("ab") as log:
@@ -242,61 +248,17 @@ class Terminal:
     def log(self) -> str:
         return self._log.read_text()
 
-    def _show(self, command: str) -> str:
-        reader, writer = pty.openpty()
-        with subprocess.Popen(
-            ["bash", "-c", command],
-            cwd=self._folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
-        ) as process:
-            os.close(writer)
-            shown = read_all(reader)
-        assert process.returncode == 0, f"{command}\n{shown}"
-        return "\n".join(line.rstrip() for line in shown.splitlines()).strip("\n")
-
-
-def read_all(terminal: int) -> str:
-    """Read a terminal until nobody has it open any more."""
-    parts = []
-    try:
-        while part := os.read(terminal, 65536):
-            parts.append(part)
-    except OSError:  # Linux's way to say that the other side is closed
-        pass
-    os.close(terminal)
-    return b"".join(parts).decode()
-
-
-def tour() -> list[tuple[str, str]]:
-    """The commands of the README with what they are said to print."""
-    steps = []
-    text = (REPOSITORY / "README.md").read_text()
-    for block in re.findall(r"^```console\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
-        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            lines = step.rstrip("\n").split("\n")
-            size = next(at for at, line in enumerate(lines, 1) if not line.endswith("\\"))
-            steps.append(
-                ("\n".join(lines[:size]), "\n".join(line.rstrip() for line in lines[size:]).strip("\n"))
-            )
-    return steps
-
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tour needs curl")
 def test_the_tour_of_the_readme_shows_what_happens(tmp_path):
+    tour = steps((REPOSITORY / "README.md").read_text())
+    assert len(tour) > 15
     terminal = Terminal(tmp_path)
-    steps = tour()
-    assert len(steps) > 15
     try:
-        for command, said in steps:
-            shown = terminal.type(command)
-            pattern = ".*".join(map(re.escape, said.split("...")))
-            assert re.fullmatch(pattern, shown), f"$ {command}\n{shown}\n--- but the README says\n{said}"
+        for command, said in tour:
+            check(command, said, terminal.type(command))
     finally:
-        for node in terminal.nodes:
-            node.kill()
+        terminal.close()
 
 
 # ---- the tree

@@ -34,8 +34,9 @@ def steps(text: str) -> list[tuple[str, str]]:
     found = []
     for block in blocks(text, "console"):
         for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, said = step.partition("\n")
-            found.append((command, said.strip("\n")))
+            lines = step.rstrip("\n").split("\n")
+            size = next(at for at, line in enumerate(lines, 1) if not line.endswith("\\"))
+            found.append(("\n".join(lines[:size]), "\n".join(lines[size:]).strip("\n")))
     return found
 
 
