@@ -12,6 +12,8 @@ from service_base import BUILD_S, CACHE, Service, UnavailableError, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _OURS = "memoturn"
+_OF_PYTHON_3_10 = {"exceptiongroup"}
+"""What httpx needs besides on Python 3.10, for which wheels of pure Python serve as well."""
 
 
 class Wheels(Service):
@@ -63,7 +65,7 @@ def wheels_for(python: Path, *, quick: bool = False) -> Path:
 
 def requirements() -> list[str]:
     """Return what both packages say that they need: to run, for their extras but `local`, and to be built."""
-    found: set[str] = set()
+    found = set(_OF_PYTHON_3_10)
     for folder in (CHECKOUT, CHECKOUT / "sdk" / "python"):
         told = tomllib.loads((folder / "pyproject.toml").read_text())
         extras = told["project"].get("optional-dependencies", {})

@@ -33,7 +33,17 @@ import hashlib, memoturn
 receipt = {"payload": {}, "alg": "Ed25519", "key_id": hashlib.sha256(bytes(32)).hexdigest()[:16], "sig": ""}
 memoturn.verify_receipt(receipt, {"keys": [{"x": "A" * 43}]})
 """
-FACT = {"type": "fact", "topic_key": "diet", "summary": "Alice is vegan"}
+BOTH_CLIENTS = """
+import asyncio, sys
+from memoturn import AsyncMemoturn, Memoturn
+with Memoturn(sys.argv[1]) as client:
+    client.memory("app", "plain").ingest([{"type": "fact", "topic_key": "diet", "summary": "Alice is vegan"}])
+    print(client.memory("app", "plain").recall("vegan")["memories"][0]["summary"])
+async def again():
+    async with AsyncMemoturn(sys.argv[1]) as client:
+        print((await client.memory("app", "plain").recall("vegan"))["memories"][0]["summary"])
+asyncio.run(again())
+"""
 
 
 class Reader:
@@ -156,23 +166,23 @@ def test_the_client_needs_httpx_alone(plain, node):
     there = plain.run(
         "python", "-c", "import importlib.metadata as m; print(*[d.name for d in m.distributions()])"
     )
-    program = (
-        "from memoturn import Memoturn\n"
-        f"with Memoturn({node.url!r}) as memoturn:\n"
-        f"    memoturn.memory('app', 'plain').ingest([{FACT}])\n"
-        "    print(memoturn.memory('app', 'plain').recall('vegan')['memories'][0]['summary'])\n"
-        "import asyncio\n"
-        "from memoturn import AsyncMemoturn\n"
-        "async def again():\n"
-        f"    async with AsyncMemoturn({node.url!r}) as memoturn:\n"
-        "        print((await memoturn.memory('app', 'plain').recall('vegan'))['memories'][0]['summary'])\n"
-        "asyncio.run(again())\n"
-    )
-
-    ran = plain.run("python", "-W", "error", "-c", program)
+    ran = plain.run("python", "-W", "error", "-c", BOTH_CLIENTS, node.url)
 
     assert set(there.stdout.split()) == {"memoturn", *OF_HTTPX}
     assert (ran.stdout, ran.stderr) == ("Alice is vegan\n" * 2, "")
+
+
+def test_the_client_runs_on_the_oldest_python(wheelhouse, node, tmp_path):
+    oldest = python_packages.interpreter("3.10")
+    if oldest is None:
+        pytest.skip("there is no Python 3.10, on the PATH or of pyenv")
+    fresh = Fresh(tmp_path, wheelhouse, "memoturn", python=oldest)
+
+    ran = fresh.run("python", "-W", "error", "-c", BOTH_CLIENTS, node.url)
+    refused = fresh.run("python", "-c", "import memoturn; memoturn.Memoturn.embedded('data')")
+
+    assert (ran.stdout, ran.stderr) == ("Alice is vegan\n" * 2, "")
+    assert "an embedded node needs the server, on Python 3.11 or newer" in refused.stderr
 
 
 @beside_each_other

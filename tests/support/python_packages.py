@@ -6,9 +6,9 @@ had, tests skip and say why; with MEMOTURN_REQUIRE_SERVICES=1 that is a failure.
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,16 @@ def dependencies() -> Path:
         pytest.skip(reason)
 
 
+def interpreter(version: str) -> str | None:
+    """Return a Python of that version which runs, on the PATH or of pyenv; None without one."""
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for found in (shutil.which(name), *map(str, sorted(pyenv.glob(f"{version}*/bin/{name}")))):
+        if found and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
+            return found
+    return None
+
+
 def of_a_newcomer(home: Path, wheels: str) -> dict[str, str]:
     """Return the environment of somebody whose home is this folder and whose pip knows these folders of wheels only. Modules are compiled as they are used."""
     ours = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV"}
@@ -68,10 +78,11 @@ def of_a_newcomer(home: Path, wheels: str) -> dict[str, str]:
 class Fresh:
     """A virtual environment with one package and what that needs, whose commands run as a newcomer's."""
 
-    def __init__(self, folder: Path, wheels: str, *requirements: str) -> None:
+    def __init__(self, folder: Path, wheels: str, *requirements: str, python: str = sys.executable) -> None:
         self.folder = folder
         self.bin = folder / "env" / "bin"
-        venv.create(folder / "env")  # without a pip of its own, which would take seconds
+        make = [python, "-m", "venv", "--without-pip", str(folder / "env")]  # a pip of its own takes seconds
+        subprocess.run(make, check=True, capture_output=True, timeout=BUILD_S)
         self.environment = of_a_newcomer(folder, wheels)
         self.install(*requirements)
 
