@@ -1,6 +1,7 @@
 """The client alone: what it puts on the wire, and what it makes of answers."""
 
 import json
+import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
@@ -291,6 +292,103 @@ def test_a_lost_reply_is_told_from_a_request_that_never_left(fault, error):
 def test_a_wrong_url_is_an_invalid_request(url):
     with Memoturn(url) as node, pytest.raises(memoturn.InvalidRequestError):
         node.ready()
+
+
+@pytest.mark.parametrize("secret", ["abc\n", "abc\r\n", " abc", "abc\x00", "ключ", "\N{NO-BREAK SPACE}abc"])
+@pytest.mark.parametrize("kind", ["token", "platform_key"])
+def test_a_credential_that_no_header_holds_is_refused_and_not_repeated_in_the_error(secret, kind):
+    with pytest.raises(memoturn.InvalidRequestError, match="with nothing around it") as refused:
+        Memoturn("http://node", **{kind: secret})
+
+    assert secret.strip() not in str(refused.value)
+    Memoturn("http://node", **{kind: ""}).close()
+
+
+@pytest.mark.parametrize("key", ["a\nb", " ", "ключ", "\x00"])
+def test_a_write_that_cannot_be_written_down_is_told_to_be_unsent_and_is_not_sent_again(key):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Memoturn(url, retries=3) as node:
+            node._http.sleep = pytest.fail
+            with pytest.raises(memoturn.InvalidRequestError):
+                node.db("app").kv.put("ns", "k", b"v", idempotency_key=key)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("-inf")])
+def test_a_timeout_that_cannot_be_kept_is_refused(timeout_s):
+    handler, seen = answering()
+
+    with pytest.raises(memoturn.InvalidRequestError, match="number above 0"):
+        client(handler).db("app").kv.get("ns", "k", timeout_s=timeout_s)
+    with pytest.raises(memoturn.InvalidRequestError, match="number above 0"):
+        Memoturn("http://node", timeout_s=timeout_s)
+
+    assert seen == []
+
+
+@pytest.mark.parametrize("timeout_s", [1e9, 1e300, float("inf")])
+def test_a_timeout_without_an_end_is_one_that_sockets_take(timeout_s):
+    handler, seen = answering(*(httpx.Response(200, content=b"v") for _ in range(2)))
+
+    client(handler, deadline_s=timeout_s).db("app").kv.get("ns", "k", timeout_s=timeout_s)
+    client(handler, timeout_s=timeout_s, deadline_s=timeout_s).db("app").kv.get("ns", "k")
+
+    assert [request.extensions["timeout"]["read"] for request in seen] == [1e8, 1e8]
+
+
+@pytest.mark.parametrize("value", [bytearray(b"v"), memoryview(b"v"), b"v", "v"])
+def test_values_are_text_or_anything_that_holds_bytes(value):
+    result = {"columns": [], "rows": [], "rows_affected": 1}
+    handler, seen = answering(
+        httpx.Response(200, json={"txid": 1}, headers={"ETag": '"e"'}),
+        httpx.Response(200, json={"gets": [], "puts": [], "deletes": [], "txid": 1}),
+        httpx.Response(200, json={"results": [result], "txid": 1}),
+    )
+    db = client(handler).db("app")
+
+    db.kv.put("ns", "k", value)
+    db.kv.batch("ns", puts=[{"key": "k", "value": value}])
+    db.sql("insert into t values (?)", [value])
+
+    assert seen[0].content == b"v"
+    as_json = "v" if isinstance(value, str) else {"$base64": "dg=="}
+    assert json.loads(seen[1].content)["puts"][0]["value"] == as_json
+    assert json.loads(seen[2].content)["stmts"][0]["params"] == [as_json]
+
+
+@pytest.mark.parametrize("value", [None, 5, [1], object()])
+def test_other_values_and_names_that_are_no_text_are_refused_before_they_are_sent(value):
+    handler, seen = answering()
+    kv = client(handler).db("app").kv
+
+    with pytest.raises(memoturn.InvalidRequestError, match="text or bytes"):
+        kv.put("ns", "k", value)
+    with pytest.raises(memoturn.InvalidRequestError, match="name in the request"):
+        kv.get("ns", value)
+
+    assert seen == []
+
+
+def test_a_floor_that_a_copy_could_not_meet_is_lowered_only_where_the_owner_is_below_it():
+    unmet = httpx.Response(412, json={"error": "not yet", "code": "precondition_failed"})
+
+    def at(txid: int) -> httpx.Response:
+        return httpx.Response(200, content=b"v", headers={"Memoturn-Txid": str(txid)})
+
+    handler, seen = answering(at(5), unmet, at(9), unmet, at(2))
+    db = client(handler).db("app")
+
+    def meanwhile(request: httpx.Request) -> httpx.Response:
+        db._address.http.positions.see(("app", "main"), 12 if len(seen) == 2 else 0, 0)
+        return handler(request)
+
+    db = client(meanwhile).db("app")
+    positions = []
+    for _ in range(3):
+        db.kv.get("ns", "k")
+        positions.append(db.last_txid)
+
+    assert positions == [5, 12, 2], "what another thread wrote meanwhile stays the floor"
 
 
 def test_a_given_http_client_stays_open():

@@ -15,7 +15,7 @@ from memoturn._async.files import send
 from memoturn._async.governing import AsyncGoverning
 from memoturn._async.http import DEFAULT_TIMEOUT_S, AsyncHttp
 from memoturn._async.memory import AsyncMemoryProfile
-from memoturn._async.seam import blocking
+from memoturn._async.seam import blocking, opening
 from memoturn._core.bodies import given
 from memoturn._core.embedded import EMBEDDED_LIMITS, EMBEDDED_URL, Node, start_node, stop_node
 from memoturn._core.files import Progress
@@ -100,7 +100,7 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
         and so does the end of the interpreter: then all is shipped. Needs `memoturn[embedded]`. Raises
         EmbeddedError where that is not installed, a setting is wrong, or a node runs on the folder already.
         """
-        node = await blocking(start_node, path, {"platform_key": platform_key, **settings})
+        node = await opening(start_node, stop_node, path, {"platform_key": platform_key, **settings})
         try:
             transport = httpx.AsyncHTTPTransport(uds=str(node.socket_path), limits=EMBEDDED_LIMITS)
             client = cls(
@@ -111,7 +111,7 @@ class AsyncMemoturn(AsyncCredentials, AsyncGoverning):
                 http_client=httpx.AsyncClient(transport=transport, timeout=DEFAULT_TIMEOUT_S),
             )
         except BaseException:
-            await blocking(node.close)
+            await blocking(stop_node, node)
             raise
         client._node = node
         return client

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._async.http import AsyncHttp
-from memoturn._async.seam import blocking
+from memoturn._async.seam import blocking, opening
 from memoturn._core.calls import LINES, Call
-from memoturn._core.files import CHUNK_BYTES, Part, Progress, reading
+from memoturn._core.files import CHUNK_BYTES, Part, Progress, closing, reading
 from memoturn._core.paths import path, query_of
 from memoturn.errors import InvalidRequestError, ServerError
 from memoturn.types import Exported, ImportedDatabase, MemoryImported, ReadOptions, WriteOptions
@@ -34,7 +34,7 @@ async def save(
     if not isinstance(target, (str, os.PathLike)):
         return await _download(address, target, progress, **options)
     part = Part(Path(target), overwrite=overwrite)
-    file = await blocking(part.open)
+    file = await opening(part.open, lambda _: part.drop())
     try:
         saved = await _download(address, file, progress, **options)
         await blocking(part.keep)
@@ -77,7 +77,7 @@ async def send(
     """Make a new database, or a new branch of one, of a file. Raises OSError when it cannot be read."""
     if branch is None and ttl is not None:
         raise InvalidRequestError("ttl is for a branch", code="invalid_request")
-    with await blocking(reading, Path(source)) as file:
+    with await opening(reading, closing, Path(source)) as file:
         size = os.fstat(file.fileno()).st_size
         call = Call(
             "PUT",
@@ -105,7 +105,7 @@ async def send_lines(
     """Import memory from a file of lines. Raises OSError when it cannot be read."""
     if options.get("timeout_s") is None:
         options["timeout_s"] = IMPORT_TIMEOUT_S
-    with await blocking(reading, Path(source)) as file:
+    with await opening(reading, closing, Path(source)) as file:
         size = os.fstat(file.fileno()).st_size
         answer = await address.upload(
             "POST",

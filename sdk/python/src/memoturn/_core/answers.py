@@ -120,7 +120,7 @@ def outcome_of(error: Exception, url: str, method: str) -> MemoturnError:
             f"{url} did not answer {method} in time; a write may or may not have been applied",
             code="unknown_outcome",
         )
-    if isinstance(error, httpx.HTTPError) and not isinstance(error, httpx.UnsupportedProtocol):
+    if isinstance(error, httpx.HTTPError) and not isinstance(error, _UNSENT):
         return UnknownOutcomeError(
             f"the connection to {url} broke during {method} ({cause}); "
             "a write may or may not have been applied",
@@ -128,6 +128,9 @@ def outcome_of(error: Exception, url: str, method: str) -> MemoturnError:
         )
     return InvalidRequestError(f"{url} cannot be requested: {error}", code="invalid_request")
 
+
+_UNSENT: Final = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+"""What httpx raises for a request that it cannot write down whole: no node takes a part of one."""
 
 FAULTS: Final = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 """What httpx raises for a request that got no answer."""

@@ -66,13 +66,15 @@ def day(value: str | date | None) -> str | None:
 
 
 def value_bytes(value: str | bytes) -> bytes:
-    """Return a value as it is stored: text is UTF-8. Raises InvalidRequestError for text that has no such form."""
-    if isinstance(value, bytes):
-        return value
+    """Return a value as it is stored: text is UTF-8. Raises InvalidRequestError for what has no such form."""
     try:
-        return value.encode()
+        return value.encode() if isinstance(value, str) else bytes(memoryview(value))
     except UnicodeEncodeError as error:
         raise InvalidRequestError(f"a value is not valid Unicode: {error}", code="invalid_request") from error
+    except TypeError as error:
+        raise InvalidRequestError(
+            f"a value is text or bytes, and {value!r:.40} is neither", code="invalid_request"
+        ) from error
 
 
 def value_to_json(value: str | bytes) -> "str | dict[str, str]":

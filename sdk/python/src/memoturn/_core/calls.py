@@ -14,6 +14,8 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
+LONGEST_S = 1e8
+"""Three years: what is longer is as good as no end, and some platforms have no such time."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,26 @@ def encode(body: object) -> bytes:
         raise InvalidRequestError(
             f"the request is not valid JSON: {error}", code="invalid_request"
         ) from error
+
+
+def credential(text: str | None, what: str) -> str | None:
+    """Return a credential, None for an empty one. Raises InvalidRequestError for one that no header can hold.
+
+    The error does not repeat it. A line break at its end is what reading it from a file leaves there.
+    """
+    if text and not (text.isascii() and text.isprintable() and text == text.strip()):
+        raise InvalidRequestError(
+            f"the {what} has a line break, a blank at an end, or a character that is not ASCII: give it as it was made, "
+            "with nothing around it",
+            code="invalid_request",
+        )
+    return text or None
+
+
+def seconds(timeout_s: float) -> float:
+    """Return a timeout as sockets take it, which have a longest one. Raises InvalidRequestError for what is none."""
+    if not timeout_s > 0:
+        raise InvalidRequestError(
+            f"a timeout of {timeout_s} s cannot be kept; give a number above 0", code="invalid_request"
+        )
+    return min(float(timeout_s), LONGEST_S)

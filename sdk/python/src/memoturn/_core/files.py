@@ -17,6 +17,11 @@ def reading(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def closing(file: BinaryIO) -> None:
+    """Close a file."""
+    file.close()
+
+
 class Part:
     """The file beside `target`."""
 

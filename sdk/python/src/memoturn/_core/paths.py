@@ -18,7 +18,7 @@ QueryValue = str | int | float | bool | None
 def path(*parts: str) -> str:
     """Join `parts` into a URL path, each percent-encoded whole.
 
-    Raises InvalidRequestError on an empty part, which would address another route.
+    Raises InvalidRequestError on what is no text, and on an empty part, which would address another route.
     """
     for part in parts:
         if not part:
@@ -30,6 +30,8 @@ def path(*parts: str) -> str:
         return "/" + "/".join(_DOTS.get(part) or quote(part, safe="") for part in parts)
     except UnicodeEncodeError as error:
         raise InvalidRequestError(f"a name is not valid Unicode: {error}", code="invalid_request") from error
+    except TypeError as error:
+        raise InvalidRequestError("a name in the request is not text", code="invalid_request") from error
 
 
 def query_of(values: Mapping[str, QueryValue] | None) -> dict[str, str]:

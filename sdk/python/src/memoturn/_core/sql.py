@@ -13,7 +13,9 @@ Statement = tuple[str, Sequence[SqlValue]]
 
 def to_wire(value: SqlValue) -> Any:
     """Return a parameter as it is sent."""
-    return {"$base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"$base64": base64.b64encode(value).decode("ascii")}
+    return value
 
 
 def from_wire(value: Any) -> SqlValue:

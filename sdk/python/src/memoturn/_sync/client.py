@@ -20,7 +20,7 @@ from memoturn._sync.files import send
 from memoturn._sync.governing import Governing
 from memoturn._sync.http import DEFAULT_TIMEOUT_S, Http
 from memoturn._sync.memory import MemoryProfile
-from memoturn._sync.seam import blocking
+from memoturn._sync.seam import blocking, opening
 from memoturn.types import (
     AuditEvent,
     ClusterOverview,
@@ -101,7 +101,7 @@ class Memoturn(Credentials, Governing):
         and so does the end of the interpreter: then all is shipped. Needs `memoturn[embedded]`. Raises
         EmbeddedError where that is not installed, a setting is wrong, or a node runs on the folder already.
         """
-        node = blocking(start_node, path, {"platform_key": platform_key, **settings})
+        node = opening(start_node, stop_node, path, {"platform_key": platform_key, **settings})
         try:
             transport = httpx.HTTPTransport(uds=str(node.socket_path), limits=EMBEDDED_LIMITS)
             client = cls(
@@ -112,7 +112,7 @@ class Memoturn(Credentials, Governing):
                 http_client=httpx.Client(transport=transport, timeout=DEFAULT_TIMEOUT_S),
             )
         except BaseException:
-            blocking(node.close)
+            blocking(stop_node, node)
             raise
         client._node = node
         return client

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from memoturn._core.calls import LINES, Call
-from memoturn._core.files import CHUNK_BYTES, Part, Progress, reading
+from memoturn._core.files import CHUNK_BYTES, Part, Progress, closing, reading
 from memoturn._core.paths import path, query_of
 from memoturn._sync.address import Address
 from memoturn._sync.http import Http
-from memoturn._sync.seam import blocking
+from memoturn._sync.seam import blocking, opening
 from memoturn.errors import InvalidRequestError, ServerError
 from memoturn.types import Exported, ImportedDatabase, MemoryImported, ReadOptions, WriteOptions
 
@@ -35,7 +35,7 @@ def save(
     if not isinstance(target, (str, os.PathLike)):
         return _download(address, target, progress, **options)
     part = Part(Path(target), overwrite=overwrite)
-    file = blocking(part.open)
+    file = opening(part.open, lambda _: part.drop())
     try:
         saved = _download(address, file, progress, **options)
         blocking(part.keep)
@@ -78,7 +78,7 @@ def send(
     """Make a new database, or a new branch of one, of a file. Raises OSError when it cannot be read."""
     if branch is None and ttl is not None:
         raise InvalidRequestError("ttl is for a branch", code="invalid_request")
-    with blocking(reading, Path(source)) as file:
+    with opening(reading, closing, Path(source)) as file:
         size = os.fstat(file.fileno()).st_size
         call = Call(
             "PUT",
@@ -106,7 +106,7 @@ def send_lines(
     """Import memory from a file of lines. Raises OSError when it cannot be read."""
     if options.get("timeout_s") is None:
         options["timeout_s"] = IMPORT_TIMEOUT_S
-    with blocking(reading, Path(source)) as file:
+    with opening(reading, closing, Path(source)) as file:
         size = os.fstat(file.fileno()).st_size
         answer = address.upload(
             "POST",

@@ -11,10 +11,10 @@ from typing import Final
 import httpx
 
 from memoturn._core.answers import FAULTS, Answer, checked, number, outcome_of
-from memoturn._core.calls import Call
+from memoturn._core.calls import Call, credential, seconds
 from memoturn._core.positions import Positions
 from memoturn._core.retries import DEADLINE_S, RETRIES, Tries
-from memoturn._sync.seam import sleep
+from memoturn._sync.seam import kept_whole, sleep
 from memoturn.errors import MemoturnError, NotFoundError, PreconditionFailedError, ServerError
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -53,6 +53,7 @@ class Http:
         self.url = url.rstrip("/")
         self.positions = Positions()
         self.sleep = sleep
+        token, platform_key = credential(token, "token"), credential(platform_key, "platform key")
         self._data = _headers(token or platform_key, tenant)
         self._control = _headers(platform_key or token, tenant)
         self._retries = retries
@@ -62,7 +63,7 @@ class Http:
         # Certificates take as long to load as some commands take in all, and nothing is followed from http to https.
         is_plain = self.url.lower().startswith("http://")
         self._client = client or httpx.Client(timeout=DEFAULT_TIMEOUT_S, verify=not is_plain)
-        self._timeout = self._client.timeout if timeout_s is None else httpx.Timeout(timeout_s)
+        self._timeout = self._client.timeout if timeout_s is None else httpx.Timeout(seconds(timeout_s))
 
     def send(self, call: Call) -> Answer:
         """Send a call and return its answer, after which its branch's position is known.
@@ -121,7 +122,10 @@ class Http:
             self.positions.see(place, *_txids(response))
             return response
         response = self._repeated(replace(call, consistency="primary"), stream=stream)
-        self.positions.replace(place, *_txids(response))
+        if _txids(response)[0] < floor:
+            self.positions.replace(place, *_txids(response))
+        else:
+            self.positions.see(place, *_txids(response))
         return response
 
     def _repeated(self, call: Call, *, stream: bool) -> httpx.Response:
@@ -149,8 +153,8 @@ class Http:
                 content=call.content if call.opened is None else call.opened(),
                 timeout=self._timeout_of(call, left_s),
             )
-            response = self._client.send(request, stream=stream)
-            if stream and response.status_code != _OK:
+            response = kept_whole(self._client.send(request, stream=True))
+            if not stream or response.status_code != _OK:
                 try:
                     response.read()
                 finally:
@@ -173,7 +177,7 @@ class Http:
         """Return the bounds of each phase of a request, none of which goes beyond the call's deadline."""
         timeout = self._timeout
         if call.timeout_s is not None:
-            timeout = httpx.Timeout(call.timeout_s, connect=timeout.connect, pool=timeout.pool)
+            timeout = httpx.Timeout(seconds(call.timeout_s), connect=timeout.connect, pool=timeout.pool)
         phases = timeout.as_dict()
         if all(phase is not None and phase <= left_s for phase in phases.values()):
             return timeout

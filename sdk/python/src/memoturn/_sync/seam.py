@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+import httpx
+
 T = TypeVar("T")
 
 sleep: Final = time.sleep
@@ -12,3 +14,14 @@ sleep: Final = time.sleep
 def blocking(function: Callable[..., T], *arguments: object) -> T:
     """Call a function that may block."""
     return function(*arguments)
+
+
+def opening(function: Callable[..., T], close: Callable[[T], object], *arguments: object) -> T:
+    """Call a function that opens something; nobody can cancel it."""
+    del close
+    return function(*arguments)
+
+
+def kept_whole(response: httpx.Response) -> httpx.Response:
+    """Return the response: nobody can cancel its closing."""
+    return response

@@ -303,7 +303,8 @@ def _token(headers: Headers, *, needed: bool) -> str | None:
         return None
     scheme, _, token = values[0].partition(" ") if values else ("", "", "")
     token = token.strip()
-    if len(values) != 1 or scheme.lower() != "bearer" or not token or len(token) > _TOKEN_MAX:
+    is_one = token.isascii() and token.isprintable() and 0 < len(token) <= _TOKEN_MAX
+    if len(values) != 1 or scheme.lower() != "bearer" or not is_one:
         message = "a token is needed; send it as Authorization: Bearer <token>"
         raise _Refused(401, message, WWW_Authenticate="Bearer")
     return token
