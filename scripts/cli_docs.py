@@ -21,10 +21,12 @@ help by `scripts/cli_docs.py`, and a test keeps the two equal; `memoturn COMMAND
 
 - **Output.** Tables and colour on a terminal (`NO_COLOR` switches colour off), tab-separated lines without a header in a pipe, JSON
   with `--json`, and JSON Lines where things come one by one (`docs find`, `changes`). Data goes to stdout and nothing else does: txids, notes,
-  progress and errors go to stderr. Control characters in stored text are spelled out.
+  progress and errors go to stderr. Control characters in stored text are spelled out, and so is what the encoding of stdout does not have. A reader
+  that closes the pipe (`| head -1`) is no failure.
 - **Where and who.** `--url`, `--token`, `--platform-key` and `--tenant` may stand anywhere on the line; then come `MEMOTURN_URL`,
   `MEMOTURN_TOKEN`, `MEMOTURN_PLATFORM_KEY` and `MEMOTURN_TENANT`, then the config file that `memoturn init` writes, mode 0600, into the
   user's config folder (`~/.config/memoturn/config.json`, or what `MEMOTURN_CONFIG` names). Credentials stand in files of their own beside it.
+  A config that cannot be read is an error, and not the default node, unless something else says where the node is.
 - **`--durable`** returns from a write once object storage has it. **`--timeout SECONDS`** is the longest wait for an answer. **`--at REVISION`**
   reads a [past state](concepts.md#branches-and-history).
 - **What destroys** asks first on a terminal, unless `--yes` is given, and takes `--dry-run`: it asks the server what would go, says it, and changes nothing.

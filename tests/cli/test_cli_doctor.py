@@ -80,6 +80,43 @@ def test_no_connection_says_where_the_url_comes_from_and_exits_6(command, monkey
     assert command("doctor", "--url", "nonsense").code == 6
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "http://h:b", "http://h:99999", "http://h:0", "http://", "h:80", "//", "http:///x", " "],
+)
+def test_what_is_no_url_of_a_node_is_told_as_that(command, url):
+    outcome = command("doctor", "--url", url)
+
+    assert outcome.code == 6
+    assert "fail  url             " in outcome.text
+    assert "give http://HOST:PORT" in outcome.text
+
+
+def test_a_credential_that_no_request_can_carry_does_not_hide_the_rest(command, node_url, monkeypatch):
+    monkeypatch.setenv("MEMOTURN_PLATFORM_KEY", "ключ")
+    outcome = command("doctor", "--json", "--url", node_url, "--token", "very-secret\n")
+
+    told = states(outcome)
+    assert outcome.code == 5
+    assert (told["token"], told["platform key"], told["server"], told["store"]) == (
+        "fail",
+        "fail",
+        "ok",
+        "ok",
+    )
+    assert "(flag)" in found(outcome)["token"][0]["says"]
+    assert "very-secret" not in outcome.text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", "{", '{"pid": "x"}', '{"pid": 99999999999999999999}', "\x00"]
+)
+def test_a_lock_that_says_nothing_is_no_crash(cli, tmp_path, text):
+    (tmp_path / ".lock").write_text(text)
+
+    assert found(cli("doctor", "--json", "--data-dir", str(tmp_path)))["data"][0]["state"] in {"ok", "warn"}
+
+
 def test_a_store_that_does_not_answer_is_named_and_the_others_are_not(command, scripted):
     scripted(503, {"error": "not ready: store: no answer", "code": "unavailable"}, path="/ready")
     outcome = command("doctor", "--json", "--url", scripted.url)

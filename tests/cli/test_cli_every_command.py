@@ -120,6 +120,7 @@ STORIES: dict[str, list[Step]] = {
         step("memory drop-model {ns} eva {model} --dry-run", "would drop {model}: vectors of"),
         step("memory drop-model {ns} eva {model}", "dropped {model}"),
         step("memory erase {ns} eva --topic moon --dry-run", "1 memories"),
+        step("memory erase {ns} eva --dry-run", "names nothing", code=1),
         step("memory erase {ns} eva --topic moon", "pending", keeps={"erasure": "erasure_id"}, **W),
         step("memory erasures {ns} eva", "pending", **R),
         step("memory erasures {ns} eva {erasure}", "moon", **R),
@@ -231,6 +232,11 @@ STORIES: dict[str, list[Step]] = {
             **W,
         ),
         step("kv batch {db} n '{{\"got\": []}}'", "takes lists named", code=2),
+        step(
+            "kv batch {db} n --dry-run",
+            "would replace 1 values, remove 1, and set 1 new ones",
+            stdin='{"puts": [{"key": "z", "value": "1"}, {"key": "new", "value": "2"}], "deletes": ["z", {"key": "y"}]}',
+        ),
         step("kv delete {db} n z --dry-run", "would remove n/z, 1 bytes"),
         step("kv delete {db} n y --dry-run", "which is not there"),
         step("kv get {db} n z", "y"),
@@ -382,6 +388,24 @@ STORIES: dict[str, list[Step]] = {
         step("token revoke {name} {id}", "revoked {id}", **P),
         step("token revoke {name} {id} --dry-run", "has no good token", code=3, **P),
         step("token list {name}", "revoked", **P),
+        step(
+            "token revoke {name} --token-stdin --dry-run",
+            "has no good token {id}",
+            stdin="{made}",
+            code=3,
+            **P,
+        ),
+        step("token revoke {name} --token-stdin --dry-run", "is no token", stdin="x", code=2, **P),
+        step(
+            "token revoke - --tenant-wide --token-stdin --dry-run",
+            "would revoke the token {id}",
+            stdin="{made}",
+            **P,
+        ),
+        step("token revoke - --tenant-wide --all --dry-run", "every token of the whole tenant", **P),
+        step("token create {name} --scope read --ttl 60", keeps={"made2": "token"}, **P),
+        step("token revoke {name} --token-stdin --dry-run", "would revoke 1 tokens", stdin="{made2}", **P),
+        step("token revoke {name} --token-stdin", "revoked the token", stdin="{made2}", **P),
         step("token revoke {name} --token-stdin", "revoked the token", stdin="{made}", **P),
         step("token revoke {name} --all --dry-run", "would revoke 0 tokens", **P),
         step("token revoke {name} --all", "revoked every token", **P),
@@ -419,6 +443,9 @@ STORIES: dict[str, list[Step]] = {
         step("audit query {ns} --from yesterday", code=2, **P),
         step("audit verify {ns}", **P),
         step("audit export {ns} {tmp}/audit", "exported", **P),
+        step("audit export {ns} {tmp}/audit2 --action memory.", "without filters", code=2, **P),
+        step("audit export {ns} --from 24h --action policy.", '"action": "policy.', **P),
+        step("audit export {ns} --action nothing.", **P),
     ],
     "by itself": [
         step("version", "memoturn 0."),
@@ -484,7 +511,7 @@ def test_every_example_of_a_help_is_a_line_that_the_command_takes(command, name)
         if line.removeprefix("memoturn ").startswith(deeper or "-"):
             continue  # an example of a command below
         own = re.split(r" [|<>] |\)\"$", line)[0]
-        for word in shlex.split(own)[1 + len(name.split()) :]:
+        for word in shlex.split(own.partition(" -- ")[0])[1 + len(name.split()) :]:
             if word.startswith("--"):
                 assert word.partition("=")[0] in options, line
 
@@ -542,7 +569,7 @@ def test_story(command, world, story):
     for one in STORIES[story]:
         arguments = [word.format(**world.values) for word in shlex.split(one.line)]
         common = ["--url", world.url, *world.credentials(one.who)]
-        stdin = one.stdin.replace("{made}", world.values.get("made", "{made}")).encode()
+        stdin = re.sub(r"\{(made2?)\}", lambda named: world.values[named[1]], one.stdin).encode()
         as_json = ["--json"] if one.keeps else []
 
         outcome = command(*arguments, *common, *as_json, stdin=stdin)
@@ -573,6 +600,8 @@ DRY = [
     "branch delete {db} fork",
     "branch delete-checkpoint {db} main here",
     "kv delete {db} n k",
+    """kv batch {db} n '{{"puts": [{{"key": "k", "value": "w"}}], "deletes": ["k"]}}'""",
+    """docs update {db} c {{}} '{{"$unset": {{"a": 1}}}}' --multi""",
     "docs delete {db} c {{}} --multi",
     "docs drop {db} c",
     "docs drop-index {db} c a",

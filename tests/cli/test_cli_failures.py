@@ -100,6 +100,26 @@ def test_no_node_exits_6_and_says_how_to_start_one(command):
     assert "Traceback" not in outcome.stderr
 
 
+@pytest.mark.parametrize("timeout", ["inf", "1e300", "nan"])
+def test_a_timeout_is_a_number_that_sockets_take_or_is_refused(command, server, timeout):
+    server.script = (200, b'{"databases": [], "next_cursor": null}')
+
+    outcome = command("--url", f"http://127.0.0.1:{server.server_port}", "db", "list", "--timeout", timeout)
+
+    assert outcome.code == (0 if timeout != "nan" else 2)
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_credential_with_a_line_break_is_named_and_never_shown(command, monkeypatch):
+    monkeypatch.setenv("MEMOTURN_TOKEN", "very-secret\n")
+
+    outcome = command("--url", "http://127.0.0.1:9", "db", "list")
+
+    assert outcome.code == 1
+    assert "the token has a line break" in outcome.stderr
+    assert "very-secret" not in outcome.stderr
+
+
 def test_something_else_than_a_node_is_named_as_such(command, server):
     server.script = (200, b"<html>hello</html>")
 
@@ -141,6 +161,9 @@ def test_a_silent_server_exits_5_after_the_timeout(command, server):
         ("kv", "put", "app", "ns", "k"),
         ("--timeout", "0", "db", "list"),
         ("db", "list", "--timeout"),
+        ("memory", "list", "ns", "p", "--since", "²"),
+        ("timelines", "aggregate", "app", "t", "--window", "²s"),
+        ("audit", "export", "ns", "folder", "--action", "memory."),
     ],
 )
 def test_wrong_usage_exits_2_without_a_request(command, arguments):

@@ -35,6 +35,78 @@ def test_flags_win_over_the_environment_and_that_over_the_config(cli, command, n
     assert command("db", "list", "--url", node_url).code == 0
 
 
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Write a config file, and have the command go by it."""
+
+    def write(text: bytes | str):
+        where = tmp_path / "own.json"
+        where.write_bytes(text if isinstance(text, bytes) else text.encode())
+        where.chmod(0o600)
+        monkeypatch.setenv("MEMOTURN_CONFIG", str(where))
+        return where
+
+    return write
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_config_may_be_written_by_any_editor(command, node_url, written, encoding, end):
+    written(f'{{{end}  "url": "{node_url}"{end}}}{end}'.encode(encoding))
+
+    assert command("db", "list").code == 0
+
+
+@pytest.mark.parametrize(
+    "text", ['{"url": "http://other",}', b"\xff\xfe\xff", "[]", '{"url": 1}', "", "[" * 100_000]
+)
+def test_a_config_that_says_nothing_is_not_taken_for_the_default(command, node_url, written, text):
+    """A command that went to another node than the one meant might write there."""
+    where = written(text)
+
+    refused = command("memory", "ingest", "app", "ann", "--summary", "x")
+    told = command("doctor", "--json")
+
+    assert refused.code == 1
+    assert str(where) in refused.stderr
+    assert "mend it" in refused.stderr
+    (config_check,) = [check for check in told.json["checks"] if check["part"] == "config"]
+    assert config_check["state"] == "fail"
+    assert "memoturn init" in config_check["mend"]
+    assert command("db", "list", "--url", node_url).code == 0, "who says where is not held up"
+    assert command("version").code == 0
+    assert command("init", "--url", node_url).code == 0
+    assert json.loads(where.read_text()) == {"url": node_url}, "it was written anew"
+
+
+def test_a_credential_that_the_config_names_and_that_is_not_there_is_missed(
+    command, node_url, written, tmp_path
+):
+    written(json.dumps({"url": node_url, "token_file": "none"}))
+
+    refused = command("db", "list")
+
+    assert refused.code == 1
+    assert f"{tmp_path / 'none'}, which" in refused.stderr
+    assert command("db", "list", "--token", "another").code == 0
+
+
+def test_init_keeps_the_credentials_that_the_config_names_wherever_they_lie(
+    command, node_url, written, tmp_path
+):
+    (tmp_path / "vault").mkdir()
+    for name in ("mine", "key"):
+        (tmp_path / "vault" / name).write_bytes(b"secret\r\n")
+        (tmp_path / "vault" / name).chmod(0o600)
+    said = {"url": node_url, "token_file": "vault/mine", "platform_key_file": str(tmp_path / "vault/key")}
+    where = written(json.dumps(said))
+
+    assert command("init").code == 0
+
+    assert json.loads(where.read_text()) == said
+    assert config.load().token == "secret"
+
+
 def test_init_for_a_profile_says_how_its_first_memory_is_stored(cli):
     made = cli("init", "--db", "app--carl", "--no-save")
 

@@ -108,6 +108,61 @@ def test_an_error_does_not_end_it_unless_it_is_to(cli, profile):
     assert (stopped.code, stopped.text) == (1, "")
 
 
+NONSENSE = [
+    "select '\0';",
+    "\0",
+    ".\0",
+    ". ",
+    ".",
+    "..",
+    ".memories ²",
+    ".memories -1",
+    ".memories 99999999999999999999999",
+    ".at \0",
+    ".at ''",
+    ".use @",
+    ".use ''",
+    ".use a@b@c",
+    ".use ../../x",
+    ".fork",
+    ".fork '' x",
+    ".checkpoint /",
+    ".schema x y z",
+    ".schema \\",
+    ".recall",
+    ".recall ???",
+    ".recall " + "x" * 100_000,
+    ".timing maybe",
+    ".databases \0",
+    ";;;;",
+    "\\;",
+    "begin;",
+    "commit; rollback;",
+    "pragma journal_mode = off;",
+    "attach 'x' as y;",
+    "select " + "(" * 5000 + "1" + ")" * 5000 + ";",
+    "'" * 1000 + ";",
+    "\N{ZERO WIDTH JOINER};",
+    "/* */ ; -- ;",
+    "select '\x1b[2J';",
+]
+
+
+def test_nonsense_is_answered_and_what_comes_behind_it_is_done(cli, profile):
+    for number, line in enumerate(NONSENSE):
+        outcome = piped(cli, profile, line, f"\n;\nselect 'behind', {number};")
+        assert ["behind", str(number)] in outcome.lines, (line[:50], outcome.stderr)
+        assert "Traceback" not in outcome.stderr
+        assert "\x1b" not in outcome.text
+
+
+def test_bytes_that_are_no_text_spoil_their_entry_alone(cli, profile):
+    outcome = cli("shell", profile, stdin=b"select '\xff';\nselect 'behind';\n.recall \xfe\n.quit\n")
+
+    assert (outcome.code, outcome.text) == (1, "behind\n")
+    assert outcome.stderr.count("error:") == 2
+
+
 def test_without_a_database_it_says_how_to_choose_one(cli, profile):
     outcome = cli(
         "shell", stdin=f".databases shell--\nselect 1;\n.use {profile}\nselect 1;\n.quit\nselect 2;".encode()
@@ -248,6 +303,22 @@ class Terminal:
             os.close(self.outer)
 
 
+def test_where_entries_cannot_be_kept_it_works_without(node_url, profile, tmp_path):
+    (tmp_path / "file").write_text("")
+    terminal = Terminal(node_url, str(tmp_path / "file" / "state"), profile)
+    try:
+        terminal.wait_for("entries are not kept")
+        terminal.wait_for(f"{profile}>")
+        terminal.type("select upper('there');\r")
+        terminal.wait_for("THERE")
+        terminal.wait_for(f"{profile}>")
+        terminal.type("\x04")
+        assert terminal.leave() == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
 def test_on_a_terminal_it_edits_completes_remembers_and_outlives_errors_and_ctrl_c(
     cli, node_url, profile, tmp_path
 ):
@@ -271,7 +342,10 @@ def test_on_a_terminal_it_edits_completes_remembers_and_outlives_errors_and_ctrl
         terminal.type(";\r")
         terminal.wait_for("APPLE")
         assert "\x1b[1m" in terminal.shown, "tables as `sql` prints them"
+        terminal.wait_for(f"{profile}>")
         terminal.type("\x1b[A\x1b[A\r")  # two entries back
+        terminal.wait_for("no such column")
+        terminal.wait_for(f"{profile}>")  # before it asks again, the terminal itself takes Ctrl-D
         terminal.type("\x04")
         assert terminal.leave() == 0
     finally:

@@ -1,15 +1,17 @@
 """The command as a whole: global options, exit codes, and how a line of it runs."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memoturn.cli import config
 from memoturn.cli.exits import HELP, ExitCode
-from memoturn.cli.lazy import LazyGroup
+from memoturn.cli.lazy import LazyGroup, ReaderGone
 from memoturn.cli.output import Output
 from memoturn.cli.run import Run
 
@@ -91,6 +93,7 @@ def settled(
     """Return the run of these options, with what they leave open from the environment and the config."""
     known = config.load()
     given: dict[str, str] = {}
+    unread: list[str] = []
 
     def first(name: str, flag: str | None, variable: str, said: str | None) -> str | None:
         for source, value in (("flag", flag), ("environment", os.environ.get(variable)), ("config", said)):
@@ -98,6 +101,8 @@ def settled(
                 given[name] = source
                 return value
         given[name] = "default"
+        if name in known.unread:
+            unread.append(known.unread[name])
         return None
 
     return Run(
@@ -109,11 +114,27 @@ def settled(
         tenant=first("tenant", tenant, "MEMOTURN_TENANT", known.tenant),
         timeout_s=timeout_s,
         given=given,
+        unread=unread,
     )
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code. Where nobody reads its output any more, it has done enough."""
+    _mend_streams()
+    code = int(ExitCode.OK)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except (ReaderGone, BrokenPipeError):
+        _let_go()
+    except OSError as error:
+        Output(as_json=False).error(f"stdout: {error.strerror or error}", None)
+        _let_go()
+        return ExitCode.REFUSED
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     from memoturn.errors import MemoturnError
 
     if "_MEMOTURN_COMPLETE" in os.environ:  # a shell asks what a word may become
@@ -127,15 +148,36 @@ def run(arguments: Sequence[str]) -> int:
 
         Output(as_json=False).error(error.message, hint(error))
         return exit_code(error)
-    except BrokenPipeError:  # whoever reads has enough
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the flush at the exit
-        return ExitCode.OK
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        Output(as_json=False).error(f"{error.filename or 'a file'}: {error.strerror or error}", None)
+        Output(as_json=False).error(f"{error.filename or 'the output'}: {error.strerror or error}", None)
         return ExitCode.REFUSED
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else ExitCode.OK
     return ExitCode.OK
+
+
+def _mend_streams() -> None:
+    """Stand in for streams that the process was started without, and let no character be unprintable."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _let_go() -> None:
+    """Send what is left in a broken stream nowhere: the flush at the exit would fail again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """`memoturn ask` and `memoturn memory extract`: what a language model answers and proposes."""
 
-import sys
 from typing import Annotated, Any, cast
 
 import typer
@@ -97,7 +96,7 @@ def extract(
     run = current(ctx)
     if stored and session is None:
         raise typer.BadParameter("needs --session", param_hint="--stored")
-    turns = None if stored else cast("list[SaidTurn]", parse_lines(sys.stdin.read(), "stdin"))
+    turns = None if stored else cast("list[SaidTurn]", parse_lines("-", "stdin"))
     memories = profile_of(run, ns, profile, branch)
     asked: dict[str, Any] = {"session_id": session, "source": source, "from_seq": from_seq, "to_seq": to_seq}
     if dry_run:

@@ -36,6 +36,14 @@ _Since = Annotated[
 _Save = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the heads there, for a later --since.")
 ]
+_From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="TIME", help="Unix ms, or so long ago: 30m, 24h, 7d.", show_default=False),
+]
+_To = Annotated[str | None, typer.Option(metavar="TIME", help="The same, for the end.", show_default=False)]
+_Action = Annotated[str | None, typer.Option(help="Action, or how it begins: memory.", show_default=False)]
+_OfProfile = Annotated[str | None, typer.Option(help="Only of this profile.", show_default=False)]
+_Outcome = Annotated[str | None, typer.Option(help="ok, denied or error.", show_default=False)]
 
 
 @app.command(epilog=examples("memoturn audit query app --from 24h --action memory. --outcome denied"))
@@ -43,26 +51,15 @@ def query(
     ctx: typer.Context,
     ns: _Namespace,
     *,
-    from_: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="TIME", help="Unix ms, or so long ago: 30m, 24h, 7d.", show_default=False
-        ),
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same, for the end.", show_default=False)
-    ] = None,
-    action: Annotated[str | None, typer.Option(help="Action, or how it begins: memory.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Only of this profile.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="ok, denied or error.")] = None,
+    from_: _From = None,
+    to: _To = None,
+    action: _Action = None,
+    profile: _OfProfile = None,
+    outcome: _Outcome = None,
 ) -> None:
     """Show audit events, oldest first; of the last day unless times are given."""
     run = current(ctx)
-    events = list(
-        run.client.audit_events(
-            ns, from_ms=_ms(from_), to_ms=_ms(to), action=action, profile=profile, outcome=outcome, limit=1000
-        )
-    )
+    events = list(_events(run, ns, from_, to, action, profile, outcome))
     run.out.rows(
         {"events": events},
         ["time", "action", "outcome", "who", "what", "txid"],
@@ -104,12 +101,55 @@ def verify(
         )
 
 
-@app.command(epilog=examples("memoturn audit export app FOLDER"))
+@app.command(
+    epilog=examples(
+        "memoturn audit export app --from 7d --outcome denied > denied.jsonl",
+        "memoturn audit export app FOLDER",
+    )
+)
 def export(
-    ctx: typer.Context, ns: _Namespace, folder: Annotated[Path, typer.Argument(metavar="FOLDER")]
+    ctx: typer.Context,
+    ns: _Namespace,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="New folder for the whole stream, to be verified."),
+    ] = None,
+    *,
+    from_: _From = None,
+    to: _To = None,
+    action: _Action = None,
+    profile: _OfProfile = None,
+    outcome: _Outcome = None,
 ) -> None:
-    """Write all of an audit stream to a folder: objects and heads under their keys, and the public keys."""
+    """Print audit events as lines of JSON, those that `query` shows; or write the whole stream to a folder.
+
+    In the folder stand objects and heads under their keys, and the public keys: `audit verify` proves them without a node.
+    """
     run = current(ctx)
+    if folder is None:
+        for event in _events(run, ns, from_, to, action, profile, outcome):
+            run.out.line(event)
+        return
+    if (from_, to, action, profile, outcome) != (None,) * 5:
+        raise typer.BadParameter("takes the whole stream, without filters", param_hint="FOLDER")
+    _take_away(run, ns, folder)
+
+
+def _events(
+    run: Run,
+    ns: str,
+    from_: str | None,
+    to: str | None,
+    action: str | None,
+    profile: str | None,
+    outcome: str | None,
+) -> Iterator[AuditEvent]:
+    return run.client.audit_events(
+        ns, from_ms=_ms(from_), to_ms=_ms(to), action=action, profile=profile, outcome=outcome, limit=1000
+    )
+
+
+def _take_away(run: Run, ns: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise typer.BadParameter("is not empty; name a new folder", param_hint="FOLDER")
@@ -236,7 +276,7 @@ def _since(path: Path | None, stream: str) -> AuditSince | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise typer.BadParameter(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):

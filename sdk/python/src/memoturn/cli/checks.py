@@ -3,13 +3,14 @@
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from memoturn import (
     ForbiddenError,
+    InvalidRequestError,
     Memoturn,
     MemoturnError,
     NotFoundError,
@@ -19,6 +20,7 @@ from memoturn import (
     UnreachableError,
     __version__,
 )
+from memoturn._core.calls import credential
 
 if TYPE_CHECKING:
     from memoturn.cli.run import Run
@@ -58,18 +60,18 @@ class Check:
 
 def checked(run: "Run") -> Iterator[Check]:
     """Yield every check of the server and of how this machine reaches it, each as it is done."""
-    url = urlsplit(run.url)
-    if url.scheme not in {"http", "https"} or not url.hostname:
+    host, is_encrypted = target(run.url)
+    if host is None:
         yield Check("url", "fail", f"{run.url} is no URL of a node", "give http://HOST:PORT, or https://HOST")
         return
-    is_local = url.hostname in {"localhost", "::1"} or url.hostname.startswith("127.")
-    if url.scheme == "http" and not is_local and (run.token or run.platform_key):
+    if not is_encrypted and not is_local(host) and (run.token or run.platform_key):
         yield Check(
             "url",
             "warn",
             f"credentials travel unencrypted to {run.url}",
             "use https, unless the network between is yours",
         )
+    run = yield from _sendable(run)
     with _client(run, token=run.token, platform_key=run.platform_key) as client:
         begun = time.monotonic()
         try:
@@ -86,6 +88,39 @@ def checked(run: "Run") -> Iterator[Check]:
         yield from credentials(run)
         yield from _backlog(client)
         yield from _cluster(client)
+
+
+def _sendable(run: "Run") -> Generator[Check, None, "Run"]:
+    """Yield what is wrong with credentials that no request can carry, and return the run without them."""
+    bad = set()
+    for name, text in (("token", run.token), ("platform key", run.platform_key)):
+        try:
+            credential(text, name)
+        except InvalidRequestError as error:
+            source = run.given.get(name.replace(" ", "_"), "default")
+            yield Check(name, "fail", f"{error.message} ({source})", "set it anew")
+            bad.add(name)
+    return replace(
+        run,
+        token=None if "token" in bad else run.token,
+        platform_key=None if "platform key" in bad else run.platform_key,
+    )
+
+
+def target(url: str) -> tuple[str | None, bool]:
+    """Return the host that a URL names, None where it is no URL of a node, and whether what goes there is encrypted."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.port != 0:
+            return parts.hostname or None, parts.scheme == "https"
+    except ValueError:  # what should be an address or a port is none
+        pass
+    return None, False
+
+
+def is_local(host: str) -> bool:
+    """Return whether a host is this machine."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _client(run: "Run", *, token: str | None, platform_key: str | None) -> Memoturn:

@@ -32,9 +32,14 @@ def _client(ctx: typer.Context) -> "Iterator[Memoturn]":
     from memoturn.client import Memoturn
 
     given: dict[str, Any] = ctx.find_root().params
-    run = settled(given.get("url"), given.get("token"), given.get("platform_key"))
+    run = settled(given.get("url"), given.get("token"), given.get("platform_key"), given.get("tenant")).sure()
     with Memoturn(
-        run.url, token=run.token, platform_key=run.platform_key, timeout_s=_TIMEOUT_S, retries=0
+        run.url,
+        token=run.token,
+        platform_key=run.platform_key,
+        tenant=run.tenant,
+        timeout_s=_TIMEOUT_S,
+        retries=0,
     ) as client:
         yield client
 

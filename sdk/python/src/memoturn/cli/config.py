@@ -7,21 +7,29 @@ each optional. Credentials stand in files of their own, mode 0600, which it name
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 _FIELDS: Final = ("url", "token_file", "platform_key_file", "tenant")
 
 
 class Config(NamedTuple):
-    """What the file says, with the credentials that it leads to. `problems` are what is wrong with it."""
+    """What the file says, with the credentials that it leads to, and the names of their files.
+
+    `problems` are all that is wrong with it, `unread` those of them that keep it from saying one of its members.
+    """
 
     path: Path
     url: str | None = None
     token: str | None = None
     platform_key: str | None = None
     tenant: str | None = None
+    token_file: str | None = None
+    platform_key_file: str | None = None
     problems: tuple[str, ...] = ()
+    unread: Mapping[str, str] = MappingProxyType({})
     exists: bool = False
 
 
@@ -42,23 +50,31 @@ def load() -> Config:
     """Return the config; without a file it is empty, and what cannot be read is among its problems."""
     where = path()
     try:
-        text = where.read_text(encoding="utf-8")
+        said = json.loads(where.read_bytes())  # UTF-8, UTF-16 and UTF-32, as editors leave it
     except FileNotFoundError:
         return Config(where)
     except OSError as error:
-        return Config(where, problems=(f"{where} cannot be read: {error.strerror}",), exists=True)
-    try:
-        said = json.loads(text)
-    except ValueError as error:
-        return Config(where, problems=(f"{where} is not JSON: {error}",), exists=True)
+        return _broken(where, f"cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        return _broken(where, f"is not JSON: {error}")
     if not isinstance(said, dict) or not all(isinstance(value, str | None) for value in said.values()):
-        return Config(where, problems=(f"{where} takes a JSON object of strings",), exists=True)
+        return _broken(where, "takes a JSON object of strings")
     problems = [f"{where} has an unknown member {name!r}" for name in said if name not in _FIELDS]
     problems += open_to_others(where)
-    token = _secret(where, said.get("token_file"), problems)
-    platform_key = _secret(where, said.get("platform_key_file"), problems)
+    unread: dict[str, str] = {}
+    token = _secret(where, said.get("token_file"), "token", problems, unread)
+    platform_key = _secret(where, said.get("platform_key_file"), "platform_key", problems, unread)
     return Config(
-        where, said.get("url"), token, platform_key, said.get("tenant"), tuple(problems), exists=True
+        where,
+        url=said.get("url"),
+        token=token,
+        platform_key=platform_key,
+        tenant=said.get("tenant"),
+        token_file=said.get("token_file"),
+        platform_key_file=said.get("platform_key_file"),
+        problems=(*problems, *unread.values()),
+        unread=unread,
+        exists=True,
     )
 
 
@@ -81,15 +97,24 @@ def open_to_others(where: Path) -> list[str]:
     return []
 
 
-def _secret(where: Path, named: Any, problems: list[str]) -> str | None:
+def _broken(where: Path, why: str) -> Config:
+    """Return the config of a file that says nothing: where the node is, is the least that it was to say."""
+    problem = f"{where} {why}"
+    return Config(where, problems=(problem,), unread={"url": problem}, exists=True)
+
+
+def _secret(
+    where: Path, named: str | None, what: str, problems: list[str], unread: dict[str, str]
+) -> str | None:
     if not named:
         return None
     file = where.parent / Path(named).expanduser()
     try:
         problems += open_to_others(file)
-        return file.read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{file}, which {where} names, cannot be read: {error}")
+        return file.read_text(encoding="utf-8-sig").strip() or None
+    except (OSError, UnicodeDecodeError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        unread[what] = f"{file}, which {where} names, cannot be read: {why}"
         return None
 
 

@@ -113,7 +113,7 @@ def find(
     )
     count = 0
     for row in rows:
-        run.out.line(row, compact(row))
+        run.out.line(row)
         count += 1
     if not count:
         run.out.note("no document matches")
@@ -156,20 +156,21 @@ def update(
     multi: _Many = False,
     sort: _Sort = None,
     upsert: Annotated[bool, typer.Option("--upsert", help="Insert one where nothing matches.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Update the first document that matches, or with --multi all of them, as one commit."""
     run = current(ctx)
-    done = (
-        run.client.db(spec)
-        .collection(collection)
-        .update(
-            parse_object(where, "FILTER"),
-            parse_object(change, "UPDATE"),
-            multi=multi,
-            sort=None if sort is None else parse_object(sort, "--sort"),
-            upsert=upsert,
-            durability=run.durability,
-        )
+    matching, wanted = parse_object(where, "FILTER"), parse_object(change, "UPDATE")
+    order = None if sort is None else parse_object(sort, "--sort")
+    documents = run.client.db(spec).collection(collection)
+    if dry_run:
+        found = documents.count(matching)
+        going = found if multi else min(found, 1)
+        told = "insert one" if upsert and not found else f"update {going} of {found} documents that match"
+        would(run, {"matched": found, "updated": going}, told)
+        return
+    done = documents.update(
+        matching, wanted, multi=multi, sort=order, upsert=upsert, durability=run.durability
     )
     inserted = done.get("upserted_id")
     run.out.done(done, f"inserted {inserted}" if inserted else f"updated {done['modified']} documents")
@@ -295,6 +296,7 @@ add(
     "update",
     update,
     'memoturn docs update orders people \'{"name": "Ann"}\' \'{"$inc": {"age": 1}}\'',
+    "memoturn docs update orders people '{}' '{\"$unset\": {\"age\": 1}}' --multi --dry-run",
 )
 add(app, "delete", delete, 'memoturn docs delete orders people \'{"age": {"$lt": 18}}\' --multi --dry-run')
 add(app, "drop", drop, "memoturn docs drop orders people --dry-run")

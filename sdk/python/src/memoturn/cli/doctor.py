@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from memoturn.cli import config
-from memoturn.cli.checks import Check, checked
+from memoturn.cli.checks import Check, State, checked, is_local, target
 from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import coloured, visible
 from memoturn.cli.run import Run, current, single
@@ -72,7 +71,8 @@ def here(run: Run) -> Iterator[Check]:
     """Yield what is wrong with this machine's config file and environment, and which settings come from where."""
     known = config.load()
     for problem in known.problems:
-        yield Check("config", "warn", problem, f"mend {known.path}, or write it anew with `memoturn init`")
+        state: State = "fail" if problem in known.unread.values() else "warn"
+        yield Check("config", state, problem, f"mend {known.path}, or write it anew with `memoturn init`")
     if not known.problems:
         yield Check(
             "config", "ok", str(known.path) if known.exists else f"none ({known.path} does not exist)"
@@ -93,9 +93,9 @@ def here(run: Run) -> Iterator[Check]:
 
 def local(run: Run, folder: Path | None) -> Iterator[Check]:
     """Yield how the data directory of a node on this machine is, where there is one."""
-    host = urlsplit(run.url).hostname or ""
+    host = target(run.url)[0] or ""
     if folder is None:
-        if not (host == "localhost" or host.startswith("127.") or host == "::1"):
+        if not is_local(host):
             return
         folder = Path(os.environ.get("MEMOTURN_DATA_DIR") or "data")
         if not (folder / ".lock").exists():
@@ -124,6 +124,8 @@ def _holder(run: Run, folder: Path) -> Iterable[Check]:
         said = json.loads((folder / ".lock").read_text() or "{}")
     except (OSError, ValueError):
         said = {}
+    if not isinstance(said, dict):
+        said = {}
     pid, listen = said.get("pid"), str(said.get("listen", ""))
     if not isinstance(pid, int):
         return [Check("data", "ok", f"{folder} is not in use")]
@@ -136,7 +138,7 @@ def _holder(run: Run, folder: Path) -> Iterable[Check]:
                 "start the node again: it takes up what was committed",
             )
         ]
-    netloc = urlsplit(run.url).netloc
+    netloc = run.url.partition("://")[2].partition("/")[0]
     if listen and listen.rpartition(":")[2] != netloc.rpartition(":")[2]:
         return [
             Check(
@@ -152,7 +154,7 @@ def _holder(run: Run, folder: Path) -> Iterable[Check]:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True

@@ -87,7 +87,7 @@ def verify(
     """Check the receipt of an erasure by the published keys; with a file of keys no node is needed. Exit 7 on a bad one."""
     run = current(ctx)
     try:
-        payload = verify_receipt(_read(receipt.read_text(encoding="utf-8"), str(receipt)), _keys(run, keys))
+        payload = verify_receipt(_read(receipt.read_bytes(), str(receipt)), _keys(run, keys))
     except InvalidReceiptError as error:
         run.out.error(error.message, "Get the coupon with `memoturn erase show`, the keys from " + KEYS_PATH)
         raise typer.Exit(ExitCode.DAMAGED) from error
@@ -102,7 +102,7 @@ def verify(
     run.out.record(payload, shown)
 
 
-def _read(text: str, where: str) -> dict[str, Any]:
+def _read(text: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -114,14 +114,14 @@ def _read(text: str, where: str) -> dict[str, Any]:
 
 def _keys(run: Run, source: str | None) -> dict[str, Any]:
     if source is not None and not source.startswith(("http://", "https://")):
-        return _read(Path(source).read_text(encoding="utf-8"), source)
+        return _read(Path(source).read_bytes(), source)
     url = source or f"{run.client.url}{KEYS_PATH}"
     try:
         answer = httpx.get(url, timeout=30.0)
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise InvalidReceiptError(f"the keys cannot be fetched from {url}: {error}") from error
-    return _read(answer.text, url)
+    return _read(answer.content, url)
 
 
 # ---- what is shown, for `memoturn memory` too

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memoturn.cli.output import compact
 from memoturn.cli.run import Run, would
+from memoturn.errors import InvalidRequestError
 from memoturn.types import ErasureTarget
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def counted_session(memories: "MemoryProfile", session: str, *, turns: bool) -> 
 
 
 def _named(run: Run, db: "Db", target: dict[str, Any]) -> dict[str, Any]:
-    """Return how many things of each kind a target names; nothing where the server has to say what is wrong with it."""
+    """Return how many things of each kind a target names. Raises InvalidRequestError for one that the server refuses."""
     match target:
         case {"memory_id": str(memory_id)}:
             memory = _profile(run, db).get(memory_id)
@@ -75,7 +76,11 @@ def _named(run: Run, db: "Db", target: dict[str, Any]) -> dict[str, Any]:
             return {"vectors": 0 if db.vectors.get(collection, vector_id) is None else 1}
         case {"timeline": {"name": str(name), "key": str(key)}}:
             return {"rows": sum(one["count"] for one in db.timeline(name).aggregate(key=key))}
-    return {}
+    raise InvalidRequestError(
+        f"{compact(target)} names nothing: name one of memory_id, topic_key with type, session_id, turn, document, kv, "
+        "vector, timeline, with all that it takes",
+        code="invalid_request",
+    )
 
 
 def _profile(run: Run, db: "Db") -> "MemoryProfile":

@@ -1,7 +1,6 @@
 """`memoturn policy`, `quota`, `usage`, `tenant`, `namespace` and `settings`: what is allowed, and what is used."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -9,7 +8,19 @@ import typer
 
 from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, compact, when
-from memoturn.cli.run import Database, DryRun, Run, Yes, add, confirm, current, group, single, would
+from memoturn.cli.run import (
+    Database,
+    DryRun,
+    Run,
+    Yes,
+    add,
+    confirm,
+    current,
+    group,
+    read_stdin,
+    single,
+    would,
+)
 
 if TYPE_CHECKING:
     from memoturn.types import Durability, NewQuotas
@@ -91,7 +102,7 @@ def _before(run: Run, ns: str, profile: str | None) -> Any:
 
 def _policy(file: str) -> dict[str, Any]:
     try:
-        value = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+        value = json.loads(read_stdin() if file == "-" else Path(file).read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise typer.BadParameter(f"not valid JSON: {error}", param_hint="--file") from error
     if not isinstance(value, dict):

@@ -6,14 +6,17 @@ import subprocess  # it starts our own node # nosec B404
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from memoturn.cli import config
 from memoturn.cli.exits import ExitCode
-from memoturn.cli.run import Run, current, single
+from memoturn.cli.run import Run, current, read_stdin, single
+
+if TYPE_CHECKING:
+    from memoturn import Memoturn
 
 _START_S = 30.0
 _STEP_S = 0.1
@@ -42,8 +45,9 @@ def init(
 ) -> None:
     """Make sure of a node, create a database, write the config file (mode 0600), and say what comes next."""
     run = current(ctx)
-    node = _made_sure(run, data_dir, start=start)
-    created = _created(run, db)
+    with run.speaking_of(run.tenant) as client:  # whatever is wrong with a config that is written anew
+        node = _made_sure(run, client, data_dir, start=start)
+        created = _created(client, db)
     where = _saved(run, token_stdin=token_stdin, keep_credentials=keep_credentials) if save else None
     told = {"url": run.url, "node": node, "database": db, "created": created, "config": where and str(where)}
     if run.out.as_json:
@@ -74,21 +78,21 @@ def _next(db: str | None) -> list[str]:
     ]
 
 
-def _made_sure(run: Run, data_dir: Path, *, start: bool) -> dict[str, str | int] | None:
+def _made_sure(run: Run, client: "Memoturn", data_dir: Path, *, start: bool) -> dict[str, str | int] | None:
     """Return what was started, None where a node answers already. Raises UnreachableError."""
     from memoturn import UnreachableError
 
     try:
-        run.client.health()
+        client.health()
     except UnreachableError:
         if not start:
             raise
     else:
         return None
-    return _started(run, data_dir)
+    return _started(run, client, data_dir)
 
 
-def _started(run: Run, data_dir: Path) -> dict[str, str | int]:
+def _started(run: Run, client: "Memoturn", data_dir: Path) -> dict[str, str | int]:
     from memoturn import MemoturnError
 
     url = urlsplit(run.url)
@@ -123,7 +127,7 @@ def _started(run: Run, data_dir: Path) -> dict[str, str | int]:
     until = time.monotonic() + _START_S
     while time.monotonic() < until and node.poll() is None:
         try:
-            run.client.health()
+            client.health()
         except MemoturnError:
             time.sleep(_STEP_S)
         else:
@@ -134,14 +138,14 @@ def _started(run: Run, data_dir: Path) -> dict[str, str | int]:
     raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _created(run: Run, db: str | None) -> bool:
+def _created(client: "Memoturn", db: str | None) -> bool:
     """Create the database unless it is there; a profile's is made by its first memory. Return whether it was made."""
     from memoturn import AlreadyExistsError
 
     if db is None or "--" in db:
         return False
     try:
-        run.client.create_database(db)
+        client.create_database(db)
     except AlreadyExistsError:
         return False
     return True
@@ -151,15 +155,15 @@ def _saved(run: Run, *, token_stdin: bool, keep_credentials: bool) -> Path:
     known = config.load()
     said = {"url": run.url, **({"tenant": run.tenant} if run.tenant else {})}
     secrets = {}
-    token = sys.stdin.read().strip() if token_stdin else run.token if keep_credentials else None
+    token = read_stdin().strip() if token_stdin else run.token if keep_credentials else None
     if token:
         secrets["token_file"] = token
-    elif known.token:
-        said["token_file"] = str(known.path.parent / "token")
+    elif known.token_file:
+        said["token_file"] = known.token_file
     if keep_credentials and run.platform_key:
         secrets["platform_key_file"] = run.platform_key
-    elif known.platform_key:
-        said["platform_key_file"] = str(known.path.parent / "platform_key")
+    elif known.platform_key_file:
+        said["platform_key_file"] = known.platform_key_file
     return config.write(said, secrets)
 
 

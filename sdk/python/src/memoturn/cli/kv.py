@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from memoturn.cli.output import Cell, compact, when
 from memoturn.cli.run import (
     At,
     DryRun,
+    Run,
     Spec,
     Yes,
     add,
@@ -189,6 +190,7 @@ def batch(
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out items whose condition does not hold.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Get, set and remove up to 1000 keys as one commit, all or none."""
     run = current(ctx)
@@ -196,12 +198,29 @@ def batch(
     unknown = set(asked) - {"gets", "puts", "deletes"}
     if unknown or not all(isinstance(value, list) for value in asked.values()):
         raise typer.BadParameter("takes lists named gets, puts and deletes", param_hint="JSON")
+    if dry_run:
+        _would_batch(run, spec, ns, asked)
+        return
     done = run.client.db(spec).kv.batch(ns, **asked, partial=partial, durability=run.durability)
     rows: list[list[Cell]] = [
         [one["key"], one["status"]] for kind in ("gets", "puts", "deletes") for one in done[kind]
     ]
     run.out.rows(done, ["key", "status"], rows, empty="nothing was asked")
     stamp(run, done)
+
+
+def _would_batch(run: Run, spec: str, ns: str, asked: dict[str, Any]) -> None:
+    """Say which keys a batch would set anew, and which remove; the server has to say what is wrong with it."""
+    named = {
+        kind: [one.get("key") if isinstance(one, dict) else one for one in asked.get(kind, [])]
+        for kind in ("puts", "deletes")
+    }
+    keys = [key for kind in named.values() for key in kind if isinstance(key, str)]
+    found = run.client.db(spec).kv.batch(ns, gets=keys, idempotency_key="")["gets"] if keys else []
+    there = {one["key"] for one in found if one["status"] == "found"}
+    replaced, removed = ([key for key in named[kind] if key in there] for kind in ("puts", "deletes"))
+    told = f"replace {len(replaced)} values, remove {len(removed)}, and set {len(named['puts']) - len(replaced)} new ones"
+    would(run, {"replaced": replaced, "removed": removed}, told)
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:
@@ -220,7 +239,13 @@ add(
 )
 add(app, "delete", delete, "memoturn kv delete app--alice prefs theme --dry-run")
 add(app, "list", list_keys, "memoturn kv list app--alice prefs --prefix th --details")
-add(app, "increment", increment, "memoturn kv increment app--alice counters visits 1 --ttl 86400")
+add(
+    app,
+    "increment",
+    increment,
+    "memoturn kv increment app--alice counters visits 1 --ttl 86400",
+    "memoturn kv increment app--alice counters visits -- -1",
+)
 add(
     app,
     "batch",

@@ -1,5 +1,7 @@
 """A root group that knows its subcommands by name and loads the module of the one that is called, no other."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +11,18 @@ from typer.main import get_command
 from memoturn.cli.table import COMMANDS, Entry
 
 _loaded: dict[str, Any] = {}
+
+
+class ReaderGone(Exception):  # noqa: N818 - no error: whoever reads what is printed has enough
+    """Nobody reads what is printed any more."""
+
+
+@contextmanager
+def _reader_gone() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 class LazyGroup(TyperGroup):
@@ -24,6 +38,16 @@ class LazyGroup(TyperGroup):
         del ctx
         entry = _entry(cmd_name)
         return None if entry is None else TyperCommand(entry.name, help=entry.help)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the line, and print the help where it asks for it. Raises ReaderGone as `invoke` does."""
+        with _reader_gone():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run what is called. Raises ReaderGone for a broken pipe, which Typer would take for a failure."""
+        with _reader_gone():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is called, loaded."""

@@ -279,7 +279,7 @@ def install(
 
 
 def _node(ctx: typer.Context) -> tuple[str, str | None]:
-    run = current(ctx)
+    run = current(ctx).sure()
     return run.url, run.token or None
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_C1 = re.compile(r"[\x7f-\x9f]")
+_IN_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _BREAKS = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n"})
 _STYLES = {
     "id": "cyan",
@@ -97,9 +97,13 @@ class Output:
         if not listed:
             self.note(empty)
 
-    def line(self, value: object, text: str) -> None:
-        """Print one of many things that come one by one: `value` as a JSON line, else `text`; the reader has it at once."""
-        print(_ascii_controls(compact(value)) if self.as_json else visible(text), flush=True)
+    def line(self, value: object, text: str | None = None) -> None:
+        """Print one of many things that come one by one, so that the reader has it at once.
+
+        `value` as a JSON line, without --json `text` where there is one.
+        """
+        as_json = self.as_json or text is None
+        print(_ascii_controls(compact(value)) if as_json else visible(text or ""), flush=True)
 
     def record(self, value: object, fields: Mapping[str, Cell]) -> None:
         """Print one thing: `value` as JSON, else its fields, one a line; fields that are None are left out."""
@@ -128,10 +132,10 @@ class Output:
 
     def json(self, value: object) -> None:
         """Print JSON, coloured on a terminal."""
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=_blob)
+        text = json.dumps(value, indent=2, ensure_ascii=_is_ascii_wanted(), default=_blob)
         text = _ascii_controls(text)
         if self.is_terminal:
-            self.console.print_json(text, ensure_ascii=False)
+            self.console.print_json(text, ensure_ascii=_is_ascii_wanted())
         else:
             print(text)
 
@@ -193,12 +197,17 @@ def when(unix_ms: int | None) -> str | None:
 
 def compact(value: object) -> str:
     """Return a value as JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, default=_blob)
+    return json.dumps(value, ensure_ascii=_is_ascii_wanted(), default=_blob)
+
+
+def _is_ascii_wanted() -> bool:
+    """Return whether stdout cannot print every character, which JSON can spell out."""
+    return "utf" not in (sys.stdout.encoding or "utf").lower()
 
 
 def _ascii_controls(text: str) -> str:
-    """Return JSON with the control characters escaped that JSON itself lets stand."""
-    return _C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Return JSON with the control characters and direction overrides escaped that JSON itself lets stand."""
+    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _text(cell: Cell) -> str:

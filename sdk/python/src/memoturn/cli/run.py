@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from memoturn.cli.complete import databases, namespaces, profiles, specs
-from memoturn.cli.output import Output
+from memoturn.cli.output import Output, is_terminal
+from memoturn.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from memoturn.client import Memoturn
@@ -94,11 +95,22 @@ class Run:
     timeout_s: float
     given: dict[str, str] = field(default_factory=dict)
     """Where url, token and platform key come from: `flag`, `environment`, `config` or `default`."""
+    unread: list[str] = field(default_factory=list)
+    """Why the config did not say what only it could have said."""
 
     @cached_property
     def client(self) -> "Memoturn":
-        """The client, made when it is first used."""
-        return self.speaking_of(self.tenant)
+        """The client, made when it is first used. Raises InvalidRequestError as `sure` does."""
+        return self.sure().speaking_of(self.tenant)
+
+    def sure(self) -> "Run":
+        """Return itself. Raises InvalidRequestError where it would guess at what a broken config was to say."""
+        if self.unread:
+            raise InvalidRequestError(
+                f"{self.unread[0]}; mend it, or give what it was to say by options or environment",
+                code="invalid_request",
+            )
+        return self
 
     def speaking_of(self, tenant: str | None) -> "Memoturn":
         """Return a client of its own, whose names are those of a tenant."""
@@ -160,14 +172,22 @@ def would(run: Run, value: Mapping[str, Any], text: str) -> None:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed, where somebody can answer. Raises typer.Abort on a no."""
-    if not yes and sys.stdin.isatty():
+    if not yes and is_terminal(sys.stdin):
         typer.confirm(question, abort=True, err=True)
+
+
+def read_stdin() -> str:
+    """Return the text on stdin, without the mark that some editors begin a file with. Raises typer.BadParameter."""
+    try:
+        return sys.stdin.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"is not text in {error.encoding}: {error}", param_hint="stdin") from error
 
 
 def parse_json(text: str, option: str) -> Any:
     """Return the JSON value of an option; `-` reads it from stdin. Raises typer.BadParameter."""
     try:
-        return json.loads(sys.stdin.read() if text == "-" else text)
+        return json.loads(read_stdin() if text == "-" else text)
     except ValueError as error:
         raise typer.BadParameter(f"not valid JSON: {error}", param_hint=option) from error
 
@@ -187,7 +207,7 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
 
 def parse_lines(text: str, option: str) -> list[dict[str, Any]]:
     """Return JSON objects: one, an array of them, or one a line; `-` reads stdin. Raises typer.BadParameter."""
-    given = sys.stdin.read() if text == "-" else text
+    given = read_stdin() if text == "-" else text
     try:
         whole = json.loads(given)
         found = whole if isinstance(whole, list) else [whole]
@@ -200,7 +220,7 @@ def parse_lines(text: str, option: str) -> list[dict[str, Any]]:
 
 def parse_time(text: str | None, option: str) -> int | datetime | None:
     """Return a time, unix ms or RFC 3339, None when it is not given. Raises typer.BadParameter."""
-    if text is None or text.isdigit():
+    if text is None or (text.isascii() and text.isdigit()):
         return None if text is None else int(text)
     try:
         when = datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)

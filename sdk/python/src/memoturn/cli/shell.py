@@ -1,5 +1,6 @@
 """`memoturn shell`: SQL and the rest of a database, entry by entry."""
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from memoturn.errors import MemoturnError
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import History
 
 _HISTORY = "shell_history"
 _MORE = "...> "
@@ -62,6 +64,10 @@ def _talk(session: Session) -> None:
 
 def _read(session: Session, *, stop: bool) -> int:
     """Take entries from stdin; return the exit code of the first error."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(
+            errors="surrogateescape"
+        )  # an entry that is no text fails, and not those behind it
     first = 0
     entry = ""
     try:
@@ -93,7 +99,6 @@ def _done(session: Session, entry: str) -> int:
 
 def _prompt(session: Session) -> "PromptSession[str]":
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.history import FileHistory
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()
@@ -109,7 +114,7 @@ def _prompt(session: Session) -> "PromptSession[str]":
             buffer.insert_text("\n")
 
     return PromptSession(
-        history=FileHistory(_history()),
+        history=_history(session),
         completer=_completer(session),
         complete_while_typing=False,
         multiline=True,
@@ -137,13 +142,19 @@ def _completer(session: Session) -> Any:
     return Names()
 
 
-def _history() -> str:
-    """Return the file of earlier entries, which only its owner may read."""
+def _history(session: Session) -> "History":
+    """Return earlier entries, from a file that only its owner may read; where there can be none, those of this shell."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
     where = config.folder("state") / _HISTORY
-    where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(where, os.O_WRONLY | os.O_CREAT, 0o600))
-    where.chmod(0o600)
-    return str(where)
+    try:
+        where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(where, os.O_RDWR | os.O_CREAT, 0o600))
+        where.chmod(0o600)
+    except OSError as error:
+        session.run.out.note(f"entries are not kept: {where}: {error.strerror}")
+        return InMemoryHistory()
+    return FileHistory(str(where))
 
 
 app = single(shell, "memoturn shell app--alice", "memoturn shell app--alice@what-if < report.sql")

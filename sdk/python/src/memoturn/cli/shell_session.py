@@ -144,9 +144,15 @@ class Session:
 
 
 def is_complete(text: str) -> bool:
-    """Return whether an entry is whole: a meta command, nothing, or statements up to their last semicolon."""
+    """Return whether an entry is whole: a meta command, nothing, or statements up to their last semicolon.
+
+    What no SQL can hold is as whole as it gets: doing it tells what is wrong with it.
+    """
     stripped = text.strip()
-    return not stripped or stripped.startswith(".") or sqlite3.complete_statement(text)
+    try:
+        return not stripped or stripped.startswith(".") or sqlite3.complete_statement(text)
+    except ValueError:
+        return True
 
 
 # ---- meta commands
@@ -210,7 +216,7 @@ def _recall(session: Session, words: str) -> None:
 
 
 def _memories(session: Session, limit: str = "20") -> None:
-    if not limit.isdigit() or not int(limit):
+    if not (limit.isascii() and limit.isdigit() and int(limit)):
         raise InvalidRequestError(".memories takes a number", code="invalid_request")
     found = list(session.profile.iter_memories(limit=int(limit), at=session.at))
     rows: list[list[Cell]] = [

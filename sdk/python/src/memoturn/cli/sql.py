@@ -1,12 +1,11 @@
 """`memoturn sql` and `memoturn sync`."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from memoturn.cli.output import Cell
-from memoturn.cli.run import At, Run, Spec, current, parse_json, single
+from memoturn.cli.run import At, Run, Spec, current, parse_json, read_stdin, single
 from memoturn.cli.statements import split
 from memoturn.types import SqlBatchResult, SqlValue
 
@@ -26,7 +25,7 @@ def sql(
 ) -> None:
     """Run SQL statements as one transaction: all of them, or none. With --at they may only read."""
     run = current(ctx)
-    statements = split(sys.stdin.read() if query is None else query)
+    statements = split(read_stdin() if query is None else query)
     if not statements:
         raise typer.BadParameter("there is no statement in it", param_hint="QUERY")
     values = [] if params is None else parse_json(params, "--params")

@@ -257,7 +257,7 @@ def _milliseconds(text: str | None) -> int | None:
         return None
     units = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
     number = text.rstrip("smhd")
-    if not number.isdigit() or (text[len(number) :] or "ms") not in units:
+    if not (number.isascii() and number.isdigit()) or (text[len(number) :] or "ms") not in units:
         raise typer.BadParameter("takes a time such as 30s, 5m, 1h or 1d", param_hint="--window")
     return int(number) * units[text[len(number) :] or "ms"]
 

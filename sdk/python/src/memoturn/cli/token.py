@@ -1,14 +1,14 @@
 """`memoturn token` and `memoturn key`: credentials of others, and what signs them."""
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from memoturn.cli.checks import claims
 from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import when
-from memoturn.cli.run import Database, DryRun, Run, Yes, add, confirm, current, group, would
+from memoturn.cli.run import Database, DryRun, Run, Yes, add, confirm, current, group, read_stdin, would
 from memoturn.types import TokenInfo
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ def revoke(
     if (token_id is not None) + everything + whole != 1 or (tenant_wide and token_id is not None):
         raise typer.BadParameter("give an ID, --all or --token-stdin", param_hint="ID")
     if dry_run:
-        _would_revoke(run, name, token_id, of_namespace=of_namespace, tenant_wide=tenant_wide)
+        _would_revoke(run, name, token_id, whole=whole, of_namespace=of_namespace, tenant_wide=tenant_wide)
         return
-    shown = sys.stdin.read().strip() if whole else None
+    shown = read_stdin().strip() if whole else None
     confirm(f"Revoke {'every token' if everything else 'the token'} of {name}?", yes=yes)
     if token_id is not None:
         if of_namespace:
@@ -199,10 +199,18 @@ def rotate(ctx: typer.Context, *, dry_run: DryRun = False, yes: Yes = False) -> 
 
 
 def _would_revoke(
-    run: Run, name: str, token_id: str | None, *, of_namespace: bool, tenant_wide: bool
+    run: Run, name: str, token_id: str | None, *, whole: bool, of_namespace: bool, tenant_wide: bool
 ) -> None:
-    if tenant_wide:
-        would(run, {"tenant_wide": True}, "revoke tokens of the whole tenant")
+    if whole:
+        said = claims(read_stdin().strip())
+        if said is None:
+            raise typer.BadParameter("is no token", param_hint="stdin")
+        token_id = said.get("jti")
+        if token_id is None or tenant_wide:
+            would(run, {"id": token_id}, f"revoke the token {token_id or 'that is shown'}")
+            return
+    elif tenant_wide:
+        would(run, {"tenant_wide": True}, "revoke every token of the whole tenant")
         return
     there = [
         one

@@ -1,7 +1,6 @@
 """`memoturn turns`: the transcripts of sessions."""
 
 import json
-import sys
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -22,6 +21,7 @@ from memoturn.cli.run import (
     parse_embedding,
     parse_lines,
     parse_time,
+    read_stdin,
     stamp,
     would,
 )
@@ -47,7 +47,7 @@ def append(
 ) -> None:
     """Append one turn; the session is made by its first."""
     run = current(ctx)
-    said: Any = sys.stdin.read() if content == "-" else content
+    said: Any = read_stdin() if content == "-" else content
     if as_value:
         try:
             said = json.loads(said)
