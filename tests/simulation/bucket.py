@@ -15,6 +15,13 @@ from simulation.world import NodeClock, World
 T = TypeVar("T")
 _GHOST_S = 2.0
 """How long a listing may show what is gone, or not show what is new."""
+_KEEPING_S = 60.0
+"""How long a node may take to keep aside what its branch came to hold meanwhile.
+
+It finds commits on its disk that the manifest, which names another owner, lacks. That owner may find the same commits
+at a member of the sync set, and ship them while the first is keeping them. Both hold them then: nothing is lost, and
+nothing is wrong in either branch. What the branch held before that the node must see.
+"""
 
 
 def at_once(work: Awaitable[T]) -> T:
@@ -41,8 +48,8 @@ class Bucket:
         self.gone: set[str] = set()
         """Ids of branches that somebody deleted: their manifest, or their place in the register."""
         self.children: dict[str, int] = {}
-        self.held: dict[str, set[int]] = {}
-        """Branch id to every txid that its manifest ever named."""
+        self.held: dict[str, dict[int, float]] = {}
+        """Branch id to every txid that its manifest ever named, each with the virtual second of its first sight."""
         self._verified: set[str] = set()
         self._deleted: list[tuple[float, ObjectInfo]] = []
 
@@ -126,11 +133,11 @@ class Bucket:
             self.gone.add(new.branch_id)
         label = f"manifest of {new.branch_id}"
         self._require_named(new)
-        held = self.held.setdefault(new.branch_id, set())
+        held, now_s = self.held.setdefault(new.branch_id, {}), world.loop.time()
         for ref in (self.whole(new) if old is None else new).objects:
-            held.update(
-                [ref.end] if ref.kind == "snapshot" or ref.is_thinned else range(ref.min, ref.end + 1)
-            )
+            is_state = ref.kind == "snapshot" or ref.is_thinned
+            for txid in [ref.end] if is_state else range(ref.min, ref.end + 1):
+                held.setdefault(txid, now_s)
         if old is None:
             self._branch_appeared(new)
             return
@@ -162,8 +169,11 @@ class Bucket:
             self.check_pin(new)
             return
         source = self.manifest(new.db, new.parent.branch_id)
+        since_s = self.held.get(new.parent.branch_id, {}).get(new.head_txid, 0.0)
         world.require(
-            source is None or not manifest.contains(self.whole(source), new.head_txid),
+            source is None
+            or world.loop.time() - since_s < _KEEPING_S
+            or not manifest.contains(self.whole(source), new.head_txid),
             f"branch {new.branch} keeps txid {new.head_txid}, which {new.parent.branch} has itself",
         )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from functools import partial
 
@@ -13,9 +13,9 @@ Event = Callable[[SimNode], Awaitable[None]]
 
 
 class Chaos:
-    """Troubles the nodes of a board, all from one stream."""
+    """Troubles the nodes of a board, all from one stream; with `kinds` in these ways alone."""
 
-    def __init__(self, board: Board, mean_s: float) -> None:
+    def __init__(self, board: Board, mean_s: float, kinds: Collection[str] = ()) -> None:
         self._board = board
         self._world = board.shared.world
         self._source: random.Random = self._world.stream("chaos")
@@ -39,6 +39,9 @@ class Chaos:
         }
         # A few kinds per run, often: what needs several of one kind in a row would else hardly ever come about.
         chosen = [event for event in self._events if self._source.random() < 0.4]
+        if kinds:
+            chosen = [event for event in self._events if event.__name__.strip("_") in kinds]
+            assert len(chosen) == len(kinds), kinds
         self._events = {event: self._events[event] for event in chosen or [self._pause]}
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from memoturnd.core.consistency import Consistency
@@ -23,10 +23,13 @@ MAX_FORKS = 4
 class Client:
     """One client. `think_s` is the mean pause between its requests, in virtual seconds.
 
-    `loyalty` is the share of them that goes to the branch's owner; the others go anywhere.
+    `loyalty` is the share of them that goes to the branch's owner; the others go anywhere. With `kinds` it asks for
+    nothing else.
     """
 
-    def __init__(self, name: str, board: Board, think_s: float, loyalty: float) -> None:
+    def __init__(
+        self, name: str, board: Board, think_s: float, loyalty: float, kinds: Collection[str] = ()
+    ) -> None:
         self._board = board
         self._name = name
         self._world = board.shared.world
@@ -57,6 +60,9 @@ class Client:
             (4, self._evict),
             (4 if self._world.pace > 1 else 0, self._collect),
         ]
+        if kinds:
+            self._actions = [a for a in self._actions if a[1].__name__.strip("_") in kinds]
+            assert len(self._actions) == len(kinds), kinds
 
     async def run(self) -> None:
         """Send requests until cancelled."""

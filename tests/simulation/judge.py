@@ -133,7 +133,7 @@ class Judge:
         self._world.require(
             (rounds[-1] if rounds else 0) == current.head_txid, f"branch {current.branch} lacks its head"
         )
-        lost = sorted(self._shared.bucket.held[current.branch_id] - set(rounds))
+        lost = sorted(self._shared.bucket.held[current.branch_id].keys() - set(rounds))
         self._world.require(not lost, f"branch {current.branch} lost its states at {lost}")
         for txid in rounds:
             commit = self._shared.truth.lookup(current.branch_id, txid)

@@ -25,6 +25,7 @@ from memoturnd.replication.join import Joined, thin
 from memoturnd.replication.shipper import Shipper
 from memoturnd.replication.tail_store import TailStore
 from memoturnd.seams.profile import Work
+from simulation.run import Focus
 from simulation.table import SharedLeases
 
 
@@ -330,6 +331,12 @@ MUTANTS: dict[str, Callable[[], Any]] = {
         believe_a_lease_service_that_lost_its_memory,
     )
 }
+PROVOKED_BY = {
+    "keep_no_fence": Focus(("pause",), ("write_replicated",)),
+    "apply_whatever_is_pushed": Focus(("cut_nodes",), ("write_local", "read_cached"), think=0.3),
+    "answer_without_a_look_behind_the_commit": Focus(("pause",), ("write_local", "write_durable")),
+}
+"""What brings about within seconds what few histories of everything have in them."""
 OF_GARBAGE = {"collect_without_grace"}
 """Those that only long histories can notice."""
 NOTICED_AT = {"compact_whoever_owns_the_branch": (199,)}

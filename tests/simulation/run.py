@@ -19,7 +19,7 @@ import structlog
 from control_plane.catalogs.sqlite import SqliteCatalog
 from memoturnd import node as node_module
 from memoturnd.core import compaction, keyed
-from memoturnd.engine import branching, schema
+from memoturnd.engine import branching, replica, schema
 from memoturnd.engine import writer as writer_module
 from memoturnd.engine.tails import Tails
 from memoturnd.metrics import Metrics
@@ -50,6 +50,21 @@ _MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
+class Focus:
+    """The kinds of faults, and those of requests, of which a run is made: what else hardly ever meets then meets often.
+
+    `think` is how long clients wait between requests, in parts of the usual.
+    """
+
+    faults: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+    think: float = 1.0
+
+
+_EVERYTHING = Focus()
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """What a run left: its trace, what it covered, and the rule that it broke, if any."""
 
@@ -62,7 +77,14 @@ class Finished:
     virtual_s: float
 
 
-def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None, slow: bool = False) -> Finished:
+def simulate(
+    seed: int,
+    *,
+    samples: int = 3,
+    mutant: Mutant | None = None,
+    slow: bool = False,
+    focus: Focus = _EVERYTHING,
+) -> Finished:
     """Run one seed to its end or its first violation; `slow` makes it one of the long histories."""
     root = Path(tempfile.mkdtemp(prefix="memoturn-sim-", dir=_MEMORY if _MEMORY.is_dir() else None))
     loop = VirtualLoop()
@@ -80,7 +102,7 @@ def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None, slow:
         with _observed(world) as truth, mutant() if mutant is not None else ExitStack():
             loop.set_exception_handler(lambda _loop, context: _lost_exception(world, context))
             try:
-                loop.run_until_complete(_history(world, truth, board, samples))
+                loop.run_until_complete(_history(world, truth, board, samples, focus))
             except (ViolationError, StuckError) as error:
                 violation = str(error)
             finally:
@@ -96,7 +118,7 @@ def simulate(seed: int, *, samples: int = 3, mutant: Mutant | None = None, slow:
     return Finished(seed, world.digest(), world.events, answers, violation, loop.steps, loop.time())
 
 
-async def _history(world: World, truth: Truth, boards: list[Board], samples: int) -> None:
+async def _history(world: World, truth: Truth, boards: list[Board], samples: int, focus: Focus) -> None:
     source = world.stream("shape")
     shared = await _shared(world, truth, source)
     nodes = [SimNode(f"n{i}", shared) for i in range(source.choice([2, 3, 3, 4]))]
@@ -109,9 +131,18 @@ async def _history(world: World, truth: Truth, boards: list[Board], samples: int
         node.weather.trouble, node.weather.damage = trouble, damage
     board.gateways = [SimGateway(f"g{i}", shared) for i in range(source.choice([0, 1, 2]))]
     feeds = [asyncio.create_task(gateway.run(trouble)) for gateway in board.gateways]
-    chaos = Chaos(board, mean_s=source.choice([1.0, 2.0, 5.0]) * world.pace)
+    chaos = Chaos(board, source.choice([1.0, 2.0, 5.0]) * world.pace, focus.faults)
     loyalty = source.choice([0.5, 0.8, 0.95])
-    clients = [Client(f"client-{i}", board, source.uniform(0.3, 1.5) * world.pace, loyalty) for i in range(3)]
+    clients = [
+        Client(
+            f"client-{i}",
+            board,
+            source.uniform(0.3, 1.5) * world.pace * focus.think,
+            loyalty,
+            focus.requests,
+        )
+        for i in range(3)
+    ]
     work = [asyncio.create_task(part.run()) for part in (chaos, *clients)]
     await asyncio.wait(
         work,
@@ -202,7 +233,7 @@ def _observed(world: World) -> Iterator[Truth]:
     most_names = sizes.pop("names")
     run_round, replay = writer_module.run_round, branching._replay
     create_as_commit = schema.create_as_commit
-    find, suspect_all = Tails.find, Tails.suspect_all
+    apply, find, suspect_all = replica.apply, Tails.find, Tails.suspect_all
     read, push, remove = TailStore.read, TailStore.push, TailStore._remove
 
     def check_alive() -> None:
@@ -230,6 +261,12 @@ def _observed(world: World) -> Iterator[Truth]:
         prev_txid = schema.read_meta(live).txid
         replay(past, live, txid, at_ms, epoch, keep)
         truth.committed(live, prev_txid, txid, epoch, is_rewind=True)
+
+    async def watched_apply(branch: Any, segments: Any) -> bool:
+        applied = await apply(branch, segments)
+        if applied:
+            truth.copied(branch.conn)
+        return applied
 
     async def watched_suspect_all(self: Any, lease: Any) -> None:
         promises.suspected.add(lease.branch_id)
@@ -290,6 +327,7 @@ def _observed(world: World) -> Iterator[Truth]:
             mock.patch.object(writer_module, "run_round", watched_round),
             mock.patch.object(schema, "create_as_commit", watched_create),
             mock.patch.object(branching, "_replay", watched_replay),
+            mock.patch.object(replica, "apply", watched_apply),
             mock.patch.object(Tails, "find", watched_find),
             mock.patch.object(Tails, "suspect_all", watched_suspect_all),
             mock.patch.object(TailStore, "read", watched_read),

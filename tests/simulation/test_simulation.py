@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from simulation.mutants import MUTANTS, NOTICED_AT, OF_GARBAGE
-from simulation.run import Finished, simulate
+from simulation.mutants import MUTANTS, NOTICED_AT, OF_GARBAGE, PROVOKED_BY
+from simulation.run import Finished, Focus, simulate
 
 HERE = Path(__file__).parent
 SEEDS = HERE / "seeds.txt"
@@ -91,10 +91,17 @@ def test_another_seed_gives_another_trace() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_broken_product_is_noticed(name: str) -> None:
+    mutant, slow, focus = MUTANTS[name], name in OF_GARBAGE, PROVOKED_BY.get(name, Focus())
     for seed in (*NOTICED_AT.get(name, ()), *range(1, MUTANT_SEEDS + 1)):
-        if simulate(seed, mutant=MUTANTS[name], slow=name in OF_GARBAGE).violation is not None:
+        if simulate(seed, mutant=mutant, slow=slow, focus=focus).violation is not None:
             return
     pytest.fail(f"{name} survives {MUTANT_SEEDS} seeds: no rule of the simulation speaks against it")
+
+
+@pytest.mark.parametrize("name", PROVOKED_BY)
+def test_what_provokes_a_broken_product_leaves_the_whole_one_whole(name: str) -> None:
+    for seed in range(1, 6):
+        assert simulate(seed, focus=PROVOKED_BY[name]).violation is None
 
 
 def test_runs_reach_what_they_are_made_for() -> None:

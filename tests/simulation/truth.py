@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import apsw
+
 from memoturnd.core import manifest as manifests
 from memoturnd.core.durability import Durability
 from memoturnd.engine import schema
@@ -146,3 +148,18 @@ class Truth:
         expected = commit.state if commit else ()
         self.world.require(state == expected, f"{label} as {state} instead of {expected}")
         self.check_durable(uuid, branch_id, durable_txid, label)
+
+    def copied(self, conn: Any) -> None:
+        """Hold a copy to the state that was committed as the txid that it was brought to."""
+        branch_id, label = (
+            Path(conn.filename).parent.name,
+            f"the copy that {PROCESS.get()} brought up to date",
+        )
+        try:
+            txid, state = schema.read_meta(conn).txid, dump(conn)
+        except apsw.Error as error:
+            self.world.violated(f"{label} is no database: {error}")
+            return
+        commit = self.lookup(branch_id, txid)
+        expected = None if commit is None else commit.state
+        self.world.require(state == expected, f"{label} has txid {txid} as {state} instead of {expected}")
