@@ -23,7 +23,12 @@ from memoturnd.core.manifest import Manifest
 from memoturnd.core.pages import PageHashes
 from memoturnd.engine import schema, takeover
 from memoturnd.engine.budget import within_deadline, within_steps
-from memoturnd.engine.connection import PAGE_SIZE_BYTES, ProfileConnection, open_connection
+from memoturnd.engine.connection import (
+    PAGE_SIZE_BYTES,
+    ProfileConnection,
+    disk_refusals_told,
+    open_connection,
+)
 from memoturnd.engine.files import BranchFiles
 from memoturnd.engine.guard import OverBudgetError
 from memoturnd.engine.kept import Kept
@@ -389,15 +394,19 @@ class Branch:
     # ---- the file, for takeover
 
     def open_file(self) -> None:
-        """Open the main connection and learn at which txid the file stands. Raises apsw.Error."""
+        """Open the main connection and learn at which txid the file stands.
+
+        Raises DiskFullError, RetryableError where the disk refuses it, apsw.NotADBError, apsw.CorruptError.
+        """
         self._kept = self.services.memory.open()
-        conn = self._connect(read_only=False)
-        try:
-            meta = schema.read_meta(conn)
-            schema.check_version(meta)
-        except BaseException:
-            conn.close()
-            raise
+        with disk_refusals_told(self.files.main):
+            conn = self._connect(read_only=False)
+            try:
+                meta = schema.read_meta(conn)
+                schema.check_version(meta)
+            except BaseException:
+                conn.close()
+                raise
         self.txid, self.at_ms = meta.txid, meta.at_ms
         self.log_frames = 0
         self.log_syncs = True

@@ -9,7 +9,8 @@ any statement may be is bounded: its depth, its terms, its program.
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,7 +21,7 @@ from memoturnd.core import filters, patterns
 from memoturnd.core.changes import Noted
 from memoturnd.engine.guard import RESERVED_PREFIX, Guard, OverBudgetError, UserStatements, is_reserved
 from memoturnd.engine.kept import Kept
-from memoturnd.errors import ConfigurationError, InvariantError, MemoturnError
+from memoturnd.errors import ConfigurationError, DiskFullError, InvariantError, MemoturnError, RetryableError
 
 __all__ = [
     "PAGE_SIZE_BYTES",
@@ -29,6 +30,7 @@ __all__ = [
     "Bindings",
     "ProfileConnection",
     "check_library",
+    "disk_refusals_told",
     "is_reserved",
     "open_connection",
     "open_immutable",
@@ -138,6 +140,19 @@ class ProfileConnection(apsw.Connection):
         """Be called before what no steps of SQLite's would show. Raises OverBudgetError where the event loop waits."""
         if self.guard.on_loop:
             raise OverBudgetError
+
+
+@contextmanager
+def disk_refusals_told(path: Path) -> Iterator[None]:
+    """Let SQLite's errors about the disk below the file at `path` be raised as DiskFullError and RetryableError."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise DiskFullError(f"there is no room for {path}; make room, then try again") from error
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.PermissionsError) as error:
+        raise RetryableError(
+            f"{path} cannot be opened ({error}); check the data directory, and the room on its disk, then try again"
+        ) from error
 
 
 def open_connection(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from memoturnd.core.wal import LogRound
-from memoturnd.engine.connection import PAGE_SIZE_BYTES
+from memoturnd.engine.connection import PAGE_SIZE_BYTES, disk_refusals_told
 from memoturnd.errors import RetryableError, invariant
 from memoturnd.replication.apply import write_log
 
@@ -49,7 +49,8 @@ async def replay(
             conn.execute(
                 "PRAGMA synchronous=off", can_cache=False
             )  # the file is a cache, as restored ones are
-        frames, done = conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        with disk_refusals_told(branch.files.main):
+            frames, done = conn.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         if frames != done:
             raise RetryableError(f"a reader holds the log of {branch.ref}; try again")
         branch.close_connections()

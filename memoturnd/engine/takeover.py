@@ -413,7 +413,7 @@ def _inspect(branch: "Branch") -> Local | None:
 
 
 def _try_open(branch: "Branch") -> bool:
-    """Open the file; one that SQLite cannot read is set aside and counts as absent."""
+    """Open the file; one that SQLite cannot read is set aside and counts as absent. Raises what the disk refuses."""
     try:
         branch.open_file()
     except (apsw.NotADBError, apsw.CorruptError) as error:
@@ -425,10 +425,6 @@ def _try_open(branch: "Branch") -> bool:
             kept=str(aside),
         )
         return False
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.IOError, apsw.PermissionsError) as error:
-        raise RetryableError(
-            f"{branch.files.main} cannot be opened ({error}); check the data directory, then try again"
-        ) from error
     return True
 
 

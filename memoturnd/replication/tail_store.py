@@ -10,6 +10,7 @@ beginning is taken of a branch that is not known here, so that what was forgotte
 """
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _INLINE_BYTES: Final = 128 * 1024
 _PIECE: Final = ".segment"
 _STRANDED: Final = ".stranded"
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = structlog.get_logger(__name__)
 
 
@@ -310,7 +312,14 @@ class TailStore:
         return [(tail.folder / name).read_bytes() for name in sorted(tail.pieces)]
 
     def _note(self, tail: _Tail, state: State) -> None:
-        _write(tail.folder / "state", msgspec.json.encode(state), fsync=self._fsync)
+        path, data = tail.folder / "state", msgspec.json.encode(state)
+        try:
+            _write(path, data, fsync=self._fsync)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not path.exists():
+                raise
+            # Else what is held here could not be given to anybody: acknowledged commits would be lost to a full disk.
+            _overwrite(path, data, fsync=self._fsync)
         tail.state = state
 
     def _count(self, tail: _Tail, piece: _Piece, sign: int) -> None:
@@ -377,13 +386,27 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def _write(path: Path, data: bytes, *, fsync: bool) -> None:
-    """Put a file in its place as a whole: one that is sent again must not damage the one that is there."""
+    """Put a file in its place as a whole: one that is sent again must not damage the one that is there. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        if fsync:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            if fsync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # what there is room for is needed
+        raise
     if fsync:
         sync_folder(path.parent)
+
+
+def _overwrite(path: Path, data: bytes, *, fsync: bool) -> None:
+    """Write JSON over that of a file, which takes no new block where it is short enough for one. Raises OSError."""
+    with path.open("r+b", buffering=0) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        file.write(data.ljust(size_bytes))
+        if fsync:
+            os.fsync(file.fileno())

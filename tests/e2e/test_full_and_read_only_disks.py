@@ -6,8 +6,8 @@ import time
 import httpx
 import pytest
 from calls import Profile, assert_refused, ok
-from conftest import SmallDisk
 from processes import run_node
+from small_disk import SmallDisk
 
 BIG = bytes(range(256)) * 512
 
