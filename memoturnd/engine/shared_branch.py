@@ -192,10 +192,26 @@ class SharedBranch(Branch):
         if self.services.draining.has_begun:
             await self._refuse_to_take()
         self._settled = None
-        asked_s = self.services.clock.monotonic_s()
-        await super()._take_over()
+        asked_s, before = self.services.clock.monotonic_s(), self.lease
+        try:
+            await super()._take_over()
+        except BaseException:
+            if self.lease is not before:
+                self._leave_to_others()
+            raise
         self.seen_s = max(self.seen_s, asked_s)
         self._settled = self.owned.lease if self.owned is not None else None
+
+    def _leave_to_others(self) -> None:
+        """Let other nodes have the branch, which could not be taken here, unless this node has commits that nobody else has.
+
+        What its sync set holds is for whoever takes it next.
+        """
+        lease = self.lease
+        if lease is not None and not self.may_hold_more:
+            self.lease = None
+            self.services.tails.is_anothers(self.branch_id)
+            self.services.unreleased.note(lease)
 
     async def _leave_fenced_state(self) -> None:
         if self._lapsed:

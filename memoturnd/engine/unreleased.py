@@ -1,4 +1,4 @@
-"""Leases that could not be given back, because the lease service did not answer: tried again until it does."""
+"""Leases that are to be given back: the lease service did not answer, or the branch could not be taken. Tried until it answers."""
 
 from typing import Final
 

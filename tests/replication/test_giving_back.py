@@ -2,7 +2,7 @@
 
 import pytest
 from harness import node_on
-from profiles import BY_HAND, everything, killed, manifest_of, put
+from profiles import BY_HAND, Cable, everything, killed, manifest_of, put
 
 from memoturnd.core.durability import Durability
 from memoturnd.errors import RetryableError
@@ -71,3 +71,27 @@ async def test_own_lease_is_given_back(tmp_path, store):
         assert await node.tiers.evict(profile)
 
         assert table.placed == {}
+
+
+async def test_node_that_cannot_take_a_branch_leaves_it_to_others(tmp_path, store):
+    table, cable = LeaseTable(), Cable(store)
+    first, second = (LocalLeases(name, f"http://{name}:1", table) for name in ("first", "second"))
+    async with (
+        node_on(tmp_path / "first", cable, leases=first, **BY_HAND) as failing,
+        node_on(tmp_path / "second", store, leases=second, **BY_HAND) as other,
+    ):
+        await other.databases.create("a")
+        await (await other.profile("a")).write(put("x", "1"), durability=Durability.DURABLE)
+        assert await other.tiers.evict(await other.profile("a"))
+        await copy_databases(other, failing)
+        cable.cut = True
+        with pytest.raises(RetryableError):
+            await (await failing.profile("a")).write(put("x", "2"))
+        await failing.tiers.sweep()
+
+        await (await other.profile("a")).write(put("x", "3"))
+
+
+async def copy_databases(source, target):
+    """Let one node's catalog know what another's does."""
+    await target._services.catalog.create_database(await source._services.catalog.get_database("a"))
