@@ -29,6 +29,7 @@ from gateway.routing import ATTEMPT_S, STREAMED_S, Router
 from memoturnd.core.retries import Asked
 from memoturnd.errors import (
     MemoturnError,
+    NotFoundError,
     OutcomeUnknownError,
     OverloadedError,
     RetryableError,
@@ -47,6 +48,8 @@ from memoturnd.seams.clock import Clock, Randomness
 SLACK_S: Final = 5.0
 """How much longer than a node's own deadline the gateway waits, so that the node's answer comes first."""
 NO_CONTENT: Final = 204
+BETWEEN_NODES: Final = b"/internal/"
+"""What the paths of routes begin with that are for nodes among themselves."""
 _log = structlog.get_logger("gateway")
 
 
@@ -336,6 +339,8 @@ class Gateway:
         method, path = scope["method"], scope["path"]
         if method == "OPTIONS":
             return self._cors.preflight(method, dict(scope["headers"]), path)
+        if scope["raw_path"].startswith(BETWEEN_NODES):
+            return error_reply(NotFoundError("a gateway has no routes between nodes: ask the node itself"))
         own = _OWN.get(path) if method in {"GET", "HEAD"} else None
         if own is Gateway.metrics and self._shown is not None and scope["server"][1] != self._shown.but_at:
             return await self._of_all(self._shown)

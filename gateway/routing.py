@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import structlog
+
 from gateway.forwarding import Forwarder, LostError, Request, UnconnectedError, Upstream
 from memoturnd.core.placement import owner_named
 from memoturnd.core.retries import Act, Asked, Event, Outcome, attempt_s, decide
@@ -19,6 +21,7 @@ STREAMED_S: Final = 3600.0
 POLL_S: Final = 0.5
 """How often it is asked whether an owner that has not answered yet is one still."""
 MISDIRECTED: Final = 421
+_log = structlog.get_logger(__name__)
 
 Key = tuple[str, str]
 """A branch as requests name it: the database's qualified name, and the branch's."""
@@ -82,7 +85,7 @@ class Router:
         sent again, OutcomeUnknownError, and ClientDisconnect.
         """
         attempts, hint, failed, lost = 0, None, frozenset[str](), False
-        reason = "no node is there"
+        reason, detail = "no node is there", ""
         while True:
             target = hint or await self._where.target(key, failed)
             hint, upstream = None, None
@@ -94,15 +97,15 @@ class Router:
                 try:
                     upstream = await self._attempt(target, request, max(0.001, timeout_s))
                 except UnconnectedError as error:
-                    reason, failed = str(error), failed | {target.node_id}
+                    reason, detail = f"node {target.node_id} cannot be connected to", str(error)
+                    failed |= {target.node_id}
                 except (LostError, TimeoutError) as error:
-                    reason, failed = (
-                        str(error) or f"{target.address} did not answer in time",
-                        failed | {target.node_id},
-                    )
+                    reason, detail = f"node {target.node_id} did not answer", str(error) or "in time"
+                    failed |= {target.node_id}
                     outcome = Outcome(Event.LOST)
                 else:
                     outcome, hint = self._seen(upstream, key)
+                    reason, detail = f"node {target.node_id} answered {upstream.status}", ""
                     if (
                         outcome.unapplied
                         and hint is None
@@ -120,13 +123,13 @@ class Router:
             if step.act is Act.ANSWER and upstream is not None:
                 return upstream
             if upstream is not None:
-                reason = f"{target.address if target else 'a node'} answered {upstream.status}"
                 upstream.close()
             if step.act is not Act.HINT:
                 hint = None
             if step.act is Act.AGAIN:
                 await self._where.changed(key, step.wait_s)
             elif step.act is not Act.HINT:
+                _log.info("a request is given up", reason=reason, detail=detail)  # which clients do not see
                 raise _given_up(step.act, reason)
 
     async def _attempt(self, target: Target, request: Request, timeout_s: float) -> Upstream:

@@ -60,7 +60,7 @@ async def ask(session, way: str, url: str, route, credential, headers) -> str | 
         return None if status not in (401, 403) else f"{way} refuses {route.operation}: {status} {body!r}"
     wanted = 401 if credential.kind in ("none", "bad") else 403
     if way == "gateway" and route.scope is Scope.INTERNAL:
-        wanted = 404 if status == 404 else wanted  # a gateway knows no routes between nodes
+        wanted = 404  # a gateway has no routes between nodes
     return (
         None if status == wanted else f"{way} answers {route.operation} with {status}, not {wanted}: {body!r}"
     )

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from gateway_support import Echo, behind_gateway, gateway, not_owner, raw_exchange, served
 from proxy import Ending, FaultProxy, Mode
+from structlog.testing import capture_logs
 
 from memoturnd.core.placement import place
 from memoturnd.seams.leases import LiveNode, NodeLeft, Owner, Placed, Placements
@@ -54,6 +55,19 @@ async def test_the_owner_gets_what_is_about_its_branch(client):
             assert [after - one for one, after in zip(before, counts(echoes), strict=True)].index(1) == at, (
                 path
             )
+
+
+@pytest.mark.parametrize(
+    "path", ["/internal/cluster/status", "/internal/replica/tail/read", "/internal/nothing", "/internal/"]
+)
+async def test_routes_between_nodes_end_at_the_gateway(client, path):
+    async with behind_gateway() as (parts, echoes):
+        for method in ("POST", "DELETE", "GET"):
+            answer = await client.request(method, parts.url + path, headers={"X-Memoturn-Internal": "key"})
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+        await client.get(f"{parts.url}/internally")
+        assert [path for echo in echoes for _, path, *_ in echo.seen] == [b"/internally"]
 
 
 async def test_the_branch_of_a_memory_route_is_in_the_query_or_a_header(client):
@@ -239,6 +253,24 @@ async def test_a_request_that_kills_whoever_gets_it_ends(client, faulty):
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert "memoturn-applied" not in answer.headers
     assert 2 <= len(faulty.owner.seen) <= 4
+    assert "127.0.0.1" not in answer.text
+
+
+async def test_clients_are_told_of_a_node_by_its_name_and_operators_by_its_address(client, faulty):
+    faulty.parts.placements.take(NodeLeft("n1"))
+    faulty.parts.app._timeout_s = 0.2
+    faulty.proxy.drop_replies("^PUT ", times=1)
+    lost = await client.put(faulty.parts.url + KEY, content=b"x")
+    await faulty.proxy.refuse()
+    with capture_logs() as logs:
+        refused = await client.put(faulty.parts.url + KEY, content=b"x")
+
+    for answer, status in ((lost, 500), (refused, 503)):
+        assert answer.status_code == status
+        assert "node n0" in answer.json()["error"]
+        assert "127.0.0.1" not in answer.text
+    (told,) = (line for line in logs if line["event"] == "a request is given up")
+    assert "127.0.0.1" in told["detail"]
 
 
 async def test_an_owner_that_says_nothing_ends_with_its_lease(client, faulty):
