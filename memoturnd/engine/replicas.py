@@ -132,6 +132,8 @@ class Replicas:
         self._began_s = clock.monotonic_s()
         self._all: OrderedDict[str, Replica] = OrderedDict()
         self._asking: set[str] = set()
+        self._silent: set[str] = set()
+        """Addresses of owners of which it was said that they do not answer."""
         self.oldest_age_s = 0.0
         """Age of the oldest replica, as of the last time that owners were asked."""
 
@@ -217,6 +219,7 @@ class Replicas:
                 self._errands.start("following a branch", self._begin(one))
         self._metrics.replica_oldest_age_seconds.set(oldest_s)
         self.oldest_age_s = oldest_s
+        self._silent &= of_owner.keys()
         for address, several in of_owner.items():
             if address not in self._asking:
                 self._asking.add(address)
@@ -240,10 +243,13 @@ class Replicas:
             answer = await peers.ask(address, wire.CONFIRM, body=body, headers=JSON, timeout_s=ASK_S)
             confirmed = msgspec.json.decode(answer, type=wire.Confirmed)
         except (MemoturnError, msgspec.MsgspecError) as error:
-            _log.info("owner does not confirm", address=address, error=str(error))
+            if address not in self._silent:  # it is asked several times a second
+                self._silent.add(address)
+                _log.info("owner does not confirm", address=address, error=str(error))
             for one in several:
                 await self._find_owner(one)
             return
+        self._silent.discard(address)
         standing = {one.branch_id: one for one in confirmed.branches}
         for one in several:
             found = standing.get(one.branch.branch_id)

@@ -9,6 +9,7 @@ import pytest
 from erased import files_with
 from harness import node_on
 from profiles import BY_HAND, everything, get, put
+from structlog.testing import capture_logs
 
 from memoturnd.core import replica_wire as wire
 from memoturnd.core.consistency import Consistency
@@ -263,6 +264,30 @@ async def test_replica_finds_the_next_owner(cluster, monkeypatch):
     later = (await replica.write(put("k", "again"), durability=DURABLE)).txid
     await until(lambda: owner.txid >= later)
     assert (await cached(owner, get("k"))).value == "again"
+
+
+async def test_silence_of_an_owner_is_said_once(cluster):
+    await (await cluster.a.profile("x")).write(put("k", "1"), durability=DURABLE)
+    await cluster.cached()
+    branch = await cluster.b.profile("x")
+    asked = cluster.wires.ask
+    failed = 0
+
+    async def ask(address, path, **options):
+        nonlocal failed
+        failed += address in cluster.wires.cut
+        return await asked(address, path, **options)
+
+    cluster.known._peers.ask = ask
+    for _ in range(2):
+        with capture_logs() as logs:
+            cluster.wires.cut.add("http://a")
+            enough = failed + 5
+            await until(lambda enough=enough: failed >= enough)
+        assert [line["event"] for line in logs].count("owner does not confirm") == 1
+        cluster.wires.cut.clear()
+        seen_s = branch.seen_s
+        await until(lambda seen_s=seen_s: branch.seen_s > seen_s)
 
 
 async def test_unused_replica_is_not_followed_any_more(cluster, monkeypatch):
