@@ -1,6 +1,7 @@
 """Those who follow the changes of branches on this node: bounded in number, woken by commits, ended together.
 
-A feed holds neither its branch open nor a slot while it waits. It ends where it could go on telling what is not so: the node
+A feed holds neither its branch open nor a slot while it waits; a copy of another node's branch is read now and then, so that it
+stays one. It ends where it could go on telling what is not so: the node
 stops, the branch is gone, or another node has become its owner. Its client resumes by the last txid, through any node.
 """
 

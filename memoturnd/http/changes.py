@@ -9,7 +9,8 @@ import msgspec
 import structlog
 
 from memoturnd.core.principal import SURFACES
-from memoturnd.errors import ChangesGoneError, InvalidRequestError, MemoturnError
+from memoturnd.engine.consistency import reading, reading_as
+from memoturnd.errors import ChangesGoneError, InvalidRequestError, MemoturnError, NotFoundError
 from memoturnd.feeds import Feeds
 from memoturnd.http.addresses import database_of, profile_of
 from memoturnd.http.call import MAX_INTEGER, Call
@@ -27,6 +28,8 @@ from memoturnd.surfaces.feed import Page, Wanted
 WAIT_LIMIT_S: Final = 60
 """Longest that a page is waited for."""
 HEARTBEAT_S: Final = 10.0
+LOOK_S: Final = 5.0
+"""How often a copy of a branch is read for those who follow it, where it is quiet: what nobody reads is not kept up to date."""
 TOLD: Final = SURFACES - {"branches"}
 _VALUES: Final = (
     SINCE,
@@ -130,8 +133,11 @@ class _Following:
         self._feeds = feeds
         self._profile = profile
         self._wanted = wanted
+        self._asks = reading()
+        """What the request asks of its reads, which go on behind the handler."""
         self._moves = 0
         self._owner: Owner | None = None
+        """The other node that owns the branch, of which a copy is followed here."""
         self._held = ExitStack()
 
     async def begin(self) -> None:
@@ -142,7 +148,8 @@ class _Following:
     async def read(self, since: int | None) -> Seen[Page]:
         """Return the rounds after `since`; see memoturnd.surfaces.feed.read."""
         self._moves = self._profile.moves.count
-        return await feed.read(self._profile, since, self._wanted)
+        with reading_as(self._asks):
+            return await feed.read(self._profile, since, self._wanted)
 
     def end(self) -> str | None:
         """Return why the feed ends now, None where it goes on."""
@@ -153,11 +160,26 @@ class _Following:
         loop = asyncio.get_running_loop()
         while True:
             left_s = None if until_s is None else until_s - loop.time()
+            if self._owner is not None:
+                left_s = LOOK_S if left_s is None else min(LOOK_S, left_s)
             end = await self._feeds.moved(self._profile, self._moves, self._owner, left_s)
+            if end is None and self._owner is not None and self._profile.moves.count == self._moves:
+                end = await self._look()
             self._moves = self._profile.moves.count
             is_late = until_s is not None and loop.time() >= until_s
             if end is not None or is_late or self._reached() > page.next_since:
                 return end
+
+    async def _look(self) -> str | None:
+        """Read the copy, which so goes on being one; return why the feed ends, if it does."""
+        try:
+            with reading_as(self._asks):
+                await self._profile.read(lambda _connection, _now_ms: None)
+        except NotFoundError:
+            return "gone"
+        except MemoturnError as error:
+            _log.info("a copy that is followed is looked at later", error=str(error))
+        return None
 
     def _reached(self) -> int:
         """Return how far the branch is known to be: it is not opened only to see that nothing is new."""

@@ -5,6 +5,9 @@ import asyncio
 import httpx
 from node_support import cluster
 
+from memoturnd.engine import replicas as following
+from memoturnd.http import changes
+
 KEY = "k" * 32
 CACHED = {"memoturn-consistency": "cached"}
 
@@ -52,3 +55,47 @@ async def test_replica_follows_its_owner_and_is_told_of_a_deletion(tmp_path):
             return two.node.metrics.replica_steps["dropped"]._value.get() == 1
 
         await until(is_gone, wait_s=3)
+
+
+async def test_a_feed_at_a_replica_goes_on_while_nobody_else_reads_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "UNUSED_S", 0.5)
+    monkeypatch.setattr(changes, "LOOK_S", 0.3)
+    env = {"CLUSTER_KEY": KEY, "SHIP_INTERVAL_MS": "20", "WARM_AFTER_S": "1"}
+    async with cluster(tmp_path, "n1", "n2", **env) as nodes, httpx.AsyncClient(timeout=20) as client:
+        one, two = nodes.nodes["n1"], nodes.nodes["n2"]
+        await client.post(f"{one.url}/v1/databases", json={"name": "d"})
+        url, told = f"{two.url}/v1/db/d/changes", []
+        note = told.append
+
+        async def put(value):
+            await client.put(
+                f"{one.url}/v1/db/d/kv/n/k", content=value, headers={"memoturn-durability": "durable"}
+            )
+
+        async def follow():
+            headers = {**CACHED, "accept": "text/event-stream"}
+            async with client.stream("GET", url, params={"since": 0}, headers=headers) as answer:
+                async for line in answer.aiter_lines():
+                    note(line)
+
+        async def has_told(count):
+            assert "event: end" not in told
+            return told.count("event: change") == count
+
+        await put(b"1")
+        task = asyncio.create_task(follow())
+        await until(lambda: has_told(1))
+        await put(b"2")
+        await until(lambda: has_told(2))  # pushed
+        await asyncio.sleep(2.5)  # beyond what an unused replica is followed and kept open for
+        await put(b"3")
+        await until(lambda: has_told(3), wait_s=3)
+
+        late = asyncio.create_task(client.get(url, params={"since": 4, "wait_s": 10}, headers=CACHED))
+        await asyncio.sleep(1.5)
+        await put(b"4")
+        assert [one["txid"] for one in (await late).json()["changes"]] == [5]
+
+        await client.delete(f"{one.url}/v1/databases/d")
+        await asyncio.wait_for(task, 5)
+        assert "event: end" in told
