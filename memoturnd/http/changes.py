@@ -11,7 +11,7 @@ import structlog
 from memoturnd.core.principal import SURFACES
 from memoturnd.engine.consistency import reading, reading_as
 from memoturnd.errors import ChangesGoneError, InvalidRequestError, MemoturnError, NotFoundError
-from memoturnd.feeds import Feeds
+from memoturnd.feeds import End, Feeds
 from memoturnd.http.addresses import database_of, profile_of
 from memoturnd.http.call import MAX_INTEGER, Call
 from memoturnd.http.describe import EVENTS, SINCE, Value, described
@@ -170,7 +170,7 @@ class _Following:
             if end is not None or is_late or self._reached() > page.next_since:
                 return end
 
-    async def _look(self) -> str | None:
+    async def _look(self) -> End | None:
         """Read the copy, which so goes on being one; return why the feed ends, if it does."""
         try:
             with reading_as(self._asks):
