@@ -266,8 +266,9 @@ class SharedLeases:
         return self._sent_s + (1 - MARGIN_SHARE) * self._table.ttl_s
 
     async def close(self) -> None:
-        """End the session."""
+        """End the session, by this node's clock too: what it could not ship is not there until it comes back."""
         self._table.expiry_s.pop(self._session, None)
+        self._sent_s = float("-inf")
 
     async def _way(self) -> None:
         self._process.check_alive()
