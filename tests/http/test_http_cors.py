@@ -34,6 +34,7 @@ NO_HEADERS = {
     "memoturn-control",
     "memoturn-gateway",
     "memoturn-memory",
+    "memoturn-node",
     "memoturn-pages",
     "x-memoturn-scope",
 }

@@ -87,6 +87,7 @@ MAY_OPEN = {
     "leases/file_table.py": "the locks of nodes",
     "leases/open.py": "no file: leases are opened by a method of that name",
     "disk.py": "folders",
+    "metrics/process.py": "what the system says of this process, under /proc",
     "engine/incoming.py": "an imported file that is nobody's yet, with no connection on it",
     "engine/transfers.py": "files that are saved or imported, beside those of branches",
     "engine/files.py": "the marks `owner` and `clean`",
