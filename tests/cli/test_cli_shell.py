@@ -332,6 +332,7 @@ def test_on_a_terminal_it_edits_completes_remembers_and_outlives_errors_and_ctrl
         terminal.wait_for("...>")
         terminal.type("values ('apple');\r")
         terminal.wait_for("1 rows affected")
+        terminal.wait_for(f"{profile}>")
         terminal.type("select 'dropped' \x03")
         terminal.type("select nonsense;\r")
         terminal.wait_for("no such column")
@@ -345,7 +346,7 @@ def test_on_a_terminal_it_edits_completes_remembers_and_outlives_errors_and_ctrl
         terminal.wait_for(f"{profile}>")
         terminal.type("\x1b[A\x1b[A\r")  # two entries back
         terminal.wait_for("no such column")
-        terminal.wait_for(f"{profile}>")  # before it asks again, the terminal itself takes Ctrl-D
+        terminal.wait_for(f"{profile}>")  # before it asks again, the terminal itself takes Ctrl-C and Ctrl-D
         terminal.type("\x04")
         assert terminal.leave() == 0
     finally:
