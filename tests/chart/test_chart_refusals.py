@@ -71,6 +71,10 @@ REFUSED = {
         {"server": {"coldAfterSecs": 30}},
         "server.coldAfterSecs is below server.warmAfterSecs",
     ),
+    "every page and some": (
+        {"server": {"corsOrigins": ["*", "https://app.example"]}},
+        "server.corsOrigins is either * or origins",
+    ),
     "windows the wrong way round": (
         {"server": {"pitrSnapshotRetentionSecs": 3600}},
         "server.pitrSnapshotRetentionSecs is below server.pitrRetentionSecs",
@@ -96,6 +100,18 @@ REFUSED = {
         {"podDisruptionBudget": {"maxUnavailable": None}},
         "takes minAvailable or maxUnavailable",
     ),
+    "pods that nobody would find": (
+        {"gateway": {"podLabels": {"app.kubernetes.io/component": "web"}}},
+        "gateway.podLabels: app.kubernetes.io/component is set by the chart",
+    ),
+    "a monitor of something else": (
+        {"podMonitor": {"labels": {"app.kubernetes.io/instance": "prometheus"}}},
+        "podMonitor.labels: app.kubernetes.io/instance is set by the chart",
+    ),
+    "two folders of one name": (
+        {"dataplane": {"extraVolumes": [{"name": "data", "emptyDir": {}}]}},
+        "dataplane.extraVolumes: data is a volume of the chart",
+    ),
 }
 
 
@@ -109,6 +125,22 @@ def test_what_cannot_work_is_refused(name):
     assert "these values cannot work:" in said
     assert why in said
     assert said.count("  - ") == 1, "one fault is told once, and nothing else with it"
+
+
+@pytest.mark.parametrize("release", ["7up", "acme.agents"])
+def test_a_release_whose_name_no_service_can_have_is_refused(release):
+    """Helm takes such names, and the API would refuse the services after everything else was made."""
+    with pytest.raises(RefusedError, match=f"{release}-memoturn, which follows from .* set fullnameOverride"):
+        render(release=release)
+
+    assert render({"fullnameOverride": "mine"}, release=release).one("Service", "mine")
+
+
+def test_long_names_are_cut_to_names():
+    release = "abcdefghij" * 3 + "abcdefghi--x"
+    names = {one["metadata"]["name"] for one in render(release=release).of("Service")}
+
+    assert {name.removesuffix("-nodes").removesuffix("-minio") for name in names} == {release[:39]}
 
 
 def test_all_faults_are_told_at_once():
@@ -143,6 +175,11 @@ def test_all_faults_are_told_at_once():
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"service": {"port": 0}}, "/service/port"),
         ({"fullnameOverride": "x" * 41}, "/fullnameOverride"),
+        ({"fullnameOverride": "My-Name"}, "/fullnameOverride"),
+        ({"fullnameOverride": "1st"}, "/fullnameOverride"),
+        ({"nameOverride": "My Name!"}, "/nameOverride"),
+        ({"image": {"tag": "0.1.0 "}}, "/image/tag"),
+        ({"image": {"repository": "memoturn/memoturnd@sha256:00"}}, "/image/repository"),
     ],
 )
 def test_values_that_are_none_are_refused_by_the_schema(values, where):
@@ -170,6 +207,21 @@ def test_values_that_are_none_are_refused_by_the_schema(values, where):
         ("gateway", {"MEMOTURN_GATEWAY_LISTEN": "0.0.0.0:1"}, "MEMOTURN_GATEWAY_LISTEN is set by the chart"),
         ("dataplane", {"MEMOTURN_SHIP_RAET": "5"}, "MEMOTURN_SHIP_RAET is no setting"),
         ("dataplane", {"MEMOTURN_LOG_FORMAT": "console"}, "MEMOTURN_LOG_FORMAT is set by server.logFormat"),
+        (
+            "dataplane",
+            {"MEMOTURN_MEMORY_BUDGET_BYTES": "1"},
+            "MEMOTURN_MEMORY_BUDGET_BYTES is set by the chart; server.memoryBudgetBytes goes before that",
+        ),
+        (
+            "gateway",
+            {"MEMOTURN_GATEWAY_BODY_BYTES": "1"},
+            "MEMOTURN_GATEWAY_BODY_BYTES is set by the chart; gateway.bodyBytes goes before that",
+        ),
+        ("dataplane", {"POD_IP": "127.0.0.1"}, "POD_IP is set by the chart"),
+        ("controlPlane", {"AWS_REGION": "eu-north-1"}, "AWS_REGION is set by the chart"),
+        ("mcp", {"MEMOTURN_URL": "http://other:8080"}, "MEMOTURN_URL is set by the chart"),
+        ("mcp", {"MEMOTURN_MCP_READ_ONLY": "1"}, "MEMOTURN_MCP_READ_ONLY is set by the chart"),
+        ("mcp", {"MEMOTURN_MCP_PINN": "profile"}, "MEMOTURN_MCP_PINN is no setting"),
     ],
 )
 def test_variables_that_would_end_the_start_are_refused(part, env, why):
@@ -191,10 +243,20 @@ def test_a_variable_twice_is_refused():
         )
 
 
-def test_any_setting_may_come_as_a_variable_instead():
-    env = render({"dataplane": {"extraEnv": [{"name": "MEMOTURN_SHIP_RATE", "value": "5"}]}}).env("dataplane")
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("dataplane", "MEMOTURN_SHIP_RATE"),
+        ("dataplane", "HTTPS_PROXY"),
+        ("controlPlane", "MEMOTURN_AUDIT"),
+        ("gateway", "MEMOTURN_GATEWAY_HEDGE_MS"),
+        ("mcp", "MEMOTURN_MCP_PIN"),
+    ],
+)
+def test_any_other_variable_may_be_added(part, name):
+    objects = render(CLUSTER, {"mcp": {"enabled": True}}, {part: {"extraEnv": [{"name": name, "value": "5"}]}})
 
-    assert env["MEMOTURN_SHIP_RATE"] == "5"
+    assert objects.env("control-plane" if part == "controlPlane" else part)[name] == "5"
 
 
 @pytest.mark.parametrize(
@@ -213,6 +275,7 @@ def test_any_setting_may_come_as_a_variable_instead():
         },
         {"ai": {"embedProvider": "openai", "embedBaseUrl": "http://llm:11434/v1", "embedModel": "bge-m3"}},
         {"dataplane": {"resources": {}}},
+        {"dataplane": {"resources": None}},
         {"dataplane": {"cacheSize": "1Gi"}, "server": {"maxImportBytes": 2**24}},
         {"postgres": {"enabled": True}},
     ],

@@ -1,12 +1,24 @@
 """The chart renders objects that the oldest and the newest Kubernetes take, whatever its values."""
 
 import functools
+import re
 
 import kubernetes_validate
 import pytest
 import yaml
 
-from chart.rendering import CHART, CLUSTER, NEWEST, OLDEST, OUTSIDE, RefusedError, helm, merged, render
+from chart.rendering import (
+    CHART,
+    CLUSTER,
+    NEWEST,
+    OLDEST,
+    OUTSIDE,
+    REPOSITORY,
+    RefusedError,
+    helm,
+    merged,
+    render,
+)
 
 ALL_OPTIONS = {
     "ipFamily": "IPv6",
@@ -195,6 +207,19 @@ def test_migration_knows_the_catalog_and_nothing_else():
     env = render(OUTSIDE).env("migrate")
 
     assert set(env) == {"MEMOTURN_CATALOG", "MEMOTURN_DATA_DIR", "MEMOTURN_LOG_FORMAT"}
+
+
+def test_monitor_names_a_job_that_the_alert_rules_look_for():
+    """The operator would call it NAMESPACE/NAME, for which no rule that names jobs ever fires."""
+    rules = (REPOSITORY / "docs" / "monitoring" / "alerts.yaml").read_text()
+    looked_for = set(re.findall(r'job=~"([^"]+)"', rules))
+    values = {"podMonitor": {"enabled": True}, "nameOverride": "brain", "fullnameOverride": "brain"}
+    (endpoint,) = render(values).one("PodMonitor", "brain")["spec"]["podMetricsEndpoints"]
+    (job,) = [one["replacement"] for one in endpoint["relabelings"] if one["targetLabel"] == "job"]
+
+    assert job == "memoturn/agents/brain"
+    assert looked_for
+    assert all(re.fullmatch(pattern, job) for pattern in looked_for)
 
 
 def test_versions_move_together():

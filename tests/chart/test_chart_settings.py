@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from chart.rendering import CHART, CLUSTER, OUTSIDE, leaves, merged, render
+from chart.rendering import CHART, CLUSTER, OUTSIDE, REPOSITORY, leaves, merged, render
 from chart.values_table import README, table
 from gateway.settings import GATEWAY_SETTINGS
 from memoturnd.config import CLIENT_VARIABLES, FILE
@@ -62,6 +62,14 @@ def test_gateways_get_all_that_they_share_with_nodes():
     own = {variable for variable in BY_VARIABLE if variable.startswith("MEMOTURN_GATEWAY_")}
 
     assert {s.variable for s in GATEWAY_SETTINGS} == by_others | own | set(TABLE["gatewayShares"])
+
+
+def test_every_setting_of_the_mcp_server_is_known():
+    rows = (REPOSITORY / "docs" / "mcp.md").read_text().partition("### Settings")[2].partition("###")[0]
+    known = TABLE["mcp"] + TABLE["mcpOwned"]
+
+    assert len(known) == len(set(known))
+    assert set(known) == set(re.findall(r"`(MEMOTURN_\w+)`", rows))
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,27 @@ def test_script_is_sound():
     assert os.access(SCRIPT, os.X_OK)
 
 
-def test_script_says_what_it_does():
-    ran = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=False, timeout=30)
+@pytest.mark.parametrize("folder", [".", "scripts", "/"])
+def test_script_says_what_it_does_wherever_it_is_called_from(folder):
+    where = REPOSITORY / folder
+    script = os.path.relpath(SCRIPT, where)
+    path = script if "/" in script else f"./{script}"
 
-    assert ran.returncode == 2
-    assert "asks for the same memory with the\nsame token" in ran.stdout
+    for word, code in (("--help", 0), ("--clutser", 2)):
+        ran = subprocess.run(
+            [path, word], cwd=where, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert ran.returncode == code
+        assert "asks for the same memory with the\nsame token" in (ran.stderr if code else ran.stdout)
+
+
+def test_an_image_by_digest_is_refused():
+    """It cannot be loaded, and would be named wrongly to the chart."""
+    env = {**os.environ, "IMAGE": f"memoturn/memoturnd@sha256:{'ab' * 32}"}
+    ran = subprocess.run([SCRIPT], env=env, capture_output=True, text=True, check=False, timeout=30)
+
+    assert ran.returncode == 1
+    assert "takes a tag" in ran.stderr
 
 
 @pytest.mark.soak

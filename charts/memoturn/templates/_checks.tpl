@@ -2,7 +2,7 @@
 
 {{- define "memoturn.checks" -}}
 {{- $problems := list -}}
-{{- range $check := list "cluster" "catalog" "auth" "store" "sizes" "stops" "settings" "ai" "extraEnv" "rest" -}}
+{{- range $check := list "names" "cluster" "catalog" "auth" "store" "sizes" "stops" "settings" "ai" "extraEnv" "pods" "rest" -}}
 {{- range $line := splitList "\n" (include (printf "memoturn.check.%s" $check) $) -}}
 {{- with trim $line }}{{ $problems = append $problems . }}{{ end -}}
 {{- end -}}
@@ -10,6 +10,14 @@
 {{- if $problems -}}
 {{- fail (printf "these values cannot work:\n  - %s" (join "\n  - " $problems)) -}}
 {{- end -}}
+{{- end }}
+
+{{/* The name of a Service is narrower than that of a release, which may begin with a digit and have dots. */}}
+{{- define "memoturn.check.names" }}
+{{- $name := include "memoturn.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{ $name }}, which follows from the release {{ .Release.Name }}, is no name of a Service (a small letter first, then small letters, digits and -); set fullnameOverride
+{{ end }}
 {{- end }}
 
 {{- define "memoturn.check.cluster" }}
@@ -85,7 +93,7 @@ objectStorage.backend=file is a folder of one pod, gone with it, which others ca
 
 {{- define "memoturn.check.sizes" }}
 {{- range $part, $values := dict "dataplane" .Values.dataplane "controlPlane" .Values.controlPlane }}
-{{- $limit := dig "limits" "memory" "" $values.resources }}
+{{- $limit := dig "limits" "memory" "" (default dict $values.resources) }}
 {{- if $limit }}
 {{- if lt (include "memoturn.bytes" $limit | int64) 402653184 }}
 {{ $part }}.resources.limits.memory={{ $limit }} is below 384Mi: a node takes about 115 MiB before it holds anything
@@ -124,6 +132,9 @@ server.diskBudgetBytes is above {{ $part }}.cacheSize={{ $values.cacheSize }}: t
 
 {{- define "memoturn.check.settings" }}
 {{- $server := .Values.server }}
+{{- if and (has "*" (default list $server.corsOrigins)) (gt (len $server.corsOrigins) 1) }}
+server.corsOrigins is either * or origins, not both: * lets every page in
+{{ end }}
 {{- $warm := default 60 $server.warmAfterSecs | float64 }}
 {{- $cold := default 3600 $server.coldAfterSecs | float64 }}
 {{- if lt $cold $warm }}
@@ -156,34 +167,80 @@ ai.{{ $of }}Provider=openai takes ai.{{ $of }}Model: there is none that every en
 {{- end }}
 {{- end }}
 
-{{/* A name that nobody reads would end the start of every pod. */}}
+{{/* A name that nobody reads would end the start of every pod, and of one that is there twice one value is lost. */}}
 {{- define "memoturn.check.extraEnv" }}
-{{- $table := .Files.Get "files/settings.yaml" | fromYaml }}
 {{- range $part := list "dataplane" "gateway" "controlPlane" "mcp" }}
 {{- $seen := list }}
 {{- range $env := (get $.Values $part).extraEnv }}
-{{- $problem := ternary "is there twice" "" (has $env.name $seen) }}
+{{- $problem := include "memoturn.problemOfEnv" (dict "root" $ "part" $part "name" $env.name) }}
+{{- if has $env.name $seen }}{{ $problem = "is there twice" }}{{ end }}
 {{- $seen = append $seen $env.name }}
-{{- if and (hasPrefix "MEMOTURN_" $env.name) (ne $part "mcp") }}
-{{- if has $env.name $table.owned }}
-{{- $problem = "is set by the chart" }}
-{{- else }}
-{{- $known := false }}
-{{- range $section := list "server" "ai" "gateway" }}
-{{- range $value, $variable := get $table $section }}
-{{- if eq $variable $env.name }}
-{{- $known = true }}
-{{- if not (kindIs "invalid" (get (get $.Values $section) $value)) }}{{ $problem = printf "is set by %s.%s" $section $value }}{{ end }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if not $known }}{{ $problem = "is no setting; see the table of values" }}{{ end }}
-{{- end }}
-{{- end }}
 {{- if $problem }}
 {{ $part }}.extraEnv: {{ $env.name }} {{ $problem }}
 {{ end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What is wrong with a variable of extraEnv, nothing if all is well: dict "root" . "part" "gateway" "name" "MEMOTURN_..." */}}
+{{- define "memoturn.problemOfEnv" -}}
+{{- $table := .root.Files.Get "files/settings.yaml" | fromYaml -}}
+{{- $value := "" -}}
+{{- $isSet := false -}}
+{{- range $section := list "server" "ai" "gateway" -}}
+{{- range $key, $variable := get $table $section -}}
+{{- if eq $variable $.name -}}
+{{- $value = printf "%s.%s" $section $key -}}
+{{- $isSet = not (kindIs "invalid" (get (get $.root.Values $section) $key)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $made := list -}}
+{{- range (include "memoturn.env.of" . | fromYamlArray) }}{{ $made = append $made .name }}{{ end -}}
+{{- $isNode := ne .part "mcp" -}}
+{{- $known := ternary (or $value (has .name $table.owned)) (has .name $table.mcp) $isNode -}}
+{{- if and $isNode $isSet -}}
+is set by {{ $value }}
+{{- else if and $isNode $value (has .name $made) -}}
+is set by the chart; {{ $value }} goes before that
+{{- else if or (has .name $made) (has .name (ternary $table.owned $table.mcpOwned $isNode)) -}}
+is set by the chart
+{{- else if and (hasPrefix "MEMOTURN_" .name) (not $known) -}}
+is no setting; see the table of values
+{{- end -}}
+{{- end }}
+
+{{/* The variables of a part, by its name among the values: dict "root" . "part" "controlPlane" */}}
+{{- define "memoturn.env.of" -}}
+{{- if eq .part "gateway" -}}
+{{- include "memoturn.env.gateway" .root }}
+{{- else if eq .part "mcp" -}}
+{{- include "memoturn.env.mcp" .root }}
+{{- else -}}
+{{- include "memoturn.env.node" (dict "root" .root "part" (kebabcase .part) "values" (get .root.Values .part)) }}
+{{- end }}
+{{- end }}
+
+{{/* What pods are found by, and the volumes that are the chart's. */}}
+{{- define "memoturn.check.pods" }}
+{{- $labels := include "memoturn.labels" (dict "root" . "part" "") | fromYaml }}
+{{- range $part := list "dataplane" "gateway" "controlPlane" "mcp" }}
+{{- $values := get $.Values $part }}
+{{- range $label := keys $values.podLabels | sortAlpha }}
+{{- if hasKey $labels $label }}
+{{ $part }}.podLabels: {{ $label }} is set by the chart, and what pods are found by
+{{ end }}
+{{- end }}
+{{- range $volume := $values.extraVolumes }}
+{{- if has $volume.name (list "tmp" "data" "keys" "store" "etcd-ca") }}
+{{ $part }}.extraVolumes: {{ $volume.name }} is a volume of the chart
+{{ end }}
+{{- end }}
+{{- end }}
+{{- range $label := keys .Values.podMonitor.labels | sortAlpha }}
+{{- if hasKey $labels $label }}
+podMonitor.labels: {{ $label }} is set by the chart
+{{ end }}
 {{- end }}
 {{- end }}
 

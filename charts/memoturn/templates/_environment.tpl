@@ -100,7 +100,7 @@
 
 {{/* A node, or the control plane: dict "root" . "part" "dataplane" "values" .Values.dataplane. */}}
 {{- define "memoturn.env.node" -}}
-{{- $limit := dig "limits" "memory" "" .values.resources -}}
+{{- $limit := dig "limits" "memory" "" (default dict .values.resources) -}}
 - name: POD_IP
   valueFrom:
     fieldRef:
@@ -166,7 +166,7 @@
 
 {{- define "memoturn.env.gateway" -}}
 {{- $table := .Files.Get "files/settings.yaml" | fromYaml -}}
-{{- $limit := dig "limits" "memory" "" .Values.gateway.resources -}}
+{{- $limit := dig "limits" "memory" "" (default dict .Values.gateway.resources) -}}
 - name: MEMOTURN_GATEWAY_LISTEN
   value: {{ printf "%s:8080" (include "memoturn.listen" .) | quote }}
 - name: MEMOTURN_AUTH

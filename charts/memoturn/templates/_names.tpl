@@ -1,17 +1,17 @@
 {{/* Names and labels. */}}
 
 {{- define "memoturn.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimAll "-" }}
 {{- end }}
 
 {{/* Short enough that the name of a pod with all that Kubernetes appends fits into a label. */}}
 {{- define "memoturn.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 40 | trimAll "-" }}
 {{- else if contains (include "memoturn.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- .Release.Name | trunc 40 | trimAll "-" }}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "memoturn.name" .) | trunc 40 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "memoturn.name" .) | trunc 40 | trimAll "-" }}
 {{- end }}
 {{- end }}
 
