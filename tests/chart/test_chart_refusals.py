@@ -254,7 +254,9 @@ def test_a_variable_twice_is_refused():
     ],
 )
 def test_any_other_variable_may_be_added(part, name):
-    objects = render(CLUSTER, {"mcp": {"enabled": True}}, {part: {"extraEnv": [{"name": name, "value": "5"}]}})
+    objects = render(
+        CLUSTER, {"mcp": {"enabled": True}}, {part: {"extraEnv": [{"name": name, "value": "5"}]}}
+    )
 
     assert objects.env("control-plane" if part == "controlPlane" else part)[name] == "5"
 

@@ -60,9 +60,7 @@ def test_script_says_what_it_does_wherever_it_is_called_from(folder):
     path = script if "/" in script else f"./{script}"
 
     for word, code in (("--help", 0), ("--clutser", 2)):
-        ran = subprocess.run(
-            [path, word], cwd=where, capture_output=True, text=True, check=False, timeout=30
-        )
+        ran = subprocess.run([path, word], cwd=where, capture_output=True, text=True, check=False, timeout=30)
         assert ran.returncode == code
         assert "asks for the same memory with the\nsame token" in (ran.stderr if code else ran.stdout)
 
