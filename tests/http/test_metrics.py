@@ -31,11 +31,12 @@ PREFIXES = {
     "control": ("memoturn_",),
     "gateway": ("memoturn_gateway_",),
     "workers": ("memoturn_workers_",),
+    "mcp": ("memoturn_mcp_",),
 }
 SHARED = ("process_", "memoturn_build_info", "memoturn_event_loop_lag_seconds")
 UNITS = ("seconds", "bytes", "ratio")
 OTHER_UNITS = re.compile(r"_(ms|milliseconds|us|s|minutes|hours|days|kb|mb|kib|mib|percent|byte|second)(_|$)")
-LABELS = {"route", "method", "status", "reason", "outcome", "tier", "operation", "direction", "surface", "effect", "step", "ending", "channel", "kind"}  # fmt: skip
+LABELS = {"route", "method", "status", "reason", "outcome", "tier", "operation", "direction", "surface", "effect", "step", "ending", "channel", "kind", "tool"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import time
@@ -125,7 +126,7 @@ async def test_a_call_that_is_called_off_is_called_off_at_the_node(floors, mode)
         assert call.cancelled()
         await asyncio.wait_for(floors.left.wait(), DONE_S)
         text = served.server.metrics.text().decode()
-        assert 'tool_calls_total{outcome="cancelled",tool="memory_recall"} 1.0' in text
+        assert 'mcp_calls_total{outcome="cancelled",tool="memory_recall"} 1.0' in text
         floors.hold.set()
         answer_of(await client.call_tool("memory_recall", {"query": "x"}))
 
@@ -278,7 +279,13 @@ async def test_the_http_server_says_where_it_is_and_stops_well(floors):
     base = url.removesuffix("/mcp")
     async with httpx.AsyncClient(timeout=5) as http:
         assert (await http.get(f"{base}/health")).text == "ok"
-        assert "memoturn_mcp_sessions 0.0" in (await http.get(f"{base}/metrics")).text
+        await asyncio.sleep(0.3)
+        shown = (await http.get(f"{base}/metrics")).text
+        assert "memoturn_mcp_sessions 0.0" in shown
+        assert "memoturn_mcp_sessions_limit 1000.0" in shown
+        assert 'memoturn_build_info{process="mcp"' in shown
+        assert float(re.search(r"^process_resident_memory_bytes (\S+)$", shown, re.MULTILINE)[1]) > 10 << 20
+        assert float(re.search(r"^memoturn_event_loop_lag_seconds_count (\S+)$", shown, re.MULTILINE)[1]) > 0
         headers = {"Accept": "application/json, text/event-stream", "Authorization": "Bearer mine"}
         answer = await http.post(url, json=INITIALIZE, headers=headers)
         assert answer.status_code == 200

@@ -6,7 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+import memoturn.cli.mcp
 import pytest
+import typer
 from memoturn.errors import BY_CODE
 from memoturn.mcp.answers import NEXT_STEPS, fitted, readable
 from memoturn.mcp.install.clients import CLIENTS
@@ -66,12 +68,24 @@ def test_the_documents_table_of_clients_is_the_clients():
     assert [row[0].strip("`") for row in table("### Clients")] == list(CLIENTS)
 
 
-def test_the_documents_table_of_metrics_is_the_metrics():
-    exposed = {
-        family.name + ("_total" if family.type == "counter" else "")
-        for family in Metrics().registry.collect()
-    }
-    assert {row[0].strip("`") for row in table("### Metrics")} == exposed
+def test_the_documents_settings_are_the_commands():
+    command = typer.main.get_command(memoturn.cli.mcp.app)
+    told = set(re.findall(r"`(MEMOTURN_\w+)`", "".join(" ".join(row) for row in table("### Settings"))))
+    own = {option.envvar for option in command.params if getattr(option, "envvar", None)}
+
+    assert own <= told
+    assert told - own == {"MEMOTURN_URL", "MEMOTURN_TOKEN"}, "those of every command"
+
+
+def test_what_a_node_calls_its_errors_makes_no_series():
+    metrics = Metrics()
+    for number in range(100):
+        metrics.called("memory_recall", f"code-{number}", 0.01)
+    metrics.called("memory_recall", "overloaded", 0.01)
+
+    told = metrics.text().decode()
+    assert 'mcp_calls_total{outcome="other",tool="memory_recall"} 100.0' in told
+    assert 'mcp_calls_total{outcome="overloaded",tool="memory_recall"} 1.0' in told
 
 
 def test_every_error_has_a_next_step():

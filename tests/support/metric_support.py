@@ -1,5 +1,7 @@
 """The metrics of each process, as the documentation and what monitors them have to name them."""
 
+from memoturn.mcp.metrics import Metrics as McpMetrics
+
 from gateway.metrics import GatewayMetrics
 from memoturnd.metrics import Metrics
 from memoturnd.workers.metrics import WorkersMetrics
@@ -23,4 +25,5 @@ def of_each_process():
         "control": families(Metrics(process="control")),
         "gateway": families(GatewayMetrics()),
         "workers": families(WorkersMetrics()),
+        "mcp": families(McpMetrics()),
     }

@@ -60,6 +60,7 @@ class HttpServer:
         self, settings: Settings, http: HttpSettings, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.metrics = Metrics()
+        self.metrics.sessions_limit.set(http.sessions_max)
         self.sessions: Sessions[Upstream] = Sessions(
             clock,
             sessions_max=http.sessions_max,
@@ -245,6 +246,7 @@ class HttpServer:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         async with self._manager.run(), anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweeping)
+            tasks.start_soon(self.metrics.watch_loop_lag)
             try:
                 yield
             finally:

@@ -107,7 +107,7 @@ class _Handlers:
         tool = self._tools.get(params.name)
         if tool is None:
             reason = why_not(self._settings, params.name) or ""
-            self._metrics.tool_calls.labels("unknown", "forbidden").inc()
+            self._metrics.called("unknown", "forbidden")
             return answers.failed("forbidden", reason, "Use one of the tools that are listed.")
         started = time.monotonic()
         outcome = "cancelled"
@@ -119,8 +119,7 @@ class _Handlers:
                 return result
         finally:
             seconds = time.monotonic() - started
-            self._metrics.tool_calls.labels(tool.name, outcome).inc()
-            self._metrics.tool_seconds.labels(tool.name).observe(seconds)
+            self._metrics.called(tool.name, outcome, seconds)
             say(
                 "tool_call",
                 tool=tool.name,
