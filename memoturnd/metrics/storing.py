@@ -139,8 +139,8 @@ class StoringMetrics(Registry):
         self.compacted_bytes = self._counter(
             "compacted_bytes_total", "Bytes of segments that were written joined."
         )
-        self.manifest_largest_bytes = self._gauge(
-            "manifest_largest_bytes", "Size of the largest manifest seen."
+        self.manifest_bytes = self._histogram(
+            "manifest_bytes", "Size of the manifests that were written.", _SEGMENT_BUCKETS_BYTES
         )
         self.leases_lapsed = self._counter(
             "leases_lapsed_total", "Open branches whose lease ended before it was given back."

@@ -555,7 +555,7 @@ class Shipper:
         self._source.ceiling = current.txid_ceiling
         if not self._notes:
             self.compactor.look(current)
-        self._metrics.manifest_largest_bytes.set(self.manifests.size_bytes)
+        self._metrics.manifest_bytes.observe(self.manifests.size_bytes)
 
     async def _vanished(self) -> MemoturnError:
         """Say why the manifest is gone: only the register can tell a deletion from a store that lost it."""

@@ -175,6 +175,27 @@ def test_a_peer_narrows_where_the_bucket_is():
     assert not may_reach(policies, own, INTERNET, 9443)
 
 
+@pytest.mark.parametrize(
+    ("store", "agents"),
+    [
+        ({"backend": "gs", "gs": {"bucket": "b"}}, {("169.254.169.254", 80), ("169.254.169.252", 988)}),
+        ({"backend": "gs", "gs": {"bucket": "b", "existingSecret": "key"}}, set()),
+        ({"backend": "s3"}, {("169.254.170.23", 80)}),
+        ({"backend": "s3", "s3": {"existingSecret": "key"}}, set()),
+        ({"backend": "minio"}, set()),
+    ],
+)
+def test_a_role_is_asked_for_where_the_bucket_takes_one_and_nowhere_else(store, agents):
+    """Of the machine's own addresses: what stands there gives credentials to whoever reaches it."""
+    objects = render({"objectStorage": store, "postgres": {"enabled": True}, "controlPlane": {"enabled": True}})
+    policies = objects.of("NetworkPolicy")
+    asked = [(f"169.254.{end}", port) for end in ("169.254", "169.252", "170.23") for port in (80, 988)]
+
+    for part, place in places(objects).items():
+        reaches = {pair for pair in asked if may_reach(policies, place, Place(address=pair[0]), pair[1])}
+        assert reaches == (agents if part in {"dataplane", "control-plane"} else set()), part
+
+
 def test_every_pod_is_under_a_policy_for_both_ways():
     for values in ({}, ALL, OUTSIDE):
         objects = render(values)

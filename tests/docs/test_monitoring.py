@@ -91,6 +91,14 @@ def test_alerts_say_what_is_wrong_and_how_bad_it_is():
         assert rule["annotations"]["summary"]
 
 
+def test_operators_are_told_what_to_do_about_every_alert():
+    told = (DOCS / "operations.md").read_text().partition("### Alerts\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", told, re.MULTILINE)
+
+    assert [name for name, _, _ in rows] == [rule["alert"] for rule in ALERTS]
+    assert all(does.strip() for _, _, does in rows)
+
+
 def test_every_value_that_an_alert_compares_with_is_of_the_program():
     """Values of labels are words of the program: each that a rule names stands in what a process shows."""
     for title, expression in EXPRESSIONS:

@@ -58,6 +58,19 @@
 {{- end }}
 {{- end }}
 
+{{/* Where a role is asked for instead of keys: addresses of the machine itself, that no other policy opens. */}}
+{{- define "memoturn.to.role" -}}
+{{- $store := .Values.objectStorage -}}
+{{- if and (eq $store.backend "gs") (not $store.gs.existingSecret) }}
+# Google's metadata server, at either of its ports: by the network plugin.
+{{ include "memoturn.to.outside" (dict "to" (list (dict "ipBlock" (dict "cidr" "169.254.169.254/32"))) "ports" (list 80)) }}
+{{ include "memoturn.to.outside" (dict "to" (list (dict "ipBlock" (dict "cidr" "169.254.169.252/32"))) "ports" (list 988)) }}
+{{- else if and (eq $store.backend "s3") (not $store.s3.existingSecret) }}
+# The agent of EKS pod identities.
+{{ include "memoturn.to.outside" (dict "to" (list (dict "ipBlock" (dict "cidr" (ternary "fd00:ec2::23/128" "169.254.170.23/32" (eq .Values.ipFamily "IPv6"))))) "ports" (list 80)) }}
+{{- end }}
+{{- end }}
+
 {{- define "memoturn.to.catalog" -}}
 {{- if .Values.postgres.enabled }}
 {{ include "memoturn.to.part" (dict "root" . "part" "postgres" "port" 5432) }}
