@@ -25,7 +25,9 @@ from bench import (
     machine,
     memory,
     object_stores,
+    observing,
     over_http,
+    processes,
     recall_speed,
     replicas,
     report,
@@ -86,14 +88,16 @@ _PARTS: Final[dict[str, Callable[[argparse.Namespace], list[Table]]]] = {
     "credentials": lambda given: credentials.measure(quick=given.quick),
     "fairness": lambda given: fairness.measure(quick=given.quick),
     "gateway": lambda given: gateway.measure(quick=given.quick),
+    "metrics": lambda given: observing.measure(quick=given.quick),
     "sdk": lambda given: sdk.measure(quick=given.quick),
     "scale": lambda given: scale.measure(quick=given.quick, profiles=given.profiles),
+    "processes": lambda given: processes.measure(quick=given.quick),
     "replicas": lambda given: replicas.measure(quick=given.quick),
     "lag": lambda given: loop_lag.measure(quick=given.quick, stacks=given.stacks),
 }
-_ON_REQUEST: Final = {"lazy", "replicas", "scale"}
-"""Parts that run only where they are named: what the first measures is not part of the product, the others take a
-quarter of an hour and have reports of their own (RESULTS-replicas.md, RESULTS-scale.md)."""
+_ON_REQUEST: Final = {"lazy", "processes", "replicas", "scale"}
+"""Parts that run only where they are named: what the first measures is not part of the product, the others need
+services, take longer, and have reports of their own (RESULTS-processes.md, RESULTS-replicas.md, RESULTS-scale.md)."""
 
 
 def _measured(name: str, given: argparse.Namespace) -> tuple[list[Table], bool]:

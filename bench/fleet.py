@@ -38,13 +38,14 @@ OPS_PER_TRANSACTION: Final = 128
 
 @dataclass(slots=True)
 class Member:
-    """A node or a gateway. `started_s` is how long it took from its start to its first good answer to `GET /ready`."""
+    """A node, a gateway or what else runs. `started_s` is how long it took from its start to its first good answer to `ready`."""
 
     name: str
     host: str
     port: int
     process: "subprocess.Popen[bytes]"
     log_path: Path
+    ready: str = "/ready"
     started_s: float = 0.0
 
     @property
@@ -70,7 +71,7 @@ class Member:
         deadline_s = time.monotonic() + _START_S
         while time.monotonic() < deadline_s and self.process.poll() is None:
             with suppress(OSError):
-                urllib.request.urlopen(f"http://{self.host}:{self.port}/ready", timeout=5).close()
+                urllib.request.urlopen(f"http://{self.host}:{self.port}{self.ready}", timeout=5).close()
                 return
             time.sleep(_PAUSE_S)
         raise RuntimeError(f"{self.name} did not start:\n{self.log_path.read_text()[-4000:]}")
@@ -129,6 +130,25 @@ class Fleet:
             | {f"MEMOTURN_{key}": value for key, value in settings.items()},
         )
 
+    def start_control(self, name: str, **settings: str) -> Member:
+        """Start a control plane by itself."""
+        port = _free_port()
+        known = {
+            "MEMOTURN_DATA_DIR": str(self.folder / name),
+            "MEMOTURN_LISTEN": f"127.0.0.1:{port}",
+            "MEMOTURN_OBJECT_STORE": f"file://{self.objects}",
+            "MEMOTURN_CATALOG": self.catalog_url,
+            "MEMOTURN_CLUSTER_KEY": self.cluster_key,
+            "MEMOTURN_LOG_FORMAT": "json",
+        } | {f"MEMOTURN_{key}": value for key, value in settings.items()}
+        return self._start(name, "control_plane serve", port, known)
+
+    def start_mcp(self, name: str, url: str) -> Member:
+        """Start an MCP server over HTTP that speaks to `url`."""
+        port = _free_port()
+        settings = {"MEMOTURN_URL": url, "MEMOTURN_MCP_PORT": str(port)}
+        return self._start(name, "memoturn mcp --http", port, settings, ready="/health")
+
     def start_gateway(self, name: str, prefix: str | None = None) -> Member:
         """Start a gateway, for the cluster of the nodes unless another prefix says where to look."""
         port = _free_port()
@@ -143,14 +163,17 @@ class Fleet:
             "MEMOTURN_LOG_FORMAT": "json",
         }
 
-    def _start(self, name: str, module: str, port: int, settings: dict[str, str]) -> Member:
+    def _start(
+        self, name: str, command: str, port: int, settings: dict[str, str], *, ready: str = "/ready"
+    ) -> Member:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("MEMOTURN_")}
         log_path = self.folder / f"{name}.log"
         start_s = time.monotonic()
         with log_path.open("ab") as log:
-            command = [sys.executable, "-m", module]
-            process = subprocess.Popen(command, env=inherited | settings, stdout=log, stderr=log)
-        member = Member(name, "127.0.0.1", port, process, log_path)
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command.split()], env=inherited | settings, stdout=log, stderr=log
+            )
+        member = Member(name, "127.0.0.1", port, process, log_path, ready)
         self.members.append(member)
         member.wait_until_ready()
         member.started_s = time.monotonic() - start_s

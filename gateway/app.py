@@ -341,16 +341,22 @@ class Gateway:
             return self._cors.preflight(method, dict(scope["headers"]), path)
         if scope["raw_path"].startswith(BETWEEN_NODES):
             return error_reply(NotFoundError("a gateway has no routes between nodes: ask the node itself"))
-        own = _OWN.get(path) if method in {"GET", "HEAD"} else None
-        if own is Gateway.metrics and self._shown is not None and scope["server"][1] != self._shown.but_at:
-            return await self._of_all(self._shown)
+        if method not in {"GET", "HEAD"}:
+            return None
+        if path == "/metrics":
+            return await self._metrics_page(scope)
+        own = _OWN.get(path)
         return None if own is None else own(self)
 
-    async def _of_all(self, shown: Shown) -> Answer:
+    async def _metrics_page(self, scope: Scope) -> Answer:
+        """Answer with the gateway's metrics, or at the common port of workers with those of all processes."""
+        shown = self._shown
         try:
-            return Answer(200, await shown.gather(), [(b"content-type", CONTENT_TYPE.encode())])
+            is_common = shown is not None and scope["server"][1] != shown.but_at
+            text = await (shown.gather() if shown is not None and is_common else self._metrics.scrape())
         except RetryableError as error:
             return error_reply(error)
+        return Answer(200, text, [(b"content-type", CONTENT_TYPE.encode())])
 
     def health(self) -> Answer:
         """Answer that the process runs."""
@@ -367,10 +373,6 @@ class Gateway:
             )
             return error_reply(RetryableError(f"not ready: {told}, and none that answers"))
         return reply({"nodes": len(places.nodes), "placements": places.owners})
-
-    def metrics(self) -> Answer:
-        """Answer with the gateway's metrics."""
-        return Answer(200, self._metrics.render(), [(b"content-type", CONTENT_TYPE.encode())])
 
     def _show(self) -> None:
         metrics, places = self._metrics, self._placements
@@ -392,7 +394,6 @@ class Gateway:
 _OWN: Final[dict[str, Callable[[Gateway], Answer]]] = {
     "/health": Gateway.health,
     "/ready": Gateway.ready,
-    "/metrics": Gateway.metrics,
 }
 
 

@@ -47,6 +47,7 @@ TITLES = {
         "Added by the gateway, one request at a time on a kept connection",
         "Processor time of the gateway, 16 clients at once",
     ),
+    "metrics": ("What metrics cost a request", "What a scrape of a node costs"),
     "sdk": (
         "Clients: what they add to a request of httpx or fetch",
         "An embedded node, by its client",
@@ -60,10 +61,16 @@ TITLES = {
         "A node's start",
         "A node dies",
     ),
+    "processes": ("Processes of a small installation",),
     "replicas": ("Age of what replicas show, over real processes",),
     "lag": ("Event-loop lag under heavy work",),
 }
-SERVICES = {"replicas": ("etcd", "postgres"), "scale": ("etcd", "postgres"), "sdk": ("node",)}
+SERVICES = {
+    "processes": ("etcd", "postgres"),
+    "replicas": ("etcd", "postgres"),
+    "scale": ("etcd", "postgres"),
+    "sdk": ("node",),
+}
 """What parts cannot be measured without."""
 ROWS = (
     "1",

@@ -31,7 +31,7 @@ async def ready(call: Call) -> Answer:
 @described(gives={200: PLAIN})
 async def metrics(call: Call) -> Answer:
     """Answer with the node's metrics in Prometheus' text format."""
-    return Answer(200, call.node.metrics.render(), [(b"content-type", CONTENT_TYPE.encode())])
+    return Answer(200, await call.node.metrics.scrape(), [(b"content-type", CONTENT_TYPE.encode())])
 
 
 @described(gives={200: dict[str, Any]})

@@ -187,7 +187,9 @@ def test_a_peer_narrows_where_the_bucket_is():
 )
 def test_a_role_is_asked_for_where_the_bucket_takes_one_and_nowhere_else(store, agents):
     """Of the machine's own addresses: what stands there gives credentials to whoever reaches it."""
-    objects = render({"objectStorage": store, "postgres": {"enabled": True}, "controlPlane": {"enabled": True}})
+    objects = render(
+        {"objectStorage": store, "postgres": {"enabled": True}, "controlPlane": {"enabled": True}}
+    )
     policies = objects.of("NetworkPolicy")
     asked = [(f"169.254.{end}", port) for end in ("169.254", "169.252", "170.23") for port in (80, 988)]
 

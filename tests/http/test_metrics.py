@@ -176,6 +176,26 @@ def test_gauges_are_refreshed_before_a_scrape():
     assert b"memoturn_disk_bytes 7.0" in metrics.render()
 
 
+async def test_a_scrape_lets_requests_through_and_says_what_a_rendering_does():
+    metrics, turns = Metrics(), 0
+    metrics.before_scrape(lambda: metrics.disk_bytes.set(7))
+    for route in ROUTES:
+        metrics.request_timer(route.template, route.method, "2xx")(0.001)
+
+    scraping = asyncio.create_task(metrics.scrape())
+    while not scraping.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    told = [
+        [line for line in text.splitlines() if not line.startswith(b"process_")]
+        for text in (await scraping, metrics.render())
+    ]
+    assert told[0] == told[1]
+    assert b"memoturn_disk_bytes 7.0" in told[0]
+    assert turns > len(told[0]) / 300
+
+
 async def test_loop_lag_is_what_a_timer_is_late_by():
     class LateClock(HandClock):
         async def sleep(self, seconds):
