@@ -115,6 +115,20 @@ async def test_one_token_displaces_its_own_oldest_session_and_nobody_elses(http)
         ]
 
 
+async def test_a_server_that_has_all_its_connections_is_not_taken_for_a_dead_one(http):
+    """Its probes would have it restarted, and all sessions with it."""
+    async with serving(NOWHERE, connections_max=3) as served:
+        port = int(served.url.rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+
+        assert await status_of(http, served, bearer("one")) == 503
+        for path in ("health", "metrics"):
+            assert (await http.get(f"{served.url}/{path}")).status_code == 200
+        assert await status_of(http, served, bearer("one")) == 503
+        for _, writer in held:
+            writer.close()
+
+
 async def test_all_sessions_together_have_a_bound(http):
     async with serving(NOWHERE, sessions_max=3) as served:
         sessions = [await opened(http, served, f"token-{index}") for index in range(5)]

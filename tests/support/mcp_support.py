@@ -86,7 +86,8 @@ async def serving(settings, clock=None, **http):
     """Serve HTTP on a free port of this process' loop, until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0))
     more = {} if clock is None else {"clock": clock}
-    server = HttpServer(settings, HttpSettings(**http), **more)
+    http_settings = HttpSettings(**http)
+    server = HttpServer(settings, http_settings, **more)
     web = uvicorn.Server(
         uvicorn.Config(
             server.app,
@@ -94,6 +95,7 @@ async def serving(settings, clock=None, **http):
             lifespan="on",
             ws="none",
             http=connections.Connection,
+            limit_concurrency=http_settings.connections_max,
             timeout_keep_alive=connections.KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
         )

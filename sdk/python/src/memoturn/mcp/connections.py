@@ -5,6 +5,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+ALWAYS = frozenset({"/health", "/metrics"})
+"""What is answered beyond the bound of connections too: a busy server is not to be taken for a dead one, and restarted."""
 KEEP_ALIVE_S = 15
 """How long a connection may be idle between requests."""
 HEADERS_S = 10.0
@@ -15,6 +17,16 @@ class Connection(H11Protocol):
     """One connection. Uvicorn bounds how long it may be idle between requests, and not how long a request may begin."""
 
     _overdue: asyncio.TimerHandle | None = None
+    _connections_max: int | None = None
+
+    @property
+    def limit_concurrency(self) -> int | None:
+        """The bound beyond which uvicorn answers 503; none for the request that is to be answered all the same."""
+        return None if self.scope and self.scope["path"] in ALWAYS else self._connections_max
+
+    @limit_concurrency.setter
+    def limit_concurrency(self, bound: int | None) -> None:
+        self._connections_max = bound
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
