@@ -25,6 +25,13 @@ HEADERS_S = 10.0
 """Longest time from opening a connection, or from the first byte of a later request, to complete headers."""
 
 
+PROBES = frozenset({b"/health", b"/ready", b"/metrics"})
+SPARE = 16
+"""Connections beyond the bound, for `PROBES` alone: who restarts what does not answer would end a node for being busy."""
+SPARE_S = 1.0
+"""Longest time from opening one of these to complete headers."""
+
+
 class ConnectionMetrics(Protocol):
     """Where connections are counted."""
 
@@ -64,6 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._idle_since_s: float | None = None
+        self._is_spare = False
 
     def give_up(self, *, idle_s: float) -> None:
         """Close a connection on which nothing came for `idle_s`; let another one end with the answer that is under way."""
@@ -78,15 +86,24 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._idle_since_s = self.loop.time()
         self.metrics.connections.set(len(self.connections))
-        if len(self.connections) > self.limits.connections:
-            self.metrics.shed["connections"].inc()
-            self._refuse(
-                OverloadedError(
-                    f"{self.limits.connections} connections are open, which is the bound; close some, or try again"
-                )
+        self._is_spare = self._beyond(0)
+        if self._beyond(SPARE):
+            self._turn_away()
+        else:
+            self._await_headers(
+                min(SPARE_S, self.limits.headers_s) if self._is_spare else self.limits.headers_s
             )
-            return
-        self._await_headers()
+
+    def _beyond(self, spare: int) -> bool:
+        return len(self.connections) > self.limits.connections + spare
+
+    def _turn_away(self) -> None:
+        self.metrics.shed["connections"].inc()
+        self._refuse(
+            OverloadedError(
+                f"{self.limits.connections} connections are open, which is the bound; close some, or try again"
+            )
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -109,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}, GONE: {}}
         self._header_bytes = 0
         if self._header_timer is None:
-            self._await_headers()
+            self._await_headers(self.limits.headers_s)
 
     def on_url(self, url: bytes) -> None:
         """Count the request line."""
@@ -124,6 +141,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin the request: from here on its own limits hold."""
         self._stop_timer()
+        if self._is_spare and self._beyond(0) and self.url.partition(b"?")[0] not in PROBES:
+            self._turn_away()
+            raise ValueError("no connection to spare")  # ends the parsing
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -147,8 +167,8 @@ class BoundedProtocol(HttpToolsProtocol):
             )
             raise ValueError("headers too large")  # ends the parsing
 
-    def _await_headers(self) -> None:
-        self._header_timer = self.loop.call_later(self.limits.headers_s, self._too_slow)
+    def _await_headers(self, within_s: float) -> None:
+        self._header_timer = self.loop.call_later(within_s, self._too_slow)
 
     def _stop_timer(self) -> None:
         if self._header_timer is not None:
@@ -157,6 +177,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._header_timer = None
+        if self._is_spare and self._beyond(0):
+            self._turn_away()
+            return
         self._refuse(
             RequestTimeoutError(
                 f"the request's headers did not come within {self.limits.headers_s:g} s; send it again"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from memoturnd.config import connections_limit
-from memoturnd.http.protocol import ConnectionLimits, bounded_protocol
+from memoturnd.http.protocol import SPARE, ConnectionLimits, bounded_protocol
 from memoturnd.metrics import Metrics
 
 
@@ -63,6 +63,47 @@ async def test_connection_over_the_bound_is_turned_away_and_others_go_on():
             writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
             assert (await answer(reader))[0] == 200
             writer.close()
+
+
+async def test_probes_and_scrapes_are_answered_when_all_connections_are_open():
+    """An orchestrator would end the node for being busy, and all its clients would go to the next one."""
+    async with served(connections=2) as (port, metrics):
+        kept = [await connect(port) for _ in range(2)]
+        for path in ("/health", "/ready", "/metrics?name[]=up"):
+            reader, writer = await connect(port)
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+            assert (await answer(reader))[0] == 200
+            writer.close()
+        assert metrics.shed["connections"]._value.get() == 0
+
+        reader, writer = await connect(port)
+        writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"ok" in await asyncio.wait_for(reader.readuntil(b"ok"), 5)
+        writer.write(b"GET /v1/databases HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        status, body = await answer(reader)
+        writer.close()
+        assert (status, body["code"]) == (429, "overloaded"), (
+            "whatever comes behind a probe, it is for probes"
+        )
+
+        for _, writer in kept:
+            writer.close()
+        reader, writer = await connect(port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
+async def test_connections_for_probes_have_a_bound_too():
+    async with served(connections=2) as (port, _):
+        kept = [await connect(port) for _ in range(2 + SPARE)]
+        await asyncio.sleep(0.05)
+        reader, writer = await connect(port)
+        writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+
+        assert (await answer(reader))[0] == 429
+        for other in (writer, *(one for _, one in kept)):
+            other.close()
 
 
 async def test_headers_that_never_end_are_closed_in_time():
