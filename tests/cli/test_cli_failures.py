@@ -195,5 +195,5 @@ def test_without_its_extra_the_command_says_what_to_install():
 
     assert outcome.returncode == 2
     assert outcome.stderr.strip().splitlines() == [
-        "The command line needs more packages than the client: pip install 'memoturn[cli]'"
+        "The command line needs more packages than the client, those of the extra memoturn[cli]: in a checkout, pip install './sdk/python[cli]'"
     ]

@@ -67,7 +67,7 @@ def test_without_the_extra_it_says_what_to_install(cli, monkeypatch):
     for arguments in ((), ("install", "cursor", "--print")):
         code, _, err = cli("mcp", *arguments)
         assert code != 0
-        assert "pip install 'memoturn[mcp]'" in err
+        assert "pip install './sdk/python[mcp]'" in err
 
 
 def test_install_writes_once_prints_what_it_would_and_takes_it_out_again(cli, tmp_path):

@@ -115,6 +115,11 @@ def of_what_is_built(command: str) -> str:
     return shlex.join(["pip", "install", *named])
 
 
+def names_the_extra(shown: str, extra: str) -> bool:
+    """Whether an error says which extra is missing, and how a checkout installs it."""
+    return f"extra memoturn[{extra}]" in shown and f"'./sdk/python[{extra}]'" in shown
+
+
 @pytest.fixture(scope="module")
 def wheelhouse(packages_folder: Path) -> str:
     """What pip finds: the built packages, and what they depend on."""
@@ -209,7 +214,7 @@ def test_what_needs_an_extra_names_it(program, extra, plain):
     ran = plain.run(*program)
 
     assert ran.returncode != 0
-    assert re.findall(r"pip install '(.*?)'", ran.stderr) == [f"memoturn[{extra}]"], ran.stderr
+    assert names_the_extra(ran.stderr, extra), ran.stderr
 
 
 @beside_each_other
@@ -226,8 +231,28 @@ def test_the_command_needs_its_own_extra_alone(with_cli, node):
     assert json.loads(found.stdout)["memories"][0]["summary"] == "Alice is vegan"
     assert "--http" in helped.stdout
     assert refused.returncode != 0
-    assert re.findall(r"pip install '(.*?)'", refused.stderr) == ["memoturn[mcp]"]
+    assert names_the_extra(refused.stderr, "mcp"), refused.stderr
     assert "memoturnd is not installed here" in started.stderr
+
+
+def test_nobody_is_told_to_install_what_others_have_under_our_name():
+    """What PyPI has as `memoturn` is another program, which an extra that cannot be had there would even bring in place of this one."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "*.md", "*.py", "*.yaml", "*.txt", "Dockerfile", "scripts"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    by_name = re.compile(
+        r"pip3? (?:install|download|wheel)\b[^\n`]*[\s'\"=](?:memoturn|memoturn-server)(?![\w./-])"
+    )
+    pages = [REPOSITORY / name for name in listed.split("\0") if name and not name.startswith("tests/")]
+
+    assert by_name.search("pip install --upgrade memoturn")
+    assert by_name.search("pip install 'memoturn[cli]'")
+    assert not by_name.search("pip install . './sdk/python[cli]' dist/memoturn-0.1.0-py3-none-any.whl")
+    assert [f"{path}: {found[0]}" for path in pages if (found := by_name.search(path.read_text()))] == []
 
 
 @pytest.mark.parametrize("name", PROJECTS)

@@ -227,4 +227,4 @@ def test_without_the_server_the_error_names_what_to_install(tmp_path):
             print(error)
     """
 
-    assert "pip install 'memoturn[embedded]'" in in_new_process(script, Path(tmp_path)).stdout
+    assert "pip install . './sdk/python[embedded]'" in in_new_process(script, Path(tmp_path)).stdout

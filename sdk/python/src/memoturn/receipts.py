@@ -80,7 +80,8 @@ def is_signed_by(key: bytes, signature: str, message: bytes) -> bool:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError as error:
         raise InvalidReceiptError(
-            "checking signatures needs `cryptography`: pip install 'memoturn[cli]'"
+            "checking signatures needs `cryptography`, which the extra memoturn[cli] brings: "
+            "in a checkout, pip install './sdk/python[cli]'"
         ) from error
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(base64.b64decode(signature, validate=True), message)

@@ -35,7 +35,8 @@ def start_node(path: "str | os.PathLike[str]", settings: Mapping[str, object]) -
         refused = importlib.import_module(f"{_SERVER}.errors").MemoturnError
     except ImportError as error:
         raise EmbeddedError(
-            f"an embedded node needs the server, on Python 3.11 or newer: pip install 'memoturn[embedded]' ({error})",
+            "an embedded node needs the server, on Python 3.11 or newer, which the extra memoturn[embedded] brings: "
+            f"in a checkout, pip install . './sdk/python[embedded]' ({error})",
             code="embedded",
         ) from error
     environ = {

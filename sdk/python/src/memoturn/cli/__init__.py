@@ -2,8 +2,14 @@
 
 import sys
 
-_HINT = "The command line needs more packages than the client: pip install 'memoturn[cli]'"
-MCP_HINT = "The MCP server needs more packages than the client: pip install 'memoturn[mcp]'"
+_HINT = (
+    "The command line needs more packages than the client, those of the extra memoturn[cli]: "
+    "in a checkout, pip install './sdk/python[cli]'"
+)
+MCP_HINT = (
+    "The MCP server needs more packages than the client, those of the extra memoturn[mcp]: "
+    "in a checkout, pip install './sdk/python[mcp]'"
+)
 _USAGE = 2
 
 

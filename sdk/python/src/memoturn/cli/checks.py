@@ -38,7 +38,7 @@ _PARTS: Final = {
         "is MEMOTURN_OBJECT_STORE right, and does the store answer? Writes wait, and nothing new becomes durable",
     ),
     "leases": (
-        "the leases (etcd in a cluster)",
+        "the lease service (etcd in a cluster)",
         "is etcd up, and MEMOTURN_ETCD right? Without leases no node may write",
     ),
     "catalog": (
@@ -203,7 +203,7 @@ def version(server: str, client: str = __version__) -> Check:
     same = server.split(".")[:2] == client.split(".")[:2]
     newer = _numbers(server) > _numbers(client)
     mend = (
-        "pip install --upgrade memoturn"
+        "update the client: in a checkout of the server's release, pip install ./sdk/python"
         if newer
         else "update the server: it lacks what this client may ask for"
     )

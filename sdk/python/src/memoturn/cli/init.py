@@ -103,7 +103,7 @@ def _started(run: Run, client: "Memoturn", data_dir: Path) -> dict[str, str | in
     beside = Path(sys.executable).with_name("memoturnd")
     command = str(beside) if beside.exists() else shutil.which("memoturnd")
     if command is None:
-        run.out.error("memoturnd is not installed here", "pip install memoturn-server")
+        run.out.error("memoturnd is not installed here", "in a checkout: pip install .")
         raise typer.Exit(ExitCode.UNREACHABLE)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = data_dir / "memoturnd.log"
