@@ -79,6 +79,46 @@ def test_comments_and_layout_stay_to_the_letter():
     assert set_value(after, ("mcpServers", "memoturn"), {"command": "m"}) == after
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # The last one, which is where it is put.
+        ('{"a": 1, // of a\n  // of ours\n  "m": {}\n}', '{"a": 1 // of a\n  // of ours\n}'),
+        ('{\n  "a": 1, // of a\n  "m": {}, // of ours\n}', '{\n  "a": 1, // of a\n  // of ours\n}'),
+        ('{\n  "a": 1 /* x */ , /* y */\n  "m": {} /* z */\n}', '{\n  "a": 1 /* x */  /* y */\n  /* z */\n}'),
+        # One that others follow.
+        ('{\n  "m": {},\n  // of b\n  "b": 2\n}\n', '{\n  // of b\n  "b": 2\n}\n'),
+        ('{\r\n\t"m": {}, // of ours\r\n\t"b": 2\r\n}', '{\r\n\t// of ours\r\n\t"b": 2\r\n}'),
+        # The only one.
+        ('{\n  "m": {}\n}', "{}"),
+        ('{\n  // nothing else\n  "m": {},\n}', "{\n  // nothing else\n}"),
+        # In a line with others.
+        ('{"a":1,"m":{},"b":2}', '{"a":1,"b":2}'),
+        ('{ "a": 1, "m": {} }', '{ "a": 1 }'),
+        ('{ "m": {}, "b": 2 }', '{ "b": 2 }'),
+        # Twice.
+        ('{"m": 1, "a": 1, "m": 2}', '{ "a": 1}'),
+    ],
+)
+def test_what_is_removed_takes_no_comment_with_it(before, after):
+    assert remove_value(before, ("m",)) == after
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_was_put_in_and_is_taken_out_leaves_the_file_as_it_was(end):
+    before = COMMENTED.replace('"x"] }, // keep me', '"x"] } // keep me').replace("\n", end)
+    after = set_value(before, ("mcpServers", "memoturn"), {"command": "m", "args": []})
+    assert after != before
+    assert remove_value(after, ("mcpServers", "memoturn")) == before
+
+
+def test_line_ends_of_both_kinds_stay_where_they_are():
+    before = '{\r\n  "a": 1, // x\r\n  "b": 2 // y\n}\n'
+    after = set_value(before, ("m",), {"command": "m"})
+    assert after == before.replace("2 // y", '2, // y\r\n  "m": {\r\n    "command": "m"\r\n  }')
+    assert get_value(after, ("m",)) == {"command": "m"}
+
+
 def test_windows_line_ends_and_a_byte_order_mark_stay():
     before = '\ufeff{\r\n  "a": 1\r\n}\r\n'
     after = set_value(before, ("mcpServers", "memoturn"), {"command": "m"})
@@ -142,6 +182,68 @@ def test_every_client_gets_it_keeps_the_rest_and_loses_it_again(client):
     if client.format == "toml":
         assert "# mine" in after
         assert "# why" in after
+
+
+OTHERS = '[mcp_servers.other] # mine\ncommand = "npx"\n'
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "# nothing yet\n",
+        'model = "x"\n',
+        OTHERS,
+        OTHERS.replace("\n", "\r\n"),
+        f"\ufeff{OTHERS}",
+        f"[mcp_servers]\n# all of them\n{OTHERS}[z]\nq = 1 # last\n",
+        f'{OTHERS}\n[model]\nx = 1\n\n[mcp_servers."b c"]\ncommand = "b"\n# the end\n',
+        'mcp_servers.other.command = "npx"\nmodel = "x" # which has to stay at the top\n',
+    ],
+)
+def test_a_toml_file_stays_to_the_letter(before):
+    codex = CLIENTS["codex"]
+    after = installed(codex, before, "memoturn", LAUNCH)
+    assert tomllib.loads(after.removeprefix("\ufeff"))["mcp_servers"]["memoturn"]["args"] == list(LAUNCH.args)
+    assert after.startswith(before)
+    assert ("\r" in after) == ("\r" in before)
+    assert installed(codex, after, "memoturn", LAUNCH) == after
+    assert uninstalled(codex, after, "memoturn") == before
+    assert uninstalled(codex, before, "memoturn") == before
+
+
+def test_a_toml_entry_is_changed_and_removed_within_its_own_lines():
+    codex = CLIENTS["codex"]
+    above, below = f"{OTHERS}\n# of ours\n", '\n# of z\n[z]\ncommand = "z"\n'
+    own = '[mcp_servers.memoturn]\ncommand = "old"\nstartup_timeout_sec = 20 # slow\n\n[mcp_servers.memoturn.env]\nX = "1"\n'
+    after = installed(codex, above + own + below, "memoturn", LAUNCH)
+
+    assert after.startswith(above)
+    assert after.endswith(below)
+    assert "startup_timeout_sec = 20 # slow" in after
+    entry = tomllib.loads(after)["mcp_servers"]["memoturn"]
+    assert entry == {"command": LAUNCH.command, "args": list(LAUNCH.args), "startup_timeout_sec": 20}
+    assert installed(codex, after, "memoturn", LAUNCH) == after
+    assert uninstalled(codex, after, "memoturn") == above + below
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        'mcp_servers = { other = { command = "npx" } }\n',
+        "[[mcp_servers]]\na = 1\n",
+        '[mcp_servers]\nmemoturn = { command = "old" }\n',
+        f'[mcp_servers.memoturn]\ncommand = "old"\n{OTHERS}[mcp_servers.memoturn.env]\nX = "1"\n',
+        'text = """\n[mcp_servers.memoturn]\n"""\n[mcp_servers.memoturn]\ncommand = "old"\n',
+    ],
+)
+def test_a_toml_file_that_cannot_be_changed_in_one_place_is_refused_with_what_to_put_there(before):
+    codex = CLIENTS["codex"]
+    with pytest.raises(InvalidRequestError, match=r"(?s)yourself.*\[mcp_servers\.memoturn\]\ncommand = "):
+        installed(codex, before, "memoturn", LAUNCH)
+    if "memoturn" in before:
+        with pytest.raises(InvalidRequestError, match=r"take mcp_servers\.memoturn out"):
+            uninstalled(codex, before, "memoturn")
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
@@ -225,6 +327,29 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(InvalidRequestError, match="No space left"):
         plan.plan("cursor", machine(tmp_path), plan.Options()).carry_out()
     assert path.read_text() == "{}"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_files_of_one_client_have_tokens_of_their_own(tmp_path):
+    here = machine(tmp_path)
+    own = plan.plan("cursor", here, plan.Options(token="own")).carry_out()
+    project = plan.plan("cursor", here, plan.Options(token="project's"), project=tmp_path / "p").carry_out()
+    secrets = [done.plan.secret[0] for done in (own, project)]
+
+    assert [secret.read_text() for secret in secrets] == ["own\n", "project's\n"]
+    assert str(secrets[1]) in project.written.path.read_text()
+    plan.plan("cursor", here, plan.Options(), project=tmp_path / "p", uninstall=True).carry_out()
+    assert [secret.exists() for secret in secrets] == [True, False]
+
+
+def test_a_token_that_is_replaced_is_told_though_the_file_says_the_same(tmp_path):
+    here = machine(tmp_path)
+    plan.plan("zed", here, plan.Options(token="old")).carry_out()
+    again = plan.plan("zed", here, plan.Options(token="new")).carry_out()
+
+    assert not again.written.changed
+    assert str(again.plan.secret[0]) in again.text()
+    assert "nothing was changed" not in again.text()
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,12 +51,13 @@ def write(path: Path, before: str, after: str) -> Written:
         path.parent.mkdir(parents=True, exist_ok=True)
         existed = path.exists()
         mode = path.stat().st_mode & 0o777 if existed else _PRIVATE
-        backup = _backup(path) if existed else None
-        temporary = _temporary(path, after, mode)
-        if read(path) != before:
-            temporary.unlink()
-            raise InvalidRequestError(f"{path} was changed meanwhile; run it again", code="invalid_request")
-        temporary.replace(path)
+        with _temporary(path, after, mode) as temporary:
+            if read(path) != before:
+                raise InvalidRequestError(
+                    f"{path} was changed meanwhile; run it again", code="invalid_request"
+                )
+            backup = _backup(path) if existed else None
+            temporary.replace(path)
     except OSError as error:
         raise _failed("written", path, error) from error
     return Written(path, backup, changed=True)
@@ -64,7 +67,8 @@ def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read. Raises InvalidRequestError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _temporary(path, text, _PRIVATE).replace(path)
+        with _temporary(path, text, _PRIVATE) as temporary:
+            temporary.replace(path)
     except OSError as error:
         raise _failed("written", path, error) from error
 
@@ -82,14 +86,20 @@ def _backup(path: Path) -> Path:
     raise InvalidRequestError(f"there are {_TRIES} backups of {path}; delete some", code="invalid_request")
 
 
-def _temporary(path: Path, text: str, mode: int) -> Path:
+@contextmanager
+def _temporary(path: Path, text: str, mode: int) -> Iterator[Path]:
+    """Write a file beside `path`, which is not there any more behind the block."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(mode)
-    return Path(name)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _failed(done: str, path: Path, error: OSError) -> InvalidRequestError:

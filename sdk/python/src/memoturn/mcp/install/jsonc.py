@@ -11,7 +11,7 @@ from typing import Any, Final
 _SKIP: Final = re.compile(r"(?:[ \t\r\n\ufeff]+|//[^\n]*|/\*.*?\*/)+", re.DOTALL)
 _STRING: Final = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _SCALAR: Final = re.compile(r"true|false|null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_REMARK: Final = re.compile(r"[ \t]*(?://[^\n]*|/\*[^\n]*?\*/[ \t]*)?(?=\n)")
+_REMARK: Final = re.compile(r"[ \t]*(?://[^\r\n]*|/\*[^\n]*?\*/[ \t]*)?(?=\r?\n)")
 _DEPTH_MAX: Final = 100
 _INDENT: Final = "  "
 
@@ -51,15 +51,13 @@ def get_value(text: str, path: tuple[str, ...]) -> Any:
 
 def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
     """Return `text` with `value` at `path`; objects on the way are made. Raises BrokenFileError."""
-    if "\r\n" in text:
-        return set_value(text.replace("\r\n", "\n"), path, value).replace("\n", "\r\n")
     if not text.strip("\ufeff \t\r\n"):
         text = "{}\n"
     _loads(text)
     where, rest = _deepest(text, path)
     if not rest:
         member = _member(where, path[-1])
-        written = _written(value, len(path), _unit(text))
+        written = _written(value, len(path), text)
         return text[: member.value_start] + written + text[member.end :]
     for key in reversed(rest[1:]):
         value = {key: value}
@@ -67,30 +65,49 @@ def set_value(text: str, path: tuple[str, ...], value: Any) -> str:
 
 
 def remove_value(text: str, path: tuple[str, ...]) -> str:
-    """Return `text` without the member at `path`, with its comma; unchanged where there is none."""
+    """Return `text` without the member at `path`, with its comma; unchanged where there is none. Comments stay."""
     _loads(text or "{}")
     if not text.strip():
         return text
     where, rest = _deepest(text, path)
     if rest:
         return text
-    position = next(i for i, member in enumerate(where.members) if member.key == path[-1])
+    position = max(i for i, member in enumerate(where.members) if member.key == path[-1])
+    # A key that stands there twice goes twice: else the client would find the first one again.
+    return remove_value(_without(text, where, position), path)
+
+
+def _without(text: str, where: _Object, position: int) -> str:
     member = where.members[position]
-    if position + 1 < len(where.members):
-        return text[: member.start] + text[where.members[position + 1].start :]
-    start = where.members[position - 1].end if position else where.start + 1
-    end = member.end if where.comma is None else where.comma + 1
-    alone = not position and not text[end : where.end - 1].strip()
-    return text[:start] + text[where.end - 1 if alone else end :]
+    comma = _comma(text, member)
+    before, after = text[: member.start], text[member.end if comma is None else comma + 1 :]
+    if comma is None and position:  # the one before is the last now, and has no comma behind it either
+        at = _comma(text, where.members[position - 1])
+        assert at is not None  # there was a member behind it
+        before = before[:at] + before[at + 1 :]
+    if not before[where.start + 1 :].strip() and not after[: where.end - 1 - len(text)].strip():
+        return before[: where.start + 1] + after[where.end - 1 - len(text) :]
+    return _joined(before, after)
+
+
+def _joined(before: str, after: str) -> str:
+    """Return both without what would be an empty line between them, or a blank too many."""
+    line, (rest, end, below) = before.rpartition("\n")[2], after.partition("\n")
+    if end and not line.strip() and not rest.strip():
+        return before[: len(before) - len(line)] + below
+    if line.strip() and after[0] in " \t\r\n}":
+        return before.rstrip(" \t") + after
+    return before + after.lstrip(" \t")
 
 
 def _added(text: str, where: _Object, key: str, value: Any, depth: int) -> str:
-    unit = _unit(text)
-    written = f"{json.dumps(key)}: {_written(value, depth, unit)}"
-    line = "\n" + unit * depth
+    unit, end = _unit(text), _line_end(text)
+    written = f"{json.dumps(key)}: {_written(value, depth, text)}"
+    line = end + unit * depth
     if not where.members:
         inner = text[where.start + 1 : where.end - 1].rstrip()
-        return f"{text[: where.start + 1]}{inner}{line}{written}\n{unit * (depth - 1)}{text[where.end - 1 :]}"
+        closing = end + unit * (depth - 1)
+        return f"{text[: where.start + 1]}{inner}{line}{written}{closing}{text[where.end - 1 :]}"
     last = where.members[-1].end
     after = last if where.comma is None else where.comma + 1
     comma = "," if where.comma is None else ""
@@ -118,8 +135,19 @@ def _member(where: _Object, key: str) -> _Member:
     return next(member for member in reversed(where.members) if member.key == key)
 
 
-def _written(value: Any, depth: int, unit: str) -> str:
-    return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", "\n" + unit * depth)
+def _comma(text: str, member: _Member) -> int | None:
+    """Return where the comma behind a member is, None where there is none."""
+    at = _skip(text, member.end)
+    return at if text[at : at + 1] == "," else None
+
+
+def _written(value: Any, depth: int, text: str) -> str:
+    unit = _unit(text)
+    return json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", _line_end(text) + unit * depth)
+
+
+def _line_end(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def _unit(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from typing import Any, Final
 
-import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from memoturn.errors import InvalidRequestError
 from memoturn.mcp.install.clients import Client, Launch, environment
 from memoturn.mcp.install.jsonc import BrokenFileError, get_value, remove_value, set_value
+from memoturn.mcp.install.toml import UnchangeableError, get_table, remove_table, set_table, shown
 
 _BROKEN: Final = "it is not changed; mend it, or name another file with --file"
 
@@ -19,11 +19,16 @@ def installed(client: Client, text: str, name: str, launch: Launch) -> str:
     (`disabled`, `timeout` and the like); everything else stays as it is, to the letter.
     """
     entry = client.entry(launch, environment(client, launch))
+    path = (client.key, name)
     try:
-        if client.format == "toml":
-            return _toml(client, text, name, entry)
-        before = get_value(text or "{}", (client.key, name)) if text.strip() else None
-        return set_value(text, (client.key, name), {**_kept(before, entry), **entry})
+        if client.format == "json":
+            before = get_value(text, path) if text.strip() else None
+            return set_value(text, path, {**_kept(before, entry), **entry})
+        return set_table(text, path, {**_kept(get_table(text, path), entry), **entry})
+    except UnchangeableError as error:
+        raise _unchangeable(
+            client, f"put this into it yourself, in place of what it says of {name}:\n{shown(path, entry)}"
+        ) from error
     except (BrokenFileError, TOMLKitError) as error:
         raise _refused(client, error) from error
 
@@ -31,31 +36,12 @@ def installed(client: Client, text: str, name: str, launch: Launch) -> str:
 def uninstalled(client: Client, text: str, name: str) -> str:
     """Return the file without the server; the same text where it is not there. Raises InvalidRequestError."""
     try:
-        if client.format == "json":
-            return remove_value(text, (client.key, name))
-        document = tomlkit.parse(text)
-        servers = document.get(client.key)
-        if not isinstance(servers, dict) or name not in servers:
-            return text
-        del servers[name]
-        return tomlkit.dumps(document)
+        remove = remove_value if client.format == "json" else remove_table
+        return remove(text, (client.key, name))
+    except UnchangeableError as error:
+        raise _unchangeable(client, f"take {error} out of it yourself") from error
     except (BrokenFileError, TOMLKitError) as error:
         raise _refused(client, error) from error
-
-
-def _toml(client: Client, text: str, name: str, entry: dict[str, Any]) -> str:
-    document = tomlkit.parse(text)
-    servers = document.get(client.key)
-    if servers is None:
-        servers = document[client.key] = tomlkit.table(is_super_table=True)
-    elif not isinstance(servers, dict):
-        raise BrokenFileError(f"{client.key} is not a table")
-    before = servers.get(name)
-    table = tomlkit.table()
-    for key, value in {**_kept(before, entry), **entry}.items():
-        table[key] = value
-    servers[name] = table
-    return tomlkit.dumps(document)
 
 
 def _kept(before: Any, entry: dict[str, Any]) -> dict[str, Any]:
@@ -80,4 +66,11 @@ def _kept(before: Any, entry: dict[str, Any]) -> dict[str, Any]:
 def _refused(client: Client, error: Exception) -> InvalidRequestError:
     return InvalidRequestError(
         f"the file of {client.title} is broken ({error}); {_BROKEN}", code="invalid_request"
+    )
+
+
+def _unchangeable(client: Client, then: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"the file of {client.title} writes {client.key} in a form of which no part can be changed alone; {then}",
+        code="invalid_request",
     )

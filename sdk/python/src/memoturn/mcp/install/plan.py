@@ -1,5 +1,6 @@
 """Plans what `memoturn mcp install` does, shows it, and carries it out."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -100,7 +101,7 @@ class Done:
     def text(self) -> str:
         """Return what was done, for people."""
         path, plan = self.written.path, self.plan
-        if not self.written.changed:
+        if not self.written.changed and not plan.secret and not plan.leftover:
             return f"{path} says so already; nothing was changed"
         lines = [f"{plan.name} is {'no more in' if plan.uninstall else 'in'} {path}"]
         if self.written.backup:
@@ -154,16 +155,16 @@ def plan(
     before = files.read(path)
     if uninstall:
         after = uninstalled(client, before, options.name)
-        ours = _secret_file(client, machine, options.name)
+        ours = _secret_file(client, machine, path, options.name)
         leftover = ours if ours.exists() else None
         return Plan(client, path, options.name, before, after, leftover=leftover, uninstall=True)
-    launch, secret, notes = _launch(client, machine, options)
+    launch, secret, notes = _launch(client, machine, path, options)
     after = installed(client, before, options.name, launch)
     return Plan(client, path, options.name, before, after, (*notes, client.after), secret)
 
 
 def _launch(
-    client: Client, machine: Machine, options: Options
+    client: Client, machine: Machine, path: Path, options: Options
 ) -> tuple[Launch, tuple[Path, str] | None, list[str]]:
     pin = Pin[options.pin.upper()]
     Settings(namespace=options.namespace, profile=options.profile, pin=pin)  # refuses a pin on nothing
@@ -190,13 +191,17 @@ def _launch(
             f"{TOKEN} has to be in the environment that {client.title} is started from; else use --token-file"
         )
         return Launch(command, launch.args, {}, "environment"), None, [note]
-    where = _secret_file(client, machine, options.name)
+    where = _secret_file(client, machine, path, options.name)
     note = f"the server finds its token by {TOKEN_FILE}: the token itself is not in the client's file"
     return Launch(command, launch.args, {}, "file", str(where)), (where, options.token + "\n"), [note]
 
 
-def _secret_file(client: Client, machine: Machine, name: str) -> Path:
-    return Path(machine.config) / "memoturn" / f"mcp-{client.name}-{name}.token"
+def _secret_file(client: Client, machine: Machine, path: Path, name: str) -> Path:
+    """Return where the token of an entry is kept: each client's file has its own, as entries of a project may have others."""
+    which = f"{client.name}-{name}"
+    if path != Path(client.path(machine)):
+        which += "-" + hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
+    return Path(machine.config) / "memoturn" / f"mcp-{which}.token"
 
 
 def _command() -> tuple[str, list[str]]:
