@@ -106,6 +106,8 @@ def test_every_error_has_a_next_step():
         {"memory": {"id": "m", "content": {str(n): "c" * 100 for n in range(900)}}, "txid": 9},
         {"docs": [{"é" * 40: "ü" * 40_000}], "txid": 9},
         {"memories": [], "txid": 9},
+        {"value": "😀" * 40_000, "txid": 9},
+        {"docs": [{"😀": '"\\\n' * 9000}, {}], "txid": 9},
     ],
 )
 def test_what_is_too_large_is_cut_to_fit_and_keeps_its_txid(answer, limit):
@@ -114,6 +116,20 @@ def test_what_is_too_large_is_cut_to_fit_and_keeps_its_txid(answer, limit):
     assert size <= limit
     assert cut["txid"] == 9
     assert ("truncated" in cut) is (cut != answer)
+
+
+def test_a_page_that_is_cut_has_no_cursor_which_would_lead_past_what_was_left_out():
+    rows = [{"id": f"m{n}", "summary": "s" * 500} for n in range(40)]
+    page = {"memories": rows, "txid": 9, "next_cursor": "c"}
+    cut = fitted(page, 8000)
+    left = len(cut["memories"])
+
+    assert cut["memories"] == rows[:left]
+    assert 1 < left < 40
+    assert "next_cursor" not in cut
+    assert f"last {40 - left} of 40 memories" in cut["truncated"]
+    assert f"ask for {left} at most" in cut["truncated"]
+    assert fitted({**page, "memories": rows[:left]}, 8000)["next_cursor"] == "c"
 
 
 def test_rows_are_shown_without_what_says_nothing():

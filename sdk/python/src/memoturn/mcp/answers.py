@@ -63,7 +63,8 @@ def readable(row: Mapping[str, Any]) -> dict[str, Any]:
 def fitted(answer: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
     """Return `answer` in at most `limit_bytes` of JSON: long texts are cut first, then rows from the end.
 
-    What was left out is said in `truncated`. Rows are in the only list of objects that the answer has.
+    What was left out is said in `truncated`. Rows are in the only list of objects that the answer has. Where some are left
+    out there is no `next_cursor`, which would lead past them.
     """
     if _size(answer) <= limit_bytes:
         return answer
@@ -77,23 +78,34 @@ def fitted(answer: dict[str, Any], limit_bytes: int) -> dict[str, Any]:
         ),
         None,
     )
-    dropped = 0
-    while rows_key and len(cut[rows_key]) > 1 and _size(cut) > limit_bytes:
-        rows = cut[rows_key]
-        keep = max(1, len(rows) * 3 // 4)
-        dropped += len(rows) - keep
-        cut[rows_key] = rows[:keep]
-        cut["truncated"] = (
-            f"Long texts were cut and the last {dropped} {rows_key} left out; ask for fewer, or narrow the search."
-        )
+    if rows_key and len(cut[rows_key]) > 1 and _size(cut) > limit_bytes:
+        cut = _fewer(cut, rows_key, limit_bytes)
     if _size(cut) > limit_bytes:
-        text = json.dumps(answer, ensure_ascii=False)[: limit_bytes // 4]
         cut = {
             **_empty(answer),
             "truncated": "The answer is too large to show whole; this is its beginning.",
-            "beginning": text,
+            "beginning": "",
         }
+        text = json.dumps(answer, ensure_ascii=False)[:limit_bytes]
+        while text and _size({**cut, "beginning": text}) > limit_bytes:
+            text = text[: len(text) * 3 // 4]
+        cut["beginning"] = text
     return cut
+
+
+def _fewer(answer: dict[str, Any], rows_key: str, limit_bytes: int) -> dict[str, Any]:
+    """Return the answer with as many of its rows as fit, one at least."""
+    rows = answer[rows_key]
+    fewer = {key: value for key, value in answer.items() if key != "next_cursor"}
+    keep = len(rows)
+    while keep > 1 and _size(fewer) > limit_bytes:
+        keep = max(1, keep * 3 // 4)
+        fewer[rows_key] = rows[:keep]
+        fewer["truncated"] = (
+            f"Long texts were cut and the last {len(rows) - keep} of {len(rows)} {rows_key} left out; ask for {keep} at most at once, "
+            "or narrow the search."
+        )
+    return fewer
 
 
 def succeeded(answer: dict[str, Any], place: Place | None, limit_bytes: int) -> CallToolResult:

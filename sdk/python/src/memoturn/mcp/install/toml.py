@@ -36,6 +36,7 @@ def set_table(text: str, path: Path, table: Mapping[str, Any]) -> str:
     if before == table:
         return text
     span = _span(text, path)
+    ways: tuple[str, ...]
     if before is None:
         ways = (_appended(text, path, table),)
     elif span is None:
