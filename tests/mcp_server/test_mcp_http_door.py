@@ -255,7 +255,7 @@ async def test_web_pages_are_kept_out(http):
         own = await http.post(
             url,
             json=INITIALIZE,
-            headers={**ACCEPT, "Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"},
+            headers={**ACCEPT, "Host": f"LocalHost:{port}", "Origin": f"http://localhost:{port}"},
         )
 
         assert (evil.status_code, rebound.status_code, other_page.status_code) == (403, 421, 403)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -245,6 +246,21 @@ async def test_garbage_on_stdin_is_answered_or_dropped_and_the_rest_served(floor
     assert events[0] == "serving"
     assert events[-1] == "stopped"
     assert "tool_call" in events
+
+
+async def test_a_client_that_reads_no_more_ends_the_server_though_it_holds_stdin_open():
+    pipe = asyncio.subprocess.PIPE
+    read, write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "memoturn", "mcp", stdin=pipe, stdout=write, stderr=pipe, env=environment_of()
+    )
+    os.close(write)
+    os.close(read)
+    process.stdin.write(json.dumps(INITIALIZE).encode() + b"\n")
+    err = await asyncio.wait_for(process.stderr.read(), DONE_S)
+
+    assert await process.wait() == 0
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["serving", "stopped"]
 
 
 async def test_a_signal_lets_calls_under_way_end_and_then_the_process(floors):

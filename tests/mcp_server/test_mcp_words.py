@@ -40,6 +40,7 @@ def table(heading):
 def test_all_tools_together_cost_a_model_less_than_four_thousand_tokens():
     text = json.dumps(shown(), ensure_ascii=False, separators=(",", ":"))
     assert len(text) / CHARACTERS_PER_TOKEN < TOKENS_MAX
+    assert f"{len(text.encode()) / 1000:.1f} KB of `tools/list`" in DOCUMENT
     pinned = json.dumps(shown(Settings(namespace="a", profile="b", pin=Pin.BRANCH)), separators=(",", ":"))
     assert len(pinned) < len(text)
     assert len(INSTRUCTIONS) / CHARACTERS_PER_TOKEN < 200

@@ -136,10 +136,11 @@ class HttpServer:
 
         On a port that others reach, any Host is served unless some are named: there every request needs a token.
         """
-        host = headers.get("host", "")
+        host = headers.get("host", "").lower()
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         local = name.strip("[]") in LOOPBACK
-        if not (local or name in self._http.hosts or not (self._http.loopback or self._http.hosts)):
+        named = name in {allowed.lower() for allowed in self._http.hosts}
+        if not (local or named or not (self._http.loopback or self._http.hosts)):
             raise _Refused(421, f"the Host {name[:100]!r} is not served; name it with --allow-host")
         origin = headers.get("origin")
         if origin is not None and origin not in {*self._http.origins, f"http://{host}", f"https://{host}"}:

@@ -38,7 +38,7 @@ def http(settings: Settings, http_settings: HttpSettings) -> None:
 
 
 async def serve_stdio(settings: Settings) -> None:
-    """Serve the client at stdin and stdout until it closes stdin, or until a signal comes.
+    """Serve the client at stdin and stdout until it closes either, or until a signal comes.
 
     Calls that are under way when a signal comes have 5 s to end; then the process leaves, whatever stdin does.
     """
@@ -50,11 +50,24 @@ async def serve_stdio(settings: Settings) -> None:
     try:
         async with stdio_server() as (read, write):
             with _on_signal(lambda: asyncio.ensure_future(_leave(metrics))):
-                await server.run(read, write, server.create_initialization_options())
+                try:
+                    await server.run(read, write, server.create_initialization_options())
+                except asyncio.CancelledError:
+                    # The transport has failed: nobody reads stdout. Whoever holds stdin open would keep us for ever.
+                    with anyio.CancelScope(shield=True):
+                        await _leave(metrics)
+    except Exception as error:
+        if not _is_closed_pipe(error):
+            raise
     finally:
         with anyio.CancelScope(shield=True):
             await upstreams.close()
     say("stopped", transport="stdio")
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    inner: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+    return isinstance(error, BrokenPipeError) if inner is None else all(map(_is_closed_pipe, inner))
 
 
 async def _leave(metrics: Metrics) -> None:
