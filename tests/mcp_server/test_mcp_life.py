@@ -35,6 +35,7 @@ class Floors:
 
     def __init__(self):
         self.seen = []
+        self.cookies = []
         self.hold = asyncio.Event()
         self.left = asyncio.Event()
 
@@ -43,6 +44,7 @@ class Floors:
         while (await receive()).get("more_body"):
             pass
         self.seen.append((headers.get("authorization"), headers.get("memoturn-min-txid")))
+        self.cookies.append(headers.get("cookie"))
         if scope["path"].endswith("/recall") and not self.hold.is_set():
             await self._wait(receive)
         body = b'{"memories": [], "results": [], "txid": 7}'
@@ -51,6 +53,7 @@ class Floors:
             (b"content-type", b"application/json"),
             (b"memoturn-txid", b"7"),
             (b"memoturn-durable-txid", b"7"),
+            (b"set-cookie", f"who={headers.get('authorization')}".encode()),
         ]
         await send({"type": "http.response.start", "status": status, "headers": answer})
         await send({"type": "http.response.body", "body": body})
@@ -105,6 +108,15 @@ async def test_what_a_session_wrote_its_other_tools_see_and_another_session_has_
         ("Bearer one", None),
         ("Bearer two", None),
     ]
+
+
+async def test_what_a_proxy_tells_one_credential_goes_with_no_request_of_another(floors):
+    floors.hold.set()
+    async with serving(Settings(url=floors.url)) as served:
+        for token in ("one", "two"):
+            async with served.client(token) as client:
+                await client.call_tool("memory_recall", {"query": "x"})
+    assert floors.cookies == [None, None]
 
 
 async def test_without_sessions_positions_belong_to_a_token(floors):

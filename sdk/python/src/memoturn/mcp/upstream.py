@@ -6,6 +6,7 @@ session to their credential, and no other one learns of them.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -34,7 +35,9 @@ class Upstreams:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         limits = httpx.Limits(max_connections=_CONNECTIONS_MAX, max_keepalive_connections=_CONNECTIONS_MAX)
-        self._http = httpx.AsyncClient(timeout=_TIMEOUT, limits=limits)
+        # One jar would send what a proxy before the node told one credential along with all the others.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, cookies=no_cookies)
         self._stateless: OrderedDict[bytes, Upstream] = OrderedDict()
 
     def open(self, token: str | None) -> Upstream:
