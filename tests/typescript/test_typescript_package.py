@@ -161,3 +161,5 @@ def test_the_package_holds_what_it_needs_and_nothing_of_the_node(project: Path) 
         found = re.search(r"\bprocess\.|\bBuffer\b|\brequire\(\"(?!\.)|from \"(?!\.)", path.read_text())
         assert found is None, f"{path}: {found}"
     assert "dependencies" not in json.loads((package / "package.json").read_text())
+    for nearest in package.glob("dist/*/package.json"):
+        assert json.loads(nearest.read_text())["sideEffects"] is False

@@ -15,5 +15,6 @@ for (const [kind, config, type] of [
 ]) {
   const { status } = spawnSync(process.execPath, [tsc, "-p", config], { cwd: root, stdio: "inherit" });
   if (status !== 0) process.exit(status ?? 1);
-  writeFileSync(join(root, "dist", kind, "package.json"), `${JSON.stringify({ type })}\n`);
+  // Bundlers ask the nearest of these files what may be left out.
+  writeFileSync(join(root, "dist", kind, "package.json"), `${JSON.stringify({ type, sideEffects: false })}\n`);
 }

@@ -19,7 +19,7 @@
  *         UnavailableError                                                       502, 503, 504
  *       UnconfiguredError            switch the feature on at the node           503 unconfigured
  *       NotDurableError              do not repeat it; `sync` waits for it       500 not_durable
- *       ServerError                  look into the node's log                    other 5xx, unreadable answers
+ *       ServerError                  look into the node's log                    other 5xx, 3xx, unreadable answers
  *       UnreachableError             start the node; the request was not sent    -
  *       UnknownOutcomeError          send it again under its key, or look first  500 outcome_unknown
  */

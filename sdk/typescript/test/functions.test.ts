@@ -3,11 +3,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { errorOf } from "../src/core/answers.js";
+import { Deadline } from "../src/core/deadline.js";
 import { asciiJson, fromBase64, json, toBase64, wire } from "../src/core/encoding.js";
 import { failureOf } from "../src/core/failures.js";
 import { path, placeOf, queryText, revision } from "../src/core/paths.js";
 import { Positions } from "../src/core/positions.js";
 import { type Attempts, type Outcome, waitMs } from "../src/core/retries.js";
+import { eventsOf, linesOf, objectsOf } from "../src/core/streams.js";
+import type { Opened } from "../src/core/transport.js";
 import * as sdk from "../src/index.js";
 
 const exported: Record<string, unknown> = { ...sdk };
@@ -140,6 +143,74 @@ test("a client of what is no URL is refused at once", () => {
     assert.throws(() => sdk.memoturn({ url }), sdk.InvalidRequestError);
   }
   assert.throws(() => sdk.memoturn().memory("", "x"), sdk.InvalidRequestError);
+});
+
+test("a client of options that cannot be is refused at once", async () => {
+  for (const url of ["http://ann:secret@x", "http://x?a=b", "http://x#a", "http://x?"]) {
+    assert.throws(
+      () => sdk.memoturn({ url }),
+      (error) => error instanceof sdk.InvalidRequestError && !error.message.includes("secret"),
+    );
+  }
+  for (const wrong of [-1, Number.NaN]) assert.throws(() => sdk.memoturn({ retries: wrong }), sdk.InvalidRequestError);
+  for (const wrong of [0, -1, Number.NaN]) {
+    assert.throws(() => sdk.memoturn({ timeoutMs: wrong }), sdk.InvalidRequestError);
+    await assert.rejects(sdk.memoturn().health({ timeoutMs: wrong }), sdk.InvalidRequestError);
+  }
+});
+
+function opened(...chunks: Uint8Array[]): Opened {
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (const chunk of chunks) controller.enqueue(chunk);
+      controller.close();
+    },
+  });
+  return { response: new Response(body), deadline: new Deadline(10_000, undefined) };
+}
+
+async function all<T>(rows: AsyncIterable<T>): Promise<T[]> {
+  const found: T[] = [];
+  for await (const row of rows) found.push(row);
+  return found;
+}
+
+/** A text as two chunks, cut at every byte, and byte by byte. */
+function* pieces(text: string): Generator<Uint8Array[]> {
+  const bytes = new TextEncoder().encode(text);
+  for (let cut = 0; cut <= bytes.length; cut += 1) yield [bytes.subarray(0, cut), bytes.subarray(cut)];
+  yield Array.from(bytes, (byte) => Uint8Array.of(byte));
+}
+
+test("events are the same wherever their bytes are parted", async () => {
+  const text =
+    ': hello\n\nevent: change\nid: 7\ndata: {"s": "é日😀"}\n\nid: 8\n\n' +
+    "event:delta\r\ndata:a\r\ndata:  b: c\r\n\r\ndata\n\nevent: lost\ndata: no end";
+  const events = [
+    { event: "change", data: '{"s": "é日😀"}', id: "7" },
+    { event: "", data: "", id: "8" },
+    { event: "delta", data: "a\n b: c", id: null },
+    { event: "message", data: "", id: null },
+  ];
+  for (const chunks of pieces(text)) assert.deepEqual(await all(eventsOf(opened(...chunks))), events);
+});
+
+test("lines are the same wherever their bytes are parted", async () => {
+  const text = '{"s": "é日😀"}\r\n\n{"n": 1}\n{"last": true}';
+  for (const chunks of pieces(text)) {
+    assert.deepEqual(await all(objectsOf(opened(...chunks))), [{ s: "é日😀" }, { n: 1 }, { last: true }]);
+  }
+  for (const wrong of ["[1", "7\n", "null\n"]) {
+    await assert.rejects(all(objectsOf(opened(new TextEncoder().encode(wrong)))), sdk.ServerError);
+  }
+});
+
+test("a long line that comes in many pieces is read in one go", async () => {
+  const piece = new TextEncoder().encode("x".repeat(4096));
+  const began = performance.now();
+  const [line] = await all(linesOf(opened(...Array.from({ length: 4096 }, () => piece))));
+  assert.equal(line?.length, 4096 * 4096);
+  assert.ok(performance.now() - began < 5000);
 });
 
 function named(name: string) {

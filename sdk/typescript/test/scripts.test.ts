@@ -190,8 +190,27 @@ test("a node that is not there is unreachable, and nothing was sent", async () =
 });
 
 test("what is not Memoturn is said to be so", () =>
-  against([{ status: 200, json: undefined }], async (client) => {
-    await assert.rejects(client().memory("a", "b").recall("x"), sdk.ServerError);
+  against([{ status: 200 }, { status: 200, json: [] }, { status: 200, json: null }], async (client, requests) => {
+    for (let call = 0; call < 3; call += 1) {
+      await assert.rejects(client().memory("a", "b").recall("x"), sdk.ServerError);
+    }
+    assert.equal(requests.length, 3);
+  }));
+
+test("where the answer leads elsewhere, the error says where", () =>
+  against([{ status: 308, headers: { location: "https://a.example/" } }], async (client) => {
+    const call = client().memory("a", "b").recall("x");
+    await assert.rejects(call, (error) => error instanceof sdk.ServerError && /a\.example/.test(error.message));
+  }));
+
+test("a credential that is empty is none", () =>
+  against([OK, { ...OK, json: { databases: [] } }], async (client, requests) => {
+    await client({ token: "", platformKey: "p" }).memory("a", "b").recall("x");
+    await client({ token: "t", platformKey: "" }).databases.list();
+    assert.deepEqual(
+      requests.map(({ headers }) => headers.authorization),
+      ["Bearer p", "Bearer t"],
+    );
   }));
 
 test("credentials: data takes the token first, control the platform key, each falls back", () =>
@@ -244,6 +263,15 @@ test("a header that cannot be sent is refused before anything is", () =>
     const call = client().memory("a", "b").ingest([], { idempotencyKey: "ü\n" });
     await assert.rejects(call, sdk.InvalidRequestError);
     assert.equal(requests.length, 0);
+  }));
+
+test("text that is none is refused before anything is sent", () =>
+  against([OK], async (client, requests) => {
+    const { kv } = client().db("d");
+    await assert.rejects(kv.put("n", "k", "half \ud83d"), sdk.InvalidRequestError);
+    assert.equal(requests.length, 0);
+    await kv.put("n", "k", "whole \ud83d\ude00");
+    assert.equal(requests[0]?.body, "whole 😀");
   }));
 
 test("a source of the client's stands in where an item says none", () =>

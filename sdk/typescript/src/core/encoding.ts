@@ -44,6 +44,12 @@ export function bytesOf(value: Bytes): Uint8Array {
   return value instanceof Uint8Array ? value : new Uint8Array(value);
 }
 
+/** Return a text in UTF-8. Throws InvalidRequestError for half of a surrogate pair, which would be stored as another character. */
+export function utf8(text: string): Uint8Array {
+  if (/\p{Surrogate}/u.test(text)) throw invalid("the text holds half of a surrogate pair, which is no character");
+  return new TextEncoder().encode(text);
+}
+
 const CHUNK = 0x8000;
 
 export function toBase64(bytes: Uint8Array): string {

@@ -78,10 +78,14 @@ export async function* linesOf(opened: Opened): AsyncGenerator<string, void, und
   let rest = "";
   try {
     for await (const chunk of chunks) {
-      const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-      rest = lines.pop() ?? "";
+      const [first = "", ...more] = decoder.decode(chunk, { stream: true }).split("\n");
+      // What came before has no end of a line in it: to look again would take long where a line comes in many pieces.
+      rest += first;
       if (rest.length > LONGEST) throw unreadable("a line is too long");
-      for (const line of lines) yield line.endsWith("\r") ? line.slice(0, -1) : line;
+      for (const next of more) {
+        yield rest.endsWith("\r") ? rest.slice(0, -1) : rest;
+        rest = next;
+      }
     }
     rest += decoder.decode();
     if (rest) yield rest;

@@ -61,17 +61,21 @@ export class Answer {
     return new TextDecoder().decode(this.body);
   }
 
-  /** Return the JSON value. Throws ServerError where it is none. */
+  /** Return the JSON object. Throws ServerError where it is none. */
   json<T>(): T {
+    let value: unknown;
+    let cause: unknown;
     try {
-      return JSON.parse(this.text()) as T;
-    } catch (cause) {
-      throw new ServerError("the answer is not JSON; is the URL that of a Memoturn node?", {
-        status: this.status,
-        code: "internal",
-        cause,
-      });
+      value = JSON.parse(this.text());
+    } catch (error) {
+      cause = error;
     }
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as T;
+    throw new ServerError("the answer is not a JSON object; is the URL that of a Memoturn node?", {
+      status: this.status,
+      code: "internal",
+      cause,
+    });
   }
 
   /** Return the JSON object with what the headers say of it; fields of the body win. */
@@ -107,13 +111,14 @@ export class Transport {
   constructor(options: MemoturnOptions, seams: Partial<Seams> = {}) {
     this.url = baseOf(options.url ?? DEFAULT_URL);
     this.source = options.source;
-    this.#dataKey = options.token ?? options.platformKey;
-    this.#controlKey = options.platformKey ?? options.token;
+    this.#dataKey = options.token || options.platformKey;
+    this.#controlKey = options.platformKey || options.token;
     this.#tenant = options.tenant;
     // A method of the global object fails where it is called on another one.
     this.#fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
     this.#retries = options.retries ?? DEFAULT_RETRIES;
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    if (!(this.#retries >= 0)) throw invalid(`retries is ${this.#retries}; give a number, 0 for none`);
+    this.#timeoutMs = timeOfCall(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
     this.#floors = options.readYourWrites ?? true;
     this.seams = { sleep, random: Math.random, ...seams };
   }
@@ -144,7 +149,7 @@ export class Transport {
 
   #deadline(call: Call): Deadline {
     const options: CallOptions = call.options ?? {};
-    return new Deadline(options.timeoutMs ?? call.timeoutMs ?? this.#timeoutMs, options.signal);
+    return new Deadline(timeOfCall(options.timeoutMs ?? call.timeoutMs ?? this.#timeoutMs), options.signal);
   }
 
   async #exchange<T>(call: Call, deadline: Deadline, take: (response: Response) => Promise<T>): Promise<T> {
@@ -159,6 +164,10 @@ export class Transport {
       let error: MemoturnError;
       try {
         const response = await this.#fetch(request.url, request.init(deadline.signal));
+        if (isRedirect(response)) {
+          await response.body?.cancel();
+          throw redirected(response);
+        }
         if (response.status < 400) {
           const taken = await take(response);
           this.#see(call, response.headers, owner);
@@ -219,7 +228,9 @@ export class Transport {
       headers,
       init: (signal) => {
         const body = call.data ? call.data() : text;
-        const init: RequestInit & { duplex?: "half" } = { method: call.method, headers, signal };
+        // Followed, a POST would become a GET: a write that does nothing, and whose answer looks well.
+        const redirect = "manual";
+        const init: RequestInit & { duplex?: "half" } = { method: call.method, headers, signal, redirect };
         if (body !== undefined) init.body = body;
         // Streams can only be sent so; browsers take them over HTTP/2 alone.
         if (body instanceof ReadableStream) init.duplex = "half";
@@ -311,6 +322,24 @@ export function numberOf(headers: Headers, name: string): number | null {
   return value !== null && /^[0-9]+$/.test(value) ? Number(value) : null;
 }
 
+const NOT_MODIFIED = 304;
+
+function isRedirect({ type, status }: Response): boolean {
+  // Browsers hide what it is.
+  return type === "opaqueredirect" || (status >= 300 && status < 400 && status !== NOT_MODIFIED);
+}
+
+function redirected({ status, headers }: Response): ServerError {
+  const where = headers.get("location");
+  const what = `the answer leads elsewhere${where === null ? "" : `, to ${where}`}; give the client the URL of the node itself`;
+  return new ServerError(what, { status, code: "internal" });
+}
+
+function timeOfCall(ms: number): number {
+  if (!(ms > 0)) throw invalid(`timeoutMs is ${ms}; give a number of milliseconds over 0`);
+  return ms;
+}
+
 function baseOf(url: string): string {
   let parsed: URL;
   try {
@@ -318,6 +347,10 @@ function baseOf(url: string): string {
   } catch (cause) {
     throw invalid(`${url} is not a URL, as in ${DEFAULT_URL}`, cause);
   }
-  if (parsed.protocol !== "http:" && parsed.protocol !== "https:") throw invalid(`${url} is no http or https URL`);
-  return url.replace(/\/+$/, "");
+  const { protocol, origin, pathname, username, password } = parsed;
+  if (protocol !== "http:" && protocol !== "https:") throw invalid(`${url} is no http or https URL`);
+  // The URL is not repeated here: a password may be in it.
+  if (username || password) throw invalid("the URL holds a user or a password; give a token instead");
+  if (/[?#]/.test(url)) throw invalid(`${url} goes on behind its path; leave out what begins with ? or #`);
+  return origin + pathname.replace(/\/+$/, "");
 }

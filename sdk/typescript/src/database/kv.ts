@@ -1,6 +1,6 @@
 /** Key-values: bytes under keys, with conditions, lifetimes and metadata. */
 
-import { asciiJson, bytesOf, toBase64, unblob, wire } from "../core/encoding.js";
+import { asciiJson, bytesOf, toBase64, unblob, utf8, wire } from "../core/encoding.js";
 import type { Listing } from "../core/listing.js";
 import { invalid } from "../core/paths.js";
 import { orNull, type Target } from "../core/target.js";
@@ -90,7 +90,7 @@ export class KeyValues {
       query: { ttl },
       headers: { ...conditions({ ifMatch, ifNoneMatch }), "memoturn-meta": meta },
       // Bytes of its own: text would be sent with a content type that says so.
-      data: () => (typeof value === "string" ? new TextEncoder().encode(value) : bytesOf(value)) as BodyInit,
+      data: () => (typeof value === "string" ? utf8(value) : bytesOf(value)) as BodyInit,
       contentType: OCTETS,
       options: call,
     });
