@@ -152,6 +152,12 @@ test("a client of options that cannot be is refused at once", async () => {
       (error) => error instanceof sdk.InvalidRequestError && !error.message.includes("secret"),
     );
   }
+  for (const secret of ["abc\n", "abc\r\n", " abc", "abc\x00", "ключ", "\u00a0abc"]) {
+    for (const kind of ["token", "platformKey"]) {
+      const told = (error: unknown) => error instanceof sdk.InvalidRequestError && !error.message.includes(secret.trim());
+      assert.throws(() => sdk.memoturn({ [kind]: secret }), told);
+    }
+  }
   for (const wrong of [-1, Number.NaN]) assert.throws(() => sdk.memoturn({ retries: wrong }), sdk.InvalidRequestError);
   for (const wrong of [0, -1, Number.NaN]) {
     assert.throws(() => sdk.memoturn({ timeoutMs: wrong }), sdk.InvalidRequestError);

@@ -14,6 +14,7 @@ import { type Failure, mayBeApplied, type Outcome, type Repeatable, saysNothing,
 export const DEFAULT_URL = "http://127.0.0.1:8080";
 export const DEFAULT_TIMEOUT_MS = 30_000;
 const DEFAULT_RETRIES = 3;
+const SENDABLE = /^(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?$/;
 
 /** One call of the API: everything of a request but what the client adds to it. */
 export interface Call {
@@ -111,8 +112,10 @@ export class Transport {
   constructor(options: MemoturnOptions, seams: Partial<Seams> = {}) {
     this.url = baseOf(options.url ?? DEFAULT_URL);
     this.source = options.source;
-    this.#dataKey = options.token || options.platformKey;
-    this.#controlKey = options.platformKey || options.token;
+    const token = credential(options.token, "token");
+    const platformKey = credential(options.platformKey, "platform key");
+    this.#dataKey = token || platformKey;
+    this.#controlKey = platformKey || token;
     this.#tenant = options.tenant;
     // A method of the global object fails where it is called on another one.
     this.#fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
@@ -256,7 +259,7 @@ export class Transport {
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(all)) {
       if (value === undefined || value === null) continue;
-      if (!/^[\t\x20-\x7e]*$/.test(value)) throw invalid(`the header ${name} takes visible ASCII characters alone`);
+      if (!SENDABLE.test(value)) throw invalid(`the header ${name} takes visible ASCII characters alone`);
       headers[name] = value;
     }
     return headers;
@@ -333,6 +336,16 @@ function redirected({ status, headers }: Response): ServerError {
   const where = headers.get("location");
   const what = `the answer leads elsewhere${where === null ? "" : `, to ${where}`}; give the client the URL of the node itself`;
   return new ServerError(what, { status, code: "internal" });
+}
+
+function credential(text: string | undefined, what: string): string | undefined {
+  if (text && !SENDABLE.test(text)) {
+    // It is not repeated here.
+    throw invalid(
+      `the ${what} has a line break, a blank at an end, or a character that is not ASCII: give it as it was made, with nothing around it`,
+    );
+  }
+  return text || undefined;
 }
 
 function timeOfCall(ms: number): number {
