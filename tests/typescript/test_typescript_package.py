@@ -36,7 +36,7 @@ def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]
         yield home.start()
 
 
-def compile_project(project: Path, *files: str, **options: bool) -> None:
+def compile_project(project: Path, *files: str, **options: bool | list[str]) -> None:
     config = {"compilerOptions": OPTIONS | options, "files": files}
     (project / "tsconfig.json").write_text(json.dumps(config))
     compiler = node_packages.SDK / "node_modules" / "typescript" / "bin" / "tsc"
@@ -145,6 +145,16 @@ def test_types_serve_commonjs_too(project: Path) -> None:
     )
 
     compile_project(project, "types.cts")
+
+
+def test_a_project_of_nodejs_needs_no_types_of_the_dom(project: Path) -> None:
+    (project / "plain.mts").write_text(
+        'import { memoturn, type Download } from "@memoturn/sdk";\n'
+        "const download: Download = await memoturn().db('a').export();\n"
+        "export const bytes: Uint8Array = await download.bytes();\n"
+    )
+
+    compile_project(project, "plain.mts", lib=["es2022"])
 
 
 def test_the_package_holds_what_it_needs_and_nothing_of_the_node(project: Path) -> None:

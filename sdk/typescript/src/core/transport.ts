@@ -16,6 +16,9 @@ export const DEFAULT_TIMEOUT_MS = 30_000;
 const DEFAULT_RETRIES = 3;
 const SENDABLE = /^(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?$/;
 
+/** What `fetch` takes as a body; types of Node.js have no name for it. */
+export type Body = NonNullable<RequestInit["body"]>;
+
 /** One call of the API: everything of a request but what the client adds to it. */
 export interface Call {
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -24,7 +27,7 @@ export interface Call {
   /** Sent as JSON. */
   readonly body?: unknown;
   /** Sent as it is; opened anew for each attempt. */
-  readonly data?: () => BodyInit;
+  readonly data?: () => Body;
   readonly contentType?: string;
   readonly accept?: string;
   readonly headers?: Readonly<Record<string, string | null | undefined>>;

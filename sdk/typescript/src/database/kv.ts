@@ -4,7 +4,7 @@ import { asciiJson, bytesOf, toBase64, unblob, utf8, wire } from "../core/encodi
 import type { Listing } from "../core/listing.js";
 import { invalid } from "../core/paths.js";
 import { orNull, type Target } from "../core/target.js";
-import { type Answer, numberOf } from "../core/transport.js";
+import { type Answer, type Body, numberOf } from "../core/transport.js";
 import type { Bytes, PageOptions, ReadOptions, Stamp, WriteOptions } from "../options.js";
 import type * as types from "../types/wire.js";
 
@@ -90,7 +90,7 @@ export class KeyValues {
       query: { ttl },
       headers: { ...conditions({ ifMatch, ifNoneMatch }), "memoturn-meta": meta },
       // Bytes of its own: text would be sent with a content type that says so.
-      data: () => (typeof value === "string" ? utf8(value) : bytesOf(value)) as BodyInit,
+      data: () => (typeof value === "string" ? utf8(value) : bytesOf(value)) as Body,
       contentType: OCTETS,
       options: call,
     });
