@@ -1,5 +1,6 @@
 """What a model reads: small, complete, and equal to what the documentation says."""
 
+import base64
 import json
 import logging
 import re
@@ -147,8 +148,12 @@ def test_rows_are_shown_without_what_says_nothing():
     assert readable({"created_at": 10**18}) == {"created_at": str(10**18)}
 
 
+NESTED = "a." + base64.urlsafe_b64encode(b"[" * 5000).decode() + ".c"
+
+
 @pytest.mark.parametrize(
-    "token", ["", "x", "a.b.c", "a.e30.c", "a.W10.c", "a.eyJkYiI6MX0.c", "ä.ö.ü", "a.eyJkYiI6ICJ4In0.c"]
+    "token",
+    ["", "x", "a.b.c", "a.e30.c", "a.W10.c", "a.eyJkYiI6MX0.c", "ä.ö.ü", "a.eyJkYiI6ICJ4In0.c", NESTED],
 )
 def test_a_token_that_says_nothing_means_the_default(token):
     assert default_place(Settings(), token) == Place("default", "default", "main")

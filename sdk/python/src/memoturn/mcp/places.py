@@ -116,7 +116,7 @@ def _claims(token: str) -> tuple[str | None, str | None]:
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         database, namespace = payload.get("db"), payload.get("ns")
-    except (ValueError, binascii.Error, AttributeError):
+    except (ValueError, binascii.Error, AttributeError, RecursionError):
         return None, None
     if isinstance(database, str) and "--" in database:
         before, _, after = database.partition("--")
