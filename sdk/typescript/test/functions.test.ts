@@ -155,7 +155,8 @@ test("a client of options that cannot be is refused at once", async () => {
   }
   for (const secret of ["abc\n", "abc\r\n", " abc", "abc\x00", "ключ", "\u00a0abc"]) {
     for (const kind of ["token", "platformKey"]) {
-      const told = (error: unknown) => error instanceof sdk.InvalidRequestError && !error.message.includes(secret.trim());
+      const told = (error: unknown) =>
+        error instanceof sdk.InvalidRequestError && !error.message.includes(secret.trim());
       assert.throws(() => sdk.memoturn({ [kind]: secret }), told);
     }
   }

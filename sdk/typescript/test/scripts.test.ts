@@ -265,6 +265,25 @@ test("a header that cannot be sent is refused before anything is", () =>
     assert.equal(requests.length, 0);
   }));
 
+test("what is written while the owner is asked stays the floor, unless the owner is below the one that was not met", async () => {
+  const at = (txid: number) => new Response('{"memories": []}', { headers: { "memoturn-txid": String(txid) } });
+  const unmet = () => new Response("{}", { status: 412 });
+  const positions: number[] = [];
+  const answers = [() => at(5), unmet, () => meanwhile(), unmet, () => at(2)];
+  const client = new sdk.Memoturn({ fetch: async () => (answers.shift() ?? unmet)() });
+  const profile = client.memory("a", "b");
+  const meanwhile = async () => {
+    answers.unshift(() => at(12));
+    await profile.ingest([]);
+    return at(9);
+  };
+  for (let read = 0; read < 3; read += 1) {
+    await profile.recall("x");
+    positions.push(profile.lastTxid);
+  }
+  assert.deepEqual(positions, [5, 12, 2]);
+});
+
 test("text that is none is refused before anything is sent", () =>
   against([OK], async (client, requests) => {
     const { kv } = client().db("d");

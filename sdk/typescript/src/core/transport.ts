@@ -161,7 +161,8 @@ export class Transport {
   async #exchange<T>(call: Call, deadline: Deadline, take: (response: Response) => Promise<T>): Promise<T> {
     const request = this.#request(call);
     let floor = this.#floor(call);
-    let owner = false;
+    // A floor of the client's own that was not met, so that the owner is asked.
+    let unmet = 0;
     // A write that an earlier attempt may have brought through is not told to be unsent, or turned away.
     let lost = false;
     for (let repeats = 0; ; ) {
@@ -176,20 +177,20 @@ export class Transport {
         }
         if (response.status < 400) {
           const taken = await take(response);
-          this.#see(call, response.headers, owner);
+          this.#see(call, response.headers, unmet);
           return taken;
         }
         error = errorOf(response.status, response.headers, await response.text());
         outcome = { status: error.status, code: error.code, retryAfterS: error.retryAfterS };
         if (floor > 0 && isBelow(error, call)) {
           // The name may stand for another branch by now, whose txids are lower: its owner knows.
+          unmet = floor;
           floor = 0;
-          owner = true;
           delete request.headers["memoturn-min-txid"];
           request.headers["memoturn-consistency"] = "primary";
           continue;
         }
-        this.#see(call, response.headers, owner);
+        this.#see(call, response.headers, unmet);
       } catch (cause) {
         deadline.throwIfAborted();
         if (cause instanceof MemoturnError) throw cause;
@@ -276,11 +277,12 @@ export class Transport {
     return this.positions.of(call.place).txid;
   }
 
-  #see(call: Call, headers: Headers, owner: boolean): void {
+  /** Remember where the branch stands; where its owner is below a floor that was `unmet`, the name is another branch's now. */
+  #see(call: Call, headers: Headers, unmet: number): void {
     if (!call.place || call.options?.at !== undefined) return;
     const { txid, durable_txid } = stampOf(headers);
     const seen: Position = { txid, durableTxid: durable_txid };
-    if (owner) this.positions.replace(call.place, seen);
+    if (txid < unmet) this.positions.replace(call.place, seen);
     else if (txid > 0) this.positions.see(call.place, seen);
   }
 
