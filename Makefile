@@ -55,7 +55,8 @@ bench: setup ## measure, and write bench/RESULTS.md
 soak: services ## the long runs: crash loop, many random histories
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
-reference: setup ## write the API reference of the TypeScript client into sdk/typescript/docs
+reference: setup ## write the API references of both clients into build/reference; that of TypeScript takes Node.js
+	$(BIN)/python scripts/python_reference.py
 	$(BIN)/python scripts/typescript_reference.py
 
 simulate: setup ## replay one history of the simulation with its trace: make simulate SEED=1

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the API reference of the TypeScript client into `sdk/typescript/docs`, by typedoc. It takes Node.js with npm."""
+"""Writes the API reference of the TypeScript client into `build/reference/typescript`, by typedoc. It takes Node.js with npm.
+
+What it is given goes to typedoc: `--out FOLDER` puts it elsewhere, `--json FILE` writes it for programs, too.
+"""
 
 import shutil
 import subprocess
@@ -12,7 +15,7 @@ FOLDER = SDK / "reference"
 WITHIN_S = 300
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Write it, and return the exit code."""
     try:
         packages = packages_of(FOLDER)
@@ -21,9 +24,9 @@ def main() -> int:
         return 3
     node = shutil.which("node") or "node"
     typedoc = packages / "typedoc" / "bin" / "typedoc"
-    command = [node, str(typedoc), "--options", str(FOLDER / "typedoc.json")]
+    command = [node, str(typedoc), "--options", str(FOLDER / "typedoc.json"), *arguments]
     return subprocess.run(command, cwd=FOLDER, timeout=WITHIN_S, check=False).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

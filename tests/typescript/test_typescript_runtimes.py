@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,13 +75,3 @@ def test_it_costs_less_than_a_third_of_a_millisecond(built: Path, served: Served
     shown = node_packages.run(str(built / "overhead.js"), served.node.url, minted.json()["token"], "overhead")
 
     assert json.loads(shown)["overhead_ms"] < OVERHEAD_MS, shown
-
-
-def test_its_reference_is_written_without_a_warning(packages: None) -> None:
-    script = node_packages.SDK.parents[1] / "scripts" / "typescript_reference.py"
-
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=WITHIN_S, check=False
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr

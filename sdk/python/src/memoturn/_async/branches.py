@@ -1,5 +1,6 @@
 """The branches of one database: forks, checkpoints, rewinds. All of it is durable when it returns."""
 
+import builtins  # its classes have methods named `list`
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,7 +125,7 @@ class AsyncBranches:
         async for row in self._history(branch).pages("restore_points", query=query, most=limit):
             yield cast("RestorePoint", row)
 
-    async def past_rewinds(self, branch: str = MAIN) -> "list[PastRewind]":
+    async def past_rewinds(self, branch: str = MAIN) -> "builtins.list[PastRewind]":
         """Return the newest 100 rewinds of `branch`, the oldest of them first."""
         answer = await self._history(branch).read("GET", query={"limit": 1})
         return cast("list[PastRewind]", answer.json()["rewinds"])
@@ -146,7 +147,7 @@ class AsyncBranches:
         async for row in self._address.pages("branches", query={"deleted": True}, most=limit):
             yield cast("BranchInfo", row)
 
-    async def list(self) -> "list[BranchInfo]":
+    async def list(self) -> "builtins.list[BranchInfo]":
         """Return the branches other than main, by name."""
         return [row async for row in self.iter()]
 

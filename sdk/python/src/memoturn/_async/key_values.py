@@ -1,5 +1,6 @@
 """Key-values of one branch."""
 
+import builtins  # its classes have methods named `list`
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -201,7 +202,7 @@ class AsyncKeyValues:
 
     async def list(
         self, ns: str, *, prefix: str = "", limit: int = 100, **options: "Unpack[ReadOptions]"
-    ) -> "list[str]":
+    ) -> "builtins.list[str]":
         """Return up to `limit` (at most 1000) live keys that start with `prefix`, ascending."""
         query = {"prefix": prefix or None, "limit": limit}
         return cast("list[str]", (await self._address.read("GET", ns, query=query, **options)).json()["keys"])

@@ -1,6 +1,7 @@
 # Made of _async/branches.py by scripts/unasync: change that one.
 """The branches of one database: forks, checkpoints, rewinds. All of it is durable when it returns."""
 
+import builtins  # its classes have methods named `list`
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -123,7 +124,7 @@ class Branches:
         for row in self._history(branch).pages("restore_points", query=query, most=limit):
             yield cast("RestorePoint", row)
 
-    def past_rewinds(self, branch: str = MAIN) -> "list[PastRewind]":
+    def past_rewinds(self, branch: str = MAIN) -> "builtins.list[PastRewind]":
         """Return the newest 100 rewinds of `branch`, the oldest of them first."""
         answer = self._history(branch).read("GET", query={"limit": 1})
         return cast("list[PastRewind]", answer.json()["rewinds"])
@@ -145,7 +146,7 @@ class Branches:
         for row in self._address.pages("branches", query={"deleted": True}, most=limit):
             yield cast("BranchInfo", row)
 
-    def list(self) -> "list[BranchInfo]":
+    def list(self) -> "builtins.list[BranchInfo]":
         """Return the branches other than main, by name."""
         return [row for row in self.iter()]
 

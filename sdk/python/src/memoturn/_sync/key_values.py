@@ -1,6 +1,7 @@
 # Made of _async/key_values.py by scripts/unasync: change that one.
 """Key-values of one branch."""
 
+import builtins  # its classes have methods named `list`
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -200,7 +201,7 @@ class KeyValues:
 
     def list(
         self, ns: str, *, prefix: str = "", limit: int = 100, **options: "Unpack[ReadOptions]"
-    ) -> "list[str]":
+    ) -> "builtins.list[str]":
         """Return up to `limit` (at most 1000) live keys that start with `prefix`, ascending."""
         query = {"prefix": prefix or None, "limit": limit}
         return cast("list[str]", (self._address.read("GET", ns, query=query, **options)).json()["keys"])
