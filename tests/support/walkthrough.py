@@ -31,12 +31,16 @@ def blocks(text: str, language: str) -> list[str]:
 
 def steps(text: str) -> list[tuple[str, str]]:
     """Return the commands of console blocks, each with what it is said to print."""
+    return [step for block in blocks(text, "console") for step in prompted(block)]
+
+
+def prompted(block: str) -> list[tuple[str, str]]:
+    """Return the commands of one block, which stand behind prompts, each with what it is said to print."""
     found = []
-    for block in blocks(text, "console"):
-        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            lines = step.rstrip("\n").split("\n")
-            size = next(at for at, line in enumerate(lines, 1) if not line.endswith("\\"))
-            found.append(("\n".join(lines[:size]), "\n".join(lines[size:]).strip("\n")))
+    for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        lines = step.rstrip("\n").split("\n")
+        size = next(at for at, line in enumerate(lines, 1) if not line.endswith("\\"))
+        found.append(("\n".join(lines[:size]), "\n".join(lines[size:]).strip("\n")))
     return found
 
 

@@ -59,7 +59,7 @@ def list_(ctx: typer.Context, spec: Spec) -> None:
     show_all(run, run.client.db(spec).erasures())
 
 
-@app.command("show", epilog=examples("memoturn erase show app--alice era_01"))
+@app.command("show", epilog=examples("memoturn erase show app--alice ers_019f3c7d2a1b4c5d"))
 def show(ctx: typer.Context, spec: Spec, erasure_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Show an erasure, with its receipt once it is completed."""
     run = current(ctx)
@@ -69,7 +69,7 @@ def show(ctx: typer.Context, spec: Spec, erasure_id: Annotated[str, typer.Argume
 @app.command(
     "verify",
     epilog=examples(
-        "memoturn erase show app--alice era_01 --json > coupon.json",
+        "memoturn erase show app--alice ers_019f3c7d2a1b4c5d --json > coupon.json",
         "memoturn erase verify coupon.json --keys keys.json",
     ),
 )

@@ -64,7 +64,7 @@ app = typer.Typer(
 
 @app.callback(
     epilog=examples(
-        "memoturn mcp --profile alice --pin profile",
+        "memoturn mcp --namespace app --profile alice --pin profile",
         "memoturn mcp --http 9000",
         "memoturn mcp install claude-code --print",
     )
@@ -214,7 +214,7 @@ def serve(
 
 
 @app.command(
-    epilog=examples("memoturn mcp install", "memoturn mcp install cursor --profile alice --pin profile")
+    epilog=examples("memoturn mcp install", "memoturn mcp install cursor --namespace app --profile alice --pin profile")
 )
 def install(
     ctx: typer.Context,
