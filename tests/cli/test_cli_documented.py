@@ -13,18 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from code_blocks import commands_to_run, pages_with_commands
-from conftest import PLATFORM_KEY, Cli
 from memoturn import Memoturn
 from memoturn.types import IngestItem
 from processes import free_port
 
+PLATFORM_KEY = "platform-key-of-the-tests"
 WITHIN_S = 30
 FILES = {
     "report.sql": "select 1;\n",
@@ -82,7 +83,7 @@ OF_A_SHELL = re.compile(r"[|`~]|\$[({A-Z]|^(?!memoturn )|memoturn (mcp --profile
 class Reader:
     """Somebody who types what stands on a page."""
 
-    command: Cli
+    command: Callable[..., Any]
     environ: pytest.MonkeyPatch
     operator: Memoturn
     meant: dict[str, str]

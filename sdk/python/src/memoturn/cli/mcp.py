@@ -214,7 +214,9 @@ def serve(
 
 
 @app.command(
-    epilog=examples("memoturn mcp install", "memoturn mcp install cursor --namespace app --profile alice --pin profile")
+    epilog=examples(
+        "memoturn mcp install", "memoturn mcp install cursor --namespace app --profile alice --pin profile"
+    )
 )
 def install(
     ctx: typer.Context,
