@@ -81,6 +81,7 @@ NOT_RUN = {
     "docs/install.md": {
         "python3 -m venv": REGISTRY,
         "~/memoturn/bin/": REGISTRY,
+        "pip ": REGISTRY,
         "docker": DOCKER,
         "cp .env.example": DOCKER,
         "curl -s http://127.0.0.1:8080/ready": DOCKER,
