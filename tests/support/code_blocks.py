@@ -60,7 +60,7 @@ DRAWN = {
 """By page and the beginning of the block: what it is."""
 
 REGISTRY = "it gets packages from a registry; tests/sdk/test_quickstart.py and tests/typescript install the built ones"
-CLUSTER = "it needs a Kubernetes cluster; `scripts/kind-smoke` runs the chart on one, tests/chart renders it"
+CLUSTER = "it needs a Kubernetes cluster, as scripts/kind-smoke does; tests/chart/test_chart_documented.py renders what is installed"
 DOCKER = "it needs a container engine; tests/chart judges the image's definition and compose.yaml"
 POSTGRES = (
     "it needs Postgres on another host; tests/e2e and tests/catalog run these commands on one of their own"
