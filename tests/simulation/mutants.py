@@ -198,9 +198,9 @@ def compact_whoever_owns_the_branch() -> Iterator[None]:
 def join_only_the_last_states() -> Iterator[None]:
     """Drop all rounds but the last of the segments that are joined, and name them all the same."""
 
-    def lossy(parts: Any, refs: Any, *, epoch: int, branch_id: str) -> Joined:
+    def lossy(parts: Any, refs: Any, writer: Any) -> Joined:
         everything = Thin(tuple(refs), frozenset(), 0, 2**53, 2**53)
-        (output,) = thin(parts, everything, epoch=epoch, branch_id=branch_id)
+        (output,) = thin(parts, everything, writer)
         return Joined(output.data, manifests.replace(output.ref, rounds=0))
 
     with mock.patch.object(compactor, "join", lossy):
@@ -332,12 +332,12 @@ MUTANTS: dict[str, Callable[[], Any]] = {
     )
 }
 PROVOKED_BY = {
+    "compact_whoever_owns_the_branch": Focus(("cut_leases",), ("write_local", "write_durable"), think=0.3),
     "keep_no_fence": Focus(("pause",), ("write_replicated",)),
     "apply_whatever_is_pushed": Focus(("cut_nodes",), ("write_local", "read_cached"), think=0.3),
     "answer_without_a_look_behind_the_commit": Focus(("pause",), ("write_local", "write_durable")),
+    "believe_a_lease_service_that_lost_its_memory": Focus(("wipe_leases",), ("write_local", "read")),
 }
 """What brings about within seconds what few histories of everything have in them."""
 OF_GARBAGE = {"collect_without_grace"}
 """Those that only long histories can notice."""
-NOTICED_AT = {"compact_whoever_owns_the_branch": (199,)}
-"""Seeds that are tried first, of those that few notice."""
