@@ -334,11 +334,15 @@ class EtcdLeases:
 
     async def release(self, lease: Lease) -> None:
         """Give the branch back, only if `lease` is still the current one. Raises RetryableError."""
-        if self._held.get(lease.branch_id) == lease.epoch:
+        session = self._session
+        if (
+            session is not None
+            and lease.session == session.id
+            and self._held.get(lease.branch_id) == lease.epoch
+        ):
             del self._held[lease.branch_id]
-        await self._client.call(
-            "kv/txn", records.give_back(self._keys.owner(lease.branch_id), revision=lease.epoch)
-        )
+        key = self._keys.owner(lease.branch_id)
+        await self._client.call("kv/txn", records.give_back(key, lease.session, revision=lease.epoch))
 
     async def owner_of(self, branch_id: str) -> Owner | None:
         """Return the current owner, None when nobody has the branch. Raises RetryableError."""

@@ -197,9 +197,13 @@ def read(key: str, *, lineage_key: str, lineage_id: str) -> dict[str, Any]:
     return _if([{"target": "VALUE", "key": lineage_key, "value": encoded(lineage_id)}], [_get(key)], [])
 
 
-def give_back(key: str, *, revision: int) -> dict[str, Any]:
-    """Return the transaction that removes a key if it still is what was put at `revision`."""
-    return _if([_is_at(key, revision)], [{"request_delete_range": {"key": key}}], [])
+def give_back(key: str, lease: str, *, revision: int) -> dict[str, Any]:
+    """Return the transaction that removes a key if it still is what was put at `revision` under this lease.
+
+    The revision alone does not tell: those of an etcd that was emptied begin anew.
+    """
+    is_ours = {"target": "LEASE", "key": key, "lease": lease}
+    return _if([_is_at(key, revision), is_ours], [{"request_delete_range": {"key": key}}], [])
 
 
 def note_sync(owner_key: str, key: str, value: str | None, *, revision: int, seen: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -226,6 +227,19 @@ async def test_sync_set_takes_the_epoch_that_stands(etcd_url, prefix):
 
         with pytest.raises(FencedError):
             await leases.record_sync_set(stale, (LiveNode("b", "http://b:1"),))
+
+
+async def test_release_under_another_session_spares_what_has_the_same_revision(etcd_url, prefix):
+    """As an etcd that was emptied makes it come about: its revisions begin anew."""
+    async with etcd_leases(etcd_url, prefix=prefix) as leases:
+        lease = await leases.acquire("branch")
+
+        await leases.release(replace(lease, session="4711"))
+        assert leases.holds(lease)
+        assert (await leases.owner_of("branch")).epoch == lease.epoch
+
+        await leases.release(lease)
+        assert await leases.owner_of("branch") is None
 
 
 async def test_late_copy_of_a_taking_leaves_the_epoch_that_its_node_goes_by(etcd_url, prefix, monkeypatch):

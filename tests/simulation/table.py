@@ -222,7 +222,7 @@ class SharedLeases:
     async def release(self, lease: Lease) -> None:
         await self._way()
         table, held = self._table, self._table.owner(lease.branch_id)
-        if held is not None and (held.node_id, held.epoch) == (lease.node_id, lease.epoch):
+        if held is not None and (str(held.session), held.epoch) == (lease.session, lease.epoch):
             table.world.require(
                 held.node_id == self._node_id,
                 f"{self._node_id} gave back a lease of {held.node_id}",
