@@ -195,11 +195,14 @@ _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
 
 
 def _etcd(text: str) -> Secret:
+    """Members with one scheme in front; it may stand in front of each, as etcd's own tools write it."""
+    scheme = re.match("https?://", text)
+    text = text.replace(f",{scheme[0]}", ",") if scheme else text
     if not re.fullmatch(
         rf"https?://(?:[\x21-\x3f\x41-\x7e]+:[\x21-\x3f\x41-\x7e]*@)?{_HOST}(?:,{_HOST}){{0,15}}", text
     ):
         raise ValueError(
-            "must be http://HOST:PORT or https://HOST:PORT, more members with commas behind (HOST:PORT,HOST:PORT), "
+            "must be http://HOST:PORT or https://HOST:PORT, more members with commas behind, all by the same scheme, "
             "USER:PASSWORD@ in front of the first where they ask for it"
         )
     return Secret(text)

@@ -52,11 +52,19 @@ def test_tokens_are_signed_by_keys_that_the_nodes_share():
         "http://u@p@e1",
         "http://e1/v3",
         "http://e 1",
+        "http://e1:2379,https://e2:2379",
+        "http://e1:2379,http://",
     ],
 )
 def test_etcd_that_cannot_be_meant_is_refused_without_being_shown(text):
     with pytest.raises(ConfigurationError, match=r"MEMOTURN_ETCD=\*\*\*: must be http"):
         settings(**NEEDED | {"ETCD": text})
+
+
+def test_the_scheme_may_stand_in_front_of_each_member():
+    etcd = settings(**NEEDED | {"ETCD": "http://e1:2379,http://[::1]:2380,e3"}).etcd
+
+    assert endpoints(etcd.reveal(), None).urls == ("http://e1:2379", "http://[::1]:2380", "http://e3")
 
 
 @pytest.mark.parametrize("text", ["memoturn", "/memoturn", "memoturn/", "//", "/a b/"])

@@ -127,6 +127,24 @@ def test_services_outside_are_reached_at_their_ports(part, open_ports):
     assert {port for port in asked if may_reach(policies, own, INTERNET, port)} == open_ports
 
 
+@pytest.mark.parametrize(
+    ("etcd", "open_ports"),
+    [
+        ({"endpoints": "http://a:2379,http://b:3379"}, {2379, 3379}),
+        ({"endpoints": "https://a:2379,b:3379"}, {2379, 3379}),
+        ({"endpoints": "http://a,b"}, {80}),
+        ({"endpoints": "https://a,https://[fd00::1]:4379"}, {443, 4379}),
+        ({"endpoints": "", "existingSecret": "etcd", "port": 4379}, {4379}),
+    ],
+)
+def test_etcd_is_reached_at_the_ports_that_the_program_asks(etcd, open_ports):
+    objects = render(OUTSIDE, {"cluster": {"etcd": etcd}})
+    policies, own = objects.of("NetworkPolicy"), places(objects)["gateway"]
+    asked = {80, 443, 2379, 3379, 4379}
+
+    assert {port for port in asked if may_reach(policies, own, INTERNET, port)} == open_ports
+
+
 def test_names_are_looked_up_in_the_cluster_alone():
     objects = render(ALL)
     policies = objects.of("NetworkPolicy")

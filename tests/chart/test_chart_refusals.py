@@ -170,6 +170,7 @@ def test_all_faults_are_told_at_once():
         ({"ai": {"embedBaseUrl": "https://user:secret@llm.example"}}, "/ai/embedBaseUrl"),
         ({"cluster": {"etcd": {"endpoints": "http://root:secret@etcd:2379"}}}, "/cluster/etcd/endpoints"),
         ({"cluster": {"etcd": {"endpoints": "etcd:2379"}}}, "/cluster/etcd/endpoints"),
+        ({"cluster": {"etcd": {"endpoints": "http://a:1,https://b:1"}}}, "/cluster/etcd/endpoints"),
         ({"objectStorage": {"backend": "ftp"}}, "/objectStorage/backend"),
         ({"auth": {"existingSecret": "Not A Name"}}, "/auth/existingSecret"),
         ({"image": {"digest": "latest"}}, "/image/digest"),

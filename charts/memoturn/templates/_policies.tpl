@@ -85,8 +85,13 @@
 {{ include "memoturn.to.part" (dict "root" . "part" "etcd" "port" 2379) }}
 {{- else if $etcd.enabled }}
 {{- $ports := list }}
+{{- if $etcd.endpoints }}
+{{- $scheme := ternary "http://" "https://" (hasPrefix "http://" $etcd.endpoints) }}
 {{- range splitList "," $etcd.endpoints }}
-{{- $ports = append $ports (default (include "memoturn.number" $etcd.port) (regexFind ":[0-9]+$" . | trimPrefix ":")) }}
+{{- $ports = append $ports (include "memoturn.port" (printf "%s%s" $scheme (trimPrefix $scheme .))) }}
+{{- end }}
+{{- else }}
+{{- $ports = list (include "memoturn.number" $etcd.port) }}
 {{- end }}
 {{ include "memoturn.to.outside" (dict "to" .Values.networkPolicy.etcdTo "ports" (uniq $ports)) }}
 {{- end }}
