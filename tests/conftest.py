@@ -89,6 +89,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """See that pytest-xdist can group tests: it writes a group into this attribute, and nobody tells where that has no effect."""
+    if getattr(config.option, "dist", "no") == "loadgroup" and not hasattr(pytest.Item, "_nodeid"):
+        raise pytest.UsageError(
+            f"with pytest {pytest.__version__} pytest-xdist groups no tests: run `make setup`"
+        )
+
+
 def services_seen() -> list[str]:
     """Return what the tests of this process found of services and models."""
     found = [sys.modules[name].REPORT for name in REPORTING if name in sys.modules]
