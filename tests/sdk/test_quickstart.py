@@ -21,6 +21,7 @@ from python_packages import PROJECTS, REPOSITORY, Fresh
 from walkthrough import Shell, blocks, check, section, steps
 
 pytestmark = pytest.mark.timeout(300)  # the first run may get wheels
+as_one_reader = pytest.mark.xdist_group("reader")
 beside_each_other = pytest.mark.xdist_group("fresh_environments")
 """Tests that share environments, which each worker would make for itself."""
 PAGE = REPOSITORY / "docs" / "quickstart.md"
@@ -127,6 +128,14 @@ def wheelhouse(packages_folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
+def reader(wheelhouse: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Somebody who has read the page's beginning, and done what it says."""
+    with Reader(tmp_path_factory.mktemp("reader"), wheelhouse) as reader:
+        reader.follow("Quickstart")
+        yield reader
+
+
+@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A node that is there already."""
     with NodeHome(tmp_path_factory.mktemp("node")) as home:
@@ -145,24 +154,24 @@ def with_cli(wheelhouse: str, tmp_path_factory: pytest.TempPathFactory) -> Fresh
     return Fresh(tmp_path_factory.mktemp("cli"), wheelhouse, "memoturn[cli]")
 
 
-def test_a_python_program_needs_no_server(tmp_path, wheelhouse):
-    with Reader(tmp_path, wheelhouse) as reader:
-        reader.follow("Quickstart", "Python, without a server")
+@as_one_reader
+def test_a_python_program_needs_no_server(reader):
+    reader.follow("Python, without a server")
 
-    assert (tmp_path / "memories" / "objects").is_dir(), "the data is where the page says"
+    assert (reader.home / "memories" / "objects").is_dir(), "the data is where the page says"
 
 
-async def test_a_server_the_command_line_and_a_model_that_speaks_mcp(tmp_path, wheelhouse):
-    with Reader(tmp_path, wheelhouse) as reader:
-        reader.follow("Quickstart", "A server and the command line", "MCP")
-        entry = json.loads((tmp_path / ".claude.json").read_text())["mcpServers"]["memoturn"]
-        started = StdioServerParameters(
-            command=entry["command"], args=entry["args"], env={"PATH": os.defpath, "HOME": str(tmp_path)}
-        )
-        async with Client(started) as client:
-            found = await client.call_tool("memory_recall", {"query": "what does Alice eat?"})
+@as_one_reader
+async def test_a_server_the_command_line_and_a_model_that_speaks_mcp(reader):
+    reader.follow("A server and the command line", "MCP")
+    entry = json.loads((reader.home / ".claude.json").read_text())["mcpServers"]["memoturn"]
+    started = StdioServerParameters(
+        command=entry["command"], args=entry["args"], env={"PATH": os.defpath, "HOME": str(reader.home)}
+    )
+    async with Client(started) as client:
+        found = await client.call_tool("memory_recall", {"query": "what does Alice eat?"})
 
-    assert entry["command"] == str(tmp_path / "memoturn" / "bin" / "memoturn")
+    assert entry["command"] == str(reader.home / "memoturn" / "bin" / "memoturn")
     assert [memory["summary"] for memory in found.structured_content["memories"]] == ["Alice is vegan"]
 
 
