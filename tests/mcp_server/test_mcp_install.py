@@ -1,7 +1,9 @@
 """Registering the server in clients' files: nothing else in them changes, no token lands in them."""
 
+import itertools
 import json
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,6 +18,7 @@ from memoturn.mcp.install.jsonc import BrokenFileError, get_value, remove_value,
 from memoturn.mcp.install.merge import installed, uninstalled
 
 LAUNCH = Launch("/opt/bin/memoturn", ("--url", "http://n:1", "mcp"), {})
+PATH = ("mcpServers", "memoturn")
 TOKEN = "eyJ.secret.token"
 COMMENTED = """// settings of the editor
 {
@@ -102,6 +105,70 @@ def test_comments_and_layout_stay_to_the_letter():
 )
 def test_what_is_removed_takes_no_comment_with_it(before, after):
     assert remove_value(before, ("m",)) == after
+
+
+def test_a_remark_is_no_longer_than_it_is():
+    before = '{"mcpServers": {"a": 1 /* x */}, "b": 2 /* y */\n}'
+    after = set_value(before, PATH, {})
+    assert get_value(after, ("mcpServers",)) == {"a": 1, "memoturn": {}}
+    assert after.endswith('}, "b": 2 /* y */\n}')
+
+
+def commented(random, end):
+    """A file as people leave it: comments wherever they may be, blanks, commas behind the last."""
+    numbers = itertools.count()
+
+    def between():
+        kinds = (" ", "\t", end, "/*c{}*/", f"/*c{{}}{end}*/", f"//c{{}}{end}")
+        return "".join(random.choice(kinds).format(next(numbers)) for _ in range(random.choice((0, 0, 1, 3))))
+
+    def listed(items):
+        return ",".join(items) + ("," if items and random.random() < 0.3 else "") + between()
+
+    def value(depth):
+        if random.random() < 0.5 and depth < 3:
+            return written(depth + 1)
+        if random.random() < 0.2 and depth < 3:
+            return f"[{listed([between() + value(depth + 1) for _ in range(random.randrange(3))])}]"
+        return random.choice(["-2.5e3", "true", "null", '"s//x"', '"/*y*/"', '"q\\"}"'])
+
+    def written(depth):
+        keys = random.sample(["a", "b", "mcpServers", "memoturn"], random.randrange(4))
+        items = [
+            between()
+            + json.dumps(key)
+            + between()
+            + ":"
+            + between()
+            + (written(depth + 1) if key == "mcpServers" else value(depth))
+            + between()
+            for key in keys
+        ]
+        return "{" + listed(items) + "}"
+
+    return between() + written(0) + between()
+
+
+def comments(text):
+    return re.findall(r"/[/*]c\d+", text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.randoms(use_true_random=False), st.sampled_from(["\n", "\r\n"]))
+def test_comments_may_be_anywhere(random, end):
+    before = commented(random, end)
+    expected = {key: get_value(before, (key,)) for key in ("a", "b", "mcpServers", "memoturn")}
+    servers = expected["mcpServers"] or {}
+    after = set_value(before, PATH, {"command": "m"})
+    gone = remove_value(after, PATH)
+
+    for text, added in ((after, {"memoturn": {"command": "m"}}), (gone, {})):
+        rest = {key: value for key, value in servers.items() if key != "memoturn"}
+        assert {key: get_value(text, (key,)) for key in expected} == {**expected, "mcpServers": rest | added}
+        if "memoturn" not in servers:
+            assert comments(text) == comments(before)
+        if end == "\r\n" and end in before:
+            assert "\n" not in text.replace(end, "")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
