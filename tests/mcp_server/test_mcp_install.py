@@ -281,7 +281,7 @@ def test_a_toml_file_stays_to_the_letter(before):
 
 def test_a_toml_entry_is_changed_and_removed_within_its_own_lines():
     codex = CLIENTS["codex"]
-    above, below = f"{OTHERS}\n# of ours\n", '\n# of z\n[z]\ncommand = "z"\n'
+    above, below = f"{OTHERS}\n# of ours\n", '\n# of z\n[[z.list]]\ncommand = "z"\n'
     own = '[mcp_servers.memoturn]\ncommand = "old"\nstartup_timeout_sec = 20 # slow\n\n[mcp_servers.memoturn.env]\nX = "1"\n'
     after = installed(codex, above + own + below, "memoturn", LAUNCH)
 

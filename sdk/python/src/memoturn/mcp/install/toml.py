@@ -13,7 +13,7 @@ from typing import Any, Final
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-_HEADER: Final = re.compile(r"^[ \t]*\[[ \t]*([^\[\]\n]+)\][ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE)
+_HEADER: Final = re.compile(r"^[ \t]*\[\[?[ \t]*([^\[\]\n]+)\]\]?[ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE)
 _MARK: Final = "\ufeff"
 
 Path = tuple[str, str]
@@ -106,7 +106,7 @@ def _changed(section: str, path: Path, table: Mapping[str, Any]) -> str | None:
                 own[key] = value
         written = tomlkit.dumps(document).rstrip("\r\n")
         return written.replace("\r\n", "\n").replace("\n", _line_end(section))
-    except (TOMLKitError, ValueError, TypeError):
+    except (TOMLKitError, ValueError, TypeError, LookupError):
         return None
 
 
