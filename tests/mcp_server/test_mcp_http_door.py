@@ -74,6 +74,15 @@ async def test_a_session_is_its_tokens_alone(http):
         assert await status_of(http, served, headers) == 200
 
 
+@pytest.mark.parametrize("token", ["caf\xe9", "a\tb", "\xa0"])
+async def test_a_token_that_cannot_be_passed_on_is_none(http, token):
+    async with serving(NOWHERE) as served:
+        headers = {**ACCEPT, "Authorization": f"Bearer {token}".encode("latin-1")}
+
+        assert await status_of(http, served, headers, INITIALIZE) == 401
+        assert await status_of(http, served, headers) == 401
+
+
 async def test_what_names_no_session_and_an_unknown_one_is_refused(http):
     async with serving(NOWHERE) as served:
         assert await status_of(http, served, bearer("one")) == 400

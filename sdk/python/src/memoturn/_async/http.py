@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from memoturn._async.seam import kept_whole, sleep
+from memoturn._async.seam import exchange, sleep
 from memoturn._core.answers import FAULTS, Answer, checked, number, outcome_of
 from memoturn._core.calls import Call, credential, seconds
 from memoturn._core.positions import Positions
@@ -152,12 +152,7 @@ class AsyncHttp:
                 content=call.content if call.opened is None else call.opened(),
                 timeout=self._timeout_of(call, left_s),
             )
-            response = kept_whole(await self._client.send(request, stream=True))
-            if not stream or response.status_code != _OK:
-                try:
-                    await response.aread()
-                finally:
-                    await response.aclose()
+            response = await exchange(self._client, request, is_whole=not stream)
         except FAULTS as error:
             raise outcome_of(error, self.url, call.method) from error
         if response.status_code != _OK:

@@ -14,7 +14,7 @@ from memoturn._core.answers import FAULTS, Answer, checked, number, outcome_of
 from memoturn._core.calls import Call, credential, seconds
 from memoturn._core.positions import Positions
 from memoturn._core.retries import DEADLINE_S, RETRIES, Tries
-from memoturn._sync.seam import kept_whole, sleep
+from memoturn._sync.seam import exchange, sleep
 from memoturn.errors import MemoturnError, NotFoundError, PreconditionFailedError, ServerError
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -153,12 +153,7 @@ class Http:
                 content=call.content if call.opened is None else call.opened(),
                 timeout=self._timeout_of(call, left_s),
             )
-            response = kept_whole(self._client.send(request, stream=True))
-            if not stream or response.status_code != _OK:
-                try:
-                    response.read()
-                finally:
-                    response.close()
+            response = exchange(self._client, request, is_whole=not stream)
         except FAULTS as error:
             raise outcome_of(error, self.url, call.method) from error
         if response.status_code != _OK:

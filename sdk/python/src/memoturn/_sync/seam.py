@@ -22,6 +22,12 @@ def opening(function: Callable[..., T], close: Callable[[T], object], *arguments
     return function(*arguments)
 
 
-def kept_whole(response: httpx.Response) -> httpx.Response:
-    """Return the response: nobody can cancel its closing."""
+def exchange(client: httpx.Client, request: httpx.Request, *, is_whole: bool) -> httpx.Response:
+    """Send a request, and return its answer: with its body if that `is_whole`, else to be read and closed."""
+    response = client.send(request, stream=not is_whole)
+    if not is_whole and not response.is_success:
+        try:
+            response.read()
+        finally:
+            response.close()
     return response
