@@ -27,4 +27,5 @@ def test_the_synchronous_client_is_made_of_the_asynchronous_one():
 def test_both_have_the_same_methods(asynchronous, synchronous):
     words = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 
-    assert {words.get(name, name) for name in vars(asynchronous)} == set(vars(synchronous))
+    asked = {"__annotations__"}  # Python makes it for whoever looks at it first, such as another test
+    assert {words.get(name, name) for name in vars(asynchronous)} - asked == set(vars(synchronous)) - asked
