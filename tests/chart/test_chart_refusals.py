@@ -153,6 +153,9 @@ def test_all_faults_are_told_at_once():
 @pytest.mark.parametrize(
     ("values", "where"),
     [
+        ({"gateway": None}, "missing property 'gateway'"),
+        ({"dataplane": {"probes": None}}, "missing property 'probes'"),
+        ({"etcd": {"enabled": None}}, "missing property 'enabled'"),
         ({"replicas": 3}, "additional properties 'replicas' not allowed"),
         ({"dataplane": {"replica": 3}}, "/dataplane"),
         ({"dataplane": {"replicas": 0}}, "/dataplane/replicas"),
@@ -278,7 +281,9 @@ def test_any_other_variable_may_be_added(part, name):
         },
         {"ai": {"embedProvider": "openai", "embedBaseUrl": "http://llm:11434/v1", "embedModel": "bge-m3"}},
         {"dataplane": {"resources": {}}},
-        {"dataplane": {"resources": None}},
+        {"dataplane": {"resources": None, "podLabels": None, "affinity": None, "extraEnv": None}},
+        {"networkPolicy": {"metricsFrom": None, "dnsTo": None}, "objectStorage": {"prefix": None}},
+        {"server": {"logFormat": None}, "podMonitor": {"labels": None}},
         {"dataplane": {"cacheSize": "1Gi"}, "server": {"maxImportBytes": 2**24}},
         {"postgres": {"enabled": True}},
     ],

@@ -197,5 +197,31 @@ def test_schema_lets_nothing_through_that_it_does_not_name():
     assert open_objects == []
 
 
+MAY_BE_NULL = {"resources", "networkPolicy.dnsTo", "server.logFormat", "podDisruptionBudget.maxUnavailable"}
+
+
+def test_what_the_templates_cannot_do_without_is_required():
+    """`gateway:` with nothing below it takes all of its defaults away, and templates would end with a nil pointer."""
+    missing = []
+
+    def walk(schema, values, path):
+        for name, value in values.items():
+            below, key = schema["properties"][name], f"{path}{name}"
+            if isinstance(value, dict) and "properties" in below:
+                walk(below, value, f"{key}.")
+            if (
+                value not in (None, "", [], {})
+                and not {name, key} & MAY_BE_NULL
+                and name not in schema["required"]
+            ):
+                missing.append(key)
+
+    for part in ("podSecurityContext", "securityContext"):
+        assert SCHEMA["properties"][part]["required"]
+    walk(SCHEMA, {name: value for name, value in VALUES.items() if not name.endswith("ecurityContext")}, "")
+
+    assert missing == []
+
+
 def test_readme_has_the_table_of_values():
     assert table() in README.read_text(), "run tests/chart/values_table.py"

@@ -226,7 +226,7 @@ is no setting; see the table of values
 {{- $labels := include "memoturn.labels" (dict "root" . "part" "") | fromYaml }}
 {{- range $part := list "dataplane" "gateway" "controlPlane" "mcp" }}
 {{- $values := get $.Values $part }}
-{{- range $label := keys $values.podLabels | sortAlpha }}
+{{- range $label := keys (default dict $values.podLabels) | sortAlpha }}
 {{- if hasKey $labels $label }}
 {{ $part }}.podLabels: {{ $label }} is set by the chart, and what pods are found by
 {{ end }}
@@ -237,7 +237,7 @@ is no setting; see the table of values
 {{ end }}
 {{- end }}
 {{- end }}
-{{- range $label := keys .Values.podMonitor.labels | sortAlpha }}
+{{- range $label := keys (default dict .Values.podMonitor.labels) | sortAlpha }}
 {{- if hasKey $labels $label }}
 podMonitor.labels: {{ $label }} is set by the chart
 {{ end }}

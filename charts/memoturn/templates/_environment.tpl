@@ -30,7 +30,8 @@
 
 {{- define "memoturn.env.store" -}}
 {{- $store := .Values.objectStorage -}}
-{{- $path := ternary (printf "/%s" (trimAll "/" $store.prefix)) "" (ne (trimAll "/" $store.prefix) "") -}}
+{{- $prefix := default "" $store.prefix | trimAll "/" -}}
+{{- $path := ternary (printf "/%s" $prefix) "" (ne $prefix "") -}}
 - name: MEMOTURN_OBJECT_STORE
 {{- if has $store.backend (list "minio" "s3") }}
   value: {{ printf "s3://%s%s" $store.s3.bucket $path | quote }}

@@ -124,8 +124,8 @@ ingress:
       - {protocol: TCP, port: {{ .port }}}
 {{- else }}
 {{- $from := include "memoturn.from.parts" (dict "root" .root "parts" .parts) | fromYamlArray -}}
-{{- if .isOpen }}{{ $from = concat $from $policy.extraIngressFrom }}{{ end }}
-{{- if .isScraped }}{{ $from = concat $from $policy.metricsFrom }}{{ end }}
+{{- if .isOpen }}{{ $from = concat $from (default list $policy.extraIngressFrom) }}{{ end }}
+{{- if .isScraped }}{{ $from = concat $from (default list $policy.metricsFrom) }}{{ end }}
 {{- if $from }}
   - ports:
       - {protocol: TCP, port: {{ .port }}}
