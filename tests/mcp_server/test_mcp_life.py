@@ -260,6 +260,29 @@ async def test_garbage_on_stdin_is_answered_or_dropped_and_the_rest_served(floor
     assert "tool_call" in events
 
 
+async def test_a_call_over_stdio_that_is_called_off_is_called_off_at_the_node_and_others_go_on(floors):
+    child = await Child.start(floors.url)
+    await child.say(INITIALIZE, {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    await child.answer()
+    call = {"name": "memory_recall", "arguments": {"query": "x"}}
+    await child.say({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call})
+    while not floors.seen:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await child.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}})
+    await asyncio.wait_for(floors.left.wait(), DONE_S)
+    floors.hold.set()
+    await child.say({"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": call})
+    while (answer := await child.answer())["id"] != 3:
+        assert "error" in answer
+    assert answer["result"]["structuredContent"]["memories"] == []
+    code, _, err = await child.ended()
+    assert code == 0
+    assert [json.loads(line).get("outcome") for line in err.splitlines() if "tool_call" in line] == [
+        "cancelled",
+        "ok",
+    ]
+
+
 async def test_a_client_that_reads_no_more_ends_the_server_though_it_holds_stdin_open():
     pipe = asyncio.subprocess.PIPE
     read, write = os.pipe()
