@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import fake_embedder
@@ -12,29 +11,9 @@ import fake_model
 import node_packages
 import pytest
 import service_chromium
-from processes import NodeHome, RunningNode
+from processes import NodeHome
 from service_base import free_port
-
-PLATFORM_KEY = "platform-key-of-the-tests"
-
-
-@dataclass(frozen=True)
-class Served:
-    """A node, and what the tests are told of it."""
-
-    node: RunningNode
-    pages_port: int
-    """Where pages may come from that use the node from a browser."""
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What the client's tests read."""
-        return {
-            "MEMOTURN_TEST_URL": self.node.url,
-            "MEMOTURN_TEST_PLATFORM_KEY": PLATFORM_KEY,
-            "MEMOTURN_TEST_VECTORS": str(node_packages.VECTORS),
-            "MEMOTURN_TEST_PAGES_PORT": str(self.pages_port),
-        }
+from typescript_support import PLATFORM_KEY, Served
 
 
 @pytest.fixture(scope="session")

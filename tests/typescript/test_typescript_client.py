@@ -6,7 +6,7 @@ from pathlib import Path
 import node_packages
 import pytest
 import typescript_types
-from conftest import Served
+from typescript_support import Served
 
 ROOT = node_packages.SDK.parents[1]
 pytestmark = pytest.mark.xdist_group("typescript")

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import node_packages
 import pytest
-from conftest import PLATFORM_KEY
 from processes import NodeHome
 from service_base import free_port
+from typescript_support import PLATFORM_KEY
 
 pytestmark = pytest.mark.xdist_group("typescript")
 BETWEEN = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import node_packages
 import pytest
-from conftest import PLATFORM_KEY, Served
+from typescript_support import PLATFORM_KEY, Served
 
 pytestmark = [pytest.mark.xdist_group("typescript"), pytest.mark.soak]
 RUNTIMES = node_packages.SDK / "runtimes"
