@@ -354,3 +354,13 @@ async def test_the_http_server_says_where_it_is_and_stops_well(floors):
     assert (code, out) == (0, "")
     assert TOKEN not in err
     assert "mine" not in err
+
+
+@pytest.mark.parametrize("arguments", [("--http", "0"), ()], ids=["http", "stdio"])
+async def test_a_signal_as_soon_as_it_serves_ends_it_well(floors, arguments):
+    child = await Child.start(floors.url, *arguments)
+    await child.log("serving")
+    child.process.send_signal(signal.SIGINT)
+    code, out, err = await asyncio.wait_for(child.ended(), DONE_S)
+    assert (code, out) == (0, "")
+    assert "Traceback" not in err

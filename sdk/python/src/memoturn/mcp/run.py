@@ -46,10 +46,10 @@ async def serve_stdio(settings: Settings) -> None:
     metrics = Metrics()
     upstream = upstreams.open(settings.token)
     server = build(settings, metrics, lambda _: upstream)
-    say("serving", transport="stdio", node=settings.url, place=str(upstream.place))
     try:
         async with stdio_server() as (read, write):
             with _on_signal(lambda: asyncio.ensure_future(_leave(metrics))):
+                say("serving", transport="stdio", node=settings.url, place=str(upstream.place))
                 try:
                     await server.run(read, write, server.create_initialization_options())
                 except asyncio.CancelledError:
@@ -104,13 +104,13 @@ async def serve_http(settings: Settings, http: HttpSettings) -> None:
         )
     )
     port = listening.getsockname()[1]
-    say("serving", transport="http", url=f"http://{http.host}:{port}{PATH}", node=settings.url)
 
     def stop() -> None:
         server.force_exit = server.should_exit
         server.should_exit = True
 
     with _on_signal(stop):
+        say("serving", transport="http", url=f"http://{http.host}:{port}{PATH}", node=settings.url)
         await server.serve(sockets=[listening])
     say("stopped", transport="http")
 
