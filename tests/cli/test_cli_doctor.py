@@ -2,6 +2,11 @@
 
 import json
 import os
+import socket
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from memoturn import Memoturn
@@ -92,6 +97,52 @@ def test_what_is_no_url_of_a_node_is_told_as_that(command, url):
     assert "give http://HOST:PORT" in outcome.text
 
 
+def test_a_node_that_takes_connections_and_does_not_answer_is_told_from_none(command):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        outcome = command("doctor", "--url", url, "--timeout", "0.2")
+
+    assert outcome.code == 6
+    assert "takes connections, and does not answer" in outcome.text
+    assert "look at its process" in outcome.text
+
+
+def test_https_where_http_is_spoken_says_so(command, node_url):
+    url = node_url.replace("http://", "https://")
+
+    for arguments in (("doctor",), ("db", "list")):
+        outcome = command(*arguments, "--url", url)
+        assert outcome.code == 6
+        assert "speaks no TLS: write http://" in outcome.text + outcome.stderr
+
+
+def test_a_certificate_that_is_not_trusted_says_so(command, tmp_path):
+    made = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost")
+    subprocess.run(
+        ["openssl", *made, "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+
+    class Silent(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Silent) as server:
+        server.handle_error = lambda *_: None  # it is told of each refusal
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        outcome = command("doctor", "--url", f"https://localhost:{server.server_port}")
+        server.shutdown()
+        thread.join()
+
+    assert outcome.code == 6
+    assert "SSL_CERT_FILE" in outcome.text
+
+
 def test_a_credential_that_no_request_can_carry_does_not_hide_the_rest(command, node_url, monkeypatch):
     monkeypatch.setenv("MEMOTURN_PLATFORM_KEY", "ключ")
     outcome = command("doctor", "--json", "--url", node_url, "--token", "very-secret\n")
@@ -130,9 +181,6 @@ def test_a_store_that_does_not_answer_is_named_and_the_others_are_not(command, s
 @pytest.fixture
 def scripted():
     """A server that is well, but for one path."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
     answers: dict[str, tuple[int, object]] = {}
 
     class Handler(BaseHTTPRequestHandler):

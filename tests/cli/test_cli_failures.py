@@ -1,6 +1,7 @@
 """What the command says and how it exits when something is wrong; the server here answers from a script."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -172,6 +173,22 @@ def test_wrong_usage_exits_2_without_a_request(command, arguments):
     assert outcome.code == 2
     assert outcome.stdout == b""
     assert "Traceback" not in outcome.stderr
+
+
+def test_an_interrupted_command_exits_130_without_a_traceback(node_url):
+    running = subprocess.Popen(
+        [sys.executable, "-m", "memoturn", "--url", node_url, "shell"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    running.stdin.write(b".help\n")
+    running.stdin.flush()
+    assert running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=20)
+
+    assert (running.returncode, b"Traceback" in errors) == (130, False)
 
 
 def test_help_documents_the_exit_codes(command):

@@ -203,6 +203,25 @@ def test_shells_complete_commands_options_and_names_that_the_node_knows(
     assert command().text.split() == words
 
 
+def test_completion_speaks_of_the_names_of_the_tenant(command, guarded, monkeypatch):
+    with Memoturn(guarded.url, platform_key=PLATFORM_KEY) as operator:
+        operator.create_tenant("completing")
+        operator.create_database("of-default")
+    with Memoturn(guarded.url, platform_key=PLATFORM_KEY, tenant="completing") as operator:
+        operator.create_database("of-the-tenant")
+    for name, value in {
+        "COMP_WORDS": "memoturn db delete of-",
+        "COMP_CWORD": "3",
+        "_MEMOTURN_COMPLETE": "complete_bash",
+        "MEMOTURN_URL": guarded.url,
+        "MEMOTURN_PLATFORM_KEY": PLATFORM_KEY,
+        "MEMOTURN_TENANT": "completing",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    assert command().text.split() == ["of-the-tenant"]
+
+
 def test_completion_without_a_node_is_quiet(command, monkeypatch):
     monkeypatch.setenv("COMP_WORDS", "memoturn sync a")
     monkeypatch.setenv("COMP_CWORD", "2")

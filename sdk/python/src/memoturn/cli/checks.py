@@ -17,10 +17,12 @@ from memoturn import (
     OverloadedError,
     RetryableError,
     UnauthorizedError,
+    UnknownOutcomeError,
     UnreachableError,
     __version__,
 )
 from memoturn._core.calls import credential
+from memoturn.cli.failures import tls_hint
 
 if TYPE_CHECKING:
     from memoturn.cli.run import Run
@@ -139,6 +141,15 @@ def _unreachable(run: "Run", error: MemoturnError) -> Check:
         told = {"flag": "--url", "environment": "MEMOTURN_URL", "config": "the config file"}
         where = told.get(run.given.get("url", ""), "the default")
         mend = f"start a node there (`memoturnd`, in a checkout `make run`), or correct the URL, which comes from {where}"
+        mend = tls_hint(error) or mend
+    elif isinstance(error, UnknownOutcomeError):
+        says = f"{run.url} takes connections, and does not answer"
+        return Check(
+            "server",
+            "fail",
+            says,
+            "it may be stopped, overloaded, or no node: look at its process and its log",
+        )
     else:
         mend = "is that the URL of a Memoturn node? A proxy in between may answer in its place"
     return Check("server", "fail", error.message, mend)

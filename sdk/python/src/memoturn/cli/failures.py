@@ -63,6 +63,20 @@ _HINTS: tuple[tuple[type[MemoturnError], str], ...] = (
 )
 
 
+_TLS_HINTS: tuple[tuple[str, str], ...] = (
+    ("WRONG_VERSION_NUMBER", "What listens there speaks no TLS: write http:// instead of https://."),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "Its certificate is not trusted here: name a file with that of its authority in SSL_CERT_FILE.",
+    ),
+)
+
+
+def tls_hint(error: MemoturnError) -> str | None:
+    """Return the next step where an encrypted connection failed for a known reason, else None."""
+    return next((text for reason, text in _TLS_HINTS if reason in error.message), None)
+
+
 def exit_code(error: MemoturnError) -> ExitCode:
     """Return the exit code of an error."""
     return next(code for cls, code in _CODES if isinstance(error, cls))
@@ -71,6 +85,8 @@ def exit_code(error: MemoturnError) -> ExitCode:
 def hint(error: MemoturnError) -> str | None:
     """Return the next step after an error, None where its message says it all."""
     text = next((text for cls, text in _HINTS if isinstance(error, cls)), None)
+    if isinstance(error, UnreachableError):
+        text = tls_hint(error) or text
     if text is not None and error.retry_after is not None:
         return f"{text} The server asks to wait {error.retry_after:g} s."
     return text

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from typer import Exit
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from memoturn.cli.exits import ExitCode
 from memoturn.cli.table import COMMANDS, Entry
 
 _loaded: dict[str, Any] = {}
@@ -18,11 +20,13 @@ class ReaderGone(Exception):  # noqa: N818 - no error: whoever reads what is pri
 
 
 @contextmanager
-def _reader_gone() -> Iterator[None]:
+def _ended_from_outside() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
         raise ReaderGone from error
+    except KeyboardInterrupt as error:
+        raise Exit(ExitCode.INTERRUPTED) from error
 
 
 class LazyGroup(TyperGroup):
@@ -41,12 +45,12 @@ class LazyGroup(TyperGroup):
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Read the line, and print the help where it asks for it. Raises ReaderGone as `invoke` does."""
-        with _reader_gone():
+        with _ended_from_outside():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run what is called. Raises ReaderGone for a broken pipe, which Typer would take for a failure."""
-        with _reader_gone():
+        with _ended_from_outside():
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
