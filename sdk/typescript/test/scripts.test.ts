@@ -284,6 +284,33 @@ test("what is written while the owner is asked stays the floor, unless the owner
   assert.deepEqual(positions, [5, 12, 2]);
 });
 
+test("a feed that lost changes comes back, though the node is away when it asks where to go on", async () => {
+  const refused = (status: number, code: string) => new Response(JSON.stringify({ error: "e", code }), { status });
+  const answers = [
+    refused(410, "changes_gone"),
+    refused(503, "unavailable"),
+    refused(410, "changes_gone"),
+    new Response('{"changes": [], "next_since": 9}'),
+    new Response('id: 10\nevent: change\ndata: {"txid": 10, "changes": []}\n\n'),
+  ];
+  const paths: string[] = [];
+  const fetched: typeof fetch = async (input) => {
+    paths.push(new URL(String(input)).search);
+    return answers.shift() ?? refused(401, "unauthorized");
+  };
+  const client = new sdk.Memoturn({ fetch: fetched, retries: 0 }, { sleep: async () => {} });
+  const told: [string, number][] = [];
+  const followed = (async () => {
+    for await (const { type, txid } of client.db("d").follow({ since: 1 })) told.push([type, txid]);
+  })();
+  await assert.rejects(followed, sdk.UnauthorizedError);
+  assert.deepEqual(told, [
+    ["reset", 9],
+    ["change", 10],
+  ]);
+  assert.deepEqual(paths, ["?since=1", "?limit=1", "?limit=1", "?limit=1", "?since=9", "?since=10"]);
+});
+
 test("text that is none is refused before anything is sent", () =>
   against([OK], async (client, requests) => {
     const { kv } = client().db("d");

@@ -60,8 +60,15 @@ export async function* follow(target: Target, options: FollowOptions): AsyncGene
   const { random } = target.transport.seams;
   let since = options.since ?? (await changesPage(target, { signal, limit: 1 })).next_since;
   let breaks = 0;
+  let lost: ChangesGoneError | null = null;
   for (;;) {
     try {
+      if (lost !== null) {
+        since = (await changesPage(target, { signal, limit: 1 })).next_since;
+        const { message, code } = lost;
+        lost = null;
+        yield { type: "reset", txid: since, error: message, code };
+      }
       for await (const event of connection(target, options, since)) {
         breaks = 0;
         since = event.txid;
@@ -71,10 +78,8 @@ export async function* follow(target: Target, options: FollowOptions): AsyncGene
         yield event;
       }
     } catch (error) {
-      if (error instanceof ChangesGoneError) {
-        since = (await changesPage(target, { signal, limit: 1 })).next_since;
-        yield { type: "reset", txid: since, error: error.message, code: error.code };
-      } else if (!passes(error)) throw error;
+      if (error instanceof ChangesGoneError) lost = error;
+      else if (!passes(error)) throw error;
     }
     await target.transport.seams.sleep(backoffMs(breaks, random()), signal ?? new AbortController().signal);
     breaks += 1;
