@@ -85,15 +85,17 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def render(*layers: dict[str, Any], kube: str = NEWEST, release: str = RELEASE) -> Objects:
+def render(
+    *layers: dict[str, Any], kube: str = NEWEST, release: str = RELEASE, namespace: str = NAMESPACE
+) -> Objects:
     """Render the chart with these values over its own. Raises RefusedError."""
-    return Objects(list(_documents(json.dumps(merged(*layers), sort_keys=True), kube, release)))
+    return Objects(list(_documents(json.dumps(merged(*layers), sort_keys=True), kube, release, namespace)))
 
 
 @functools.lru_cache(maxsize=256)
-def _documents(values: str, kube: str, release: str) -> tuple[dict[str, Any], ...]:
+def _documents(values: str, kube: str, release: str, namespace: str) -> tuple[dict[str, Any], ...]:
     text = helm(
-        "template", release, str(CHART), "--namespace", NAMESPACE, "--kube-version", kube, values=values
+        "template", release, str(CHART), "--namespace", namespace, "--kube-version", kube, values=values
     )
     return tuple(one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one)
 

@@ -134,7 +134,7 @@ def test_services_outside_are_reached_at_their_ports(part, open_ports):
         ({"endpoints": "https://a:2379,b:3379"}, {2379, 3379}),
         ({"endpoints": "http://a,b"}, {80}),
         ({"endpoints": "https://a,https://[fd00::1]:4379"}, {443, 4379}),
-        ({"endpoints": "", "existingSecret": "etcd", "port": 4379}, {4379}),
+        ({"endpoints": "", "existingSecret": "etcd", "port": 4379}, {4379}),  # pragma: allowlist secret
     ],
 )
 def test_etcd_is_reached_at_the_ports_that_the_program_asks(etcd, open_ports):

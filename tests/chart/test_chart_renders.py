@@ -109,6 +109,38 @@ def test_objects_are_those_of_kubernetes(name):
     assert all(len(name) <= 63 for _, name in keys)
 
 
+NUMBERS = merged(
+    OUTSIDE,
+    ALL_OPTIONS,
+    {
+        "fullnameOverride": "true",
+        "nameOverride": "1e3",
+        "auth": {"existingSecret": "123"},
+        "catalog": {"existingSecret": "456"},
+        "cluster": {"etcd": {"existingSecret": "789", "caSecret": "1.5"}},
+        "objectStorage": {"s3": {"existingSecret": "false"}},
+        "ai": {"existingSecret": "null"},
+        "serviceAccount": {"name": "42"},
+        "dataplane": {"priorityClassName": "1e9", "cacheSize": 2**34, "tmpSize": 2**26},
+        "ingress": {"className": "0"},
+        "image": {"digest": "", "repository": "1", "tag": "2"},
+    },
+)
+
+
+def test_names_that_yaml_takes_for_something_else_stay_names():
+    objects = render(NUMBERS, release="123", namespace="456")
+
+    for one in objects.all:
+        if one["kind"] not in CUSTOM:
+            kubernetes_validate.validate(one, NEWEST, strict=True)
+        assert one["metadata"]["namespace"] == "456"
+        assert all(isinstance(value, str) for value in one["metadata"]["labels"].values())
+    assert objects.one("StatefulSet", "true")
+    for pod in objects.pods().values():
+        assert isinstance(pod["spec"]["serviceAccountName"], str)
+
+
 def test_it_says_which_kubernetes_it_needs():
     assert render(kube=OLDEST).pods() == render().pods()
     with pytest.raises(RefusedError, match="kubeVersion"):

@@ -18,7 +18,7 @@ spec:
       labels:
         {{- include "memoturn.labels" . | nindent 8 }}
     spec:
-      serviceAccountName: {{ include "memoturn.serviceAccountName" . }}
+      serviceAccountName: {{ include "memoturn.serviceAccountName" . | quote }}
       automountServiceAccountToken: false
       enableServiceLinks: false
       {{- with .root.Values.imagePullSecrets }}
@@ -30,7 +30,7 @@ spec:
       terminationGracePeriodSeconds: 30
       containers:
         - name: {{ .part }}
-          image: {{ .values.image }}
+          image: {{ .values.image | quote }}
           {{- .container | nindent 10 }}
           ports:
             - {name: {{ .part }}, containerPort: {{ .port }}}
@@ -50,7 +50,7 @@ spec:
         {{- end }}
         {{- if not .values.persistence.enabled }}
         - name: data
-          emptyDir: {sizeLimit: {{ .values.persistence.size }}}
+          emptyDir: {sizeLimit: {{ include "memoturn.number" .values.persistence.size | quote }}}
         {{- end }}
   {{- if .values.persistence.enabled }}
   volumeClaimTemplates:
@@ -59,10 +59,10 @@ spec:
       spec:
         accessModes: [ReadWriteOnce]
         {{- with .values.persistence.storageClass }}
-        storageClassName: {{ . }}
+        storageClassName: {{ . | quote }}
         {{- end }}
         resources:
-          requests: {storage: {{ .values.persistence.size }}}
+          requests: {storage: {{ include "memoturn.number" .values.persistence.size | quote }}}
   {{- end }}
 ---
 apiVersion: v1

@@ -1,4 +1,4 @@
-{{/* Names and labels. */}}
+{{/* Names and labels. They are quoted: some that are allowed, such as 123 or true, are no texts to YAML. */}}
 
 {{- define "memoturn.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimAll "-" }}
@@ -17,8 +17,8 @@
 
 {{/* What selects the pods of a part: dict "root" . "part" "gateway". */}}
 {{- define "memoturn.selector" -}}
-app.kubernetes.io/name: {{ include "memoturn.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "memoturn.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end }}
 
@@ -30,8 +30,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 
 {{- define "memoturn.metadata" -}}
-name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "memoturn.labels" . | nindent 2 }}
 {{- end }}

@@ -15,7 +15,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ include "memoturn.serviceAccountName" . }}
+  serviceAccountName: {{ include "memoturn.serviceAccountName" . | quote }}
   automountServiceAccountToken: false
   # Variables of services such as MEMOTURN_PORT would be taken for settings, and refused.
   enableServiceLinks: false
@@ -28,7 +28,7 @@ spec:
   terminationGracePeriodSeconds: {{ include "memoturn.number" .values.terminationGracePeriodSeconds }}
   containers:
     - name: {{ .part }}
-      image: {{ include "memoturn.image" .root }}
+      image: {{ include "memoturn.image" .root | quote }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
       command:
         {{- toYaml .command | nindent 8 }}
@@ -79,15 +79,15 @@ spec:
         {{- end }}
   volumes:
     - name: tmp
-      emptyDir: {sizeLimit: {{ .values.tmpSize }}}
+      emptyDir: {sizeLimit: {{ include "memoturn.number" .values.tmpSize | quote }}}
     {{- if .data }}
     - name: data
-      emptyDir: {sizeLimit: {{ .values.cacheSize }}}
+      emptyDir: {sizeLimit: {{ include "memoturn.number" .values.cacheSize | quote }}}
     {{- end }}
     {{- if .keys }}
     - name: keys
       secret:
-        secretName: {{ include "memoturn.authSecret" .root }}
+        secretName: {{ include "memoturn.authSecret" .root | quote }}
         defaultMode: 0440
         items:
           - {key: PLATFORM_KEY, path: platform}
@@ -98,7 +98,7 @@ spec:
     {{- with (include "memoturn.storeSecret" .root) }}
     - name: store
       secret:
-        secretName: {{ . }}
+        secretName: {{ . | quote }}
         defaultMode: 0440
         items:
           - {key: service-account.json, path: service-account.json}
@@ -107,7 +107,7 @@ spec:
     {{- if and .etcd .root.Values.cluster.etcd.caSecret }}
     - name: etcd-ca
       secret:
-        secretName: {{ .root.Values.cluster.etcd.caSecret }}
+        secretName: {{ .root.Values.cluster.etcd.caSecret | quote }}
         defaultMode: 0440
         items:
           - {key: ca.crt, path: ca.crt}
@@ -142,7 +142,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
 {{- end }}
 
