@@ -58,9 +58,9 @@ async def test_replica_follows_its_owner_and_is_told_of_a_deletion(tmp_path):
 
 
 async def test_a_feed_at_a_replica_goes_on_while_nobody_else_reads_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "UNUSED_S", 0.5)
+    monkeypatch.setattr(following, "UNUSED_S", 1.5)
     monkeypatch.setattr(changes, "LOOK_S", 0.3)
-    env = {"CLUSTER_KEY": KEY, "SHIP_INTERVAL_MS": "20", "WARM_AFTER_S": "1"}
+    env = {"CLUSTER_KEY": KEY, "SHIP_INTERVAL_MS": "20", "WARM_AFTER_S": "2"}
     async with cluster(tmp_path, "n1", "n2", **env) as nodes, httpx.AsyncClient(timeout=20) as client:
         one, two = nodes.nodes["n1"], nodes.nodes["n2"]
         await client.post(f"{one.url}/v1/databases", json={"name": "d"})
@@ -87,14 +87,20 @@ async def test_a_feed_at_a_replica_goes_on_while_nobody_else_reads_there(tmp_pat
         await until(lambda: has_told(1))
         await put(b"2")
         await until(lambda: has_told(2))  # pushed
-        await asyncio.sleep(2.5)  # beyond what an unused replica is followed and kept open for
+        await asyncio.sleep(4)  # beyond what an unused replica is followed and kept open for
         await put(b"3")
         await until(lambda: has_told(3), wait_s=3)
 
-        late = asyncio.create_task(client.get(url, params={"since": 4, "wait_s": 10}, headers=CACHED))
-        await asyncio.sleep(1.5)
+        async def polled():
+            asked = {"since": 4, "wait_s": 10}
+            while not (found := (await client.get(url, params=asked, headers=CACHED)).json()["changes"]):
+                pass  # a poll may end early, where the copy is just replaced
+            return [one["txid"] for one in found]
+
+        late = asyncio.create_task(polled())
+        await asyncio.sleep(0.5)
         await put(b"4")
-        assert [one["txid"] for one in (await late).json()["changes"]] == [5]
+        assert await asyncio.wait_for(late, 10) == [5]
 
         await client.delete(f"{one.url}/v1/databases/d")
         await asyncio.wait_for(task, 5)
