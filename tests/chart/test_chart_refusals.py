@@ -32,6 +32,10 @@ REFUSED = {
         {"cluster": {"etcd": {"endpoints": "http://a:2379"}}},
         "are for cluster.etcd.enabled=true",
     ),
+    "a start that ends before the lease of the pod before": (
+        merged(CLUSTER, {"cluster": {"leaseTtlSecs": 60}}),
+        "dataplane.probes.startup lets a start take 60 s, and a pod that is made anew waits for the lease",
+    ),
     "a CA for the chart's etcd": (merged(CLUSTER, {"cluster": {"etcd": {"caSecret": "ca"}}}), "has no TLS"),
     "a cluster without Postgres": (
         merged(CLUSTER, {"postgres": {"enabled": False}, "controlPlane": {"enabled": False}}),
@@ -286,6 +290,13 @@ def test_any_other_variable_may_be_added(part, name):
         {"server": {"logFormat": None}, "podMonitor": {"labels": None}},
         {"dataplane": {"cacheSize": "1Gi"}, "server": {"maxImportBytes": 2**24}},
         {"postgres": {"enabled": True}},
+        merged(
+            CLUSTER,
+            {
+                "cluster": {"leaseTtlSecs": 60},
+                "dataplane": {"probes": {"startup": {"failureThreshold": 40}}},
+            },
+        ),
     ],
 )
 def test_what_can_work_is_not_refused(values):

@@ -33,6 +33,12 @@ cluster.etcd.enabled=true takes exactly one of cluster.etcd.endpoints, cluster.e
 {{- if and (not $etcd.enabled) (gt (int $sources) 0) }}
 cluster.etcd.endpoints, cluster.etcd.existingSecret and etcd.enabled are for cluster.etcd.enabled=true
 {{ end }}
+{{- $startup := .Values.dataplane.probes.startup }}
+{{- $patience := mul (int (default 10 $startup.periodSeconds)) (int (default 3 $startup.failureThreshold)) }}
+{{- $ttl := int (default 10 .Values.cluster.leaseTtlSecs) }}
+{{- if and $etcd.enabled (lt $patience (add $ttl 20)) }}
+dataplane.probes.startup lets a start take {{ $patience }} s, and a pod that is made anew waits for the lease of the one before (cluster.leaseTtlSecs, {{ $ttl }} s): raise its failureThreshold, to {{ add $ttl 20 }} s in all
+{{ end }}
 {{- if and $etcd.caSecret .Values.etcd.enabled }}
 cluster.etcd.caSecret is for an etcd of your own with https://; the one of etcd.enabled has no TLS
 {{ end }}
