@@ -356,6 +356,26 @@ def test_values_are_text_or_anything_that_holds_bytes(value):
     assert json.loads(seen[2].content)["stmts"][0]["params"] == [as_json]
 
 
+def test_items_that_lack_something_are_sent_as_they_are_for_the_node_to_refuse():
+    refusal = httpx.Response(400, json={"error": "embedding is missing", "code": "invalid_request"})
+    handler, seen = answering(*(refusal for _ in range(4)))
+    db = client(handler).db("app")
+
+    for send in (
+        lambda: db.vectors.upsert_many("c", [{"id": "a"}]),
+        lambda: db.vectors.upsert_many("c", [7, {"id": "a", "embedding": 5}, {"embedding": (1, 2)}]),
+        lambda: db.kv.batch("ns", puts=[{"key": "k"}]),
+        lambda: db.kv.batch("ns", puts=[7]),
+    ):
+        with pytest.raises(memoturn.InvalidRequestError, match="embedding is missing"):
+            send()
+
+    bodies = [json.loads(request.content) for request in seen]
+    assert bodies[0]["vectors"] == [{"id": "a"}]
+    assert bodies[1]["vectors"] == [7, {"id": "a", "embedding": 5}, {"embedding": [1, 2]}]
+    assert [body["puts"] for body in bodies[2:]] == [[{"key": "k"}], [7]]
+
+
 @pytest.mark.parametrize("value", [None, 5, [1], object()])
 def test_other_values_and_names_that_are_no_text_are_refused_before_they_are_sent(value):
     handler, seen = answering()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memoturn._async.address import AsyncAddress
 from memoturn._core.bodies import (
+    changed,
     conditions,
     given,
     metadata_header,
@@ -166,7 +167,7 @@ class AsyncKeyValues:
         """
         body = given(
             gets=list(gets),
-            puts=[{**item, "value": value_to_json(item["value"])} for item in puts],
+            puts=[changed(item, "value", value_to_json) for item in puts],
             deletes=list(deletes),
             partial=partial or None,
         )

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from memoturn._async.address import AsyncAddress
-from memoturn._core.bodies import given, listed
+from memoturn._core.bodies import changed, given, listed, numbers
 from memoturn.types import (
     Filter,
     NewVector,
@@ -48,7 +48,7 @@ class AsyncVectors:
         self, coll: str, vectors: Iterable[NewVector], **options: "Unpack[WriteOptions]"
     ) -> VectorsStored:
         """Store up to 1000 vectors as one commit; the outcomes are in their order."""
-        body = {"vectors": [{**vector, "embedding": list(vector["embedding"])} for vector in vectors]}
+        body = {"vectors": [changed(vector, "embedding", numbers) for vector in vectors]}
         return cast(
             "VectorsStored", (await self._address.write("POST", coll, body=body, **options)).stamped()
         )

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -28,6 +28,18 @@ def given(**values: Any) -> dict[str, Any]:
 def said(**values: Any) -> dict[str, Any]:
     """Return the values that were not left out; None is one of them, and is sent as null."""
     return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def changed(item: Any, name: str, change: Callable[[Any], Any]) -> Any:
+    """Return an item of a list with one of its values changed; the server says what is wrong with another one."""
+    if isinstance(item, Mapping) and name in item:
+        return {**item, name: change(item[name])}
+    return item
+
+
+def numbers(value: Any) -> Any:
+    """Return numbers as a list, whatever holds them; the server says what is wrong with something else."""
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else value
 
 
 def listed(values: Iterable[Any] | None) -> list[Any] | None:

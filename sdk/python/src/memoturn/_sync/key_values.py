@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from memoturn._core.bodies import (
+    changed,
     conditions,
     given,
     metadata_header,
@@ -165,7 +166,7 @@ class KeyValues:
         """
         body = given(
             gets=list(gets),
-            puts=[{**item, "value": value_to_json(item["value"])} for item in puts],
+            puts=[changed(item, "value", value_to_json) for item in puts],
             deletes=list(deletes),
             partial=partial or None,
         )

@@ -277,7 +277,7 @@ def _since(path: Path | None, stream: str) -> AuditSince | None:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{path} holds no JSON object")

@@ -347,7 +347,7 @@ def claims(token: str) -> dict[str, Any] | None:
     try:
         body = token.split(".")[1]
         said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) and isinstance(said.get("exp", 0), int | float) else None
 

@@ -10,7 +10,7 @@ import typer
 from memoturn.cli.erase_target import show_would_erase
 from memoturn.cli.exits import ExitCode
 from memoturn.cli.output import Cell, compact, when
-from memoturn.cli.run import DryRun, Run, Spec, Yes, confirm, current, examples, group, parse_json
+from memoturn.cli.run import DryRun, Run, Spec, Yes, confirm, current, examples, group, parse_object
 from memoturn.errors import InvalidReceiptError
 from memoturn.receipts import verify_receipt
 from memoturn.types import ErasureCoupon, ErasureRequested, ErasureTarget
@@ -43,7 +43,7 @@ def request(
     yes: Yes = False,
 ) -> None:
     """Erase things of a database, from its newest state at once and from its history after the grace time."""
-    run, wanted = current(ctx), [cast("ErasureTarget", parse_json(text, "TARGET")) for text in targets]
+    run, wanted = current(ctx), [cast("ErasureTarget", parse_object(text, "TARGET")) for text in targets]
     database = run.client.db(spec)
     if dry_run:
         show_would_erase(run, database, wanted)
@@ -105,7 +105,7 @@ def verify(
 def _read(text: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidReceiptError(f"{where} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidReceiptError(f"{where} holds no JSON object")

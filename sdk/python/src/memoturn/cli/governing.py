@@ -103,7 +103,7 @@ def _before(run: Run, ns: str, profile: str | None) -> Any:
 def _policy(file: str) -> dict[str, Any]:
     try:
         value = json.loads(read_stdin() if file == "-" else Path(file).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"not valid JSON: {error}", param_hint="--file") from error
     if not isinstance(value, dict):
         raise typer.BadParameter("takes a JSON object", param_hint="--file")

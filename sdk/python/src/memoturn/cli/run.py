@@ -188,7 +188,7 @@ def parse_json(text: str, option: str) -> Any:
     """Return the JSON value of an option; `-` reads it from stdin. Raises typer.BadParameter."""
     try:
         return json.loads(read_stdin() if text == "-" else text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"not valid JSON: {error}", param_hint=option) from error
 
 
@@ -211,7 +211,7 @@ def parse_lines(text: str, option: str) -> list[dict[str, Any]]:
     try:
         whole = json.loads(given)
         found = whole if isinstance(whole, list) else [whole]
-    except ValueError:
+    except (ValueError, RecursionError):
         found = [parse_json(line, option) for line in given.splitlines() if line.strip()]
     if not found or not all(isinstance(one, dict) for one in found):
         raise typer.BadParameter("takes JSON objects: one, an array, or one a line", param_hint=option)

@@ -51,7 +51,7 @@ def append(
     if as_value:
         try:
             said = json.loads(said)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise typer.BadParameter(f"not valid JSON: {error}", param_hint="CONTENT") from error
     done = (
         run.client.db(spec)
