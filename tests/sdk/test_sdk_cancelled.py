@@ -1,7 +1,9 @@
 """Cancelled calls of the asynchronous client: at whatever moment, nothing of them stays behind."""
 
 import asyncio
+import gc
 import io
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -99,6 +101,8 @@ async def test_a_call_that_is_cancelled_at_any_step_of_its_beginning_gives_its_c
     guarded, prepared, kind, kept
 ):
     name, token = prepared(f"begun-{kind}-{kept}")
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
     headers = {"Connection": "close"} if kept == "new" else {}
     steps, cancelled = Steps(), 0
     async with (
@@ -115,6 +119,8 @@ async def test_a_call_that_is_cancelled_at_any_step_of_its_beginning_gives_its_c
             assert await db.kv.get("n", "k") == b"v", f"no connection is left after {steps.left} steps"
 
     assert cancelled > 5
+    gc.collect()
+    assert complaints == [], "what nobody waits for says nothing"
 
 
 async def test_calls_that_wait_for_a_connection_are_cancelled_with_those_that_have_one(guarded, prepared):
@@ -155,6 +161,23 @@ async def test_a_cancelled_call_that_was_not_sent_yet_is_not_sent_later(guarded,
         assert await db.kv.get("n", "k") == b"v"
         await asyncio.sleep(0.1)
         assert await db.kv.get("n", "k") == b"v"
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_loop_that_ends_behind_a_cancelled_call_complains_of_nothing(caplog, steps):
+    async def leave(url: str) -> None:
+        client = AsyncMemoturn(url, retries=0)
+        call = asyncio.ensure_future(client.ready())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(leave(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_an_embedded_node_whose_start_is_cancelled_does_not_stay(tmp_path):
