@@ -7,6 +7,7 @@ from pathlib import Path
 import memoturn
 import pytest
 from memoturn import Memoturn
+from memoturn._core.files import Part
 from memoturn._core.positions import Place, Position, Positions
 from scripted import ScriptedServer
 
@@ -81,6 +82,25 @@ def test_a_file_is_sent_from_its_beginning_each_time(tmp_path):
         server.finish()
 
     assert [request.body == file.read_bytes() for request in server.requests] == [True, True]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_two_that_write_to_one_name_mix_nothing(tmp_path, overwrite):
+    target = tmp_path / "one.db"
+    first, second = Part(target, overwrite=overwrite), Part(target, overwrite=overwrite)
+
+    first.open().write(b"first" * 1000)
+    second.open().write(b"second")
+    first.keep()
+    if overwrite:
+        second.keep()
+    else:
+        with pytest.raises(FileExistsError):
+            second.keep()
+        second.drop()
+
+    assert target.read_bytes() == (b"second" if overwrite else b"first" * 1000)
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_file_whose_answer_was_lost_is_not_sent_again(tmp_path):

@@ -1,6 +1,7 @@
 """A file that is written beside its name and takes it when it is whole, so that a name never stands for half a state."""
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,22 +29,23 @@ class Part:
     def __init__(self, target: Path, *, overwrite: bool) -> None:
         self._target = target
         self._overwrite = overwrite
-        self._part = target.with_name(f".{target.name}.part")
+        # A name of its own: another process may write to the same target meanwhile.
+        self._part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
         self._file: BinaryIO | None = None
 
     def open(self) -> BinaryIO:
         """Begin it. Raises FileExistsError where the target is there and is not to be overwritten, OSError."""
-        if self._target.exists() and not self._overwrite:
-            raise FileExistsError(f"{self._target} exists already")
-        self._file = self._part.open("wb")
+        self._check()
+        self._file = self._part.open("xb")
         return self._file
 
     def keep(self) -> None:
-        """Let it take the target's name, safely on the disk."""
+        """Let it take the target's name, safely on the disk. Raises FileExistsError where that came to be meanwhile."""
         assert self._file is not None
         with self._file as file:
             file.flush()
             os.fsync(file.fileno())
+        self._check()
         self._part.replace(self._target)
 
     def drop(self) -> None:
@@ -52,3 +54,7 @@ class Part:
             self._file.close()
         with suppress(OSError):
             self._part.unlink()
+
+    def _check(self) -> None:
+        if self._target.exists() and not self._overwrite:
+            raise FileExistsError(f"{self._target} exists already")
