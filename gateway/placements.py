@@ -48,7 +48,8 @@ class PlacementCache:
         """Called with each look for an owner: whether he was known."""
         self._owners: OrderedDict[Key, Owner] = OrderedDict()
         self._breakers: dict[str, Breaker] = {}
-        self._waiting: dict[Key | None, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[Key | None, dict[asyncio.Future[None], None]] = {}
+        """Who waits for a change of what, in the order in which they came and are woken."""
         self._now_s = now_s
         self._left = left
         self.limit = limit
@@ -104,8 +105,8 @@ class PlacementCache:
                 self._wake_all()
 
     def _take_all(self, picture: Placements) -> None:
-        gone = self.nodes.keys() - {node.node_id for node in picture.nodes}
-        for node_id in gone:
+        there = {node.node_id for node in picture.nodes}
+        for node_id in [known for known in self.nodes if known not in there]:
             self._forget(node_id)
         self.nodes = {node.node_id: node for node in picture.nodes}
         self._owners.clear()
@@ -167,15 +168,15 @@ class PlacementCache:
     async def changed(self, key: Key | None, wait_s: float) -> None:
         """Wait until something is told of the branch or of a node, or for `wait_s`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(key, set())
-        waiting.add(turn)
+        waiting = self._waiting.setdefault(key, {})
+        waiting[turn] = None
         try:
             async with asyncio.timeout(wait_s):
                 await turn
         except TimeoutError:
             pass
         finally:
-            waiting.discard(turn)
+            del waiting[turn]
             if not waiting and self._waiting.get(key) is waiting:
                 del self._waiting[key]
 

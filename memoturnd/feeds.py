@@ -62,7 +62,7 @@ class Feeds(Generic[F]):
         self._owner_of = owner_of
         self._metrics = metrics
         self._by_branch: Counter[str] = Counter()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
         self._stopping = False
         metrics.feeds.set_function(self._by_branch.total)
         metrics.feeds_limit.set(FEEDS_LIMIT)
@@ -127,7 +127,7 @@ class Feeds(Generic[F]):
     async def _noticed(self, branch: F, timeout_s: float, *, moves: bool = True) -> bool:
         """Return whether something happened in time."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         if moves:
             branch.moves.add(future)
         try:
@@ -136,7 +136,7 @@ class Feeds(Generic[F]):
         except TimeoutError:
             return False
         finally:
-            self._waiting.discard(future)
+            del self._waiting[future]
             branch.moves.discard(future)
         return True
 

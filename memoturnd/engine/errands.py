@@ -17,7 +17,7 @@ class Errands:
 
     def __init__(self, spawn: Tasks) -> None:
         self._spawn = spawn
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._closed = False
 
     def start(self, name: str, work: Coroutine[Any, Any, object]) -> None:
@@ -26,8 +26,8 @@ class Errands:
             work.close()
             return
         task = self._spawn(self._run(name, work))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = None
+        task.add_done_callback(self._running.pop)
         task.add_done_callback(lambda _: work.close())  # where it was cancelled before it began
 
     def close(self) -> None:

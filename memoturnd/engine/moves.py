@@ -11,7 +11,8 @@ class Moves:
     def __init__(self) -> None:
         self.count = 0
         """How often it moved; whoever has seen so many knows of all of them."""
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """In the order in which they came, and are woken."""
 
     def note(self) -> None:
         """Say that it moved."""
@@ -23,8 +24,8 @@ class Moves:
 
     def add(self, future: "asyncio.Future[None]") -> None:
         """Let a future be done at the next move; pair with `discard`."""
-        self._waiting.add(future)
+        self._waiting[future] = None
 
     def discard(self, future: "asyncio.Future[None]") -> None:
         """Forget a future."""
-        self._waiting.discard(future)
+        self._waiting.pop(future, None)
