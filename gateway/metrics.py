@@ -27,12 +27,12 @@ class GatewayMetrics(Registry):
         self.hedges = self._counter(
             "hedged_reads_total", "Reads sent to a second node because the owner was slow."
         )
-        endings = self._counter(
-            "failures_total", "Requests that no node's answer ended, by how they ended.", "ending"
+        self.failures = self._counters(
+            "failures_total", "Requests that no node's answer ended, by how they ended.", "ending", ENDINGS
         )
-        self.failures = {ending: endings.labels(ending) for ending in ENDINGS}
-        sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
-        self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}
+        self.shed = self._counters(
+            "sheds_total", "Requests turned away, by the bound that was reached.", "reason", SHED_REASONS
+        )
         self.connections = self._gauge("connections", "Connections of clients that are open.")
         self.connections_limit = self._gauge("connections_limit", "Most connections of clients open at once.")
         self.in_flight = self._gauge("in_flight_requests", "Requests being forwarded now.")
@@ -51,12 +51,12 @@ class GatewayMetrics(Registry):
         )
         self.placements = self._gauge("placements", "Branches whose owner is known.")
         self.placements_limit = self._gauge("placements_limit", "Most branches whose owner is known at once.")
-        reads = self._counter(
+        self.placement_reads = self._counters(
             "placement_reads_total",
             "Looks for a branch's owner: it was known (hit), or a node was chosen that finds it (miss).",
             "outcome",
+            CACHE_OUTCOMES,
         )
-        self.placement_reads = {outcome: reads.labels(outcome) for outcome in CACHE_OUTCOMES}
         self.changes = self._counter("watch_changes_total", "Changes told by the watch on the leases.")
 
     def looked(self, hit: bool) -> None:

@@ -89,6 +89,23 @@ class Registry:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(self._prefix + name, text, labels, registry=self.registry, buckets=buckets)
 
+    def _counters(self, name: str, text: str, label: str, values: Iterable[str]) -> dict[str, Counter]:
+        """Return a counter for each value of its one label."""
+        counter = self._counter(name, text, label)
+        return {value: counter.labels(value) for value in values}
+
+    def _gauges(self, name: str, text: str, label: str, values: Iterable[str]) -> dict[str, Gauge]:
+        """Return a gauge for each value of its one label."""
+        gauge = self._gauge(name, text, label)
+        return {value: gauge.labels(value) for value in values}
+
+    def _histograms(
+        self, name: str, text: str, buckets: tuple[float, ...], label: str, values: Iterable[str]
+    ) -> dict[str, Histogram]:
+        """Return a histogram for each value of its one label."""
+        histogram = self._histogram(name, text, buckets, label)
+        return {value: histogram.labels(value) for value in values}
+
 
 class _One(Collector):
     """A family alone, for those that take a registry."""

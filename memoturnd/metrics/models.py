@@ -24,23 +24,24 @@ class ModelMetrics(Registry):
         self._policies()
 
     def _embedding(self) -> None:
-        calls = self._counter(
+        self.embed_calls = self._counters(
             "embed_calls_total",
             "Calls of the embedder: ok, refused (these texts), failed, shed (not made: too many, or an outage).",
             "outcome",
+            EMBED_CALLS,
         )
-        self.embed_calls = {outcome: calls.labels(outcome) for outcome in EMBED_CALLS}
-        texts = self._counter("embed_texts_total", "Texts that were to be embedded, by outcome.", "outcome")
-        self.embed_texts = {outcome: texts.labels(outcome) for outcome in EMBED_TEXTS}
+        self.embed_texts = self._counters(
+            "embed_texts_total", "Texts that were to be embedded, by outcome.", "outcome", EMBED_TEXTS
+        )
         self.embed_seconds = self._histogram(
             "embed_seconds", "Time of a call of the embedder that was answered.", _SHIP_BUCKETS_S
         )
-        degraded = self._counter(
+        self.embed_degraded = self._counters(
             "embed_degraded_total",
             "Requests that went on without vectors that the node should have made.",
             "surface",
+            EMBED_SURFACES,
         )
-        self.embed_degraded = {surface: degraded.labels(surface) for surface in EMBED_SURFACES}
         self.embed_outage = self._gauge("embed_outage", "1 while the embedder is left alone after failures.")
         self.embed_waiting = self._gauge("embed_waiting_calls", "Calls that wait for their turn.")
         self.reembed_jobs = self._gauge("reembed_jobs", "Branches that this node embeds again just now.")
@@ -59,39 +60,39 @@ class ModelMetrics(Registry):
             for surface in MODEL_SURFACES
             for outcome in MODEL_OUTCOMES
         }
-        seconds = self._histogram(
+        self.model_seconds = self._histograms(
             "model_seconds",
             "Time that a request waited for a language model, all of its calls together.",
             _MODEL_BUCKETS_S,
             "surface",
+            MODEL_SURFACES,
         )
-        self.model_seconds = {surface: seconds.labels(surface) for surface in MODEL_SURFACES}
-        calls = self._histogram(
+        self.model_call_seconds = self._histograms(
             "model_call_seconds",
             "Time from a call of a language model's provider to the head of its answer, each attempt by outcome.",
             _MODEL_BUCKETS_S,
             "outcome",
+            CALL_OUTCOMES,
         )
-        self.model_call_seconds = {outcome: calls.labels(outcome) for outcome in CALL_OUTCOMES}
 
     def _policies(self) -> None:
         self.policy_reads_failed = self._counter(
             "policy_reads_failed_total", "Reads of a namespace's policies that failed, or found them damaged."
         )
-        unknown = self._counter(
+        self.policy_unknown = self._counters(
             "policy_unknown_total",
             "Times that a policy was not known: egress was refused; task_ttl, retention and sweep bounded nothing; reads showed the newest state.",
             "effect",
+            POLICY_EFFECTS,
         )
-        self.policy_unknown = {effect: unknown.labels(effect) for effect in POLICY_EFFECTS}
         self.policy_swept = self._counter(
             "policy_swept_memories_total", "Memories that were deleted for their age or number."
         )
-        reads = self._counter(
+        self.policy_reads = self._counters(
             "policy_cache_reads_total",
             "Looks at a namespace's policies: what was kept still counted (hit), or the store was asked (miss).",
             "outcome",
+            CACHE_OUTCOMES,
         )
-        self.policy_reads = {outcome: reads.labels(outcome) for outcome in CACHE_OUTCOMES}
         self.policy_cache_bytes = self._gauge("policy_cache_bytes", "Memory of the policies that are kept.")
         self.policy_cache_limit_bytes = self._gauge("policy_cache_limit_bytes", "Most memory of these.")

@@ -71,8 +71,9 @@ class ServingMetrics(Registry):
         )
         self.connections = self._gauge("http_connections", "Connections that are open.")
         self.connections_limit = self._gauge("http_connections_limit", "Most connections open at once.")
-        sheds = self._counter("sheds_total", "Requests turned away, by the bound that was reached.", "reason")
-        self.shed = {reason: sheds.labels(reason) for reason in SHED_REASONS}
+        self.shed = self._counters(
+            "sheds_total", "Requests turned away, by the bound that was reached.", "reason", SHED_REASONS
+        )
         self.refusals_held = self._gauge(
             "http_refusals_held", "Refusals for a limit that are held back, to slow down who sends more."
         )
@@ -101,18 +102,18 @@ class ServingMetrics(Registry):
         )
 
     def _credentials(self) -> None:
-        outcomes = self._counter(
+        self.tokens_verified = self._counters(
             "tokens_verified_total",
             "Requests with a good token: known from before (kept), or its signature was looked at (verified).",
             "outcome",
+            TOKEN_OUTCOMES,
         )
-        self.tokens_verified = {outcome: outcomes.labels(outcome) for outcome in TOKEN_OUTCOMES}
-        refusals = self._counter(
+        self.credentials_refused = self._counters(
             "credentials_refused_total",
             "Requests refused for their credential, by what was wrong with it.",
             "reason",
+            REFUSALS,
         )
-        self.credentials_refused = {reason: refusals.labels(reason) for reason in REFUSALS}
         self.verified_tokens = self._gauge("verified_tokens", "Verified tokens that are kept.")
         self.verified_tokens_limit = self._gauge("verified_tokens_limit", "Most verified tokens kept.")
         self.revocations = self._gauge(
@@ -123,8 +124,9 @@ class ServingMetrics(Registry):
         )
 
     def _audit(self) -> None:
-        events = self._counter("audit_events_total", "Audit events taken, by outcome of the act.", "outcome")
-        self.audit_events = {outcome: events.labels(outcome) for outcome in AUDIT_OUTCOMES}
+        self.audit_events = self._counters(
+            "audit_events_total", "Audit events taken, by outcome of the act.", "outcome", AUDIT_OUTCOMES
+        )
         self.audit_objects = self._counter(
             "audit_objects_total", "Objects of audit events that object storage has taken."
         )

@@ -130,12 +130,12 @@ class StoringMetrics(Registry):
         self.segment_bytes = self._histogram(
             "segment_bytes", "Stored size of shipped segments.", _SEGMENT_BUCKETS_BYTES
         )
-        jobs = self._counter(
+        self.compactions = self._counters(
             "compactions_total",
             "Compactions: segments joined, snapshots taken, history pages rolled, failures.",
             "outcome",
+            COMPACTION_OUTCOMES,
         )
-        self.compactions = {outcome: jobs.labels(outcome) for outcome in COMPACTION_OUTCOMES}
         self.compacted_bytes = self._counter(
             "compacted_bytes_total", "Bytes of segments that were written joined."
         )
@@ -180,18 +180,20 @@ class StoringMetrics(Registry):
         self.tail_rounds_found = self._counter(
             "tail_rounds_found_total", "Txids that takeovers brought back from other nodes."
         )
-        takeovers = self._counter(
-            "tail_takeovers_total", "Takeovers of branches with a sync set, by what it had.", "outcome"
+        self.tail_takeovers = self._counters(
+            "tail_takeovers_total",
+            "Takeovers of branches with a sync set, by what it had.",
+            "outcome",
+            TAIL_OUTCOMES,
         )
-        self.tail_takeovers = {outcome: takeovers.labels(outcome) for outcome in TAIL_OUTCOMES}
 
     def _replicas(self) -> None:
-        pushes = self._counter(
+        self.replica_pushes = self._counters(
             "replica_pushes_total",
             "Segments for replicas, by outcome: ok, refused, failed, skipped (what waited for a slow one).",
             "outcome",
+            PUSH_OUTCOMES,
         )
-        self.replica_pushes = {outcome: pushes.labels(outcome) for outcome in PUSH_OUTCOMES}
         self.replica_pushed_bytes = self._counter(
             "replica_pushed_bytes_total", "Bytes of segments that replicas have taken."
         )
@@ -199,12 +201,12 @@ class StoringMetrics(Registry):
             "replica_subscribers", "Nodes that follow branches of this one, counted once for each branch."
         )
         self.replica_subscribers_limit = self._gauge("replica_subscribers_limit", "Most of these.")
-        steps = self._counter(
+        self.replica_steps = self._counters(
             "replica_steps_total",
             "What befell replicas: pushed or fetched segments applied, restored whole, a gap found, dropped.",
             "outcome",
+            REPLICA_OUTCOMES,
         )
-        self.replica_steps = {outcome: steps.labels(outcome) for outcome in REPLICA_OUTCOMES}
         self.replicas = self._gauge("replicas", "Branches of other nodes that this one keeps up to date.")
         self.replicas_limit = self._gauge("replicas_limit", "Most of these.")
         self.replica_age_seconds = self._histogram(
@@ -231,27 +233,32 @@ class StoringMetrics(Registry):
             for name in STORE_OPERATIONS
             for outcome in STORE_OUTCOMES
         }
-        seconds = self._histogram(
+        self.store_seconds = self._histograms(
             "store_request_seconds",
             "Time of a request to the object store by operation, however it ended; of a listing, to its end.",
             _STORE_BUCKETS_S,
             "operation",
+            STORE_OPERATIONS,
         )
-        self.store_seconds = {name: seconds.labels(name) for name in STORE_OPERATIONS}
         sent = self._counter(
             "store_bytes_total", "Bytes of objects sent to and received from the object store.", "direction"
         )
         self.store_sent_bytes, self.store_received_bytes = sent.labels("sent"), sent.labels("received")
 
     def _tiers(self) -> None:
-        wakes = self._counter("wakes_total", "Branches opened, by the tier that they were in.", "tier")
-        self.wakes = {tier: wakes.labels(tier) for tier in WAKE_TIERS}
-        seconds = self._histogram(
-            "wake_seconds", "Time to open a branch, by the tier that it was in.", _SHIP_BUCKETS_S, "tier"
+        self.wakes = self._counters(
+            "wakes_total", "Branches opened, by the tier that they were in.", "tier", WAKE_TIERS
         )
-        self.wake_seconds = {tier: seconds.labels(tier) for tier in WAKE_TIERS}
-        tiers = self._gauge("branches", "Branches with a file on this node, by tier.", "tier")
-        self.branches = {tier: tiers.labels(tier) for tier in OPEN_TIERS}
+        self.wake_seconds = self._histograms(
+            "wake_seconds",
+            "Time to open a branch, by the tier that it was in.",
+            _SHIP_BUCKETS_S,
+            "tier",
+            WAKE_TIERS,
+        )
+        self.branches = self._gauges(
+            "branches", "Branches with a file on this node, by tier.", "tier", OPEN_TIERS
+        )
         self.hot_handles = self._gauge("hot_handles", "Branches with open connections.")
         self.extra_readers = self._gauge(
             "extra_readers", "Readers that branches had open at once, besides one each."
@@ -262,19 +269,19 @@ class StoringMetrics(Registry):
             "disk_budget_bytes", "Local disk that branch files and past states may take together."
         )
 
-        reads = self._counter(
+        self.recall_cache_reads = self._counters(
             "recall_cache_reads_total",
             "Recalls and searches whose arrays were kept as they were needed (hit), or had to be brought up to date or made (miss).",
             "outcome",
+            CACHE_OUTCOMES,
         )
-        self.recall_cache_reads = {outcome: reads.labels(outcome) for outcome in CACHE_OUTCOMES}
-        channels = self._histogram(
+        self.recall_channels = self._histograms(
             "recall_seconds",
             "Time that a recall spent on one channel: topic, keyword, vector.",
             _CHANNEL_BUCKETS_S,
             "channel",
+            RECALL_CHANNELS,
         )
-        self.recall_channels = {name: channels.labels(name) for name in RECALL_CHANNELS}
         self.recall_cache_bytes = self._gauge(
             "recall_cache_bytes",
             "Memory that the arrays of profiles recalled and collections searched lately take.",
@@ -295,23 +302,23 @@ class StoringMetrics(Registry):
         self.past_states = self._gauge("past_states", "Past states on the local disk, ready to be read.")
         self.past_making = self._gauge("past_states_making", "Past states being made, or waiting for it.")
         self.past_bytes = self._gauge("past_bytes", "Local disk that past states take.")
-        reads = self._counter(
+        self.past_reads = self._counters(
             "past_reads_total",
             "Reads of past states: the state was here (hit), was being made already (shared), had to be made (miss).",
             "outcome",
+            PAST_OUTCOMES,
         )
-        self.past_reads = {outcome: reads.labels(outcome) for outcome in PAST_OUTCOMES}
         self.past_seconds = self._histogram(
             "past_seconds", "Time to make a past state, without the wait for its turn.", _SHIP_BUCKETS_S
         )
 
     def _maintenance(self) -> None:
-        passes = self._counter(
+        self.maintenance_passes = self._counters(
             "maintenance_passes_total",
             "Maintenance passes, by outcome: done, stopped (something is unreadable), failed.",
             "outcome",
+            PASS_OUTCOMES,
         )
-        self.maintenance_passes = {outcome: passes.labels(outcome) for outcome in PASS_OUTCOMES}
         self.maintenance_stopped = self._gauge(
             "maintenance_stopped",
             "Databases and branches whose last pass here stopped at something unreadable.",
@@ -331,12 +338,12 @@ class StoringMetrics(Registry):
         self.databases_purged = self._counter(
             "databases_purged_total", "Deleted databases whose objects were deleted after their grace."
         )
-        steps = self._counter(
+        self.erasures = self._counters(
             "erasures_total",
             "Erasures, by step: requested, rewritten (history), blocked (once for each look), completed.",
             "step",
+            ERASURE_STEPS,
         )
-        self.erasures = {step: steps.labels(step) for step in ERASURE_STEPS}
 
     def _catalog(self) -> None:
         self.catalog_up = self._gauge("catalog_up", "1 while the catalog answers, 0 while it does not.")
@@ -363,10 +370,12 @@ class StoringMetrics(Registry):
         )
 
     def _drills(self) -> None:
-        drills = self._counter(
-            "drill_total", "Restore drills: one state restored and checked, by outcome.", "outcome"
+        self.drills = self._counters(
+            "drill_total",
+            "Restore drills: one state restored and checked, by outcome.",
+            "outcome",
+            DRILL_OUTCOMES,
         )
-        self.drills = {outcome: drills.labels(outcome) for outcome in DRILL_OUTCOMES}
         self.drill_last_success_seconds = self._gauge(
             "drill_last_success_timestamp_seconds",
             "Unix time at which a drill last restored a state, 0 for never.",

@@ -30,14 +30,11 @@ class WorkersMetrics(Registry):
 
     def __init__(self) -> None:
         super().__init__(process="workers", prefix="memoturn_workers_")
-        running = self._gauge("running", "Processes that run, by kind.", "kind")
-        wanted = self._gauge("wanted", "Processes that are to run, by kind.", "kind")
-        starts = self._counter(
-            "starts_total", "Starts of processes, the first of each included, by kind.", "kind"
+        self.running = self._gauges("running", "Processes that run, by kind.", "kind", KINDS)
+        self.wanted = self._gauges("wanted", "Processes that are to run, by kind.", "kind", KINDS)
+        self.starts = self._counters(
+            "starts_total", "Starts of processes, the first of each included, by kind.", "kind", KINDS
         )
-        self.running = {kind: running.labels(kind) for kind in KINDS}
-        self.wanted = {kind: wanted.labels(kind) for kind in KINDS}
-        self.starts = {kind: starts.labels(kind) for kind in KINDS}
         self.unscraped = self._gauge(
             "unscraped", "Processes that did not show their metrics when they were last asked."
         )
