@@ -52,6 +52,8 @@ Spec = Annotated[
         autocompletion=specs,
     ),
 ]
+Lines = Annotated[str, typer.Argument(metavar="JSON", help="Objects, one a line or an array; `-` is stdin.")]
+"""What `parse_lines` takes apart."""
 At = Annotated[
     str | None,
     typer.Option(

@@ -10,6 +10,7 @@ from memoturn.cli.run import (
     At,
     DryRun,
     Filter,
+    Lines,
     Since,
     Spec,
     Until,
@@ -101,9 +102,7 @@ def load(
     ctx: typer.Context,
     spec: Spec,
     timeline: _Timeline,
-    rows: Annotated[
-        str, typer.Argument(metavar="JSON", help="Objects, one a line or an array; `-` is stdin.")
-    ] = "-",
+    rows: Lines = "-",
 ) -> None:
     """Append up to 10,000 rows as one commit: {"key", "at", "data"}, one a line."""
     run = current(ctx)

@@ -10,6 +10,7 @@ from memoturn.cli.output import Cell, compact, when
 from memoturn.cli.run import (
     At,
     DryRun,
+    Lines,
     Since,
     Spec,
     Until,
@@ -66,9 +67,7 @@ def load(
     ctx: typer.Context,
     spec: Spec,
     session: _Session,
-    turns: Annotated[
-        str, typer.Argument(metavar="JSON", help="Objects, one a line or an array; `-` is stdin.")
-    ] = "-",
+    turns: Lines = "-",
 ) -> None:
     """Append up to 1000 turns as one commit: {"role", "content"}, one a line."""
     run = current(ctx)

@@ -11,6 +11,7 @@ from memoturn.cli.run import (
     DryRun,
     Filter,
     Limit,
+    Lines,
     Spec,
     Yes,
     add,
@@ -75,9 +76,7 @@ def load(
     ctx: typer.Context,
     spec: Spec,
     collection: _Collection,
-    vectors: Annotated[
-        str, typer.Argument(metavar="JSON", help="Objects, one a line or an array; `-` is stdin.")
-    ] = "-",
+    vectors: Lines = "-",
 ) -> None:
     """Store up to 1000 vectors as one commit: {"id", "embedding", "metadata"}, one a line."""
     run = current(ctx)
