@@ -5,21 +5,11 @@ import json
 
 import httpx
 import pytest
-from mcp_support import serving
+from mcp_support import INITIALIZE, serving
 from memoturn.mcp import connections
 from memoturn.mcp.settings import Settings
 
 ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "t", "version": "1"},
-    },
-}
 PING = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
 NOWHERE = Settings(url="http://127.0.0.1:9")
 

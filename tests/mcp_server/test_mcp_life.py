@@ -11,22 +11,12 @@ import time
 import httpx
 import pytest
 import uvicorn
-from mcp_support import answer_of, environment_of, error_of, serving
+from mcp_support import INITIALIZE, answer_of, environment_of, error_of, serving
 from memoturn.mcp.settings import Settings
 from processes import free_port
 
 FACT = {"type": "fact", "topic_key": "user.diet", "summary": "Alice is vegan"}
 TOKEN = "eyJhbGciOiJFZERTQSJ9.c2VjcmV0LXRva2Vu.AAAA"  # pragma: allowlist secret
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "t", "version": "1"},
-    },
-}
 DONE_S = 30
 
 

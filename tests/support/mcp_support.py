@@ -20,6 +20,17 @@ from processes import NodeHome, RunningNode
 
 PLATFORM_KEY = "platform-key-of-the-mcp-tests-0123456789"
 LEGACY = "legacy"
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    },
+}
+"""How a client of the older era of the protocol begins."""
 
 
 @dataclass
