@@ -250,26 +250,27 @@ class Tails:
         self, branch: "Branch", recorded: SyncSet, epoch: int, *, all_of_them: bool
     ) -> list[list[Segment]]:
         """Return what each member that answers holds; unless `all_of_them` may hold something, one answer is enough."""
-        asked = [asyncio.ensure_future(self._read_of(node, branch, epoch)) for node in recorded.members]
+        asked = [asyncio.create_task(self._read_of(node, branch, epoch)) for node in recorded.members]
         try:
             if all_of_them:
-                done, _ = await asyncio.wait(asked, timeout=2 * READ_S)
-                return [answer for task in done if (answer := task.result()) is not None]
-            done, waiting = await asyncio.wait(asked, timeout=READ_S, return_when=asyncio.FIRST_COMPLETED)
-            while waiting and not any(task.result() is not None for task in done):
-                more, waiting = await asyncio.wait(
-                    waiting, timeout=READ_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not more:
-                    break
-                done |= more
-            if waiting:
-                done |= (await asyncio.wait(waiting, timeout=OTHERS_S))[0]
-            return [answer for task in done if (answer := task.result()) is not None]
+                await asyncio.wait(asked, timeout=2 * READ_S)
+            else:
+                await self._one_and_who_is_as_fast(asked)
+            return [answer for task in asked if task.done() and (answer := task.result()) is not None]
         finally:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _one_and_who_is_as_fast(self, asked: Sequence["asyncio.Task[list[Segment] | None]"]) -> None:
+        """Wait for the first that holds something, and a moment for the others."""
+        done, waiting = await asyncio.wait(asked, timeout=READ_S, return_when=asyncio.FIRST_COMPLETED)
+        while waiting and not any(task.result() is not None for task in done):
+            done, waiting = await asyncio.wait(waiting, timeout=READ_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+        if waiting:
+            await asyncio.wait(waiting, timeout=OTHERS_S)
 
     async def _read_of(self, node: LiveNode, branch: "Branch", epoch: int) -> list[Segment] | None:
         """Return what a member holds; None where it does not answer in time, or has lost its disk."""
